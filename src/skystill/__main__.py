@@ -1,0 +1,5 @@
+"""`python -m skystill`."""
+
+from skystill.cli import main
+
+main()

@@ -1,0 +1,249 @@
+"""The command line: one function a verb. Heavy imports are inside, so that --help answers at once."""
+
+import inspect
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.table import Table
+
+from skystill import __version__
+from skystill.errors import Interrupted, SkystillError
+from skystill.progress import console, messages, track, training_bar
+from skystill.settings import (
+    DemoSettings,
+    DistillSettings,
+    EvaluateSettings,
+    Settings,
+    TrainSettings,
+    build_settings,
+)
+
+app = typer.Typer(
+    help="Distil large aerial-image segmentation models into small ones that run without a GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+
+
+def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of a settings class as options; the command takes the built settings.
+
+    Args:
+        kind: the class. Its field docstrings are the help.
+        arguments: fields that are positional instead.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def with_options(**values: Any) -> None:
+            own = {name: values.pop(name) for name in list(values) if name not in kind.model_fields}
+            command(build_settings(kind, values), **own)
+
+        extra = list(inspect.signature(command).parameters.values())[1:]
+        options = [_parameter(name, field, name in arguments) for name, field in kind.model_fields.items()]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*options, *extra)]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+        return with_options
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
+    help_text = field.description
+    flag = f"--{name.replace('_', '-')}"
+    kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
+    if field.annotation is bool:
+        kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
+    default = inspect.Parameter.empty if field.default is PydanticUndefined else field.default
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[field.annotation, kind]
+    )
+
+
+@app.callback(invoke_without_command=True)
+def skystill(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and warnings.")] = False,
+) -> None:
+    """Distil large aerial-image segmentation models into small ones that run without a GPU."""
+    if not debug:
+        warnings.simplefilter("ignore")
+    if version:
+        console.print(f"skystill {__version__}")
+        raise typer.Exit
+
+
+@data_app.command("check")
+def data_check(
+    data: Annotated[Path, typer.Argument(help="Folder with images and masks.")],
+    classes: Annotated[str | None, typer.Option(help="Classes: a YAML or JSON file, or a built-in name.")] = None,
+    split: Annotated[str, typer.Option(help="How to split; as in train.")] = "auto",
+) -> None:
+    """Find pairs of images and masks, open all of them, and report what is there and what is wrong."""
+    from skystill.dataset import check_data, find_pairs, resolve_classes, split_pairs
+
+    search = find_pairs(data)
+    class_map, notes = resolve_classes(data, classes, search.pairs)
+    check = check_data(search, class_map, lambda pairs: track(list(pairs), "opening"))
+    show_check(data, check, notes)
+    check.raise_problems(data)
+    parts = split_pairs(search.pairs, split)
+    console.print(
+        f"split {parts.rule}: {len(parts.train)} train, {len(parts.validation)} validation, {len(parts.test)} test images"
+    )
+
+
+@app.command()
+@settings_options(TrainSettings)
+def train(settings: TrainSettings, resume: ResumeOption = False) -> None:
+    """Train a network on labels alone: a teacher, or a student without one."""
+    from skystill.train.runs import train_run
+
+    with training_bar(settings.network) as bar:
+        train_run(settings, resume, bar, show_notes)
+    score(settings.out)
+
+
+@app.command()
+@settings_options(DistillSettings)
+def distill(settings: DistillSettings, resume: ResumeOption = False) -> None:
+    """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
+    from skystill.train.runs import alone_settings, distill_run
+
+    with training_bar(f"{settings.student} distilled") as bar:
+        distill_run(settings, resume, bar, show_notes)
+    if settings.alone:
+        # A process of its own, so that its peak memory is its own.
+        run_command("train", alone_settings(settings), "--resume")
+    score(settings.out)
+
+
+@app.command()
+@settings_options(EvaluateSettings, "run")
+def evaluate(settings: EvaluateSettings) -> None:
+    """Score and measure all models of a run on its test images; write results.json and report.html."""
+    from skystill.report import write_report
+    from skystill.results import evaluate_run
+
+    folder = evaluate_run(settings, track)
+    for line in write_report(folder):
+        console.print(line)
+    console.print(f"report: {folder.report}")
+
+
+@app.command()
+@settings_options(DemoSettings)
+def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
+    """Make aerial scenes, train a teacher, distil a student, and write the report: a few minutes, nothing to give."""
+    from skystill.demo import prepare_demo
+
+    teacher, student = prepare_demo(settings, resume, track)
+    run_command("train", teacher, *(["--resume"] if resume else []))
+    run_command("distill", student, *(["--resume"] if resume else []))
+
+
+@app.command()
+def networks() -> None:
+    """List the networks of the table: parameters, and work for six classes."""
+    from skystill.train.export import multiply_adds_per_megapixel
+    from skystill.train.models import NETWORKS, build_network, count_parameters
+
+    table = Table("name", "parameters", "multiply-adds a megapixel")
+    for name in NETWORKS:
+        work = multiply_adds_per_megapixel(name, 6)
+        table.add_row(name, f"{count_parameters(build_network(name, 6)):,}", f"{work / 1e9:.1f} G")
+    console.print(table)
+
+
+def score(run: Path) -> None:
+    """Evaluate a finished run and write its report."""
+    evaluate(run=run, data=None, split=None)
+
+
+def show_notes(notes: tuple[str, ...]) -> None:
+    """Print notes on the data, once."""
+    for note in notes:
+        messages.print(f"note: {note}", markup=False)
+
+
+def show_check(data: Path, check: Any, notes: tuple[str, ...]) -> None:
+    """Print what `data check` found, as tables."""
+    sizes = sorted((record.width, record.height) for record in check.records)
+    console.print(f"{len(check.records)} pairs in {data}", markup=False)
+    if sizes:
+        console.print(f"sizes from {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels")
+    table = Table("label", "class", "color", "pixels", "share", title=f"classes: {check.classes.source}")
+    total = max(1, int(check.counts.sum()))
+    rows = [*enumerate(check.classes.names), (255, "void")]
+    for label, name in rows:
+        color = "" if label == 255 else "#" + "".join(f"{c:02X}" for c in check.classes.colors[label])
+        shown = f"[on {color}]  [/] {color}" if color else ""
+        count = int(check.counts[label])
+        table.add_row(str(label), name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
+    console.print(table)
+    show_notes((*notes, *check.notes))
+
+
+def run_command(verb: str, settings: Settings, *flags: str) -> None:
+    """Run one of our commands in a process of its own; Ctrl-C is left to it, so that it can save.
+
+    Raises:
+        Interrupted: it was stopped by Ctrl-C.
+        typer.Exit: it failed, and has said why; its exit code is ours.
+    """
+    arguments = [sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags]
+    before = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    try:
+        code = subprocess.run(arguments, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code == Interrupted.exit_code:
+        raise typer.Exit(code)
+    if code:
+        raise typer.Exit(code if code in (1, 2) else 1)
+
+
+def to_arguments(settings: Settings) -> list[str]:
+    """Settings as command-line arguments."""
+    arguments: list[str] = []
+    for name, value in settings.to_config().items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            arguments.append(f"--{flag}={value}")
+    return arguments
+
+
+def main() -> None:
+    """Run the command line; errors end in one message and an exit code: 2 the user's, 1 ours, 130 Ctrl-C."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except SkystillError as error:
+        if debug:
+            raise
+        messages.print(f"error: {error}", markup=False, style=None if isinstance(error, Interrupted) else "red")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Interrupted.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        messages.print(
+            f"internal error: {type(error).__name__}: {error}. Run again with --debug to see where.", markup=False
+        )
+        sys.exit(1)

@@ -1,0 +1,100 @@
+"""Find images and the masks that belong to them, in the layouts people have."""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from skystill.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+_IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img"})
+_MASK_FOLDERS = frozenset({"masks", "mask", "labels", "label", "annotations", "gt"})
+_SUBSETS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+_MASK_NAME = re.compile(r"[_\-. ](masks?|labels?|gt)$")
+_IMAGE_NAME = re.compile(r"[_\-. ](images?|img|sat)$")
+
+
+@dataclass(frozen=True, order=True)
+class Pair:
+    """One image with its mask.
+
+    Args:
+        key: name of the pair in splits and reports: the path below the data folder without `images`/`masks`, role
+            suffix and extension, such as "Tile 1/image_part_001".
+        image, mask: the two files.
+        subset: "train", "validation" or "test" where a folder says so, otherwise "".
+    """
+
+    key: str
+    image: Path
+    mask: Path
+    subset: str = ""
+
+
+@dataclass(frozen=True)
+class PairSearch:
+    """What a folder holds: the pairs, and a line for every file that pairs with nothing."""
+
+    pairs: tuple[Pair, ...]
+    problems: tuple[str, ...]
+
+
+def find_pairs(root: Path) -> PairSearch:
+    """Find every image/mask pair below `root`.
+
+    A file is a mask when a folder above it is called masks, labels, ... or its name ends in _mask or _label. Image and
+    mask belong together when their paths are equal without these words, the extension, and letter case.
+
+    Raises:
+        DataError: `root` is not a folder, or holds no pair.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder.", mend="Give the folder that holds images and masks with --data.")
+    images: dict[str, list[Path]] = defaultdict(list)
+    masks: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith("."):
+            key, is_mask = _key_and_role(path.relative_to(root))
+            (masks if is_mask else images)[key.lower()].append(path)
+    pairs, problems = _join(root, images, masks)
+    if not pairs:
+        raise DataError(
+            f"{root} holds no image with a mask ({len(images)} images, {len(masks)} masks).",
+            problems[:20],
+            "Layouts: images/NAME + masks/NAME, FOLDER/images + FOLDER/masks, train|val|test/ with either, "
+            "or NAME beside NAME_mask.",
+        )
+    return PairSearch(tuple(sorted(pairs)), tuple(problems))
+
+
+def _join(root: Path, images: dict[str, list[Path]], masks: dict[str, list[Path]]) -> tuple[list[Pair], list[str]]:
+    pairs: list[Pair] = []
+    problems: list[str] = []
+    for name, found in sorted(images.items()):
+        partners = masks.get(name, [])
+        if len(found) > 1 or len(partners) > 1:
+            problems.append(
+                f"{', '.join(str(p) for p in found + partners)}: more than one file for {name!r}; keep one."
+            )
+        elif not partners:
+            problems.append(f"{found[0]}: no mask; add one with the same name, or take the image out.")
+        else:
+            relative = found[0].relative_to(root)
+            subset = next((_SUBSETS[p.lower()] for p in relative.parts[:-1] if p.lower() in _SUBSETS), "")
+            pairs.append(Pair(_key_and_role(relative)[0], found[0], partners[0], subset))
+    for name in sorted(masks.keys() - images.keys()):
+        problems.append(f"{masks[name][0]}: no image for this mask; add it, or take the mask out.")
+    return pairs, problems
+
+
+def _key_and_role(relative: Path) -> tuple[str, bool]:
+    """The pair's key, and whether the file is a mask."""
+    folders = [part for part in relative.parts[:-1] if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
+    stem = relative.stem
+    below_masks = any(part.lower() in _MASK_FOLDERS for part in relative.parts[:-1])
+    named_mask = _MASK_NAME.search(stem.lower())
+    role_name = named_mask or _IMAGE_NAME.search(stem.lower())
+    if role_name:
+        stem = stem[: role_name.start()]
+    return "/".join([*folders, stem]), below_masks or named_mask is not None

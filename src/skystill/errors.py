@@ -1,0 +1,105 @@
+"""The tree of errors. Each says what happened with its values, what was expected, and how to mend it.
+
+The command line prints the message and ends with `exit_code`: 2 where the user can mend it, 1 where we must.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class SkystillError(Exception):
+    """Anything that SkyStill itself refuses or fails at."""
+
+    exit_code = 1
+
+
+class UserError(SkystillError):
+    """Something that the user can mend: a file, a setting, a disk."""
+
+    exit_code = 2
+
+
+class SettingsError(UserError):
+    """A setting that cannot be used."""
+
+
+class ClassesError(UserError):
+    """Classes that cannot be read, or that do not fit."""
+
+
+class DataError(UserError):
+    """Images or masks that cannot be used. Holds every problem found, not only the first.
+
+    Args:
+        summary: one line: what failed, and where.
+        problems: a line for each bad file, naming it.
+        mend: what to do about it.
+    """
+
+    def __init__(self, summary: str, problems: Sequence[str] = (), mend: str = "") -> None:
+        self.problems = list(problems)
+        lines = [summary, *(f"  - {problem}" for problem in self.problems), *([mend] if mend else [])]
+        super().__init__("\n".join(lines))
+
+
+class RunFolderError(UserError):
+    """A run folder that is missing, taken, in use, or incomplete."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or weights file that cannot be read, or belongs to another run."""
+
+
+class ModelFileError(UserError):
+    """A model file that cannot be opened, or lacks what it must carry."""
+
+
+class ClassCountMismatch(UserError):
+    """Teacher and data disagree on the number of classes."""
+
+    def __init__(self, teacher: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+        super().__init__(
+            f"{teacher} gives {len(found)} classes ({', '.join(found)}); the data has {len(wanted)} "
+            f"({', '.join(wanted)}). Give the teacher's classes with --classes FILE, or train a teacher on this data."
+        )
+
+
+class ClassOrderMismatch(UserError):
+    """Teacher and data have as many classes, but not the same ones in the same order."""
+
+    def __init__(self, teacher: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+        super().__init__(
+            f"{teacher} was trained on the classes {', '.join(found)}, in this order; the data has "
+            f"{', '.join(wanted)}. Give the same --classes to both, or train a teacher on this data."
+        )
+
+
+class LossNotFinite(UserError):
+    """The loss became NaN or infinite; nothing after it would mean anything."""
+
+    def __init__(self, step: int, parts: dict[str, float], kept: Path | None) -> None:
+        values = ", ".join(f"{name} {value:g}" for name, value in parts.items())
+        saved = f" The last good checkpoint is {kept}." if kept else ""
+        super().__init__(
+            f"the loss is not finite at step {step} ({values}).{saved} Lower --learning-rate, or use --precision 32."
+        )
+
+
+class DiskFull(UserError):
+    """No room, or no permission, where something must be written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot write {path}: {reason}. Make room or choose another --out; nothing half-written is left."
+        )
+
+
+class Interrupted(SkystillError):
+    """Ctrl-C. The checkpoint is saved."""
+
+    exit_code = 130
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(
+            f"stopped after step {step}; the checkpoint is saved. Go on with the same command and --resume ({folder})."
+        )

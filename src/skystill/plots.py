@@ -1,0 +1,116 @@
+"""The report's plots, from the figures in `results.json`, in a light and a dark theme."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from skystill.run_folder import written_whole
+
+Plot = Callable[[], Figure]
+_MODEL_COLORS = {
+    "teacher": "#0072B2",
+    "alone": "#999999",
+    "student": "#D55E00",
+}  # Okabe, Ito: safe for the colour-blind
+_STYLES = {"teacher": "-", "alone": ":", "student": "-"}
+_THEMES: dict[str, dict[str, Any]] = {
+    "light": {"figure.facecolor": "#ffffff", "axes.facecolor": "#ffffff", "text": "#1d2733", "grid.color": "#d9dee5"},
+    "dark": {"figure.facecolor": "#161b22", "axes.facecolor": "#161b22", "text": "#dfe6ee", "grid.color": "#39424e"},
+}
+
+
+def save_plot(plot: Plot, path: Path, theme: str) -> None:
+    """Draw a plot in a theme and write it as PNG.
+
+    Args:
+        plot: makes the figure; called inside the theme.
+        path: the file.
+        theme: "light" or "dark".
+    """
+    values = dict(_THEMES[theme])
+    text = values.pop("text")
+    colored = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
+    settings = (
+        values | dict.fromkeys(colored, text) | {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
+    with matplotlib.rc_context(settings), written_whole(path) as part:
+        plot().savefig(part, dpi=130)
+
+
+def plot_losses(models: dict[str, Any], names: dict[str, str]) -> Figure:
+    """Losses against epochs, a panel a model: total, its parts, and the student loss on validation images."""
+    figure = Figure(figsize=(3.6 * len(names) + 0.4, 3.1), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    lines = {
+        "loss": ("total, training", "#D55E00", "-"),
+        "student_loss": ("student loss, training", "#0072B2", "-"),
+        "distillation_loss": ("distillation loss, training", "#009E73", "-"),
+        "validation_student_loss": ("student loss, validation", "#0072B2", "--"),
+    }
+    for axes, (role, name) in zip(panels, names.items(), strict=True):
+        history = models[role]["training"]["history"]
+        epochs = [row["epoch"] for row in history]
+        distilled = "distillation_loss" in history[0]
+        for key, (title, color, style) in lines.items():
+            if key in history[0] and (distilled or key != "loss"):
+                shown = title if distilled else title.replace("student loss", "loss")
+                axes.plot(epochs, [row[key] for row in history], style, color=color, label=shown, linewidth=1.6)
+        axes.set(title=name, xlabel="epoch", ylabel="loss", ylim=(0, None))
+        axes.grid(True, linewidth=0.5)
+        axes.legend(frameon=False, fontsize=7.5)
+    return figure
+
+
+def plot_precision_recall(models: dict[str, Any], names: dict[str, str], classes: dict[str, Any]) -> Figure:
+    """Precision against recall, a panel a class, a line a model; the dot is where the most probable class is taken."""
+    entries = classes["classes"]
+    columns = min(3, len(entries))
+    rows = -(-len(entries) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.8 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for label, (axes, entry) in enumerate(zip(panels, entries, strict=False)):
+        for role in names:
+            _precision_recall(axes, models[role], label, role, names[role])
+        axes.set(title=entry["name"], xlim=(0, 1), ylim=(0, 1.02))
+        axes.title.set_bbox({"facecolor": entry["color"], "alpha": 0.25, "edgecolor": "none", "pad": 2})
+        axes.grid(True, linewidth=0.5)
+    for axes in panels[len(entries) :]:
+        axes.set_visible(False)
+    figure.supxlabel("recall", fontsize=9)
+    figure.supylabel("precision", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(names), frameon=False)
+    return figure
+
+
+def _precision_recall(axes: Axes, model: dict[str, Any], label: int, role: str, name: str) -> None:
+    curve = model["curves"][label]
+    color = _MODEL_COLORS[role]
+    axes.plot(curve["recall"], curve["precision"], _STYLES[role], color=color, label=name, linewidth=1.6)
+    per_class = model["scores"]["per_class"]
+    recall, precision = per_class["recall"][label], per_class["precision"][label]
+    if recall is not None and precision is not None:
+        axes.plot([recall], [precision], "o", color=color, markersize=4)
+
+
+def plot_confusions(models: dict[str, Any], names: dict[str, str], classes: dict[str, Any]) -> Figure:
+    """Confusion matrices, a panel a model, each row (truth) as shares."""
+    labels = [entry["name"] for entry in classes["classes"]]
+    figure = Figure(figsize=(3.7 * len(names) + 0.6, 3.9), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for column, (axes, (role, name)) in enumerate(zip(panels, names.items(), strict=True)):
+        counts = np.array(models[role]["scores"]["confusion"], float)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, predicted), share in np.ndenumerate(shares):
+            shade = "white" if share > 0.5 else "#1d2733"
+            axes.text(predicted, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=shade)
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+        axes.set_yticks(range(len(labels)), labels if column == 0 else [""] * len(labels))
+        axes.set(title=name, xlabel="called", ylabel="truth" if column == 0 else "")
+    return figure

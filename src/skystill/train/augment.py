@@ -1,0 +1,89 @@
+"""A geometric view (a crop, one of the 8 symmetries of the square) drawn once and applied to everything that must stay
+aligned: image, labels, logits. Colour jitter is not geometry: it goes to the student's input only.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill.classes import VOID
+
+SYMMETRIES = 8
+"""Four quarter turns, each plain or mirrored: the dihedral group D4."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop and a symmetry.
+
+    Args:
+        top, left: row and column of the crop's corner in the image (row first, as numpy).
+        size: side of the square crop in pixels. It may reach beyond a smaller image: the rest is padding.
+        symmetry: 0..7; the crop is turned by symmetry % 4 quarter turns, then, from 4 up, mirrored left to right.
+    """
+
+    top: int
+    left: int
+    size: int
+    symmetry: int = 0
+
+    def inside(self, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """(size, size) bool: pixels that the image has; the others are padding and count nowhere."""
+        return self._cut(np.ones((height, width), bool), False)
+
+    def of_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 to (size, size, 3); padding is black."""
+        return self._cut(image, 0)
+
+    def of_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(H, W) uint8 to (size, size); padding is void."""
+        return self._cut(labels, VOID)
+
+    def _cut(self, array: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
+        crop = array[self.top : self.top + self.size, self.left : self.left + self.size]
+        missing = (self.size - crop.shape[0], self.size - crop.shape[1])
+        if any(missing):
+            pads = [(0, missing[0]), (0, missing[1]), *[(0, 0)] * (array.ndim - 2)]
+            crop = np.pad(crop, pads, constant_values=fill)
+        return transform(crop, self.symmetry)
+
+
+def transform(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
+    """Apply one of the 8 symmetries to the first two axes (H, W, ...) of a square or oblong array."""
+    turned = np.rot90(array, symmetry % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if symmetry >= 4 else turned)
+
+
+def transform_back(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
+    """Undo `transform`."""
+    plain = array[:, ::-1] if symmetry >= 4 else array
+    return np.ascontiguousarray(np.rot90(plain, -(symmetry % 4)))
+
+
+def draw_view(rng: np.random.Generator, height: int, width: int, size: int) -> View:
+    """Draw a crop of an image and a symmetry, all equally likely. An image smaller than the crop is padded."""
+    top = int(rng.integers(0, max(0, height - size) + 1))
+    left = int(rng.integers(0, max(0, width - size) + 1))
+    return View(top, left, size, int(rng.integers(SYMMETRIES)))
+
+
+def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], strength: float) -> npt.NDArray[np.uint8]:
+    """Change contrast, brightness and the balance of the channels, as weather, hour and camera do.
+
+    One table of 256 values a channel, so that a crop costs a look-up a pixel.
+
+    Args:
+        rng: draws the change.
+        image: (H, W, 3) uint8.
+        strength: 0 changes nothing; at 0.2 contrast and brightness change by up to 20 %, a channel by up to 5 %.
+    """
+    if strength == 0:
+        return image
+    contrast = 1 + strength * rng.uniform(-1, 1)
+    brightness = 128 * strength * rng.uniform(-1, 1)
+    balance = 1 + strength / 4 * rng.uniform(-1, 1, size=3)
+    levels = np.arange(256)[:, None]
+    table = np.clip(((levels - 128) * contrast + 128 + brightness) * balance, 0, 255).round().astype(np.uint8)
+    return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=-1)

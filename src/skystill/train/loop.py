@@ -1,0 +1,426 @@
+"""The one training loop: it steps, logs, saves and resumes. What a step means is the task's matter."""
+
+import math
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from skystill.errors import CheckpointError, Interrupted, LossNotFinite, SettingsError
+from skystill.evaluate import METRICS
+from skystill.run_folder import written_whole
+from skystill.train.data import Batch
+
+History = list[dict[str, float]]
+"""One row an epoch; the columns of `metrics.csv`."""
+Metrics = Mapping[str, Callable[[npt.NDArray[np.int64]], float]]
+"""Name to a function of confusion counts (C, C), truth down, prediction across."""
+
+SCHEDULES = ("one-cycle", "cosine", "constant")
+_SAVE_EVERY_SECONDS = 30.0
+_CLIP = 1.0  # norm of the gradient; a bad batch early in a one-cycle run moves the weights by no more than this
+
+
+class Batches(Protocol):
+    """Training batches that can be entered in the middle of an epoch."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from step `start` on."""
+        ...
+
+
+class Watch(Protocol):
+    """Somebody who looks on: a progress bar."""
+
+    def on_step(self, done: int, total: int, result: Mapping[str, float], images_per_second: float) -> None:
+        """After each training step: `done` of `total` steps of the whole run."""
+        ...
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        """After each epoch, with its row of the history."""
+        ...
+
+
+class Task(Protocol):
+    """What the loop trains."""
+
+    meter: "Meter"
+
+    @property
+    def stepper(self) -> "Stepper":
+        """Network, optimiser and moving average."""
+        ...
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step; losses and metrics since the meter's last reset."""
+        ...
+
+    def evaluate(self, test: Iterable[Batch]) -> dict[str, float]:
+        """Losses and metrics over all batches."""
+        ...
+
+
+class Meter:
+    """Running means of losses, weighted by pixels, and metrics of the summed confusion counts.
+
+    Args:
+        num_classes: C.
+        metrics: what to compute from the counts.
+    """
+
+    def __init__(self, num_classes: int, metrics: Metrics = METRICS) -> None:
+        self.metrics = metrics
+        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._sums: dict[str, float] = {}
+        self._pixels = 0.0
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.confusion = np.zeros_like(self.confusion)
+        self._sums, self._pixels = {}, 0.0
+
+    def add(self, losses: Mapping[str, float], logits: Tensor, batch: Batch) -> dict[str, float]:
+        """Count one batch and return the means and metrics so far."""
+        pixels = float(batch.inside.sum())
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * pixels
+        self._pixels += pixels
+        self.confusion += count_confusion(logits, batch.labels)
+        return self.result()
+
+    def result(self) -> dict[str, float]:
+        """Means and metrics since the last reset."""
+        means = {name: value / max(self._pixels, 1.0) for name, value in self._sums.items()}
+        return means | {name: float(metric(self.confusion)) for name, metric in self.metrics.items()}
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint in the middle of an epoch."""
+        return {"confusion": self.confusion.tolist(), "sums": dict(self._sums), "pixels": self._pixels}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.confusion = np.array(state["confusion"], np.int64)
+        self._sums, self._pixels = dict(state["sums"]), float(state["pixels"])
+
+
+def count_confusion(logits: Tensor, labels: Tensor) -> npt.NDArray[np.int64]:
+    """Confusion counts (C, C) of logits (N, C, H, W) against labels (N, H, W); labels of no class count nowhere."""
+    num_classes = logits.shape[1]
+    predicted = logits.detach().argmax(dim=1)
+    counted = labels < num_classes
+    pairs = labels[counted] * num_classes + predicted[counted]
+    counts = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    return np.asarray(counts.cpu().numpy(), np.int64)
+
+
+class Stepper:
+    """One optimiser step after another: schedule, backward, clip, step, moving average.
+
+    Args:
+        fabric: devices and precision.
+        network: what is trained; all its weights.
+        optimizer: over this network's weights; its learning rates are the peaks of the schedule.
+    """
+
+    def __init__(self, fabric: Fabric, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.fabric = fabric
+        self.plain_network = network
+        self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
+        # channels_last: convolutions on a CPU are up to twice as fast in it (docs/design.md)
+        wrapped: Any = fabric.setup(network.to(memory_format=torch.channels_last), optimizer)  # type: ignore[call-overload]
+        self.network, self.optimizer = wrapped
+        self.steps, self.total = 0, 0
+        self.schedule = "constant"
+        self.decay = 0.0
+        self.average: dict[str, Tensor] = {}
+
+    def plan(self, total: int, schedule: str, decay: float) -> None:
+        """Say how many steps there will be, how the learning rate goes, and the decay of the moving average (0: none).
+
+        Raises:
+            SettingsError: no such schedule, or a decay outside 0..1.
+        """
+        if schedule not in SCHEDULES:
+            raise SettingsError(f"no schedule is called {schedule!r}; there are {', '.join(SCHEDULES)}.")
+        if not 0 <= decay < 1:
+            raise SettingsError(f"the moving average's decay is {decay:g}; it must be in 0..1, without 1.")
+        self.steps, self.total, self.schedule, self.decay = 0, total, schedule, decay
+        self.average = _copy(self.plain_network.state_dict()) if decay else {}
+
+    def step(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """Move the weights once down the gradient of `losses["loss"]`.
+
+        Returns:
+            the losses as numbers.
+
+        Raises:
+            LossNotFinite: the loss is NaN or infinite; the weights were not moved.
+        """
+        values = {name: float(value) for name, value in losses.items()}
+        if not math.isfinite(values["loss"]):
+            raise LossNotFinite(self.steps + 1, values, None)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = learning_rate(self.schedule, peak, self.steps, self.total)
+        self.optimizer.zero_grad()
+        self.fabric.backward(losses["loss"])
+        torch.nn.utils.clip_grad_norm_(self.plain_network.parameters(), _CLIP)
+        self.optimizer.step()
+        self.steps += 1
+        self._update_average()
+        return values
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the network has the averaged weights, where an average is kept."""
+        own = _copy(self.plain_network.state_dict()) if self.average else {}
+        if own:
+            self.plain_network.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            if own:
+                self.plain_network.load_state_dict(own)
+
+    def take_average(self) -> None:
+        """Give the network the averaged weights for good: the end of training."""
+        if self.average:
+            self.plain_network.load_state_dict(self.average)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Early on the average follows closely, or it would remember the random start for thousands of steps.
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in self.plain_network.state_dict().items():
+            if name in self.average and value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            elif name in self.average:
+                self.average[name].copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "steps": self.steps,
+            "network": self.plain_network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.plain_network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = _copy(state["average"])
+        self.steps = int(state["steps"])
+
+
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def learning_rate(schedule: str, peak: float, step: int, total: int) -> float:
+    """Learning rate at a step, a pure function, so that a checkpoint need not hold it.
+
+    one-cycle: from peak/25 up to the peak in the first fifth, then down to peak/10^4, both as half a cosine (Smith
+    2017, arXiv 1708.07120). cosine: from the peak down to 0 (Loshchilov 2016, arXiv 1608.03983). constant: the peak.
+    """
+    if schedule == "constant" or total <= 1:
+        return peak
+    done = min(step / (total - 1), 1.0)
+    if schedule == "cosine":
+        return _between(peak, 0.0, done)
+    rise = 0.2
+    return (
+        _between(peak / 25, peak, done / rise)
+        if done < rise
+        else _between(peak, peak / 1e4, (done - rise) / (1 - rise))
+    )
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclass
+class Progress:
+    """How far a run has come: epoch and step within it that come next, and the rows so far."""
+
+    epoch: int = 0
+    step: int = 0
+    history: History = field(default_factory=list)
+
+
+class Keeper:
+    """Saves and restores a run in one file, written whole.
+
+    Args:
+        path: the checkpoint.
+        on_history: called with all rows after each epoch, before its checkpoint.
+        clock: seconds; for tests.
+    """
+
+    def __init__(
+        self, path: Path, on_history: Callable[[History], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.path = path
+        self.on_history = on_history
+        self._clock = clock
+        self._saved_at = clock()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is old enough to be worth another in the middle of an epoch."""
+        return self._clock() - self._saved_at >= _SAVE_EVERY_SECONDS
+
+    def save(self, task: Task, progress: Progress) -> None:
+        """Write the checkpoint."""
+        content = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "history": progress.history,
+            "meter": task.meter.state(),
+            "stepper": task.stepper.state(),
+        }
+        with written_whole(self.path) as part:
+            torch.save(content, part)
+        self._saved_at = self._clock()
+
+    def load(self, task: Task) -> Progress:
+        """Restore the run, or start anew where there is no checkpoint yet.
+
+        Raises:
+            CheckpointError: the file is damaged or of another network.
+        """
+        if not self.path.exists():
+            return Progress()
+        try:
+            content = torch.load(self.path, weights_only=True, map_location="cpu")
+            task.stepper.load(content["stepper"])
+            task.meter.load(content["meter"])
+            return Progress(content["epoch"], content["step"], content["history"])
+        except (RuntimeError, KeyError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{self.path} cannot be read ({reason}); it is damaged or of another network. "
+                "Delete it to begin this run again from its first step with --resume."
+            ) from error
+
+
+def run(
+    task: Task,
+    batches: Batches,
+    validation: Iterable[Batch] | None,
+    epochs: int,
+    *,
+    keeper: Keeper | None = None,
+    watch: Watch | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> History:
+    """Train a task.
+
+    Args:
+        task: what a step means.
+        batches: training batches.
+        validation: batches to evaluate on after each epoch, with the averaged weights where an average is kept.
+        epochs: how many in all, those before a resume counted.
+        keeper: where checkpoints go, and where a run goes on from; None keeps nothing.
+        watch: who looks on.
+        clock: seconds, for the printed rates.
+
+    Returns:
+        one row an epoch.
+
+    Raises:
+        LossNotFinite: the loss became NaN or infinite.
+        Interrupted: Ctrl-C; the checkpoint is saved.
+        CheckpointError: the checkpoint to go on from is damaged.
+    """
+    progress = keeper.load(task) if keeper else Progress()
+    with _stop_on_interrupt() as stop:
+        for epoch in range(progress.epoch, epochs):
+            _run_epoch(task, batches, epoch, epochs, progress, keeper, watch, clock, stop)
+            if validation is not None:
+                with task.stepper.averaged():
+                    scores = task.evaluate(validation)
+                progress.history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
+            progress.epoch, progress.step = epoch + 1, 0
+            task.meter.reset()
+            if watch:
+                watch.on_epoch(progress.history[-1])
+            if keeper:
+                keeper.on_history(progress.history)
+                keeper.save(task, progress)
+    return progress.history
+
+
+def _run_epoch(
+    task: Task,
+    batches: Batches,
+    epoch: int,
+    epochs: int,
+    progress: Progress,
+    keeper: Keeper | None,
+    watch: Watch | None,
+    clock: Callable[[], float],
+    stop: threading.Event,
+) -> None:
+    began, images = clock(), 0
+    result: dict[str, float] = task.meter.result()
+    for batch in batches.epoch(epoch, progress.step):
+        try:
+            result = task.train_step(batch.to(task.stepper.fabric.device))
+        except LossNotFinite as error:
+            raise LossNotFinite(error.step, error.parts, keeper.path if keeper else None) from None
+        progress.step += 1
+        images += len(batch)
+        if watch:
+            done = epoch * batches.steps_per_epoch + progress.step
+            rate = images / max(clock() - began, 1e-9)
+            watch.on_step(done, epochs * batches.steps_per_epoch, result, rate)
+        if stop.is_set():
+            if keeper is None:
+                raise KeyboardInterrupt
+            keeper.save(task, progress)
+            raise Interrupted(keeper.path, task.stepper.steps)
+        if keeper and keeper.due():
+            keeper.save(task, progress)
+    seconds = clock() - began
+    progress.history.append(
+        {
+            "epoch": epoch + 1,
+            "learning_rate": task.stepper.optimizer.param_groups[0]["lr"],
+            "seconds": seconds,
+            "images_per_second": images / max(seconds, 1e-9),
+            **result,
+        }
+    )
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop after the step; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(signum: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

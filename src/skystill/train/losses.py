@@ -1,0 +1,195 @@
+"""The losses. Each says its formula, its source, its shapes, and what is averaged over what.
+
+Student losses take (logits, labels), distillation losses (student_logits, teacher_logits, valid). All compute in
+float32 whatever the networks ran in. A distillation loss is 0 where student equals teacher.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skystill.classes import VOID
+from skystill.errors import SettingsError
+
+StudentLoss = Callable[[Tensor, Tensor], Tensor]
+DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def mean_over(per_pixel: Tensor, valid: Tensor) -> Tensor:
+    """Mean of (N, H, W) over the pixels that are True in `valid`; 0 where none is."""
+    return per_pixel.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def plain_float(logits: Tensor) -> Tensor:
+    """float32 in the plain memory layout: softmax over classes is up to twice as fast there as with channels last."""
+    return logits.float().contiguous()
+
+
+class CrossEntropy(nn.Module):
+    """L = 1/|V| * sum over valid pixels of -log softmax(logits)[label].
+
+    Shape:
+        logits: (N, C, H, W) float. labels: (N, H, W) int64, 255 = void, left out of the mean.
+        returns: float32 scalar; 0 where every pixel is void.
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See the class."""
+        total = F.cross_entropy(plain_float(logits), labels, ignore_index=VOID, reduction="sum")
+        return total / (labels != VOID).sum().clamp(min=1)
+
+
+class Focal(nn.Module):
+    """L = 1/|V| * sum over valid pixels of (1 - p)^gamma * -log p, p = softmax(logits)[label].
+
+    Source: Lin 2017, arXiv 1708.02002, equation 4.
+
+    Args:
+        gamma: 0 is cross-entropy; more turns the loss to pixels that are still wrong.
+
+    Shape:
+        as `CrossEntropy`.
+
+    Raises:
+        SettingsError: gamma is negative.
+    """
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        if gamma < 0:
+            raise SettingsError(f"focal loss: gamma is {gamma:g}; it must be 0 or more.")
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See the class."""
+        surprise = F.cross_entropy(plain_float(logits), labels, ignore_index=VOID, reduction="none")
+        return mean_over((1 - torch.exp(-surprise)) ** self.gamma * surprise, labels != VOID)
+
+
+class Dice(nn.Module):
+    """L = 1 - mean over present classes of (2 * sum p*t + 1) / (sum p + sum t + 1), p = softmax(logits), t = one-hot.
+
+    The sums run over all valid pixels of the batch. Classes without a label in the batch are left out: their term
+    would only say how little is predicted, whatever the truth. Source: Milletari 2016, arXiv 1606.04797, with first
+    powers in the denominator; the 1 keeps small classes stable.
+
+    Shape:
+        as `CrossEntropy`.
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See the class."""
+        num_classes = logits.shape[1]
+        valid = labels != VOID
+        p = plain_float(logits).softmax(dim=1)
+        p_truth = p.gather(1, labels.where(valid, 0)[:, None]).flatten()
+        truth = labels.where(valid, num_classes).flatten()  # void goes to a bin of its own, cut off below
+        # Sums by label: a one-hot tensor would cost as much as the network.
+        shared = p_truth.new_zeros(num_classes + 1).index_add(0, truth, p_truth)[:-1]
+        size = torch.bincount(truth, minlength=num_classes + 1)[:-1]
+        predicted = torch.einsum("nchw,nhw->c", p, valid.float())
+        score = (2 * shared + 1) / (predicted + size + 1)
+        return mean_over(1 - score, size > 0)
+
+
+class Sum(nn.Module):
+    """The sum of several student losses, each with weight 1."""
+
+    def __init__(self, *losses: nn.Module) -> None:
+        super().__init__()
+        self.losses = nn.ModuleList(losses)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See the class."""
+        return torch.stack([loss(logits, labels) for loss in self.losses]).sum()
+
+
+class DistillationKL(nn.Module):
+    """Divergence of the softened student from the softened teacher.
+
+        L = T^2 / |V| * sum over valid pixels of KL( softmax(teacher / T) || softmax(student / T) )
+
+    Softmax and KL over classes (summed), averaged over valid pixels. T^2 keeps the gradient's size when T changes.
+    Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
+
+    Args:
+        temperature: T > 0. At 1 both distributions stay as they are.
+
+    Shape:
+        student_logits, teacher_logits: (N, C, H, W) float, classes on axis 1.
+        valid: (N, H, W) bool; False pixels (padding) count nowhere.
+        returns: float32 scalar; 0 where no pixel is valid, or student equals teacher.
+
+    Raises:
+        SettingsError: temperature is not positive.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise SettingsError(f"temperature is {temperature:g}; it must be more than 0.")
+        self.temperature = temperature
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+        """See the class."""
+        log_student = F.log_softmax(plain_float(student_logits) / self.temperature, dim=1)
+        log_teacher = F.log_softmax(plain_float(teacher_logits) / self.temperature, dim=1)
+        per_pixel = F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(dim=1)
+        return self.temperature**2 * mean_over(per_pixel, valid)
+
+
+class DistillationMSE(nn.Module):
+    """L = 1/(2 C |V|) * sum over valid pixels and classes of (s - t)^2, both logits centred over classes.
+
+    The limit of `DistillationKL` as T grows, up to its constant: there T^2 * KL tends to 1/(2 C) of the squared
+    distance of centred logits. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.1, equation 4.
+
+    Args:
+        temperature: taken so that every distillation loss is built alike; it cancels out.
+
+    Shape:
+        as `DistillationKL`.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+        """See the class."""
+        difference = student_logits.float() - teacher_logits.float()
+        centred = difference - difference.mean(dim=1, keepdim=True)
+        return mean_over(centred.square().mean(dim=1), valid) / 2
+
+
+# To add a loss: a class above, a line here, a case worked by hand in tests/train/test_losses.py.
+STUDENT_LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "ce": CrossEntropy,
+    "focal": Focal,
+    "ce+dice": lambda: Sum(CrossEntropy(), Dice()),
+    "focal+dice": lambda: Sum(Focal(), Dice()),
+}
+DISTILLATION_LOSSES: dict[str, Callable[[float], nn.Module]] = {"kl": DistillationKL, "mse": DistillationMSE}
+
+
+def build_student_loss(name: str) -> nn.Module:
+    """A student loss by name.
+
+    Raises:
+        SettingsError: no such loss.
+    """
+    if name not in STUDENT_LOSSES:
+        raise SettingsError(f"no student loss is called {name!r}; there are {', '.join(STUDENT_LOSSES)}.")
+    return STUDENT_LOSSES[name]()
+
+
+def build_distillation_loss(name: str, temperature: float) -> nn.Module:
+    """A distillation loss by name.
+
+    Raises:
+        SettingsError: no such loss, or the temperature is not positive.
+    """
+    if name not in DISTILLATION_LOSSES:
+        raise SettingsError(f"no distillation loss is called {name!r}; there are {', '.join(DISTILLATION_LOSSES)}.")
+    return DISTILLATION_LOSSES[name](temperature)

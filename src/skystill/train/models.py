@@ -1,0 +1,239 @@
+"""The networks: the U-Net of teachers and of the classical student, the efficient Kite family, the table of sizes.
+
+Every network takes images (N, 3, H, W), uint8 or float, 0 to 255, any H and W from 1 up, and returns logits
+(N, C, H, W) float. Scaling to zero mean is the first layer, so it travels with the weights and into every export.
+"""
+
+import ast
+import json
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from skystill.errors import CheckpointError, SettingsError
+from skystill.run_folder import written_whole
+
+
+class Normalize(nn.Module):
+    """Pixels 0..255 to roughly -2..2, with one mean and spread for all channels.
+
+    127.5 and 64: aerial photographs are neither as dark nor as saturated as ImageNet, and the first convolution
+    (or its BatchNorm) learns the rest.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 or float, 0 to 255, to float of the same shape."""
+        return (images.float() - 127.5) / 64.0
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until H and W divide by `multiple`.
+
+    Repeated border pixels look like the scene goes on; zeros would look like a black frame.
+    """
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+class DoubleConv(nn.Sequential):
+    """Two 3x3 convolutions with ReLU; with `norm`, BatchNorm before each ReLU (and then no bias)."""
+
+    def __init__(self, inputs: int, outputs: int, norm: bool) -> None:
+        layers: list[nn.Module] = []
+        for channels in (inputs, outputs):
+            layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=not norm))
+            layers.extend([nn.BatchNorm2d(outputs)] if norm else [])
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger, Fischer, Brox 2015, arXiv 1505.04597): encoder, decoder, skip connections.
+
+    Args:
+        num_classes: C, channels of the logits.
+        channels: filters of the first level; every level doubles them.
+        depth: number of levels; 5 is the mission's teacher, 2 its student.
+        norm: BatchNorm in every block. It trains better and, folded at export, costs nothing in use.
+        stride: 1 is the classical network. 2 or 4 folds squares of pixels into channels first and unfolds them last
+            (Shi 2016, arXiv 1609.05158), so that the first level works at 1/stride of the resolution: the same
+            time buys far more channels.
+    """
+
+    def __init__(
+        self, num_classes: int, channels: int = 16, depth: int = 5, norm: bool = True, stride: int = 1
+    ) -> None:
+        super().__init__()
+        sizes = [channels * 2**level for level in range(depth)]
+        self.stride = stride
+        self.multiple = stride * 2 ** (depth - 1)
+        self.normalize = Normalize()
+        self.encoder = nn.ModuleList(
+            DoubleConv(before, after, norm) for before, after in pairwise([3 * stride**2, *sizes])
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(deep, shallow, 2, stride=2) for shallow, deep in reversed(list(pairwise(sizes)))
+        )
+        self.decoder = nn.ModuleList(DoubleConv(2 * size, size, norm) for size in reversed(sizes[:-1]))
+        self.head = nn.Conv2d(channels, num_classes * stride**2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        height, width = images.shape[-2:]
+        features = pad_to_multiple(self.normalize(images), self.multiple)
+        features = F.pixel_unshuffle(features, self.stride)
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            features = block(F.max_pool2d(features, 2) if level else features)
+            skips.append(features)
+        skips.pop()
+        for up, block in zip(self.up, self.decoder, strict=True):
+            features = block(torch.cat([skips.pop(), up(features)], dim=1))
+        return F.pixel_shuffle(self.head(features), self.stride)[..., :height, :width]
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution and BatchNorm, which export folds into one; ReLU6-free, so that INT8 scales stay tight."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around an identity (He 2015, arXiv 1512.03385)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(channels, channels)
+        self.second = ConvNorm(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return F.relu(features + self.second(F.relu(self.first(features))))
+
+
+class Kite(nn.Module):
+    """The efficient student: at 1/4 resolution from the first layer to the last, pixel-shuffled up at the end.
+
+    Full-resolution convolutions are what makes a small U-Net slow (docs/design.md): here none is left. The encoder
+    goes 1/4, 1/8, 1/16, ...; the decoder adds each level, brought to the width of the first, onto the next finer.
+
+    Args:
+        num_classes: C, channels of the logits.
+        channels: width of each level, from 1/4 down.
+        blocks: residual blocks at each level.
+    """
+
+    stride = 4  # at 2 the first level costs four times as much; at 8 roads and small houses dissolve
+
+    def __init__(self, num_classes: int, channels: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.multiple = self.stride * 2 ** (len(channels) - 1)
+        self.normalize = Normalize()
+        self.levels = nn.ModuleList()
+        before = 3 * self.stride**2
+        for level, (size, count) in enumerate(zip(channels, blocks, strict=True)):
+            down = nn.Sequential(ConvNorm(before, size, stride=2 if level else 1), nn.ReLU(inplace=True))
+            self.levels.append(nn.Sequential(down, *(Residual(size) for _ in range(count))))
+            before = size
+        self.lateral = nn.ModuleList(ConvNorm(size, channels[0], kernel=1) for size in channels)
+        self.smooth = nn.ModuleList(Residual(channels[0]) for _ in channels[1:])
+        self.head = nn.Conv2d(channels[0], num_classes * self.stride**2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        height, width = images.shape[-2:]
+        features = F.pixel_unshuffle(pad_to_multiple(self.normalize(images), self.multiple), self.stride)
+        pyramid: list[Tensor] = []
+        for level, lateral in zip(self.levels, self.lateral, strict=True):
+            features = level(features)
+            pyramid.append(lateral(features))
+        features = pyramid.pop()
+        for smooth in self.smooth:
+            up = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
+            features = smooth(F.relu(pyramid.pop() + up))
+        return F.pixel_shuffle(self.head(features), self.stride)[..., :height, :width]
+
+
+# The table of sizes; parameters are for the six classes of Dubai. To add a network: a line here and, where it is a new
+# kind, a class above; tests/train/test_models.py puts every line of this table through the same contract.
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "unet": partial(UNet, channels=16, depth=5, norm=False),  # 1,941,190: the mission's teacher
+    "unet-bn": partial(UNet, channels=16, depth=5),  # 1,942,662: the same with BatchNorm, which trains better
+    "unet-large": partial(UNet, channels=64, depth=4, stride=4),  # 7,732,256: a strong teacher in half unet's time
+    "two-level": partial(UNet, channels=16, depth=2, norm=False),  # 25,766: the mission's student
+    "kite": partial(Kite, channels=(32, 64, 96), blocks=(1, 1, 1)),  # 393,376: the efficient student
+}
+
+
+def build_network(spec: str, num_classes: int) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Args:
+        spec: a name of the table, with other sizes behind a question mark where they are wanted:
+            "unet?channels=32&depth=4". Values are Python literals.
+        num_classes: C, channels of the logits.
+
+    Raises:
+        SettingsError: no network has this name, or it does not take these sizes.
+    """
+    name, _, query = spec.partition("?")
+    if name not in NETWORKS:
+        raise SettingsError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}.")
+    try:
+        sizes = {key: ast.literal_eval(value) for key, value in parse_qsl(query, strict_parsing=bool(query))}
+        return NETWORKS[name](num_classes, **sizes)
+    except (TypeError, ValueError, SyntaxError, RuntimeError) as error:
+        raise SettingsError(f"network {spec!r}: {error}. Write sizes as in unet?channels=32&depth=4.") from error
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of learnt values."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def write_network(path: Path, network: nn.Module, about: dict[str, Any]) -> None:
+    """Write weights as safetensors, whole or not at all.
+
+    Args:
+        path: the file.
+        network: its weights and buffers are written.
+        about: JSON-able; "network" (a name of the table) and "classes" (as `ClassMap.to_dict`) build it again.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with written_whole(path) as part:
+        save_file(state, part, metadata={"skystill": json.dumps(about)})
+
+
+def read_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read what `write_network` wrote: the network in eval mode, and what was said about it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another program.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["skystill"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        network = build_network(about["network"], len(about["classes"]["classes"]))
+        network.load_state_dict(state)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: the run has not finished. Finish it with --resume.") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError, SettingsError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as SkyStill weights ({reason}). Train again, or take a whole copy."
+        ) from error
+    return network.eval(), about

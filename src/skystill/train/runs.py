@@ -1,0 +1,215 @@
+"""From settings to a run folder: `train_run` and `distill_run`. Only here do data, task, loop and export meet."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from skystill.classes import ClassMap
+from skystill.dataset import DataCheck, Pair, Split, check_data, find_pairs, resolve_classes, sample_images, split_pairs
+from skystill.evaluate import metrics_for
+from skystill.measure import peak_rss_bytes
+from skystill.run_folder import RunFolder, write_json, write_table
+from skystill.settings import DistillSettings, FitSettings, TrainSettings
+from skystill.train.data import Scenes, TrainBatches, WholeImages
+from skystill.train.distiller import Distiller, Supervised
+from skystill.train.export import export_network
+from skystill.train.loop import History, Keeper, Watch
+from skystill.train.losses import build_distillation_loss, build_student_loss
+from skystill.train.models import build_network, count_parameters, write_network
+from skystill.train.teacher import load_teacher
+
+Tell = Callable[[tuple[str, ...]], None]
+"""Takes notes on the data that the user should read."""
+
+
+def ignore_notes(notes: tuple[str, ...]) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data found, checked and split.
+
+    Args:
+        check: what the data holds.
+        split: which images serve what; `train` is already sampled where `limit_images` asks for it.
+        notes: what the user should know.
+    """
+
+    check: DataCheck
+    split: Split
+    notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> ClassMap:
+        """The classes that the masks were read with."""
+        return self.check.classes
+
+
+def prepare(settings: FitSettings) -> Prepared:
+    """Find, check and split the data of a run.
+
+    Raises:
+        DataError: problems in the data, all of them listed.
+        ClassesError, SettingsError: no classes, or a split that cannot be made.
+    """
+    search = find_pairs(settings.data)
+    classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
+    check = check_data(search, classes)
+    check.raise_problems(settings.data)
+    split = split_pairs(search.pairs, settings.split, settings.seed)
+    if settings.limit_images is not None:
+        drawn = sample_images(split.train, settings.limit_images, settings.seed)
+        split = Split(split.rule, drawn, split.validation, split.test)
+    return Prepared(check, split, (*notes, *check.notes, *_missing_in_train(check, split)))
+
+
+def train_run(
+    settings: TrainSettings, resume: bool = False, watch: Watch | None = None, tell: Tell = ignore_notes
+) -> RunFolder:
+    """Train a network on labels alone into a run folder.
+
+    Raises:
+        UserError: anything the user can mend: data, settings, folder, disk, a loss that is not finite.
+        Interrupted: Ctrl-C; the checkpoint is saved.
+    """
+    folder = RunFolder(settings.out)
+    prepared = prepare(settings)
+    tell(prepared.notes)
+    with folder.locked():
+        _start(folder, settings, prepared, resume)
+        torch.manual_seed(settings.seed)
+        network = build_network(settings.network, len(prepared.classes))
+        task = Supervised(network, _fabric(settings))
+        task.compile(
+            _optimizer(network, settings), build_student_loss(settings.student_loss), metrics_for(prepared.classes)
+        )
+        _fit(task, settings, prepared, folder, watch)
+        _finish(folder, network, settings.network, settings, prepared)
+    return folder
+
+
+def distill_run(
+    settings: DistillSettings, resume: bool = False, watch: Watch | None = None, tell: Tell = ignore_notes
+) -> RunFolder:
+    """Distil a student into a run folder. The baseline (`settings.alone`) is another run; see `alone_settings`.
+
+    Raises:
+        UserError: as `train_run`, and a teacher that is missing or of other classes.
+        Interrupted: Ctrl-C; the checkpoint is saved.
+    """
+    folder = RunFolder(settings.out)
+    prepared = prepare(settings)
+    tell(prepared.notes)
+    teacher, _ = load_teacher(settings.teacher, prepared.classes)
+    with folder.locked():
+        _start(folder, settings, prepared, resume)
+        torch.manual_seed(settings.seed)
+        student = build_network(settings.student, len(prepared.classes))
+        task = Distiller(student=student, teacher=teacher, fabric=_fabric(settings))
+        task.compile(
+            _optimizer(student, settings),
+            student_loss=build_student_loss(settings.student_loss),
+            distillation_loss=build_distillation_loss(settings.distillation_loss, settings.temperature),
+            alpha=settings.alpha,
+            temperature=settings.temperature,
+            metrics=metrics_for(prepared.classes),
+        )
+        _fit(task, settings, prepared, folder, watch)
+        _finish(folder, student, settings.student, settings, prepared)
+    return folder
+
+
+def alone_settings(settings: DistillSettings) -> TrainSettings:
+    """The same student, data, steps and seed without the teacher, as a run inside the distilled one's folder."""
+    shared = {name: getattr(settings, name) for name in FitSettings.model_fields}
+    return TrainSettings(**{**shared, "out": RunFolder(settings.out).alone, "network": settings.student})
+
+
+def choose_precision(precision: str) -> str:
+    """Fabric's name of a precision.
+
+    bf16 pays on a GPU, and on a CPU with matrix units. On a CPU that only has the bf16 dot product it was measured
+    1.2 to 1.5 times *slower* than float32 in training (docs/log.md), so "auto" leaves it off there.
+    """
+    if precision == "auto":
+        gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        precision = "bf16" if gpu or torch.cpu._is_amx_tile_supported() else "32"
+    return {"bf16": "bf16-mixed", "32": "32-true"}[precision]
+
+
+def _fabric(settings: FitSettings) -> Fabric:
+    return Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
+
+
+def _optimizer(network: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _start(folder: RunFolder, settings: FitSettings, prepared: Prepared, resume: bool) -> None:
+    config = settings.to_config()
+    if settings.limit_images is not None:
+        config["sampled_images"] = [pair.key for pair in prepared.split.train]
+    folder.start(config, resume)
+    write_json(folder.split, prepared.split.to_dict())
+
+
+def _fit(
+    task: Supervised, settings: FitSettings, prepared: Prepared, folder: RunFolder, watch: Watch | None
+) -> History:
+    batches = TrainBatches(
+        _scenes(prepared, prepared.split.train), settings.crop, settings.batch_size, settings.seed, settings.jitter
+    )
+    validation = WholeImages(_scenes(prepared, prepared.split.validation)) if prepared.split.validation else None
+    history = task.fit(
+        batches,
+        validation=validation,
+        epochs=settings.epochs,
+        schedule=settings.schedule,
+        average=settings.average,
+        keeper=Keeper(folder.resume, lambda rows: write_table(folder.metrics, rows)),
+        watch=watch,
+    )
+    _record_training(folder, task, history)
+    return history
+
+
+def _record_training(folder: RunFolder, task: Supervised, history: History) -> None:
+    """What training cost; of a resumed run, the largest memory of all its processes."""
+    before: dict[str, Any] = folder.read_json(folder.training) if folder.training.exists() else {}
+    write_json(
+        folder.training,
+        {
+            "parameters": count_parameters(task.network),
+            "steps": task.stepper.steps,
+            "seconds": sum(row["seconds"] for row in history),
+            "peak_rss_bytes": max(before.get("peak_rss_bytes", 0), peak_rss_bytes()),
+            "device": str(task.fabric.device),
+            "history": history,
+        },
+    )
+
+
+def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: Prepared) -> None:
+    about = {"network": name, "classes": prepared.classes.to_dict(), "settings": settings.to_config()}
+    write_network(folder.weights, network.cpu(), about)
+    export_network(network.cpu(), name, prepared.classes, folder.model)
+
+
+def _scenes(prepared: Prepared, pairs: Sequence[Pair]) -> Scenes:
+    return Scenes(pairs, prepared.classes)
+
+
+def _missing_in_train(check: DataCheck, split: Split) -> list[str]:
+    trained = {pair.key for pair in split.train}
+    counts = np.sum([record.counts for record in check.records if record.pair.key in trained], axis=0)
+    return [
+        f"no training image holds {name}; the network cannot learn it."
+        for label, name in enumerate(check.classes.names)
+        if counts[label] == 0
+    ]

@@ -89,7 +89,7 @@ def hex_color(color: Sequence[int]) -> str:
 
 
 def parse_color(value: object, source: str) -> Color:
-    """ "#3C1098" or [60, 16, 152] to (60, 16, 152).
+    """Turn "#3C1098" or [60, 16, 152] into (60, 16, 152).
 
     Raises:
         ClassesError: the value is neither.

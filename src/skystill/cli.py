@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic.fields import FieldInfo
@@ -25,6 +25,9 @@ from skystill.settings import (
     TrainSettings,
     build_settings,
 )
+
+if TYPE_CHECKING:
+    from skystill.dataset import DataCheck
 
 app = typer.Typer(
     help="Distil large aerial-image segmentation models into small ones that run without a GPU.",
@@ -47,7 +50,7 @@ def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callabl
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def with_options(**values: Any) -> None:
+        def with_options(**values: object) -> None:
             own = {name: values.pop(name) for name in list(values) if name not in kind.model_fields}
             command(build_settings(kind, values), **own)
 
@@ -101,9 +104,8 @@ def data_check(
     show_check(data, check, notes)
     check.raise_problems(data)
     parts = split_pairs(search.pairs, split)
-    console.print(
-        f"split {parts.rule}: {len(parts.train)} train, {len(parts.validation)} validation, {len(parts.test)} test images"
-    )
+    sizes = ", ".join(f"{len(getattr(parts, part))} {part}" for part in ("train", "validation", "test"))
+    console.print(f"split {parts.rule}: {sizes} images")
 
 
 @app.command()
@@ -179,7 +181,7 @@ def show_notes(notes: tuple[str, ...]) -> None:
         messages.print(f"note: {note}", markup=False)
 
 
-def show_check(data: Path, check: Any, notes: tuple[str, ...]) -> None:
+def show_check(data: Path, check: "DataCheck", notes: tuple[str, ...]) -> None:
     """Print what `data check` found, as tables."""
     sizes = sorted((record.width, record.height) for record in check.records)
     console.print(f"{len(check.records)} pairs in {data}", markup=False)

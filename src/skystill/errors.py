@@ -78,6 +78,7 @@ class LossNotFinite(UserError):
     """The loss became NaN or infinite; nothing after it would mean anything."""
 
     def __init__(self, step: int, parts: dict[str, float], kept: Path | None) -> None:
+        self.step, self.parts = step, parts
         values = ", ".join(f"{name} {value:g}" for name, value in parts.items())
         saved = f" The last good checkpoint is {kept}." if kept else ""
         super().__init__(

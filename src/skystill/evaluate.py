@@ -20,6 +20,8 @@ Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 BINS = 256
 """Thresholds of the precision-recall curve: probabilities are counted in this many equal bins."""
+ENOUGH_IMAGES = 5
+"""Below this a bootstrap over images says nothing: with one image every interval has no width."""
 _RESAMPLES = 2000
 
 
@@ -41,7 +43,9 @@ def confusion_counts(labels: Labels, predicted: Labels, num_classes: int) -> Cou
 
 def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
     """Part / whole, NaN where whole is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
+    shares = np.full(np.shape(part), np.nan)
+    np.divide(part, whole, out=shares, where=np.asarray(whole) > 0)
+    return shares
 
 
 def _true_positives(confusion: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -198,16 +202,17 @@ def _add_to_curve(curve: Counts, probabilities: npt.NDArray[np.float32], labels:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean IoU of one model minus another's on the same images, with its 95 % interval."""
+    """Mean IoU of one model minus another's on the same images, with its 95 % interval and their number."""
 
     difference: float
     low: float
     high: float
+    images: int
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out zero, and stands on enough images to be one."""
+        return self.images >= ENOUGH_IMAGES and (self.low > 0 or self.high < 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -224,7 +229,7 @@ def compare(one: Evaluation, other: Evaluation) -> Comparison:
         raise DataError("the models were evaluated on different images, so that they cannot be compared.")
     differences = _resampled_miou(one) - _resampled_miou(other)
     point = _miou(one.total, one.classes) - _miou(other.total, other.classes)
-    return Comparison(float(point), *_percentiles(differences))
+    return Comparison(float(point), *_percentiles(differences), len(one.keys))
 
 
 def _miou(confusion: npt.NDArray[Any], classes: ClassMap) -> Floats:

@@ -80,7 +80,8 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
     outputs = [value.name for value in session.get_outputs()]
     if inputs != ["image"] or outputs != ["logits"]:
         raise ModelFileError(
-            f"{path} takes {', '.join(inputs)} and gives {', '.join(outputs)}; a SkyStill model takes image and gives logits."
+            f"{path} takes {', '.join(inputs)} and gives {', '.join(outputs)}; "
+            "a SkyStill model takes image and gives logits."
         )
     return session
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from skystill.run_folder import written_whole
 
-Plot = Callable[[], Figure]
 _MODEL_COLORS = {
     "teacher": "#0072B2",
     "alone": "#999999",
@@ -24,7 +23,7 @@ _THEMES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_plot(plot: Plot, path: Path, theme: str) -> None:
+def save_plot(plot: Callable[[], Figure], path: Path, theme: str) -> None:
     """Draw a plot in a theme and write it as PNG.
 
     Args:
@@ -38,7 +37,7 @@ def save_plot(plot: Plot, path: Path, theme: str) -> None:
     settings = (
         values | dict.fromkeys(colored, text) | {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
-    with matplotlib.rc_context(settings), written_whole(path) as part:
+    with matplotlib.rc_context(cast(Any, settings)), written_whole(path) as part:
         plot().savefig(part, dpi=130)
 
 

@@ -58,12 +58,11 @@ class Predictor:
 
     def labels(self, image: npt.NDArray[np.uint8]) -> Labels:
         """The most probable class of each pixel: (H, W, 3) uint8 to (H, W) uint8."""
-        return self.probabilities(image).argmax(axis=0).astype(np.uint8)
+        return np.asarray(self.probabilities(image).argmax(axis=0), np.uint8)
 
     def _logits(self, tile: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         planes = np.ascontiguousarray(tile.transpose(2, 0, 1))[None]
-        logits: npt.NDArray[np.float32] = self._session.run(None, {"image": planes})[0]
-        return logits[0]
+        return np.asarray(self._session.run(None, {"image": planes})[0][0], np.float32)
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 def track(items: Sequence[Any], description: str) -> Iterable[Any]:
     """Loop over items behind a bar on standard error."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages, transient=True) as progress:
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         yield from progress.track(items, description=description)
 
 
@@ -59,5 +59,5 @@ def training_bar(name: str) -> Iterator[TrainingBar]:
         TextColumn("{task.fields[about]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=messages, transient=True) as progress:
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         yield TrainingBar(progress, name)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from matplotlib.figure import Figure
 
 from skystill.classes import hex_color
-from skystill.plots import Plot, plot_confusions, plot_losses, plot_precision_recall, save_plot
+from skystill.plots import plot_confusions, plot_losses, plot_precision_recall, save_plot
 from skystill.results import DISAGREEMENT
 from skystill.run_folder import RunFolder, write_text
 
@@ -107,8 +108,8 @@ def table_rows(
 
 
 def percent(share: float | None) -> str:
-    """0.6384 to "63.8"; a dash where there is no value."""
-    return "–" if share is None else f"{100 * share:.1f}"
+    """0.6384 to "63.8"; a hyphen where there is no value."""
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def big(number: int) -> str:
@@ -121,7 +122,7 @@ def megabytes(size: int, digits: int = 0) -> str:
     return f"{size / 1e6:,.{digits}f}"
 
 
-def _draw(folder: RunFolder, name: str, plot: Callable[[], Plot]) -> dict[str, str]:
+def _draw(folder: RunFolder, name: str, plot: Callable[[], Figure]) -> dict[str, str]:
     """A plot in both themes: as files, and as data for the page."""
     paths = {theme: folder.plots / f"{name}{'' if theme == 'light' else '-dark'}.png" for theme in ("light", "dark")}
     for theme, path in paths.items():

@@ -14,7 +14,7 @@ from skystill import __version__
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.dataset import Pair, find_pairs, read_image, read_labels, resolve_classes, split_pairs
 from skystill.errors import DataError, RunFolderError
-from skystill.evaluate import Comparison, Evaluation, compare, evaluate
+from skystill.evaluate import ENOUGH_IMAGES, Comparison, Evaluation, compare, evaluate
 from skystill.measure import measure_models
 from skystill.predict import Predictor
 from skystill.run_folder import RunFolder, write_json, written_whole
@@ -123,22 +123,30 @@ def verdict(
         scores = evaluations[role].scores()
         low, high = scores["miou_interval"]
         return [
-            f"The network reaches {_points(scores['miou'])} % mean IoU on {scores['images']} test images (95 % interval {_points(low)} to {_points(high)})."
+            f"The network reaches {_points(scores['miou'])} % mean IoU on {scores['images']} test images "
+            f"(95 % interval {_points(low)} to {_points(high)})."
         ]
     teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
     smaller = costs["teacher"]["parameters"] / costs["student"]["parameters"]
     faster = costs["teacher"]["latency_ms_per_mp"] / costs["student"]["latency_ms_per_mp"]
+    speed = f"{faster:.3g} times faster" if faster >= 1 else f"{1 / faster:.3g} times slower"
     lines = [
         f"The distilled student reaches {_points(student['miou'])} % mean IoU where its teacher reaches "
         f"{_points(teacher['miou'])} % ({_span(comparisons['student-teacher'])}), with {smaller:.3g} times fewer "
-        f"parameters, in {1 / faster:.2g} of the time per megapixel ({faster:.3g} times faster)."
+        f"parameters, and is {speed} on this CPU."
     ]
     if "student-alone" not in comparisons:
         return [*lines, "The same student was not trained alone, so this run cannot say whether distillation helped."]
     against = comparisons["student-alone"]
-    if not against.clear:
+    if against.images < ENOUGH_IMAGES:
         lines.append(
-            f"Distillation did not help here: against the same student trained alone the difference is {_span(against)}, and that interval holds zero."
+            f"Whether distillation helped cannot be told from {against.images} test image(s): the difference to the "
+            f"same student trained alone is {_span(against)}, but an interval needs {ENOUGH_IMAGES} images at least."
+        )
+    elif not against.clear:
+        lines.append(
+            f"Distillation did not help here: against the same student trained alone the difference is "
+            f"{_span(against)}, and that interval holds zero."
         )
     elif against.difference > 0:
         lines.append(f"Distillation helped: against the same student trained alone the difference is {_span(against)}.")
@@ -154,7 +162,8 @@ def _points(share: float | None) -> str:
 
 
 def _span(comparison: Comparison) -> str:
-    return f"{100 * comparison.difference:+.1f} points, 95 % interval {100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}"
+    difference, low, high = (100 * value for value in (comparison.difference, comparison.low, comparison.high))
+    return f"{difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
 
 
 def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:
@@ -195,7 +204,8 @@ def _evaluate(
 ) -> Evaluation:
     if predictor.classes.names != classes.names:
         raise DataError(
-            f"{predictor.path} knows the classes {', '.join(predictor.classes.names)}; the data has {', '.join(classes.names)}."
+            f"{predictor.path} knows the classes {', '.join(predictor.classes.names)}; "
+            f"the data has {', '.join(classes.names)}."
         )
 
     def scenes() -> Iterator[tuple[str, npt.NDArray[np.uint8], Labels]]:

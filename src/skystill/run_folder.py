@@ -27,7 +27,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield part
         with open(part, "rb") as written:
             os.fsync(written.fileno())
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         raise DiskFull(path, error.strerror or str(error)) from error
     finally:
@@ -73,7 +73,11 @@ class RunFolder:
         self.model = path / "student.onnx"
         self.weights = path / "checkpoints" / "model.safetensors"
         self.resume = path / "checkpoints" / "resume.pt"
-        self.alone = path / "alone"
+
+    @property
+    def alone(self) -> "RunFolder":
+        """The baseline: the same student trained without the teacher."""
+        return RunFolder(self.path / "alone")
 
     def start(self, config: Mapping[str, Any], resume: bool) -> None:
         """Make the folder and write `config.yaml`, or check that a resumed run has the same settings.

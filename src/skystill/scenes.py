@@ -67,7 +67,7 @@ def smooth_noise(rng: np.random.Generator, size: int, cell: int, octaves: int = 
         points = max(2, size * 2**octave // cell + 1)
         grid = Image.fromarray(rng.standard_normal((points, points)).astype(np.float32))
         total += np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC)) / 2**octave
-    return (total - total.mean()) / (total.std() + 1e-6)
+    return np.asarray((total - total.mean()) / (total.std() + 1e-6), np.float32)
 
 
 class _Painter:
@@ -156,7 +156,7 @@ class _Painter:
         asphalt = self._tint((112, 112, 114), (self._noise(60), 5), (self._noise(4, 1), 4))
         self._lay(np.asarray(mask) > 127, asphalt, _ROAD)
         paint = np.asarray(line, np.float32)[..., None] / 255 * 0.6
-        self.color = self.color * (1 - paint) + np.array([226, 222, 206], np.float32) * paint
+        self.color += (np.array([226, 222, 206], np.float32) - self.color) * paint
         return streets
 
     def _buildings(self, streets: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]) -> None:
@@ -212,7 +212,7 @@ class _Painter:
         picture = Image.fromarray(np.clip(self.color * light[..., None], 0, 255).astype(np.uint8))
         soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(0.7)), np.float32)
         grain = self.rng.standard_normal((self.size, self.size, 1)).astype(np.float32) * 3
-        return np.clip(soft + grain, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(soft + grain, 0, 255), np.uint8)
 
     def _sheet(self) -> Image.Image:
         return Image.new("L", (self.size, self.size), 0)

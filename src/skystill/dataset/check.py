@@ -45,7 +45,7 @@ class DataCheck:
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """(256,) pixels of each label over all masks."""
-        return np.sum([record.counts for record in self.records], axis=0, initial=0) + np.zeros(256, np.int64)
+        return np.asarray(sum((record.counts for record in self.records), np.zeros(256, np.int64)))
 
     def raise_problems(self, root: Path) -> None:
         """Raise one error with the whole list, where there is any problem.

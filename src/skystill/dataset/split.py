@@ -130,7 +130,8 @@ def _by_fractions(pairs: Sequence[Pair], how: str, seed: int) -> Split:
 def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
     if not path.is_file():
         raise SettingsError(
-            f"--split {path}: neither a file, nor fractions (0.7/0.15/0.15), nor one of auto, folders, {', '.join(RULES)}."
+            f"--split {path}: neither a file, nor fractions (0.7/0.15/0.15), nor one of "
+            f"auto, folders, {', '.join(RULES)}."
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

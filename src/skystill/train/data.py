@@ -15,7 +15,7 @@ from torch import Tensor
 from skystill.classes import ClassMap, Labels
 from skystill.dataset import Pair, read_image, read_labels
 from skystill.errors import SettingsError
-from skystill.train.augment import View, draw_view, jitter_colors
+from skystill.train.augment import draw_view, jitter_colors
 
 _HELD_BYTES = 4 * 2**30  # decoded images kept in memory; what is beyond is read from disk when it is drawn
 
@@ -45,6 +45,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+AnyBatch = Batch | tuple[Tensor, Tensor]
+"""A batch, or (images, labels)."""
 
 
 class Scenes:
@@ -128,9 +132,10 @@ class TrainBatches:
     def _draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.generic], ...]:
         index = int(rng.choice(len(self.scenes), p=self._weights))
         image, labels = self.scenes[index]
-        view: View = draw_view(rng, *labels.shape, self.crop)
+        height, width = labels.shape
+        view = draw_view(rng, height, width, self.crop)
         plain = view.of_image(image)
-        return jitter_colors(rng, plain, self.jitter), plain, view.of_labels(labels), view.inside(*labels.shape)
+        return jitter_colors(rng, plain, self.jitter), plain, view.of_labels(labels), view.inside(height, width)
 
 
 class LoaderBatches:
@@ -178,7 +183,7 @@ class WholeImages:
                     yield as_batch((images, torch.from_numpy(labels[here].astype(np.int64))[None]))
 
 
-def as_batch(batch: Batch | tuple[Tensor, Tensor]) -> Batch:
+def as_batch(batch: AnyBatch) -> Batch:
     """(images, labels) as a batch without padding and without colour jitter; a batch as it is."""
     if isinstance(batch, Batch):
         return batch

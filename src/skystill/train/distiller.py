@@ -7,6 +7,7 @@ scores = distiller.evaluate(test)
 """
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from skystill.errors import SettingsError
 from skystill.evaluate import METRICS
-from skystill.train.data import Batch, LoaderBatches, as_batch
+from skystill.train.data import AnyBatch, Batch, LoaderBatches, as_batch
 from skystill.train.loop import Batches, History, Keeper, Meter, Metrics, Stepper, Watch, run
 from skystill.train.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
+from skystill.train.models import in_layout
 from skystill.train.teacher import Teacher
 
 
@@ -74,7 +76,7 @@ class Supervised:
     def fit(
         self,
         train: Batches | Iterable[tuple[Tensor, Tensor]],
-        validation: Iterable[Batch | tuple[Tensor, Tensor]] | None = None,
+        validation: Iterable[AnyBatch] | None = None,
         epochs: int = 50,
         *,
         schedule: str = "one-cycle",
@@ -102,14 +104,14 @@ class Supervised:
             LossNotFinite: the loss became NaN or infinite.
         """
         stepper = self.stepper
-        batches = train if hasattr(train, "steps_per_epoch") else LoaderBatches(train)
+        batches = train if isinstance(train, Batches) else LoaderBatches(train)
         stepper.plan(epochs * batches.steps_per_epoch, schedule, average)
         self.meter.reset()
         history = run(self, batches, validation, epochs, keeper=keeper, watch=watch)
         stepper.take_average()
         return history
 
-    def evaluate(self, test: Iterable[Batch | tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:
         """Losses and metrics over all batches of a test set."""
         self.meter.reset()
         result: dict[str, float] = {}
@@ -118,7 +120,7 @@ class Supervised:
         self.meter.reset()
         return result
 
-    def train_step(self, batch: Batch | tuple[Tensor, Tensor]) -> dict[str, float]:
+    def train_step(self, batch: AnyBatch) -> dict[str, float]:
         """Run the models on one batch, weigh the losses, step the optimiser.
 
         Returns:
@@ -134,7 +136,7 @@ class Supervised:
         return self._count(values, logits, batch)
 
     @torch.no_grad()
-    def test_step(self, batch: Batch | tuple[Tensor, Tensor]) -> dict[str, float]:
+    def test_step(self, batch: AnyBatch) -> dict[str, float]:
         """Run the student alone on one batch: its loss and metrics, means since the start of `evaluate`."""
         batch = as_batch(batch)
         network = self.stepper.network.eval()
@@ -173,7 +175,7 @@ class Distiller(Supervised):
         super().__init__(student, fabric)
         self.student = student
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
-        self.fabric.to_device(self.teacher.to(memory_format=torch.channels_last))
+        self.fabric.to_device(in_layout(self.teacher, torch.channels_last))
         self._distillation_loss: DistillationLoss = DistillationKL(10.0)
         self._alpha = 0.1
 
@@ -204,8 +206,9 @@ class Distiller(Supervised):
             raise SettingsError(f"alpha is {alpha:g}; it is the weight of the student loss, 0 to 1.")
         super().compile(optimizer, student_loss, metrics)
         self._alpha = alpha
-        is_class = isinstance(distillation_loss, type)
-        self._distillation_loss = distillation_loss(temperature) if is_class else distillation_loss
+        if isinstance(distillation_loss, type):
+            distillation_loss = cast(DistillationLoss, distillation_loss(temperature))
+        self._distillation_loss = distillation_loss
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The weighed loss and its two parts, and the student's logits."""

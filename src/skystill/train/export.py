@@ -17,7 +17,7 @@ from skystill.classes import ClassMap
 from skystill.errors import SkystillError
 from skystill.model_file import ModelInfo, open_session
 from skystill.run_folder import written_whole
-from skystill.train.models import build_network, count_parameters
+from skystill.train.models import build_network, count_parameters, in_layout
 
 TOLERANCE = 1e-4
 """Largest difference between torch's and ONNX Runtime's logits, relative to the largest logit (at least 1)."""
@@ -46,7 +46,7 @@ def export_network(network: nn.Module, name: str, classes: ClassMap, path: Path)
         ExportDiffers: they do not.
         DiskFull: the file cannot be written.
     """
-    network = network.eval().to(memory_format=torch.contiguous_format)
+    network = in_layout(network.eval(), torch.contiguous_format)
     info = ModelInfo(classes, name, count_parameters(network), multiply_adds_per_megapixel(name, len(classes)))
     example = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
@@ -78,7 +78,7 @@ def multiply_adds_per_megapixel(name: str, num_classes: int) -> int:
         images = torch.empty(1, 3, side, side, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images)
-    return round(counter.get_total_flops() / 2 / side**2 * 1e6)
+    return round(int(counter.get_total_flops()) / 2 / side**2 * 1e6)
 
 
 def _check(network: nn.Module, part: Path, path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite, SettingsError
 from skystill.evaluate import METRICS
 from skystill.run_folder import written_whole
-from skystill.train.data import Batch
+from skystill.train.data import AnyBatch, Batch
+from skystill.train.models import in_layout
 
 History = list[dict[str, float]]
 """One row an epoch; the columns of `metrics.csv`."""
@@ -32,6 +33,7 @@ _SAVE_EVERY_SECONDS = 30.0
 _CLIP = 1.0  # norm of the gradient; a bad batch early in a one-cycle run moves the weights by no more than this
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Training batches that can be entered in the middle of an epoch."""
 
@@ -68,7 +70,7 @@ class Task(Protocol):
         """One step; losses and metrics since the meter's last reset."""
         ...
 
-    def evaluate(self, test: Iterable[Batch]) -> dict[str, float]:
+    def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:
         """Losses and metrics over all batches."""
         ...
 
@@ -140,7 +142,7 @@ class Stepper:
         self.plain_network = network
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
         # channels_last: convolutions on a CPU are up to twice as fast in it (docs/design.md)
-        wrapped: Any = fabric.setup(network.to(memory_format=torch.channels_last), optimizer)  # type: ignore[call-overload]
+        wrapped: Any = fabric.setup(in_layout(network, torch.channels_last), optimizer)
         self.network, self.optimizer = wrapped
         self.steps, self.total = 0, 0
         self.schedule = "constant"
@@ -320,7 +322,7 @@ class Keeper:
 def run(
     task: Task,
     batches: Batches,
-    validation: Iterable[Batch] | None,
+    validation: Iterable[AnyBatch] | None,
     epochs: int,
     *,
     keeper: Keeper | None = None,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, SettingsError
 from skystill.run_folder import written_whole
+
+_N = TypeVar("_N", bound=nn.Module)
 
 
 class Normalize(nn.Module):
@@ -197,6 +199,12 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
         return NETWORKS[name](num_classes, **sizes)
     except (TypeError, ValueError, SyntaxError, RuntimeError) as error:
         raise SettingsError(f"network {spec!r}: {error}. Write sizes as in unet?channels=32&depth=4.") from error
+
+
+def in_layout(network: _N, layout: torch.memory_format) -> _N:
+    """Put the weights into channels-last (fast convolutions) or plain layout, in place; returns the network."""
+    moved: _N = network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks this overload
+    return moved
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -128,7 +128,7 @@ def distill_run(
 def alone_settings(settings: DistillSettings) -> TrainSettings:
     """The same student, data, steps and seed without the teacher, as a run inside the distilled one's folder."""
     shared = {name: getattr(settings, name) for name in FitSettings.model_fields}
-    return TrainSettings(**{**shared, "out": RunFolder(settings.out).alone, "network": settings.student})
+    return TrainSettings(**{**shared, "out": RunFolder(settings.out).alone.path, "network": settings.student})
 
 
 def choose_precision(precision: str) -> str:

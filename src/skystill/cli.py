@@ -38,6 +38,9 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+ReportOption = Annotated[
+    bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
 
 
@@ -110,18 +113,19 @@ def data_check(
 
 @app.command()
 @settings_options(TrainSettings)
-def train(settings: TrainSettings, resume: ResumeOption = False) -> None:
+def train(settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
     """Train a network on labels alone: a teacher, or a student without one."""
     from skystill.train.runs import train_run
 
     with training_bar(settings.network) as bar:
         train_run(settings, resume, bar, show_notes)
-    score(settings.out)
+    if report:
+        score(settings.out)
 
 
 @app.command()
 @settings_options(DistillSettings)
-def distill(settings: DistillSettings, resume: ResumeOption = False) -> None:
+def distill(settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
     from skystill.train.runs import alone_settings, distill_run
 
@@ -129,8 +133,9 @@ def distill(settings: DistillSettings, resume: ResumeOption = False) -> None:
         distill_run(settings, resume, bar, show_notes)
     if settings.alone:
         # A process of its own, so that its peak memory is its own.
-        run_command("train", alone_settings(settings), "--resume")
-    score(settings.out)
+        run_command("train", alone_settings(settings), "--resume", "--no-report")
+    if report:
+        score(settings.out)
 
 
 @app.command()

@@ -95,8 +95,8 @@ def _open_picture(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Aerial pictures are large; Pillow still refuses twice this many pixels (decompression bombs).
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-            picture.load()
+            with Image.open(path) as picture:
+                picture.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

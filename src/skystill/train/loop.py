@@ -171,7 +171,7 @@ class Stepper:
         Raises:
             LossNotFinite: the loss is NaN or infinite; the weights were not moved.
         """
-        values = {name: float(value) for name, value in losses.items()}
+        values = {name: float(value.detach()) for name, value in losses.items()}
         if not math.isfinite(values["loss"]):
             raise LossNotFinite(self.steps + 1, values, None)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):

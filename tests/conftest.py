@@ -1,0 +1,56 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skystill.scenes import write_scene, write_scene_classes
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+CLASSES_YAML = """
+classes:
+  - {name: Roof, color: "#FF0000"}
+  - {name: Grass, color: "#00FF00"}
+void: ["#0000FF"]
+"""
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 12 small procedural scenes."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scene_classes(folder)
+    for index in range(12):
+        write_scene(folder, index, 128, seed=3)
+    return folder
+
+
+@pytest.fixture
+def write_picture() -> Callable[..., Path]:
+    """Write a picture of one colour, or from an array, in the format of its name."""
+
+    def write(path: Path, content: object = RED, size: tuple[int, int] = (8, 6)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, tuple):
+            picture = np.zeros((size[1], size[0], len(content)), np.uint8)
+            picture[:] = content
+            content = picture
+        assert isinstance(content, np.ndarray)
+        Image.fromarray(content).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pairs_folder(tmp_path: Path, write_picture: Callable[..., Path]) -> Path:
+    """Six images with masks of two classes, and their classes file."""
+    for index in range(6):
+        write_picture(tmp_path / f"images/{index}.png", (10 * index, 90, 90), (40, 36))
+        mask = np.zeros((36, 40, 3), np.uint8)
+        mask[:] = RED
+        mask[:, 20:] = GREEN
+        write_picture(tmp_path / f"masks/{index}.png", mask)
+    (tmp_path / "classes.yaml").write_text(CLASSES_YAML)
+    return tmp_path

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchmetrics.classification import (
+    MulticlassF1Score,
+    MulticlassJaccardIndex,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from skystill.classes import ClassMap
+from skystill.errors import DataError
+from skystill.evaluate import (
+    BINS,
+    Evaluation,
+    compare,
+    confusion_counts,
+    evaluate,
+    f1_per_class,
+    iou_per_class,
+    mean_over_classes,
+    metrics_for,
+    pixel_accuracy,
+    precision_per_class,
+    recall_per_class,
+)
+
+TWO = ClassMap(("a", "b"), ((1, 1, 1), (2, 2, 2)))
+HAND = np.array([[5, 1], [2, 4]])  # truth a: 5 right, 1 called b; truth b: 2 called a, 4 right
+
+
+def test_counts_by_hand() -> None:
+    labels = np.array([[0, 0, 1], [1, 255, 0]], np.uint8)
+    predicted = np.array([[0, 1, 1], [0, 1, 0]], np.uint8)
+    assert confusion_counts(labels, predicted, 2).tolist() == [[2, 1], [1, 1]]
+
+
+def test_metrics_by_hand() -> None:
+    assert iou_per_class(HAND) == pytest.approx([5 / 8, 4 / 7])
+    assert precision_per_class(HAND) == pytest.approx([5 / 7, 4 / 5])
+    assert recall_per_class(HAND) == pytest.approx([5 / 6, 4 / 6])
+    assert f1_per_class(HAND) == pytest.approx([10 / 13, 8 / 11])
+    assert pixel_accuracy(HAND) == pytest.approx(9 / 12)
+
+
+def test_a_class_that_is_not_there_leaves_the_mean() -> None:
+    confusion = np.array([[3, 0, 1], [0, 0, 0], [0, 0, 2]])
+    assert np.isnan(iou_per_class(confusion)[1])
+    everything = np.ones(3, bool)
+    assert mean_over_classes(iou_per_class(confusion), everything) == pytest.approx((3 / 4 + 2 / 3) / 2)
+
+
+def test_an_unscored_class_counts_as_an_error_and_leaves_the_mean() -> None:
+    classes = ClassMap(("a", "b"), ((1, 1, 1), (2, 2, 2)), unscored=("b",))
+    assert metrics_for(classes)["miou"](HAND) == pytest.approx(5 / 8)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_torchmetrics_agrees(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.array([0, 1, 2, 255], np.uint8), (40, 30))
+    predicted = rng.integers(0, 3, (40, 30), np.uint8)
+    counts = confusion_counts(labels, predicted, 3)
+    references = {
+        iou_per_class: MulticlassJaccardIndex(3, average=None, ignore_index=255),
+        precision_per_class: MulticlassPrecision(3, average=None, ignore_index=255),
+        recall_per_class: MulticlassRecall(3, average=None, ignore_index=255),
+        f1_per_class: MulticlassF1Score(3, average=None, ignore_index=255),
+    }
+    for ours, theirs in references.items():
+        expected = theirs(torch.from_numpy(predicted).long(), torch.from_numpy(labels).long())
+        assert ours(counts) == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def _scenes(labels: list[list[list[int]]]) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    return [
+        (f"{i}", np.zeros((len(rows), len(rows[0]), 3), np.uint8), np.array(rows, np.uint8))
+        for i, rows in enumerate(labels)
+    ]
+
+
+def test_the_curve_by_hand() -> None:
+    # class b: probabilities 0.9 (is b), 0.6 (is a), 0.4 (is b); class a has the rest
+    def predict(image: np.ndarray) -> np.ndarray:
+        b = np.array([[0.9, 0.6, 0.4]], np.float32)
+        return np.stack([1 - b, b])
+
+    found = evaluate(predict, _scenes([[[1, 0, 1]]]), TWO)
+    assert found.total.tolist() == [[0, 1], [1, 1]]
+    curve = found.precision_recall()[1]
+    points = {
+        (round(p, 4), round(r, 4))
+        for t, p, r in zip(curve["threshold"], curve["precision"], curve["recall"], strict=True)
+        if t > 0
+    }
+    assert points == {(1.0, 0.5), (0.5, 0.5), (0.6667, 1.0)}
+    assert len(curve["threshold"]) <= BINS
+
+
+def test_evaluation_needs_an_image() -> None:
+    with pytest.raises(DataError, match="no image"):
+        evaluate(lambda image: image, [], TWO)
+
+
+def _evaluation(confusions: list[np.ndarray]) -> Evaluation:
+    keys = tuple(str(i) for i in range(len(confusions)))
+    return Evaluation(keys, np.array(confusions), np.zeros((2, 2, BINS), np.int64), TWO)
+
+
+def test_equal_images_give_an_interval_without_width() -> None:
+    low, high = _evaluation([HAND] * 8).interval()
+    expected = (5 / 8 + 4 / 7) / 2
+    assert (low, high) == (pytest.approx(expected), pytest.approx(expected))
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    """Of images drawn from a known mixture, the 95 % interval should hold the true mIoU about 95 times in 100."""
+    rng = np.random.default_rng(5)
+    good, bad = np.array([[90, 10], [10, 90]]), np.array([[60, 40], [40, 60]])
+    truth = float(mean_over_classes(iou_per_class(good + bad), np.ones(2, bool)))
+    hits = 0
+    for _ in range(100):
+        drawn = [good if flip else bad for flip in rng.random(40) < 0.5]
+        low, high = _evaluation(drawn).interval()
+        hits += low <= truth <= high
+    assert 87 <= hits <= 100
+
+
+def test_a_difference_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    worse = [rng.integers(20, 60, (2, 2)) for _ in range(12)]
+    better = [c + np.diag([15, 15]) for c in worse]
+    comparison = compare(_evaluation(better), _evaluation(worse))
+    assert comparison.clear
+    assert 0 < comparison.low < comparison.difference < comparison.high
+    same = compare(_evaluation(worse), _evaluation(worse))
+    assert (same.low, same.difference, same.high, same.clear) == (0, 0, 0, False)
+    few = compare(_evaluation(better[:2]), _evaluation(worse[:2]))
+    assert few.low > 0
+    assert not few.clear
+
+
+def test_scores_are_json_and_agree_with_the_counts() -> None:
+    scores = _evaluation([HAND, HAND]).scores()
+    assert scores["miou"] == pytest.approx((5 / 8 + 4 / 7) / 2)
+    assert scores["confusion"] == (2 * HAND).tolist()
+    assert scores["pixels"] == 24

@@ -1,0 +1,52 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skystill.train.augment import SYMMETRIES, View, draw_view, jitter_colors, transform, transform_back
+
+symmetries = st.integers(0, SYMMETRIES - 1)
+
+
+@given(symmetries, st.integers(1, 6), st.integers(1, 6))
+def test_what_goes_through_a_symmetry_comes_back(symmetry: int, height: int, width: int) -> None:
+    array = np.arange(height * width * 3).reshape(height, width, 3)
+    assert np.array_equal(transform_back(transform(array, symmetry), symmetry), array)
+
+
+def test_the_eight_symmetries_differ() -> None:
+    square = np.arange(9).reshape(3, 3)
+    assert len({transform(square, s).tobytes() for s in range(SYMMETRIES)}) == SYMMETRIES
+
+
+@given(st.data(), st.integers(3, 40), st.integers(3, 40), st.integers(1, 50), st.integers(0, 999))
+def test_image_and_labels_stay_aligned(data: st.DataObject, height: int, width: int, size: int, seed: int) -> None:
+    """Every pixel carries its own place; after a view image, labels and inside still tell the same place."""
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows, columns, rows * 0], axis=-1).astype(np.uint8)
+    labels = ((rows * 7 + columns * 3) % 250).astype(np.uint8)
+    view = draw_view(np.random.default_rng(seed), height, width, size)
+    cut, truth, inside = view.of_image(image), view.of_labels(labels), view.inside(height, width)
+    assert cut.shape == (size, size, 3)
+    expected = (cut[..., 0].astype(int) * 7 + cut[..., 1].astype(int) * 3) % 250
+    assert np.array_equal(truth[inside], expected[inside])
+    assert (truth[~inside] == 255).all()
+    assert inside.sum() == min(size, height) * min(size, width)
+
+
+def test_a_view_by_hand() -> None:
+    labels = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.uint8)
+    assert View(0, 1, 2).of_labels(labels).tolist() == [[2, 3], [5, 6]]
+    assert View(0, 1, 2, symmetry=1).of_labels(labels).tolist() == [[3, 6], [2, 5]]  # a quarter turn to the left
+    assert View(0, 1, 2, symmetry=4).of_labels(labels).tolist() == [[3, 2], [6, 5]]  # mirrored
+    assert View(2, 2, 2).of_labels(labels).tolist() == [[9, 255], [255, 255]]
+
+
+def test_jitter_changes_colors_within_bounds_and_nothing_at_zero() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    rng = np.random.default_rng(0)
+    assert jitter_colors(rng, image, 0.0) is image
+    changed = [jitter_colors(rng, image, 0.2).reshape(-1, 3)[0].astype(int) for _ in range(200)]
+    assert len({tuple(color) for color in changed}) > 100
+    # contrast moves 100 by at most 5.6, brightness by 25.6, balance by 5 %
+    assert np.abs(np.array(changed) - 100).max() <= 38
+    assert image.tolist() == np.full((4, 4, 3), 100).tolist()

@@ -37,7 +37,7 @@ class FitSettings(Settings):
     split: str = "auto"
     """auto, folders, dubai, dubai-tiles, fractions such as 0.7/0.15/0.15, or a file that names images."""
     epochs: int = Field(24, ge=1)
-    """Passes over as many pixels as the training images hold."""
+    """Passes over the training images."""
     crop: int = Field(256, ge=32)
     """Side in pixels of the crops that are trained on. Larger shows more of the scene; memory grows by its square."""
     batch_size: int = Field(4, ge=1)
@@ -58,6 +58,8 @@ class FitSettings(Settings):
     """32, bf16, or auto: bf16 on a GPU, or a CPU with matrix units (AMX), that has it, otherwise 32."""
     seed: int = Field(0, ge=0)
     """Draws the weights, the crops, the sampled images and the split fractions."""
+    crops_per_image: int | None = Field(None, ge=1)
+    """Crops an epoch draws for each image. Default: as many as cover the images, so that an epoch shows every pixel."""
     limit_images: int | None = Field(None, ge=1)
     """Train on this many images, drawn by the seed and named in config.yaml."""
 

@@ -85,7 +85,7 @@ class Scenes:
 class TrainBatches:
     """Endless random views of training images.
 
-    An epoch draws as many pixels as the images have; images are drawn by their area, so that every pixel
+    An epoch draws as many pixels as the images have, unless told otherwise; images are drawn by their area, so that every pixel
     is as likely as any other.
 
     Args:
@@ -94,9 +94,18 @@ class TrainBatches:
         batch_size: crops a step.
         seed: everything random comes from (seed, epoch, step).
         jitter: strength of the colour jitter, 0 for none.
+        crops_per_image: crops an epoch draws for each image; None for as many as hold all pixels of the images.
     """
 
-    def __init__(self, scenes: Scenes, crop: int, batch_size: int, seed: int, jitter: float = 0.2) -> None:
+    def __init__(
+        self,
+        scenes: Scenes,
+        crop: int,
+        batch_size: int,
+        seed: int,
+        jitter: float = 0.2,
+        crops_per_image: int | None = None,
+    ) -> None:
         self.scenes = scenes
         self.crop = crop
         self.batch_size = batch_size
@@ -104,7 +113,8 @@ class TrainBatches:
         self.jitter = jitter
         areas = np.array([height * width for height, width in scenes.sizes], float)
         self._weights = areas / areas.sum()
-        self.steps_per_epoch = max(1, round(areas.sum() / crop**2 / batch_size))
+        crops = areas.sum() / crop**2 if crops_per_image is None else crops_per_image * len(areas)
+        self.steps_per_epoch = max(1, round(crops / batch_size))
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step; the same for the same seed, epoch and step."""

@@ -163,7 +163,12 @@ def _fit(
     task: Supervised, settings: FitSettings, prepared: Prepared, folder: RunFolder, watch: Watch | None
 ) -> History:
     batches = TrainBatches(
-        _scenes(prepared, prepared.split.train), settings.crop, settings.batch_size, settings.seed, settings.jitter
+        _scenes(prepared, prepared.split.train),
+        settings.crop,
+        settings.batch_size,
+        settings.seed,
+        settings.jitter,
+        settings.crops_per_image,
     )
     validation = WholeImages(_scenes(prepared, prepared.split.validation)) if prepared.split.validation else None
     history = task.fit(

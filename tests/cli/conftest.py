@@ -1,0 +1,65 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from skystill import cli
+
+TINY = ["--crop=32", "--batch-size=4", "--crops-per-image=4", "--split=0.5/0.1/0.4"]
+"""Settings of runs that take a second."""
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def skystill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Run the command line in this process, as a terminal would."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["skystill", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
+def process(*arguments: object) -> Done:
+    """Run the command line in a process of its own."""
+    environment = os.environ | {"COLUMNS": "200"}
+    command = [sys.executable, "-m", "skystill", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def teacher(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small trained teacher with its report."""
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    done = process("train", "--data", scenes, "--out", out, "--network", "unet?channels=8&depth=3", "--epochs=3", *TINY)
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="session")
+def student(scenes: Path, teacher: Path) -> Path:
+    """A student distilled from it, with its baseline and report."""
+    out = teacher.parent / "student"
+    done = process(
+        "distill", "--data", scenes, "--teacher", teacher, "--out", out, "--student=two-level", "--epochs=3", *TINY
+    )
+    assert done.code == 0, done.err
+    return out

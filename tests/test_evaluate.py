@@ -132,12 +132,12 @@ def test_a_difference_is_paired() -> None:
     rng = np.random.default_rng(0)
     worse = [rng.integers(20, 60, (2, 2)) for _ in range(12)]
     better = [c + np.diag([15, 15]) for c in worse]
-    comparison = compare(_evaluation(better), _evaluation(worse))
+    comparison = compare([_evaluation(better)], [_evaluation(worse)])
     assert comparison.clear
     assert 0 < comparison.low < comparison.difference < comparison.high
-    same = compare(_evaluation(worse), _evaluation(worse))
+    same = compare([_evaluation(worse)], [_evaluation(worse)])
     assert (same.low, same.difference, same.high, same.clear) == (0, 0, 0, False)
-    few = compare(_evaluation(better[:2]), _evaluation(worse[:2]))
+    few = compare([_evaluation(better[:2])], [_evaluation(worse[:2])])
     assert few.low > 0
     assert not few.clear
 
@@ -147,3 +147,16 @@ def test_scores_are_json_and_agree_with_the_counts() -> None:
     assert scores["miou"] == pytest.approx((5 / 8 + 4 / 7) / 2)
     assert scores["confusion"] == (2 * HAND).tolist()
     assert scores["pixels"] == 24
+
+
+def test_seeds_are_averaged_before_they_are_compared() -> None:
+    rng = np.random.default_rng(1)
+    base = [rng.integers(20, 60, (2, 2)) for _ in range(9)]
+    better, much = ([c + np.diag([n, n]) for c in base] for n in (10, 30))
+    one, other, third = _evaluation(base), _evaluation(better), _evaluation(much)
+    both = compare([other, third], [one, one])
+    single = [compare([evaluation], [one]).difference for evaluation in (other, third)]
+    assert both.difference == pytest.approx(np.mean(single))
+    assert both.low < both.difference < both.high
+    with pytest.raises(DataError, match="different images"):
+        compare([one], [_evaluation(base[:3])])

@@ -61,7 +61,7 @@ def test_a_real_full_disk(tmp_path: Path) -> None:
 def test_a_run_begins_once(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.start({"seed": 1}, resume=False)
-    with pytest.raises(RunFolderError, match="holds a run. Go on with it by --resume"):
+    with pytest.raises(RunFolderError, match=r"holds a run\. Go on with it by --resume"):
         folder.start({"seed": 1}, resume=False)
     folder.start({"seed": 1}, resume=True)
     with pytest.raises(RunFolderError, match="seed was 1, is now 2"):

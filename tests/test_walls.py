@@ -60,7 +60,8 @@ def test_the_constraints_pin_every_direct_requirement() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = [name for group in groups for name in group]
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert [name for name in (w.split(">")[0].lower() for w in wanted) if name not in pinned] == []
 

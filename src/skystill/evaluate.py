@@ -3,7 +3,7 @@
 All counting is in integers over whole images; means are over classes of the whole test set, not over images.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,17 +219,21 @@ class Comparison:
         return {"difference": self.difference, "interval": [self.low, self.high], "clear": self.clear}
 
 
-def compare(one: Evaluation, other: Evaluation) -> Comparison:
-    """Bootstrap over images of `one` minus `other`, paired: both are resampled alike.
+def compare(ones: Sequence[Evaluation], others: Sequence[Evaluation]) -> Comparison:
+    """Bootstrap over images of the mean IoU of `ones` minus that of `others`, paired: all are resampled alike.
+
+    Args:
+        ones: evaluations of one kind of model, one a seed; their mean IoU is averaged.
+        others: of another kind.
 
     Raises:
         DataError: they were evaluated on different images.
     """
-    if one.keys != other.keys:
+    if len({evaluation.keys for evaluation in (*ones, *others)}) != 1:
         raise DataError("the models were evaluated on different images, so that they cannot be compared.")
-    differences = _resampled_miou(one) - _resampled_miou(other)
-    point = _miou(one.total, one.classes) - _miou(other.total, other.classes)
-    return Comparison(float(point), *_percentiles(differences), len(one.keys))
+    resampled = [np.mean([_resampled_miou(evaluation) for evaluation in side], axis=0) for side in (ones, others)]
+    point = [np.mean([_miou(evaluation.total, evaluation.classes) for evaluation in side]) for side in (ones, others)]
+    return Comparison(float(point[0] - point[1]), *_percentiles(resampled[0] - resampled[1]), len(ones[0].keys))
 
 
 def _miou(confusion: npt.NDArray[Any], classes: ClassMap) -> Floats:

@@ -169,7 +169,7 @@ def _span(comparison: Comparison) -> str:
 def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:
     wanted = (("student", "teacher"), ("student", "alone"), ("alone", "teacher"))
     return {
-        f"{one}-{other}": compare(evaluations[one], evaluations[other])
+        f"{one}-{other}": compare([evaluations[one]], [evaluations[other]])
         for one, other in wanted
         if one in evaluations and other in evaluations
     }

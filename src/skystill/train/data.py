@@ -85,8 +85,8 @@ class Scenes:
 class TrainBatches:
     """Endless random views of training images.
 
-    An epoch draws as many pixels as the images have, unless told otherwise; images are drawn by their area, so that every pixel
-    is as likely as any other.
+    An epoch draws as many pixels as the images have, unless told otherwise. Images are drawn by their area, so that
+    every pixel is as likely as any other.
 
     Args:
         scenes: the training images.

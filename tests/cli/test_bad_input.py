@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skystill.dataset import read_image
+
 from .conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
@@ -22,7 +24,8 @@ def refuse_image_without_mask(data: Path) -> list[str]:
 
 
 def refuse_other_size(data: Path) -> list[str]:
-    Image.open(data / "masks/scene_001.png").crop((0, 0, 100, 90)).save(data / "masks/scene_001.png")
+    mask = read_image(data / "masks/scene_001.png")
+    Image.fromarray(mask[:90, :100]).save(data / "masks/scene_001.png")
     return ["scene_001.png: 100x90 pixels; its image scene_001.jpg has 128x128"]
 
 
@@ -33,7 +36,7 @@ def refuse_truncated_jpeg(data: Path) -> list[str]:
 
 
 def refuse_unknown_color(data: Path) -> list[str]:
-    mask = np.asarray(Image.open(data / "masks/scene_003.png")).copy()
+    mask = read_image(data / "masks/scene_003.png").copy()
     mask[:2] = (61, 17, 150)
     Image.fromarray(mask).save(data / "masks/scene_003.png")
     return ["#3D1196: 256 pixels in 1 mask(s)", "nearest class colour is Building #3C1098", "scene_003.png"]

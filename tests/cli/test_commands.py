@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from safetensors.numpy import load_file
 
+from skystill.dataset import read_image
 from skystill.predict import Predictor
 from skystill.results import paint_disagreement
 
@@ -70,8 +70,8 @@ def test_the_scores_are_those_of_the_model_file(student: Path, scenes: Path) -> 
     colors = np.array(predictor.classes.colors)
     confusion = np.zeros((5, 5), int)
     for key in results["data"]["test_images"]:
-        image = np.asarray(Image.open(scenes / f"images/{key}.jpg"))
-        mask = np.asarray(Image.open(scenes / f"masks/{key}.png").convert("RGB"))
+        image = read_image(scenes / f"images/{key}.jpg")
+        mask = read_image(scenes / f"masks/{key}.png")
         truth = (mask[:, :, None] == colors).all(-1).argmax(-1)
         np.add.at(confusion, (truth, predictor.labels(image)), 1)
     assert results["models"]["student"]["scores"]["confusion"] == confusion.tolist()
@@ -95,7 +95,7 @@ def test_the_report_is_one_file_that_says_what_was_found(student: Path) -> None:
         assert (student / "samples" / results["samples"][0][kind]).exists()
     for plot in ("losses", "precision-recall", "confusion"):
         for theme in ("", "-dark"):
-            assert Image.open(student / f"plots/{plot}{theme}.png").width > 400
+            assert read_image(student / f"plots/{plot}{theme}.png").shape[1] > 400
 
 
 def test_the_config_is_enough_to_run_again(student: Path, skystill: Cli, tmp_path: Path) -> None:

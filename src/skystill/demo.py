@@ -32,7 +32,7 @@ def prepare_demo(
     for index in track(range(_SCENES), "painting scenes"):
         write_scene(data, index, _SIZE, settings.seed)
     shared: dict[str, Any] = {"data": data, "split": _SPLIT, "seed": settings.seed, "batch_size": 4, "crop": 224}
-    # Clearly better than the student alone, or it would have nothing to teach: eight times the weights, twice the steps.
+    # Clearly better than the student alone, or it would have nothing to teach: more weights, twice the steps.
     network = "kite?channels=(64,96,128)&blocks=(2,2,2)"
     teacher = TrainSettings(**shared, out=settings.out / "teacher", network=network, epochs=16)
     student = DistillSettings(

@@ -117,6 +117,7 @@ def test_bad_flags_end_in_words(flags: list[str], says: str, scenes: Path, tmp_p
     done = skystill("train", "--data", scenes, "--out", tmp_path / "run", *flags)
     assert (done.code, "Traceback" in done.err) == (2, False)
     assert says in " ".join(done.err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_out_that_holds_a_run_is_refused(teacher: Path, scenes: Path, skystill: Cli) -> None:

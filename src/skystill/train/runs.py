@@ -81,10 +81,9 @@ def train_run(
     folder = RunFolder(settings.out)
     prepared = prepare(settings)
     tell(prepared.notes)
+    network = _fresh_network(settings.network, settings, prepared)
     with folder.locked():
         _start(folder, settings, prepared, resume)
-        torch.manual_seed(settings.seed)
-        network = build_network(settings.network, len(prepared.classes))
         task = Supervised(network, _fabric(settings))
         task.compile(
             _optimizer(network, settings), build_student_loss(settings.student_loss), metrics_for(prepared.classes)
@@ -107,10 +106,9 @@ def distill_run(
     prepared = prepare(settings)
     tell(prepared.notes)
     teacher, _ = load_teacher(settings.teacher, prepared.classes)
+    student = _fresh_network(settings.student, settings, prepared)
     with folder.locked():
         _start(folder, settings, prepared, resume)
-        torch.manual_seed(settings.seed)
-        student = build_network(settings.student, len(prepared.classes))
         task = Distiller(student=student, teacher=teacher, fabric=_fabric(settings))
         task.compile(
             _optimizer(student, settings),
@@ -141,6 +139,12 @@ def choose_precision(precision: str) -> str:
         gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16" if gpu or torch.cpu._is_amx_tile_supported() else "32"
     return {"bf16": "bf16-mixed", "32": "32-true"}[precision]
+
+
+def _fresh_network(spec: str, settings: FitSettings, prepared: Prepared) -> nn.Module:
+    """Build before anything is written: a name that does not exist must leave no folder behind."""
+    torch.manual_seed(settings.seed)
+    return build_network(spec, len(prepared.classes))
 
 
 def _fabric(settings: FitSettings) -> Fabric:

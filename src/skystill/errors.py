@@ -104,3 +104,24 @@ class Interrupted(SkystillError):
         super().__init__(
             f"stopped after step {step}; the checkpoint is saved. Go on with the same command and --resume ({folder})."
         )
+
+
+class PredictionStopped(SkystillError):
+    """Ctrl-C during a prediction. What is done is kept."""
+
+    exit_code = 130
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(f"stopped; what is done is kept. Go on with the same command and --resume ({target}).")
+
+
+class DamagedSource(UserError):
+    """Parts of a raster could not be read; the rest was predicted."""
+
+    def __init__(self, source: str, target: Path, places: Sequence[str]) -> None:
+        shown = "\n".join(f"  - {place}" for place in places[:20])
+        more = f"\n  - and {len(places) - 20} more" if len(places) > 20 else ""
+        super().__init__(
+            f"{source} is damaged; {target} was written, with nodata where the source could not be read:\n{shown}{more}\n"
+            "Get a whole copy and predict again."
+        )

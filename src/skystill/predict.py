@@ -1,31 +1,76 @@
-"""`Predictor`: an image in, probabilities or labels out, tile by tile, without torch."""
+"""`Predictor`: an image in, labels out; a raster of any size in, a class raster out. Without torch."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from skystill.classes import Labels
-from skystill.errors import DataError
-from skystill.model_file import open_session, read_info
+from skystill import __version__
+from skystill.classes import ClassMap, Labels
+from skystill.engine import Run, open_engine
+from skystill.errors import DataError, PredictionStopped, SettingsError
+from skystill.memory import Plan, bytes_per_pixel, choose_plan
+from skystill.raster import Grid, Layer, RasterOutput, RasterSource, gdal_environment
+from skystill.settings import RasterSettings
+from skystill.stream import Stream, most_likely, softmax
+
+
+class PixelWatch(Protocol):
+    """Somebody who looks on: a progress bar."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """After each unit: pixels done, of all."""
+        ...
+
+
+def _no_watch(done: int, total: int) -> None:
+    """Look away."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came of one raster.
+
+    Args:
+        path: the class raster.
+        pixels: predicted, those without data counted.
+        damaged: places in the source that could not be read, and are nodata in the result.
+        notes: how bands, bit depth and resolution were handled.
+    """
+
+    path: Path
+    pixels: int
+    damaged: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 class Predictor:
     """A model file, ready to run.
 
     Args:
-        path: a file that SkyStill exported.
+        path: a file that SkyStill exported, or with `classes` any segmentation model in ONNX.
         threads: 0 for all cores.
+        runtime: onnxruntime, openvino, or auto: the faster of those installed.
+        classes: for a file without our metadata.
 
     Raises:
         ModelFileError: the file cannot be opened, or is not ours.
+        SettingsError: the runtime is not installed.
     """
 
-    def __init__(self, path: Path | str, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path | str, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None
+    ) -> None:
         self.path = Path(path)
-        self._session = open_session(self.path, threads)
-        self.info = read_info(self._session, self.path)
+        self.threads = threads
+        self._runtime = runtime
+        self._classes = classes
+        self._run, self.info = open_engine(self.path, threads, runtime, classes)
+        self._single: Run | None = self._run if threads == 1 else None
         self.classes = self.info.classes
 
     def probabilities(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -43,40 +88,147 @@ class Predictor:
         Raises:
             DataError: not such an array, or without pixels.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
-        height, width = image.shape[:2]
-        result = np.empty((len(self.classes), height, width), np.float32)
-        margin = self.info.overlap // 2
-        step = self.info.tile_size - 2 * margin
-        for top, bottom, read_top, read_bottom in _spans(height, step, margin):
-            for left, right, read_left, read_right in _spans(width, step, margin):
-                tile = image[read_top:read_bottom, read_left:read_right]
-                inner = np.s_[:, top - read_top : bottom - read_top, left - read_left : right - read_left]
-                result[:, top:bottom, left:right] = softmax(self._logits(tile)[inner])
+        result = np.empty((len(self.classes), *image.shape[:2]), np.float32)
+        for here, logits in self._tiles(image):
+            result[:, *here] = softmax(logits)
         return result
 
     def labels(self, image: npt.NDArray[np.uint8]) -> Labels:
-        """The most probable class of each pixel: (H, W, 3) uint8 to (H, W) uint8."""
-        return np.asarray(self.probabilities(image).argmax(axis=0), np.uint8)
+        """The most probable class of each pixel: (H, W, 3) uint8 to (H, W) uint8; errors as `probabilities`."""
+        result = np.empty(image.shape[:2], np.uint8)
+        for here, logits in self._tiles(image):
+            result[here] = most_likely(logits)
+        return result
 
-    def _logits(self, tile: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        planes = np.ascontiguousarray(tile.transpose(2, 0, 1))[None]
-        return np.asarray(self._session.run(None, {"image": planes})[0][0], np.float32)
+    def predict(
+        self,
+        source: str | Path,
+        target: str | Path,
+        settings: RasterSettings | None = None,
+        resume: bool = False,
+        watch: PixelWatch = _no_watch,
+    ) -> Prediction:
+        """Predict a raster of any size into a class raster, window by window.
+
+        Args:
+            source: anything that GDAL opens.
+            target: .tif (GeoTIFF) or .png; labels as bytes with the classes' colours, 255 where there is no data.
+            settings: how; the defaults without.
+            resume: go on with an interrupted prediction of the same target.
+            watch: who looks on.
+
+        Raises:
+            DataError: the source cannot be opened, or has no pixels.
+            SettingsError: bands, tiles or memory that cannot be.
+            RunFolderError: an interrupted prediction is there, or another process is at it.
+            DiskFull: no room, or no permission; what is done is kept for `resume`.
+            PredictionStopped: Ctrl-C; what is done is kept for `resume`.
+        """
+        settings = settings or RasterSettings()
+        with gdal_environment():
+            opened = _open_source(str(source), settings, self.info.resolution_m)
+            try:
+                return self._predict(opened, Path(target), settings, resume, watch)
+            except KeyboardInterrupt as error:
+                raise PredictionStopped(Path(target)) from error
+            finally:
+                opened.close()
+
+    def _predict(
+        self, source: RasterSource, target: Path, settings: RasterSettings, resume: bool, watch: PixelWatch
+    ) -> Prediction:
+        plan = self._plan(source, settings)
+        layers = wanted_layers(target, settings, self.classes)
+        output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
+        names = tuple(layer.name for layer in layers)
+        stream = Stream(self.single_threaded(), plan.grid, source, output, len(self.classes), plan.threads, names)
+        total, finished = source.height * source.width, 0
+
+        def on_pixels(pixels: int) -> None:
+            nonlocal finished
+            finished += pixels
+            watch(finished, total)
+
+        with output.opened(self._identity(source, settings, plan.grid), resume) as done:
+            stream.predict(done, on_pixels)
+        return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
+
+    def single_threaded(self) -> Run:
+        """The network on one thread a call, for several calls at once."""
+        if self._single is None:
+            self._single, _ = open_engine(self.path, 1, self._runtime, self._classes)
+        return self._single
+
+    def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
+        tile = settings.tile or self.info.tile_size
+        overlap = self.info.overlap if settings.overlap is None else settings.overlap
+        cost = bytes_per_pixel(self.single_threaded()) if settings.max_memory else 0.0
+        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+
+    def _identity(self, source: RasterSource, settings: RasterSettings, grid: Grid) -> dict[str, Any]:
+        """All that decides the result: an interrupted prediction goes on only with the same."""
+        file = Path(source.path)
+        state = file.stat() if file.is_file() else None
+        return {
+            "source": source.path,
+            "source_state": [state.st_size, state.st_mtime_ns] if state else [source.height, source.width],
+            "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "version": __version__,
+            "grid": [getattr(grid, name) for name in ("height", "width", "tile_height", "tile_width", "margin")],
+            "lanes": grid.lane_width,
+            **settings.model_dump(mode="json", exclude={"max_memory"}),
+        }
+
+    def _tiles(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
+        """Each tile's place in the image, and the logits there."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
+        size, margin = self.info.tile_size, self.info.overlap // 2
+        planes = image.transpose(2, 0, 1)
+        for unit in Grid(*image.shape[:2], size, size, margin, image.shape[1]).units():
+            for tile in unit.tiles:
+                logits = self._run(planes[:, tile.read_top : tile.read_bottom, tile.read_left : tile.read_right])
+                rows = np.s_[tile.top - tile.read_top : tile.bottom - tile.read_top]
+                columns = np.s_[tile.left - tile.read_left : tile.right - tile.read_left]
+                yield np.s_[tile.top : tile.bottom, tile.left : tile.right], logits[:, rows, columns]
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Softmax over the first axis of (C, H, W)."""
-    raised = np.exp(logits - logits.max(axis=0))
-    return np.asarray(raised / raised.sum(axis=0))
+def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:
+    """Open the source; where a resolution is asked for, at that one."""
+    source = RasterSource(path, settings.band_numbers, settings.scale_range)
+    if settings.resolution is None:
+        own = source.resolution_m
+        if own and model_resolution and not 0.5 < own / model_resolution < 2:
+            source.notes.append(
+                f"{path} has {own:g} m a pixel, the model was trained at {model_resolution:g} m; "
+                f"--resolution {model_resolution:g} resamples."
+            )
+        return source
+    own = source.resolution_m
+    source.close()
+    if own is None:
+        raise SettingsError(f"{path} does not say how large its pixels are in metres; leave --resolution out.")
+    return RasterSource(path, settings.band_numbers, settings.scale_range, settings.resolution / own)
 
 
-def _spans(size: int, step: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut 0..size into steps: (start, end) of what is kept, and of what is read around it.
+def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> list[Layer]:
+    """The rasters to write, the class raster first.
 
-    Steps and margins of the default tile are multiples of 64, so that every tile meets the network's down-sampling
-    in the same phase as the whole image would.
+    Raises:
+        SettingsError: a file name that says no format.
     """
-    for start in range(0, size, step):
-        end = min(start + step, size)
-        yield start, end, max(0, start - margin), min(size, end + margin)
+    if target.suffix.lower() not in (".tif", ".tiff", ".png"):
+        raise SettingsError(f"{target}: name it .tif (GeoTIFF) or .png.")
+    if settings.cog and target.suffix.lower() == ".png":
+        raise SettingsError(f"{target} is a PNG and --cog asks for a GeoTIFF; name it .tif.")
+    layers = [Layer("classes", target, ("class",), is_classes=True, cog=settings.cog)]
+    if settings.confidence:
+        path = target.with_name(f"{target.stem}-confidence.tif")
+        layers.append(Layer("confidence", path, ("confidence",), cog=settings.cog))
+    if settings.probabilities:
+        path = target.with_name(f"{target.stem}-probabilities.tif")
+        layers.append(Layer("probabilities", path, classes.names, cog=settings.cog))
+    return layers
+
+
+Track = Callable[[str, int], PixelWatch]

@@ -1,9 +1,10 @@
 """One frozen model per command. A field's docstring is its help, and `config.yaml` is the model written down."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from skystill.errors import SettingsError
 
@@ -99,6 +100,107 @@ class EvaluateSettings(Settings):
     """Whose test images to score on. Default: the run's own split."""
 
 
+class RasterSettings(Settings):
+    """How one raster is predicted."""
+
+    mode: Literal["crop", "blend"] = "crop"
+    """crop keeps the valid centre of each tile; blend lets neighbours fade into each other, for networks whose tiles
+    show: slower, and more memory."""
+    tile: int | None = Field(None, ge=64)
+    """Side of the tiles in pixels, margins included. Default: the model's. Memory grows by its square."""
+    overlap: int | None = Field(None, ge=0)
+    """Pixels that neighbouring tiles share. Default: the model's. More is smoother; time grows by
+    (tile / (tile - overlap))^2."""
+    bands: str | None = None
+    """Which bands are red, green and blue, such as 4,3,2; one number for grey. Default: as the file says, or 1,2,3."""
+    scale: str | None = None
+    """LOW,HIGH: values that become black and white. Default: 0,255 of 8-bit images, else 2nd and 98th percentile."""
+    resolution: float | None = Field(None, gt=0)
+    """Metres a pixel to resample to before predicting, such as the model's own. The result has this resolution."""
+    cog: bool = False
+    """Write Cloud Optimized GeoTIFFs."""
+    confidence: bool = False
+    """Also write the probability of the chosen class, OUT-confidence.tif."""
+    probabilities: bool = False
+    """Also write the probability of each class, OUT-probabilities.tif."""
+    max_memory: str | None = None
+    """Largest memory of the process, such as 256MB: chooses tiles and threads to stay under it."""
+
+    @property
+    def blend(self) -> bool:
+        """Whether tiles are blended."""
+        return self.mode == "blend"
+
+    @property
+    def band_numbers(self) -> list[int] | None:
+        """`bands` as numbers."""
+        return None if self.bands is None else [int(part) for part in self.bands.split(",")]
+
+    @property
+    def scale_range(self) -> tuple[float, float] | None:
+        """`scale` as numbers."""
+        if self.scale is None:
+            return None
+        low, high = (float(part) for part in self.scale.split(","))
+        return low, high
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`max_memory` in bytes."""
+        return None if self.max_memory is None else parse_bytes(self.max_memory)
+
+    @field_validator("bands")
+    @classmethod
+    def _check_bands(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d+(,\d+,\d+)?", value):
+            raise ValueError("write three band numbers as 1,2,3, or one for grey")
+        return value
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, value: str | None) -> str | None:
+        number = r"-?\d+(?:\.\d+)?"
+        if value is not None:
+            found = re.fullmatch(f"({number}),({number})", value)
+            if not found or not float(found[1]) < float(found[2]):
+                raise ValueError("write the value that becomes black and a larger one that becomes white, as 0,4095")
+        return value
+
+    @field_validator("max_memory")
+    @classmethod
+    def _check_memory(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_bytes(value)
+        return value
+
+
+class PredictSettings(RasterSettings):
+    """`skystill predict`."""
+
+    inputs: list[str]
+    """Images and rasters: files, folders, patterns such as 'photos/*.jpg', URLs, anything that GDAL opens."""
+    model: Path
+    """Model file, as skystill export or a run writes it."""
+    out: Path
+    """File to write (.tif or .png) for one input; a folder for several."""
+    classes: str | None = None
+    """Classes of a model file that SkyStill did not write: a YAML or JSON file, or a built-in name."""
+    threads: int = Field(0, ge=0)
+    """Tiles at once; 0 for all cores."""
+    runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    """auto takes the faster one of those that are installed."""
+    vector: Literal["gpkg", "geojson"] | None = None
+    """Also write polygons, merged across tiles, with class and area."""
+    areas: bool = False
+    """Also write a table of the area of each class, OUT-areas.csv."""
+    overlay: bool = False
+    """Also write a picture of the classes over the image, OUT-overlay.png, at most 2,048 pixels a side."""
+
+    def for_raster(self) -> RasterSettings:
+        """The part that decides a raster's result."""
+        return RasterSettings(**{name: getattr(self, name) for name in RasterSettings.model_fields})
+
+
 class DemoSettings(Settings):
     """`skystill demo`."""
 
@@ -119,3 +221,17 @@ def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
     except ValidationError as error:
         lines = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')} {e['input']}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from error
+
+
+def parse_bytes(text: str) -> int:
+    """"256MB" to 256,000,000; kB, MB, GB, KiB, MiB and GiB are known, and a plain number is bytes.
+
+    Raises:
+        ValueError: not such a text.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text.strip(), re.IGNORECASE)
+    if not found:
+        raise ValueError("write a size as 256MB or 1GiB")
+    unit = found[2].upper().removesuffix("B")
+    base = 1024 if unit.endswith("I") else 1000
+    return int(float(found[1]) * base ** ("", "K", "M", "G").index(unit.removesuffix("I")))

@@ -11,7 +11,7 @@ from skystill.model_file import open_session, read_info
 from skystill.predict import Predictor
 from skystill.scenes import paint_scene
 from skystill.train import export as export_module
-from skystill.train.export import ExportDiffers, export_network
+from skystill.train.export import ExportDiffers, describe, export_network
 from skystill.train.models import NETWORKS, build_network
 
 
@@ -29,7 +29,7 @@ def trained_a_little(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", ["unet-bn", "kite", "two-level"])
 def test_the_file_gives_torchs_logits_at_any_size(name: str, tmp_path: Path) -> None:
     network = trained_a_little(name)
-    info = export_network(network, name, DUBAI, tmp_path / "model.onnx")
+    info = export_network(network, describe(name, network, DUBAI), tmp_path / "model.onnx")
     session = open_session(tmp_path / "model.onnx")
     for height, width, count in ((1, 1, 1), (75, 141, 1), (64, 64, 3)):
         images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
@@ -48,13 +48,15 @@ def test_a_wrong_export_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(export_module, "TOLERANCE", -1.0)
     path = tmp_path / "model.onnx"
     with pytest.raises(ExportDiffers, match="was not written"):
-        export_network(trained_a_little("two-level"), "two-level", DUBAI, path)
+        network = trained_a_little("two-level")
+        export_network(network, describe("two-level", network, DUBAI), path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tiles_equal_the_whole_image(tmp_path: Path) -> None:
     classes = ClassMap(tuple("abcdef"), DUBAI.colors)
-    export_network(trained_a_little("kite"), "kite", classes, tmp_path / "model.onnx")
+    network = trained_a_little("kite")
+    export_network(network, describe("kite", network, classes), tmp_path / "model.onnx")
     predictor = Predictor(tmp_path / "model.onnx")
     image = np.tile(paint_scene(325, 7)[0], (4, 4, 1))
     found = predictor.probabilities(image[:, :1100])

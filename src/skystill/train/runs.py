@@ -10,14 +10,24 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.classes import ClassMap
-from skystill.dataset import DataCheck, Pair, Split, check_data, find_pairs, resolve_classes, sample_images, split_pairs
+from skystill.dataset import (
+    DataCheck,
+    Pair,
+    Split,
+    check_data,
+    find_pairs,
+    read_image,
+    resolve_classes,
+    sample_images,
+    split_pairs,
+)
 from skystill.evaluate import metrics_for
 from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import DistillSettings, FitSettings, TrainSettings
 from skystill.train.data import Scenes, TrainBatches, WholeImages
 from skystill.train.distiller import Distiller, Supervised
-from skystill.train.export import export_network
+from skystill.train.export import describe, export_network
 from skystill.train.loop import History, Keeper, Watch
 from skystill.train.losses import build_distillation_loss, build_student_loss
 from skystill.train.models import build_network, count_parameters, write_network
@@ -207,7 +217,9 @@ def _record_training(folder: RunFolder, task: Supervised, history: History) -> N
 def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: Prepared) -> None:
     about = {"network": name, "classes": prepared.classes.to_dict(), "settings": settings.to_config()}
     write_network(folder.weights, network.cpu(), about)
-    export_network(network.cpu(), name, prepared.classes, folder.model)
+    info = describe(name, network.cpu(), prepared.classes, data=str(settings.data.name))
+    images = [read_image(pair.image)[:512, :512] for pair in prepared.split.train[:2]]
+    export_network(network, info, folder.model, images)
 
 
 def _scenes(prepared: Prepared, pairs: Sequence[Pair]) -> Scenes:

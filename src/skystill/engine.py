@@ -1,0 +1,97 @@
+"""What runs a model file: ONNX Runtime, or OpenVINO where it is installed and faster."""
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill.classes import ClassMap
+from skystill.errors import ModelFileError, SettingsError
+from skystill.model_file import ModelInfo, open_session, read_info
+
+Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""Planes (3, H, W) uint8 to logits (C, H, W) float32. May be called from several threads at once."""
+
+RUNTIMES = ("auto", "onnxruntime", "openvino")
+_TRIAL_SIDE, _TRIALS = 512, 3
+
+
+def open_engine(
+    path: Path, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None
+) -> tuple[Run, ModelInfo]:
+    """Open a model file to run it.
+
+    Args:
+        path: the file.
+        threads: that one call uses; 0 for all cores.
+        runtime: onnxruntime, openvino, or auto: the faster of those installed, found by running both for a moment.
+        classes: for a file without our metadata.
+
+    Raises:
+        ModelFileError: the file cannot be opened, or lacks what it must carry.
+        SettingsError: no such runtime, or it is not installed.
+    """
+    if runtime not in RUNTIMES:
+        raise SettingsError(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}.")
+    run, info = _open_onnxruntime(path, threads, classes)
+    there = importlib.util.find_spec("openvino") is not None
+    if runtime == "openvino" and not there:
+        raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
+    if runtime == "onnxruntime" or not there:
+        return run, info
+    other = _open_openvino(path, threads)
+    if runtime == "openvino" or _trial(other) < _trial(run):
+        return other, info
+    return run, info
+
+
+def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tuple[Run, ModelInfo]:
+    session = open_session(path, threads)
+    info = read_info(session, path, classes)
+    taken = session.get_inputs()[0]
+    given = session.get_outputs()[0].name
+    kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+    if taken.type not in kinds:
+        raise ModelFileError(f"{path} takes {taken.type}; an image is tensor(uint8), or tensor(float) from 0 to 255.")
+    kind: Any = kinds[taken.type]
+
+    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        image = np.ascontiguousarray(planes, kind)[None]
+        return np.asarray(session.run([given], {taken.name: image})[0][0], np.float32)
+
+    return run, info
+
+
+def _open_openvino(path: Path, threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    try:
+        # CACHE_DIR stays unset: nothing is written beside the user's files.
+        model = core.compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
+    except RuntimeError as error:
+        raise ModelFileError(f"{path} cannot be opened in OpenVINO ({str(error).splitlines()[0]}).") from error
+
+    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        request = model.create_infer_request()  # one a call: requests are not for several threads
+        found = request.infer([np.ascontiguousarray(planes)[None]])
+        return np.array(next(iter(found.values()))[0], np.float32)
+
+    return run
+
+
+def _trial(run: Run) -> float:
+    """Seconds a small tile takes: the median of a few calls after one to warm up."""
+    planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
+    run(planes)
+    times = []
+    for _ in range(_TRIALS):
+        began = time.perf_counter()
+        run(planes)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

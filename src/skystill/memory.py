@@ -1,0 +1,141 @@
+"""How large tiles and how many workers may be, so that a prediction stays under a limit of memory."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+
+from skystill.engine import Run
+from skystill.errors import SettingsError
+from skystill.measure import peak_rss_bytes
+from skystill.raster import Grid, RasterSource
+
+_TILES = (2048, 1536, 1024, 768, 512, 384, 256)
+_LANES = (8192, 4096, 2048, 1024)
+_ROWS_BYTES = 40 * 2**20  # read rows of a source that is one lane: half of this is read ahead
+_CACHE_BYTES = 48 * 2**20  # GDAL's, as in raster/source.py
+_SPARE_BYTES = 24 * 2**20  # queues, compression, the allocator's gaps
+_TRIAL_SIDE = 512
+
+
+class _Wishes(Protocol):
+    """The settings that matter here."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit."""
+        ...
+
+    @property
+    def blend(self) -> bool:
+        """Whether tiles are blended."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a prediction will use.
+
+    Args:
+        grid: how the raster is cut.
+        threads: tiles at once.
+    """
+
+    grid: Grid
+    threads: int
+
+
+def choose_plan(
+    source: RasterSource, tile: int, overlap: int, num_classes: int, threads: int, wishes: _Wishes, cost: float
+) -> Plan:
+    """Cut a raster.
+
+    Without a limit: tiles of the size wished for, as many at once as there are cores. With one: the largest tiles and
+    the most workers that stay under it.
+
+    Args:
+        source: what is read.
+        tile, overlap: side of the tiles and pixels shared by neighbours.
+        num_classes: C.
+        threads: 0 for all cores.
+        wishes: the limit, and whether tiles are blended.
+        cost: bytes that the network takes for each pixel of a tile; see `bytes_per_pixel`.
+
+    Raises:
+        SettingsError: an overlap that leaves no core, or a limit that cannot be kept; says the smallest that can.
+    """
+    margin = overlap // 2
+    smallest = 2 * margin + max(64, 2 * margin if wishes.blend else 0)
+    if tile < smallest:
+        raise SettingsError(
+            f"tiles of {tile} pixels with {overlap} shared leave no middle; --tile must be {smallest} or more."
+        )
+    workers = threads or _cores()
+    limit = wishes.memory_bytes
+    if limit is None:
+        return Plan(_cut(source, tile, margin, _LANES[0], wishes.blend), workers)
+    sizes = [size for size in (tile, *_TILES) if smallest <= size <= max(tile, smallest)]
+    now = psutil.Process().memory_info().rss
+    estimates: list[int] = []
+    for count in range(workers, 0, -1):
+        for size in sizes:
+            for lane in _LANES:
+                grid = _cut(source, size, margin, lane, wishes.blend)
+                need = now + _need(source, grid, num_classes, count, cost)
+                if need <= limit:
+                    return Plan(grid, count)
+                estimates.append(need)
+    raise SettingsError(
+        f"--max-memory {limit / 1e6:.0f}MB cannot be kept for {source.path}; the smallest possible is "
+        f"{-(-min(estimates) // 10**6)}MB."
+    )
+
+
+def _cut(source: RasterSource, tile: int, margin: int, lane: int, blend: bool) -> Grid:
+    """A source of whole-width blocks is one lane, with fewer rows a tile where it is very wide."""
+    if not source.sequential:
+        return Grid(source.height, source.width, tile, tile, margin, lane, blend)
+    least = 2 * margin + max(64, 2 * margin if blend else 0)
+    rows = max(least, min(tile, _ROWS_BYTES // (3 * source.width)))
+    columns = max(least, min(source.width + 2 * margin, tile * tile // rows))
+    return Grid(source.height, source.width, rows, columns, margin, source.width, blend)
+
+
+def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: float) -> int:
+    """Bytes on top of what the process has now."""
+    lane = min(grid.width, grid.lane_width) + 2 * grid.margin
+    rows = min(grid.height, grid.tile_height)
+    tile = rows * min(grid.width, grid.tile_width)
+    read = 2 * rows * lane * 3  # the unit that is run and the next one
+    if source.factor > 1:
+        read = int(read * (1 + source.factor**2 / 2))
+    blended = 4 * num_classes * (4 * grid.margin * lane + 2 * tile) if grid.blend else 0
+    cache = min(_CACHE_BYTES, source.block_row_bytes * 2) if source.sequential else _CACHE_BYTES
+    cache = max(cache, source.block_row_bytes if source.sequential else 0)
+    return int(workers * tile * cost + read + 3 * rows * lane + blended + cache + _SPARE_BYTES)
+
+
+def bytes_per_pixel(run: Run) -> float:
+    """Peak memory of one call for each pixel of its tile, measured by running one."""
+    planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
+    run(planes[:, :64, :64])
+    _reset_peak()
+    before = psutil.Process().memory_info().rss
+    run(planes)
+    grown = max(0, peak_rss_bytes() - before)
+    # Where the peak cannot be set back, an earlier one may hide this one: 64 bytes is what a small network takes.
+    return max(64.0, grown / _TRIAL_SIDE**2)
+
+
+def _reset_peak() -> None:
+    """On Linux, begin counting the peak anew."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,11 +16,12 @@ from rich.table import Table
 
 from skystill import __version__
 from skystill.errors import Interrupted, SkystillError
-from skystill.progress import console, messages, track, training_bar
+from skystill.progress import console, messages, pixel_bar, rate, track, training_bar
 from skystill.settings import (
     DemoSettings,
     DistillSettings,
     EvaluateSettings,
+    PredictSettings,
     Settings,
     TrainSettings,
     build_settings,
@@ -149,6 +150,22 @@ def evaluate(settings: EvaluateSettings) -> None:
     for line in write_report(folder):
         console.print(line)
     console.print(f"report: {folder.report}")
+
+
+@app.command()
+@settings_options(PredictSettings, "inputs")
+def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
+    """Run a model file over photographs and rasters of any size, in bounded memory."""
+    from skystill.mapping import predict_all
+
+    for mapped in predict_all(settings, resume, pixel_bar):
+        show_notes(mapped.prediction.notes)
+        speed = rate(mapped.prediction.pixels, mapped.seconds)
+        console.print(
+            f"{mapped.prediction.path}: {mapped.prediction.pixels / 1e6:.1f} MP, {speed:.1f} MP/s", markup=False
+        )
+        for path in mapped.beside:
+            console.print(f"{path}", markup=False)
 
 
 @app.command()

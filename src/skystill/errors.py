@@ -122,6 +122,6 @@ class DamagedSource(UserError):
         shown = "\n".join(f"  - {place}" for place in places[:20])
         more = f"\n  - and {len(places) - 20} more" if len(places) > 20 else ""
         super().__init__(
-            f"{source} is damaged; {target} was written, with nodata where the source could not be read:\n{shown}{more}\n"
-            "Get a whole copy and predict again."
+            f"{source} is damaged; {target} was written, with nodata where the source could not be read:\n"
+            f"{shown}{more}\nGet a whole copy and predict again."
         )

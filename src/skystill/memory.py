@@ -49,8 +49,27 @@ class Plan:
     threads: int
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes.
+
+    Args:
+        base_bytes: resident memory of the process with the network open, before any raster.
+        bytes_per_pixel: on top of that, for each pixel of a tile that is being run.
+    """
+
+    base_bytes: int
+    bytes_per_pixel: float
+
+
 def choose_plan(
-    source: RasterSource, tile: int, overlap: int, num_classes: int, threads: int, wishes: _Wishes, cost: float
+    source: RasterSource,
+    tile: int,
+    overlap: int,
+    num_classes: int,
+    threads: int,
+    wishes: _Wishes,
+    cost: Cost | None,
 ) -> Plan:
     """Cut a raster.
 
@@ -59,11 +78,12 @@ def choose_plan(
 
     Args:
         source: what is read.
-        tile, overlap: side of the tiles and pixels shared by neighbours.
+        tile: side of the tiles in pixels.
+        overlap: pixels shared by neighbours.
         num_classes: C.
         threads: 0 for all cores.
         wishes: the limit, and whether tiles are blended.
-        cost: bytes that the network takes for each pixel of a tile; see `bytes_per_pixel`.
+        cost: of the network, from `measure_cost`; needed with a limit only.
 
     Raises:
         SettingsError: an overlap that leaves no core, or a limit that cannot be kept; says the smallest that can.
@@ -76,16 +96,15 @@ def choose_plan(
         )
     workers = threads or _cores()
     limit = wishes.memory_bytes
-    if limit is None:
+    if limit is None or cost is None:
         return Plan(_cut(source, tile, margin, _LANES[0], wishes.blend), workers)
     sizes = [size for size in (tile, *_TILES) if smallest <= size <= max(tile, smallest)]
-    now = psutil.Process().memory_info().rss
     estimates: list[int] = []
     for count in range(workers, 0, -1):
         for size in sizes:
             for lane in _LANES:
                 grid = _cut(source, size, margin, lane, wishes.blend)
-                need = now + _need(source, grid, num_classes, count, cost)
+                need = _need(source, grid, num_classes, count, cost)
                 if need <= limit:
                     return Plan(grid, count)
                 estimates.append(need)
@@ -105,8 +124,8 @@ def _cut(source: RasterSource, tile: int, margin: int, lane: int, blend: bool) -
     return Grid(source.height, source.width, rows, columns, margin, source.width, blend)
 
 
-def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: float) -> int:
-    """Bytes on top of what the process has now."""
+def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: Cost) -> int:
+    """Peak bytes of the process."""
     lane = min(grid.width, grid.lane_width) + 2 * grid.margin
     rows = min(grid.height, grid.tile_height)
     tile = rows * min(grid.width, grid.tile_width)
@@ -116,11 +135,19 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost
     blended = 4 * num_classes * (4 * grid.margin * lane + 2 * tile) if grid.blend else 0
     cache = min(_CACHE_BYTES, source.block_row_bytes * 2) if source.sequential else _CACHE_BYTES
     cache = max(cache, source.block_row_bytes if source.sequential else 0)
-    return int(workers * tile * cost + read + 3 * rows * lane + blended + cache + _SPARE_BYTES)
+    return int(
+        cost.base_bytes
+        + workers * tile * cost.bytes_per_pixel
+        + read
+        + 3 * rows * lane
+        + blended
+        + cache
+        + _SPARE_BYTES
+    )
 
 
-def bytes_per_pixel(run: Run) -> float:
-    """Peak memory of one call for each pixel of its tile, measured by running one."""
+def measure_cost(run: Run) -> Cost:
+    """Run one tile and see."""
     planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
     run(planes[:, :64, :64])
     _reset_peak()
@@ -128,7 +155,7 @@ def bytes_per_pixel(run: Run) -> float:
     run(planes)
     grown = max(0, peak_rss_bytes() - before)
     # Where the peak cannot be set back, an earlier one may hide this one: 64 bytes is what a small network takes.
-    return max(64.0, grown / _TRIAL_SIDE**2)
+    return Cost(before, max(64.0, grown / _TRIAL_SIDE**2))
 
 
 def _reset_peak() -> None:

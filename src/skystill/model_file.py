@@ -16,7 +16,15 @@ from skystill import __version__
 from skystill.classes import ClassMap, classes_from
 from skystill.errors import ClassesError, ModelFileError
 
-REQUIRED_KEYS = ("classes", "tile_size", "overlap", "network", "parameters", "multiply_adds_per_megapixel", "skystill_version")
+REQUIRED_KEYS = (
+    "classes",
+    "tile_size",
+    "overlap",
+    "network",
+    "parameters",
+    "multiply_adds_per_megapixel",
+    "skystill_version",
+)
 _KNOWN = (*REQUIRED_KEYS, "resolution_m", "precision", "data", "scores")  # the rest came later, or is for others
 
 
@@ -43,7 +51,7 @@ class ModelInfo:
     parameters: int
     multiply_adds_per_megapixel: int
     tile_size: int = 1024
-    overlap: int = 256
+    overlap: int = 128
     resolution_m: float | None = None
     precision: str = "float32"
     data: str = ""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +13,13 @@ from skystill import __version__
 from skystill.classes import ClassMap, Labels
 from skystill.engine import Run, open_engine
 from skystill.errors import DataError, PredictionStopped, SettingsError
-from skystill.memory import Plan, bytes_per_pixel, choose_plan
+from skystill.memory import Cost, Plan, choose_plan, measure_cost
 from skystill.raster import Grid, Layer, RasterOutput, RasterSource, gdal_environment
 from skystill.settings import RasterSettings
 from skystill.stream import Stream, most_likely, softmax
 
-
-class PixelWatch(Protocol):
-    """Somebody who looks on: a progress bar."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """After each unit: pixels done, of all."""
-        ...
+PixelWatch = Callable[[int, int], None]
+"""Somebody who looks on, such as a progress bar: takes the pixels done and the total after each unit."""
 
 
 def _no_watch(done: int, total: int) -> None:
@@ -71,6 +66,7 @@ class Predictor:
         self._classes = classes
         self._run, self.info = open_engine(self.path, threads, runtime, classes)
         self._single: Run | None = self._run if threads == 1 else None
+        self._cost: Cost | None = None
         self.classes = self.info.classes
 
     def probabilities(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -162,8 +158,9 @@ class Predictor:
     def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
         tile = settings.tile or self.info.tile_size
         overlap = self.info.overlap if settings.overlap is None else settings.overlap
-        cost = bytes_per_pixel(self.single_threaded()) if settings.max_memory else 0.0
-        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+        if settings.max_memory and self._cost is None:
+            self._cost = measure_cost(self.single_threaded())
+        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, self._cost)
 
     def _identity(self, source: RasterSource, settings: RasterSettings, grid: Grid) -> dict[str, Any]:
         """All that decides the result: an interrupted prediction goes on only with the same."""
@@ -185,7 +182,8 @@ class Predictor:
             raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
         size, margin = self.info.tile_size, self.info.overlap // 2
         planes = image.transpose(2, 0, 1)
-        for unit in Grid(*image.shape[:2], size, size, margin, image.shape[1]).units():
+        height, width = image.shape[:2]
+        for unit in Grid(height, width, size, size, margin, width).units():
             for tile in unit.tiles:
                 logits = self._run(planes[:, tile.read_top : tile.read_bottom, tile.read_left : tile.read_right])
                 rows = np.s_[tile.top - tile.read_top : tile.bottom - tile.read_top]
@@ -229,6 +227,3 @@ def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> 
         path = target.with_name(f"{target.stem}-probabilities.tif")
         layers.append(Layer("probabilities", path, classes.names, cog=settings.cog))
     return layers
-
-
-Track = Callable[[str, int], PixelWatch]

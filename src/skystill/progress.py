@@ -1,6 +1,6 @@
 """Bars for people who wait: training with loss, rate and time left, and plain loops."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,31 @@ class TrainingBar:
             parts.append(f"validation loss {row['validation_student_loss']:.4f} mIoU {row['validation_miou']:.3f}")
         parts.append(f"{row['images_per_second']:.1f} images/s")
         messages.print(f"{self._name}: " + "  ".join(parts))
+
+
+@contextmanager
+def pixel_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for one raster, with megapixels a second and time left; called with the pixels done and the total."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("{task.fields[about]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+        task = progress.add_task(name, total=None, about="")
+
+        def show(done: int, total: int) -> None:
+            seconds = progress.tasks[0].elapsed or 0.0
+            progress.update(task, completed=done, total=total, about=f"{rate(done, seconds):.1f} MP/s")
+
+        yield show
+
+
+def rate(pixels: int, seconds: float) -> float:
+    """Megapixels a second; 0 before the clock has moved."""
+    return pixels / 1e6 / seconds if seconds > 0 else 0.0
 
 
 @contextmanager

@@ -106,16 +106,16 @@ class RasterSettings(Settings):
     mode: Literal["crop", "blend"] = "crop"
     """crop keeps the valid centre of each tile; blend lets neighbours fade into each other, for networks whose tiles
     show: slower, and more memory."""
-    tile: int | None = Field(None, ge=64)
+    tile: int | None = Field(default=None, ge=64)
     """Side of the tiles in pixels, margins included. Default: the model's. Memory grows by its square."""
-    overlap: int | None = Field(None, ge=0)
+    overlap: int | None = Field(default=None, ge=0)
     """Pixels that neighbouring tiles share. Default: the model's. More is smoother; time grows by
     (tile / (tile - overlap))^2."""
     bands: str | None = None
     """Which bands are red, green and blue, such as 4,3,2; one number for grey. Default: as the file says, or 1,2,3."""
     scale: str | None = None
     """LOW,HIGH: values that become black and white. Default: 0,255 of 8-bit images, else 2nd and 98th percentile."""
-    resolution: float | None = Field(None, gt=0)
+    resolution: float | None = Field(default=None, gt=0)
     """Metres a pixel to resample to before predicting, such as the model's own. The result has this resolution."""
     cog: bool = False
     """Write Cloud Optimized GeoTIFFs."""
@@ -224,7 +224,7 @@ def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
 
 
 def parse_bytes(text: str) -> int:
-    """"256MB" to 256,000,000; kB, MB, GB, KiB, MiB and GiB are known, and a plain number is bytes.
+    """Turn "256MB" into 256,000,000; kB, MB, GB, KiB, MiB and GiB are known, and a plain number is bytes.
 
     Raises:
         ValueError: not such a text.

@@ -1,4 +1,4 @@
-"""A raster through a network in bounded memory: a reader, workers that each run whole tiles, and a writer, side by side.
+"""A raster through a network in bounded memory: a reader, workers that each run whole tiles, a writer, side by side.
 
 Each worker runs the network on one thread: two tiles on two cores finish sooner than one tile on both, since no core
 waits for the other between layers.
@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from skystill.classes import VOID, Labels
+from skystill.classes import Labels
 from skystill.engine import Run
 from skystill.raster import Grid, RasterOutput, RasterSource, Tile, Unit
 from skystill.raster.output import NODATA, SHARE_SCALE, Arrays
@@ -26,7 +27,7 @@ _STRIP_VALUES = 2**17  # of one class at a time: fits the cache of a core
 
 
 def most_likely(scores: Logits) -> Labels:
-    """Argmax over the first axis, (C, H, W) to (H, W) uint8; the first of equals, as `argmax`, and five times as fast."""
+    """Argmax over the first axis, (C, H, W) to (H, W) uint8; the first of equals, as `argmax`, but faster."""
     classes, height, width = scores.shape
     labels = np.zeros((height, width), np.uint8)
     rows = max(1, _STRIP_VALUES // max(1, width))
@@ -75,7 +76,11 @@ class Stream:
     def predict(self, done: Iterable[int], on_pixels: OnPixels) -> None:
         """Predict what is not done, and put what is done into the rasters."""
         finished = set(done)
-        with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(self.threads) as working, ThreadPoolExecutor(1) as pen:
+        with (
+            ThreadPoolExecutor(1) as reading,
+            ThreadPoolExecutor(self.threads) as working,
+            ThreadPoolExecutor(1) as pen,
+        ):
             writes: deque[Future[None]] = deque()
             units = list(self.grid.units())
             for unit in units:
@@ -217,7 +222,9 @@ class _UnitResult:
         return self.arrays
 
 
-def _settle(job: tuple[_UnitResult, Tile, "Future[Piece]"], blender: "_Blender | None") -> Iterator[tuple[Unit, Arrays]]:
+def _settle(
+    job: tuple[_UnitResult, Tile, "Future[Piece]"], blender: "_Blender | None"
+) -> Iterator[tuple[Unit, Arrays]]:
     """Take a tile's result in; with the last tile of a unit, give the unit out."""
     result, tile, future = job
     piece = future.result()
@@ -238,7 +245,7 @@ def _to_compute(units: Sequence[Unit], done: set[int], blend: bool) -> list[Unit
 
 
 def _weights(tile: Tile, grid: Grid) -> Logits:
-    """(H, W) float32 of a tile: 1 in the middle, falling to 0 over the overlap as half a cosine.
+    """(H, W) float32 of a tile: 1 in the middle, falling to 0 over the inner half of the overlap as half a cosine.
 
     The weights of the tiles that cover a pixel add up to 1, so nothing has to be divided afterwards.
     """
@@ -250,14 +257,15 @@ def _weights(tile: Tile, grid: Grid) -> Logits:
 def _ramp(start: int, end: int, core_start: int, core_end: int, margin: int, size: int) -> npt.NDArray[np.float64]:
     at = np.arange(start, end) + 0.5
     weights = np.ones(end - start)
+    # Over half the margin: farther out a tile sees too little around it to have a say.
     if margin and core_start > 0:
-        weights *= _rise((at - core_start) / margin)
+        weights *= _rise((at - core_start) / (margin / 2))
     if margin and core_end < size:
-        weights *= 1 - _rise((at - core_end) / margin)
+        weights *= 1 - _rise((at - core_end) / (margin / 2))
     return weights
 
 
-def _rise(at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _rise(at: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     """0 up to -1, 1 from 1 on, half a cosine between."""
     return np.asarray(0.5 + 0.5 * np.sin(np.clip(at, -1, 1) * (np.pi / 2)))
 

@@ -69,7 +69,11 @@ class RasterOutput:
         self.layers = tuple(layers)
         self.height, self.width = height, width
         self.classes = classes
-        self._grid = {"crs": crs, "transform": transform} if crs is not None or transform != rasterio.Affine(1, 0, 0, 0, 1, 0) else {}
+        self._grid = (
+            {"crs": crs, "transform": transform}
+            if crs is not None or transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
+            else {}
+        )
         target = layers[0].path
         self.journal = target.with_name(f".unfinished-{target.name}")
         self._files: dict[str, rasterio.io.DatasetWriter] = {}

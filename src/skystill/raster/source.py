@@ -96,7 +96,7 @@ class RasterSource:
     @property
     def sequential(self) -> bool:
         """Whether blocks span the whole width, so that only whole rows are read without reading them again."""
-        return self.block_shape[1] >= self._file.width
+        return bool(self.block_shape[1] >= self._file.width)
 
     @property
     def block_row_bytes(self) -> int:
@@ -117,7 +117,10 @@ class RasterSource:
         Blocks that cannot be read are listed in `damaged` and come back as not valid.
 
         Args:
-            top, bottom, left, right: rows and columns in target pixels, ends exclusive.
+            top: first row, in target pixels.
+            bottom: the row after the last.
+            left: first column.
+            right: the column after the last.
 
         Returns:
             planes (3, H, W) uint8, and (H, W) bool, False where there is no data; None where all is valid.
@@ -201,7 +204,9 @@ class RasterSource:
         else:
             raise SettingsError(f"{self.path} has {count} bands; say which are red, green and blue with --bands 1,2,3.")
         if len(data) > len(chosen):
-            self.notes.append(f"{self.path}: bands {', '.join(map(str, chosen))} of {count} are taken as RGB (--bands).")
+            self.notes.append(
+                f"{self.path}: bands {', '.join(map(str, chosen))} of {count} are taken as RGB (--bands)."
+            )
         return chosen
 
     def _simple_nodata(self) -> float | None:

@@ -1,0 +1,342 @@
+"""A class raster as polygons, merged across the windows it is read in, in bounded memory.
+
+Polygons that lie within a window are written at once. Those that touch its border wait for their neighbours and are
+joined when no window to come can add to them. Needs shapely and pyogrio (`pip install "skystill[vector]"`).
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.features import shapes
+from rasterio.transform import Affine
+from rasterio.warp import transform as reproject
+from rasterio.windows import Window
+
+from skystill.classes import VOID, ClassMap
+from skystill.errors import DiskFull, SettingsError
+from skystill.raster import gdal_environment
+from skystill.run_folder import written_whole
+
+try:
+    import pyogrio
+    import shapely
+except ImportError as error:
+    raise SettingsError(f'{error}: polygons need it. Install it with pip install "skystill[vector]".') from error
+
+_WINDOW = 2048
+_HELD_VERTICES = 2_000_000  # of polygons that wait for their neighbours: about 60 MB
+_BATCH = 5_000
+
+Geometry = Any  # shapely carries no types
+Track = Callable[[list[Window], str], Iterable[Window]]
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """What was written.
+
+    Args:
+        path: the file.
+        count: polygons in it.
+        split: polygons so large that they were written in parts.
+    """
+
+    path: Path
+    count: int
+    split: int
+
+
+class _Writer(Protocol):
+    def write(self, geometries: list[Geometry], labels: list[int]) -> None: ...
+
+
+def write_polygons(
+    raster: Path, path: Path, classes: ClassMap, track: Track = lambda windows, what: windows
+) -> Polygons:
+    """Write the polygons of a class raster.
+
+    Args:
+        raster: labels, as `Predictor.predict` writes them.
+        path: .gpkg in the raster's CRS, or .geojson in longitude and latitude where the raster has a CRS.
+        classes: names of the labels.
+        track: wraps the loop over windows to show a bar.
+
+    Raises:
+        DiskFull: the file cannot be written.
+    """
+    with gdal_environment(), rasterio.open(raster) as source, written_whole(path) as part:
+        make = _GeoPackage if path.suffix.lower() == ".gpkg" else _GeoJson
+        with make(part, source, classes) as writer:
+            joiner = _Joiner(source.height, source.width, writer)
+            for window in track(_windows(source.height, source.width), "polygons"):
+                joiner.add(window, source.read(1, window=window))
+            joiner.finish()
+    return Polygons(path, joiner.count, joiner.split)
+
+
+def _windows(height: int, width: int) -> list[Window]:
+    return [
+        Window(left, top, min(_WINDOW, width - left), min(_WINDOW, height - top))
+        for top in range(0, height, _WINDOW)
+        for left in range(0, width, _WINDOW)
+    ]
+
+
+@dataclass
+class _Waiting:
+    """Parts of one polygon that is not complete."""
+
+    label: int
+    parts: list[Geometry] = field(default_factory=list)
+    vertices: int = 0
+
+
+Edge = list[tuple[int, int, int, int]]
+"""Runs along a line: start, end, label, number of the part."""
+
+
+class _Joiner:
+    """Joins polygons across windows that come row by row.
+
+    Args:
+        height: of the raster.
+        width: of the raster.
+        writer: takes finished polygons in pixel coordinates (x right, y down).
+    """
+
+    def __init__(self, height: int, width: int, writer: _Writer) -> None:
+        self._height, self._width = height, width
+        self._writer = writer
+        self._parents: dict[int, int] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._next = 0
+        self._right: Edge = []  # of the window to the left
+        self._above: dict[int, Edge] = {}  # bottom edges of the row above, by the window's left column
+        self._below: dict[int, Edge] = {}
+        self.count = 0
+        self.split = 0
+
+    def add(self, window: Window, labels: npt.NDArray[np.uint8]) -> None:
+        """Take the next window."""
+        left, top = int(window.col_off), int(window.row_off)
+        right, bottom = left + int(window.width), top + int(window.height)
+        if left == 0:
+            self._right = []
+            self._end_row()
+        edges: dict[str, Edge] = {"left": [], "right": [], "top": [], "bottom": []}
+        lines = {
+            "left": (0, left if left > 0 else None),
+            "right": (0, right if right < self._width else None),
+            "top": (1, top if top > 0 else None),
+            "bottom": (1, bottom if bottom < self._height else None),
+        }
+        inner: list[Geometry] = []
+        inner_labels: list[int] = []
+        found = shapes(labels, mask=labels != VOID, connectivity=4, transform=Affine.translation(left, top))
+        for shape, value in found:
+            rings = [np.asarray(ring) for ring in shape["coordinates"]]
+            runs = {side: _runs_on(rings[0], *line) for side, line in lines.items() if line[1] is not None}
+            polygon = shapely.Polygon(rings[0], rings[1:])
+            if not any(runs.values()):
+                inner.append(polygon)
+                inner_labels.append(int(value))
+                continue
+            number = self._hold(int(value), polygon)
+            for side, spans in runs.items():
+                edges[side].extend((start, end, int(value), number) for start, end in spans)
+        self._give(inner, inner_labels)
+        self._match(self._right, edges["left"])
+        self._match(self._above.get(left, []), edges["top"])
+        self._right = edges["right"]
+        self._below[left] = edges["bottom"]
+
+    def finish(self) -> None:
+        """Write what still waits."""
+        self._end_row()
+        self._below = {}
+        self._end_row()
+
+    def _hold(self, label: int, polygon: Geometry) -> int:
+        number = self._next
+        self._next += 1
+        self._parents[number] = number
+        self._waiting[number] = _Waiting(label, [polygon], shapely.get_num_coordinates(polygon))
+        return number
+
+    def _match(self, one: Edge, other: Edge) -> None:
+        """Join parts of the same label on both sides of a line."""
+        one, other = sorted(one), sorted(other)
+        here = there = 0
+        while here < len(one) and there < len(other):
+            first, second = one[here], other[there]
+            if first[2] == second[2] and min(first[1], second[1]) > max(first[0], second[0]):
+                self._join(first[3], second[3])
+            if first[1] <= second[1]:
+                here += 1
+            else:
+                there += 1
+
+    def _join(self, one: int, other: int) -> None:
+        one, other = self._root(one), self._root(other)
+        if one == other:
+            return
+        self._parents[other] = one
+        mine, theirs = self._waiting[one], self._waiting.pop(other)
+        mine.parts.extend(theirs.parts)
+        mine.vertices += theirs.vertices
+
+    def _root(self, number: int) -> int:
+        while self._parents[number] != number:
+            self._parents[number] = self._parents[self._parents[number]]
+            number = self._parents[number]
+        return number
+
+    def _end_row(self) -> None:
+        """Write polygons that no window to come can add to, and the largest of the rest when too much is held."""
+        self._above, self._below = self._below, {}
+        open_numbers = {self._root(run[3]) for edge in self._above.values() for run in edge}
+        self._release([number for number in self._waiting if number not in open_numbers])
+        held = sum(waiting.vertices for waiting in self._waiting.values())
+        for number in sorted(self._waiting, key=lambda number: -self._waiting[number].vertices):
+            if held <= _HELD_VERTICES:
+                break
+            waiting = self._waiting[number]
+            held -= waiting.vertices
+            self.split += 1
+            self._give([_union(waiting.parts)], [waiting.label])
+            self._waiting[number] = _Waiting(waiting.label)
+        roots = {run[3]: self._root(run[3]) for edge in self._above.values() for run in edge}
+        self._parents = {**roots, **{root: root for root in roots.values()}}
+
+    def _release(self, numbers: list[int]) -> None:
+        done = [self._waiting.pop(number) for number in numbers]
+        done = [waiting for waiting in done if waiting.parts]
+        self._give([_union(waiting.parts) for waiting in done], [waiting.label for waiting in done])
+
+    def _give(self, geometries: list[Geometry], labels: list[int]) -> None:
+        if geometries:
+            self._writer.write(geometries, labels)
+            self.count += len(geometries)
+
+
+def _union(parts: list[Geometry]) -> Geometry:
+    """Parts that share edges as one; simplifying by 0 takes out the points in the middle of straight lines."""
+    return parts[0] if len(parts) == 1 else shapely.simplify(shapely.union_all(parts), 0)
+
+
+def _runs_on(ring: npt.NDArray[np.float64], axis: int, line: int | None) -> list[tuple[int, int]]:
+    """Stretches of a ring that lie on the line x = `line` (axis 0) or y = `line` (axis 1)."""
+    on = ring[:, axis] == line
+    both = np.flatnonzero(on[:-1] & on[1:])
+    along = ring[:, 1 - axis].astype(int)
+    return [(min(along[i], along[i + 1]), max(along[i], along[i + 1])) for i in both]
+
+
+class _ToMap:
+    """Pixel coordinates to those of the file, and areas in square metres where the CRS has metres."""
+
+    def __init__(self, source: rasterio.DatasetReader, lonlat: bool) -> None:
+        self._transform = source.transform
+        self._crs = source.crs
+        self._lonlat = lonlat and source.crs is not None
+        projected = source.crs is not None and source.crs.is_projected
+        unit = source.crs.linear_units_factor[1] if projected else None
+        self._pixel_m2 = None if unit is None else abs(source.transform.determinant) * unit**2
+
+    def areas(self, geometries: list[Geometry]) -> list[float | None]:
+        """Square metres of each, None where the CRS has none."""
+        pixels = shapely.area(geometries)
+        return [None if self._pixel_m2 is None else float(area) * self._pixel_m2 for area in pixels]
+
+    def __call__(self, geometries: list[Geometry]) -> list[Geometry]:
+        """Move polygons."""
+        moved: list[Geometry] = list(shapely.transform(np.asarray(geometries, object), self._move))
+        return moved
+
+    def _move(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        x, y = self._transform * (points[:, 0], points[:, 1])
+        if self._lonlat:
+            x, y = reproject(self._crs, "EPSG:4326", x, y)
+        return np.column_stack([x, y])
+
+
+class _GeoPackage:
+    """Appends batches to a GeoPackage."""
+
+    def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
+        self._path, self._classes = path, classes
+        self._to_map = _ToMap(source, lonlat=False)
+        self._crs = source.crs.to_wkt() if source.crs else None
+        self._held: tuple[list[Geometry], list[int]] = ([], [])
+        self._begun = False
+
+    def __enter__(self) -> "_GeoPackage":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None:
+            self._flush()
+
+    def write(self, geometries: list[Geometry], labels: list[int]) -> None:
+        """Take polygons in pixel coordinates."""
+        self._held[0].extend(geometries)
+        self._held[1].extend(labels)
+        if len(self._held[0]) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        geometries, labels = self._held
+        self._held = ([], [])
+        if self._begun and not geometries:
+            return
+        areas = np.array([np.nan if area is None else area for area in self._to_map.areas(geometries)], float)
+        try:
+            pyogrio.raw.write(
+                self._path,
+                shapely.to_wkb(np.asarray(self._to_map(geometries), object)),
+                [np.array([self._classes.names[label] for label in labels], object), np.array(labels, np.int32), areas],
+                np.array(["class", "label", "area_m2"]),
+                layer="classes",
+                driver="GPKG",
+                geometry_type="Unknown",
+                crs=self._crs,
+                append=self._begun,
+            )
+        except (RuntimeError, OSError) as error:
+            raise DiskFull(self._path, str(error)) from error
+        self._begun = True
+
+
+class _GeoJson:
+    """Writes features one after the other."""
+
+    def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
+        self._path, self._classes = path, classes
+        self._to_map = _ToMap(source, lonlat=True)
+        self._first = True
+        self._files = contextlib.ExitStack()
+
+    def __enter__(self) -> "_GeoJson":
+        self._file = self._files.enter_context(self._path.open("w", encoding="utf-8"))
+        self._file.write('{"type": "FeatureCollection", "features": [')
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None:
+            self._file.write("\n]}\n")
+        self._files.close()
+
+    def write(self, geometries: list[Geometry], labels: list[int]) -> None:
+        """Take polygons in pixel coordinates."""
+        for shape, label, area in zip(self._to_map(geometries), labels, self._to_map.areas(geometries), strict=True):
+            about = {"class": self._classes.names[label], "label": label, "area_m2": area}
+            feature = {"type": "Feature", "properties": about, "geometry": shapely.geometry.mapping(shape)}
+            self._file.write(("" if self._first else ",") + "\n" + json.dumps(feature))
+            self._first = False

@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
@@ -21,7 +21,10 @@ from skystill.settings import (
     DemoSettings,
     DistillSettings,
     EvaluateSettings,
+    ExportSettings,
+    MeasureSettings,
     PredictSettings,
+    QuantizeSettings,
     Settings,
     TrainSettings,
     build_settings,
@@ -153,6 +156,47 @@ def evaluate(settings: EvaluateSettings) -> None:
 
 
 @app.command()
+@settings_options(ExportSettings, "run")
+def export(settings: ExportSettings) -> None:
+    """Write a run's network as a model file, checked against torch."""
+    from skystill.train.formats import export_run
+
+    path, info = export_run(settings)
+    console.print(f"{path}: {info.network}, {path.stat().st_size / 1e3:,.0f} kB", markup=False)
+    if settings.stac:
+        from skystill.stac import write_stac_item
+
+        write_stac_item(path, path.with_suffix(".stac.json"))
+        console.print(f"{path.with_suffix('.stac.json')}", markup=False)
+
+
+@app.command()
+@settings_options(QuantizeSettings, "model")
+def quantize(settings: QuantizeSettings) -> None:
+    """Turn a model file into INT8, calibrated on images; layers that hurt stay in float, and both files are timed."""
+    from skystill.int8 import quantize_on_data
+
+    done = quantize_on_data(settings, lambda line: console.print(line, markup=False))
+    kept = ", ".join(done.quantized.kept) or "none"
+    console.print(f"kept in float: {kept}", markup=False)
+    show_costs(done.costs)
+    console.print(f"{done.path}", markup=False)
+
+
+@app.command()
+@settings_options(MeasureSettings, "models")
+def measure(settings: MeasureSettings) -> None:
+    """Size, work, time and memory of model files, each in a process of its own."""
+    from skystill.measure import compare_models
+    from skystill.run_folder import write_json
+
+    costs = compare_models(settings.models, settings.runtime)
+    show_costs(costs)
+    if settings.save:
+        write_json(settings.save, {"models": costs})
+
+
+@app.command()
 @settings_options(PredictSettings, "inputs")
 def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file over photographs and rasters of any size, in bounded memory."""
@@ -201,6 +245,29 @@ def show_notes(notes: tuple[str, ...]) -> None:
     """Print notes on the data, once."""
     for note in notes:
         messages.print(f"note: {note}", markup=False)
+
+
+def show_costs(costs: Sequence[dict[str, Any]]) -> None:
+    """Print what model files cost, a column each."""
+
+    def span(cost: dict[str, Any], key: str) -> str:
+        low, high = cost[f"latency_spread_ms_per_mp{key}"]
+        return f"{cost[f'latency_ms_per_mp{key}']:.1f} ({low:.1f} to {high:.1f})"
+
+    table = Table("", *(Path(cost["path"]).name for cost in costs))
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
+        "network": lambda cost: f"{cost['network']}, {cost['precision']}",
+        "parameters": lambda cost: f"{cost['parameters']:,}",
+        "file, kB": lambda cost: f"{cost['size_bytes'] / 1e3:,.0f}",
+        "multiply-adds a megapixel, G": lambda cost: f"{cost['multiply_adds_per_megapixel'] / 1e9:.2f}",
+        "ms a megapixel, 1 thread": lambda cost: span(cost, "_1_thread"),
+        f"ms a megapixel, {costs[0]['threads']} threads": lambda cost: span(cost, ""),
+        "peak memory, MB": lambda cost: f"{cost['peak_rss_bytes'] / 1e6:.0f}",
+        "of the machine's float32 peak": lambda cost: f"{100 * cost['peak_share']:.0f} %",
+    }
+    for title, cell in rows.items():
+        table.add_row(title, *(cell(cost) for cost in costs))
+    console.print(table)
 
 
 def show_check(data: Path, check: "DataCheck", notes: tuple[str, ...]) -> None:

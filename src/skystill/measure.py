@@ -1,6 +1,6 @@
 """What a model file costs: latency and peak memory, each model in a process of its own.
 
-`python -m skystill.measure MODEL` measures one file and prints JSON; `measure_models` runs that for several.
+`python -m skystill.measure MODEL THREADS RUNTIME` measures one file and prints JSON; `measure_models` runs that.
 """
 
 import json
@@ -57,47 +57,91 @@ def time_per_megapixel(
     return times
 
 
-def measure_here(path: Path) -> dict[str, Any]:
+def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> dict[str, Any]:
     """Measure one model file in this process, which should have done nothing else.
+
+    Args:
+        path: the file.
+        threads: 0 for all cores.
+        runtime: onnxruntime or openvino.
 
     Raises:
         ModelFileError: the file cannot be opened, or is not ours.
+        SettingsError: the runtime is not installed.
     """
-    from skystill.model_file import open_session, read_info
+    from skystill.engine import open_engine
 
-    session = open_session(path)
-    info = read_info(session, path)
-    image = np.random.default_rng(0).integers(0, 256, (1, 3, _SIDE, _SIDE), dtype=np.uint8)
-    times = time_per_megapixel(lambda: session.run(None, {"image": image}), _SIDE**2)
+    run, info = open_engine(path, threads, runtime)
+    planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), dtype=np.uint8)
+    times = time_per_megapixel(lambda: run(planes), _SIDE**2)
     return {
         "size_bytes": path.stat().st_size,
         "network": info.network,
+        "precision": info.precision,
         "parameters": info.parameters,
         "multiply_adds_per_megapixel": info.multiply_adds_per_megapixel,
         "latency_ms_per_mp": statistics.median(times),
         "latency_spread_ms_per_mp": [min(times), max(times)],
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads or cores(),
+        "runtime": runtime,
         "peak_rss_bytes": peak_rss_bytes(),
         "tile_pixels": _SIDE**2,
     }
 
 
-def measure_models(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnxruntime") -> list[dict[str, Any]]:
     """Measure model files one after the other, each in its own process.
 
     Raises:
         ModelFileError: one of them cannot be measured.
     """
-    results: list[dict[str, Any]] = []
+    return [_in_process(str(path), str(threads), runtime, about=str(path)) for path in paths]
+
+
+def compare_models(paths: Sequence[Path], runtime: str = "onnxruntime") -> list[dict[str, Any]]:
+    """Measure model files on one thread and on all; the figures of all threads, and beside them those of one.
+
+    "peak_share" is the part of the machine's own peak that a file reaches: its multiply-adds a second over those of a
+    large float32 matrix product, measured here on all threads. An INT8 file can pass 1.
+
+    Raises:
+        ModelFileError: one of them cannot be measured.
+    """
+    peak = _in_process("peak", about="the machine's peak")["multiply_adds_per_second"]
+    found = []
     for path in paths:
-        done = subprocess.run(
-            [sys.executable, "-m", "skystill.measure", path], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ModelFileError(f"{path} could not be measured: {done.stderr.strip().splitlines()[-1]}")
-        results.append(json.loads(done.stdout))
-    return results
+        one, every = (measure_models([path], threads, runtime)[0] for threads in (1, 0))
+        rate = every["multiply_adds_per_megapixel"] / (every["latency_ms_per_mp"] / 1e3)
+        beside = {f"{key}_1_thread": one[key] for key in ("latency_ms_per_mp", "latency_spread_ms_per_mp")}
+        found.append({"path": str(path), **every, **beside, "peak_share": rate / peak})
+    return found
+
+
+def measure_peak() -> dict[str, float]:
+    """Multiply-adds a second of a float32 matrix product of 2048 x 2048 on all threads: the best of five."""
+    side = 2048
+    one = np.random.default_rng(0).random((side, side), np.float32)
+    seconds = min(time_per_megapixel(lambda: one @ one, 1_000_000, runs=5)) / 1e3
+    return {"multiply_adds_per_second": side**3 / seconds}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_process(*arguments: str, about: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "skystill.measure", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it was killed"]
+        raise ModelFileError(f"{about} could not be measured: {lines[-1]}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure_here(Path(sys.argv[1]))))
+    if sys.argv[1] == "peak":
+        sys.stdout.write(json.dumps(measure_peak()))
+    else:
+        sys.stdout.write(json.dumps(measure_here(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))

@@ -1,7 +1,6 @@
 """How large tiles and how many workers may be, so that a prediction stays under a limit of memory."""
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +10,7 @@ import psutil
 
 from skystill.engine import Run
 from skystill.errors import SettingsError
-from skystill.measure import peak_rss_bytes
+from skystill.measure import cores, peak_rss_bytes
 from skystill.raster import Grid, RasterSource
 
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256)
@@ -94,7 +93,7 @@ def choose_plan(
         raise SettingsError(
             f"tiles of {tile} pixels with {overlap} shared leave no middle; --tile must be {smallest} or more."
         )
-    workers = threads or _cores()
+    workers = threads or cores()
     limit = wishes.memory_bytes
     if limit is None or cost is None:
         return Plan(_cut(source, tile, margin, _LANES[0], wishes.blend), workers)
@@ -162,7 +161,3 @@ def _reset_peak() -> None:
     """On Linux, begin counting the peak anew."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -201,6 +201,51 @@ class PredictSettings(RasterSettings):
         return RasterSettings(**{name: getattr(self, name) for name in RasterSettings.model_fields})
 
 
+class ExportSettings(Settings):
+    """`skystill export`."""
+
+    run: Path
+    """Run folder of train or distill."""
+    out: Path
+    """File to write: .onnx, or .xml for OpenVINO."""
+    format: Literal["onnx", "deepness", "openvino"] = "onnx"
+    """onnx; deepness: the variant that QGIS's plugin Deepness reads; openvino: .xml and .bin."""
+    resolution: float | None = Field(default=None, gt=0)
+    """Metres a pixel of the training images, to be kept in the file."""
+    stac: bool = False
+    """Also write a STAC item (Machine Learning Model extension) beside it."""
+
+
+class QuantizeSettings(Settings):
+    """`skystill quantize`."""
+
+    model: Path
+    """Float model file."""
+    data: Path
+    """Folder with images and masks: training images calibrate, validation images score."""
+    out: Path | None = None
+    """File to write. Default: beside the model, NAME-int8.onnx."""
+    split: str | None = None
+    """As in train. Default: that of the run the model lies in, otherwise auto."""
+    max_drop: float = Field(0.5, ge=0)
+    """Points of mIoU that may be lost; layers stay in float until it is less."""
+    images: int = Field(24, ge=1)
+    """Crops of 512 x 512 to calibrate on."""
+    seed: int = Field(0, ge=0)
+    """Draws the crops."""
+
+
+class MeasureSettings(Settings):
+    """`skystill measure`."""
+
+    models: list[Path]
+    """Model files."""
+    save: Path | None = None
+    """Also write the figures as JSON."""
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    """What runs them."""
+
+
 class DemoSettings(Settings):
     """`skystill demo`."""
 

@@ -1,7 +1,9 @@
 """What runs a model file: ONNX Runtime, or OpenVINO where it is installed and faster."""
 
 import importlib.util
+import math
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ from skystill.errors import ModelFileError, SettingsError
 from skystill.model_file import ModelInfo, open_session, read_info
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-"""Planes (3, H, W) uint8 to logits (C, H, W) float32. May be called from several threads at once."""
+"""Planes (3, H, W) uint8 to logits (C, H, W) float32. May be called from several threads at once; the logits hold until
+the same thread calls again."""
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
 _TRIAL_SIDE, _TRIALS = 512, 3
@@ -59,12 +62,39 @@ def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tup
     if taken.type not in kinds:
         raise ModelFileError(f"{path} takes {taken.type}; an image is tensor(uint8), or tensor(float) from 0 to 255.")
     kind: Any = kinds[taken.type]
+    if info.parameters and kind is np.uint8:
+        return _bound(session, len(info.classes)), info
 
     def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         image = np.ascontiguousarray(planes, kind)[None]
         return np.asarray(session.run([given], {taken.name: image})[0][0], np.float32)
 
     return run, info
+
+
+def _bound(session: Any, num_classes: int) -> Run:  # noqa: ANN401 - onnxruntime carries no types
+    """A file of ours gives logits of the image's own size: they go into one buffer a thread, made once.
+
+    ONNX Runtime would allocate them anew for each tile: 24 MB a megapixel, which the allocator of two threads then
+    keeps twice (docs/log.md).
+    """
+    here = threading.local()
+
+    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        image = np.ascontiguousarray(planes)[None]
+        shape = (1, num_classes, *image.shape[2:])
+        size = math.prod(shape)
+        if getattr(here, "buffer", np.empty(0)).size < size:
+            here.buffer = np.empty(size, np.float32)
+        logits: npt.NDArray[np.float32] = here.buffer[:size].reshape(shape)
+        binding = session.io_binding()
+        binding.bind_input("image", "cpu", 0, np.uint8, image.shape, image.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, shape, logits.ctypes.data)
+        session.run_with_iobinding(binding)
+        first: npt.NDArray[np.float32] = logits[0]
+        return first
+
+    return run
 
 
 def _open_openvino(path: Path, threads: int) -> Run:

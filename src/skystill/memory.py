@@ -12,11 +12,12 @@ from skystill.engine import Run
 from skystill.errors import SettingsError
 from skystill.measure import cores, peak_rss_bytes
 from skystill.raster import Grid, RasterSource
+from skystill.raster.source import CACHE_BYTES
 
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256)
-_LANES = (8192, 4096, 2048, 1024)
-_ROWS_BYTES = 40 * 2**20  # read rows of a source that is one lane: half of this is read ahead
-_CACHE_BYTES = 48 * 2**20  # GDAL's, as in raster/source.py
+_LANES = (2048, 1024)
+_BLEND_LANE = 8192  # each lane runs its neighbours' edge tiles again
+_BLOCK = 512  # rows of the written files' blocks: a row of tiles should fill them, or they are written twice
 _SPARE_BYTES = 24 * 2**20  # queues, compression, the allocator's gaps
 _TRIAL_SIDE = 512
 
@@ -96,7 +97,7 @@ def choose_plan(
     workers = threads or cores()
     limit = wishes.memory_bytes
     if limit is None or cost is None:
-        return Plan(_cut(source, tile, margin, _LANES[0], wishes.blend), workers)
+        return Plan(_cut(source, tile, margin, _BLEND_LANE if wishes.blend else _LANES[0], wishes.blend), workers)
     sizes = [size for size in (tile, *_TILES) if smallest <= size <= max(tile, smallest)]
     estimates: list[int] = []
     for count in range(workers, 0, -1):
@@ -114,13 +115,14 @@ def choose_plan(
 
 
 def _cut(source: RasterSource, tile: int, margin: int, lane: int, blend: bool) -> Grid:
-    """A source of whole-width blocks is one lane, with fewer rows a tile where it is very wide."""
-    if not source.sequential:
-        return Grid(source.height, source.width, tile, tile, margin, lane, blend)
-    least = 2 * margin + max(64, 2 * margin if blend else 0)
-    rows = max(least, min(tile, _ROWS_BYTES // (3 * source.width)))
-    columns = max(least, min(source.width + 2 * margin, tile * tile // rows))
-    return Grid(source.height, source.width, rows, columns, margin, source.width, blend)
+    """Lanes from top to bottom; a wide source of whole-width blocks instead row by row, from a spool."""
+    rows_first = source.sequential and source.width > 2 * lane
+    if source.sequential and not rows_first:
+        lane = source.width
+    rows = _BLOCK + 2 * margin
+    if not rows_first or rows > tile:
+        return Grid(source.height, source.width, tile, tile, margin, lane, rows_first, blend)
+    return Grid(source.height, source.width, rows, tile * tile // rows, margin, lane, rows_first, blend)
 
 
 def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: Cost) -> int:
@@ -128,12 +130,13 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost
     lane = min(grid.width, grid.lane_width) + 2 * grid.margin
     rows = min(grid.height, grid.tile_height)
     tile = rows * min(grid.width, grid.tile_width)
-    read = 2 * rows * lane * 3  # the unit that is run and the next one
+    read = 3 * rows * lane * 3  # the unit that is run, the next one, and it once more while it is decoded
     if source.factor > 1:
         read = int(read * (1 + source.factor**2 / 2))
     blended = 4 * num_classes * (4 * grid.margin * lane + 2 * tile) if grid.blend else 0
-    cache = min(_CACHE_BYTES, source.block_row_bytes * 2) if source.sequential else _CACHE_BYTES
-    cache = max(cache, source.block_row_bytes if source.sequential else 0)
+    cache = max(CACHE_BYTES, source.block_row_bytes if source.sequential else 0)
+    if grid.rows_first:
+        blended = blended * grid.width // lane
     return int(
         cost.base_bytes
         + workers * tile * cost.bytes_per_pixel

@@ -1,5 +1,6 @@
 """`Predictor`: an image in, labels out; a raster of any size in, a class raster out. Without torch."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from skystill.classes import ClassMap, Labels
 from skystill.engine import Run, open_engine
 from skystill.errors import DataError, PredictionStopped, SettingsError
 from skystill.memory import Cost, Plan, choose_plan, measure_cost
-from skystill.raster import Grid, Layer, RasterOutput, RasterSource, gdal_environment
+from skystill.raster import Grid, Layer, RasterOutput, RasterSource, RowSpool, gdal_environment
 from skystill.settings import RasterSettings
 from skystill.stream import Stream, most_likely, softmax
 
@@ -137,7 +138,6 @@ class Predictor:
         layers = wanted_layers(target, settings, self.classes)
         output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
         names = tuple(layer.name for layer in layers)
-        stream = Stream(self.single_threaded(), plan.grid, source, output, len(self.classes), plan.threads, names)
         total, finished = source.height * source.width, 0
 
         def on_pixels(pixels: int) -> None:
@@ -145,7 +145,17 @@ class Predictor:
             finished += pixels
             watch(finished, total)
 
-        with output.opened(self._identity(source, settings, plan.grid), resume) as done:
+        with (
+            output.opened(self._identity(source, settings, plan.grid), resume) as done,
+            contextlib.ExitStack() as stack,
+        ):
+            rows: RasterSource | RowSpool = source
+            if plan.grid.rows_first:
+                lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
+                rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
+                stack.callback(rows.close)
+            run = self.single_threaded()
+            stream = Stream(run, plan.grid, rows, output, len(self.classes), plan.threads, names)
             stream.predict(done, on_pixels)
         return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model_file import open_session, read_info
@@ -234,7 +235,9 @@ def _quiet() -> Iterator[None]:
     """The quantiser warns of steps that are done here already."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(3)
     try:
         yield
     finally:
         logging.disable(before)
+        onnxruntime.set_default_logger_severity(2)

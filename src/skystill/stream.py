@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from skystill.classes import Labels
 from skystill.engine import Run
-from skystill.raster import Grid, RasterOutput, RasterSource, Tile, Unit
+from skystill.raster import Grid, RasterOutput, RasterSource, RowSpool, Tile, Unit
 from skystill.raster.output import NODATA, SHARE_SCALE, Arrays
 from skystill.raster.source import Bytes, Valid
 
@@ -35,7 +35,10 @@ def most_likely(scores: Logits) -> Labels:
         part, out = scores[:, top : top + rows], labels[top : top + rows]
         best = part[0].copy()
         for label in range(1, classes):
-            np.copyto(out, label, where=part[label] > best)
+            # Labels only rise, so the largest one that won is the last one that won: no branch for any pixel.
+            won = (part[label] > best).view(np.uint8)
+            won *= np.uint8(label)
+            np.maximum(out, won, out=out)
             np.maximum(best, part[label], out=best)
     return labels
 
@@ -67,7 +70,7 @@ class Stream:
 
     run: Run
     grid: Grid
-    source: RasterSource
+    source: RasterSource | RowSpool
     output: RasterOutput
     num_classes: int
     threads: int
@@ -160,7 +163,7 @@ def to_layers(scores: Logits, layers: Sequence[str], is_logits: bool) -> dict[st
 class _RollingReader:
     """Reads units; the rows that the unit above has read already are not read again."""
 
-    def __init__(self, source: RasterSource) -> None:
+    def __init__(self, source: RasterSource | RowSpool) -> None:
         self._source = source
         self._last: tuple[Unit, Bytes, Valid | None] | None = None
 
@@ -240,7 +243,8 @@ def _to_compute(units: Sequence[Unit], done: set[int], blend: bool) -> list[Unit
     """Units to run: those not done, and where tiles are blended the done one above the first of them in its lane."""
     wanted = {unit.index for unit in units if unit.index not in done}
     if blend:
-        wanted |= {unit.index - 1 for unit in units if unit.index in wanted and unit.row > 0}
+        places = {(unit.lane, unit.row) for unit in units if unit.index in wanted}
+        wanted |= {unit.index for unit in units if (unit.lane, unit.row + 1) in places}
     return [unit for unit in units if unit.index in wanted]
 
 
@@ -284,6 +288,7 @@ class _Blender:
         self._edge: Logits | None = None  # columns that the next tile adds to
         self._above: Logits | None = None  # rows of the unit above that this one adds to
         self._below: Logits | None = None
+        self._of_lane: dict[int, Logits | None] = {}  # what each lane's last unit left for the next
 
     def add(self, result: _UnitResult, tile: Tile, weighted: Logits | None) -> None:
         """Add a tile, and put what no other tile adds to into the result."""
@@ -311,7 +316,8 @@ class _Blender:
 
     def _start_unit(self, unit: Unit) -> None:
         _, bottom, left, right = unit.read
-        self._above = self._below if unit.row else None
+        self._above = self._of_lane.pop(unit.lane, None) if unit.row else None
         core_bottom = unit.tiles[0].bottom
         held = bottom - (core_bottom - self._grid.margin) if core_bottom < self._grid.height else 0
         self._below = np.zeros((self._num_classes, held, right - left), np.float32) if held else None
+        self._of_lane[unit.lane] = self._below

@@ -261,7 +261,8 @@ class _ToMap:
         return moved
 
     def _move(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        x, y = self._transform * (points[:, 0], points[:, 1])
+        to, column, row = self._transform, points[:, 0], points[:, 1]
+        x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
         if self._lonlat:
             x, y = reproject(self._crs, "EPSG:4326", x, y)
         return np.column_stack([x, y])

@@ -3,5 +3,16 @@
 from skystill.raster.grid import Grid, Tile, Unit
 from skystill.raster.output import Layer, RasterOutput
 from skystill.raster.source import RasterSource, gdal_environment, is_georeferenced
+from skystill.raster.spool import RowSpool
 
-__all__ = ["Grid", "Layer", "RasterOutput", "RasterSource", "Tile", "Unit", "gdal_environment", "is_georeferenced"]
+__all__ = [
+    "Grid",
+    "Layer",
+    "RasterOutput",
+    "RasterSource",
+    "RowSpool",
+    "Tile",
+    "Unit",
+    "gdal_environment",
+    "is_georeferenced",
+]

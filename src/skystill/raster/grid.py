@@ -5,6 +5,7 @@ tile the raster without gaps. All cores and margins are multiples of 64, so that
 down-sampling in the same phase as the whole raster would.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ class Grid:
         tile_height, tile_width: largest tile with its margins.
         margin: pixels read on each side of a core.
         lane_width: about how wide a lane is; the raster's width for one lane.
+        rows_first: order of the units: all lanes of a row before the next row, for files that are read top to bottom.
         blend: True where neighbouring tiles are blended over the whole overlap: a unit then writes the rows that no
             later unit adds to, and a lane runs the neighbours' tiles that reach into it.
     """
@@ -77,23 +79,26 @@ class Grid:
     tile_width: int
     margin: int
     lane_width: int
+    rows_first: bool = False
     blend: bool = False
 
     def units(self) -> Iterator[Unit]:
-        """All units, lane after lane, from top to bottom."""
+        """All units: lane after lane from top to bottom, or row after row."""
         rows = self._cores(self.height, self.tile_height)
         columns = self._cores(self.width, self.tile_width)
-        index = 0
         per_lane = max(1, self.lane_width // (columns[0][1] - columns[0][0]))
-        for lane, first in enumerate(range(0, len(columns), per_lane)):
+        lanes = list(range(0, len(columns), per_lane))
+        places = itertools.product(range(len(lanes)), range(len(rows)))
+        if self.rows_first:
+            places = itertools.product(range(len(rows)), range(len(lanes)))
+        reach = int(self.blend)
+        for index, place in enumerate(places):
+            row, lane = place if self.rows_first else place[::-1]
+            first = lanes[lane]
             own = columns[first : first + per_lane]
-            reach = int(self.blend)
             run = columns[max(0, first - reach) : first + per_lane + reach]
-            for row, (top, bottom) in enumerate(rows):
-                tiles = tuple(self._tile(top, bottom, left, right) for left, right in run)
-                write_top, write_bottom = self._written(row, rows)
-                yield Unit(index, lane, row, write_top, write_bottom, own[0][0], own[-1][1], tiles)
-                index += 1
+            tiles = tuple(self._tile(*rows[row], left, right) for left, right in run)
+            yield Unit(index, lane, row, *self._written(row, rows), own[0][0], own[-1][1], tiles)
 
     def _tile(self, top: int, bottom: int, left: int, right: int) -> Tile:
         margin = self.margin

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from skystill.errors import DataError, SettingsError
@@ -18,14 +19,14 @@ from skystill.errors import DataError, SettingsError
 Bytes = npt.NDArray[np.uint8]
 Valid = npt.NDArray[np.bool_]
 
-_CACHE_BYTES = 48 * 2**20
+CACHE_BYTES = 16 * 2**20
 _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # PNG's deflate packs at most 1,032 bytes into one: 344 RGB pixels a byte
 _BLOCK_BYTES = 2**31
 _SAMPLES, _SAMPLE_SIDE = 4, 256
 
 
 @contextlib.contextmanager
-def gdal_environment(cache_bytes: int = _CACHE_BYTES) -> Iterator[None]:
+def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
     """GDAL with a small block cache, errors where a file is damaged, and no warnings about plain images."""
     options: dict[str, Any] = {
         "GDAL_CACHEMAX": cache_bytes,
@@ -76,8 +77,9 @@ class RasterSource:
         self.width = max(1, round(self._file.width / factor))
         self.georeferenced = is_georeferenced(self._file)
         self.crs = self._file.crs
-        grid = self._file.transform
-        self.transform = grid * grid.scale(self._file.width / self.width, self._file.height / self.height)
+        across, down = self._file.width / self.width, self._file.height / self.height
+        own = self._file.transform
+        self.transform = Affine(own.a * across, own.b * down, own.c, own.d * across, own.e * down, own.f)
         self.bands = self._choose_bands(bands)
         self._masked = any(flags != [MaskFlags.all_valid] for flags in self._file.mask_flag_enums)
         self._nodata = self._simple_nodata()

@@ -40,6 +40,8 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     suffix = {"onnx": ".onnx", "deepness": ".onnx", "openvino": ".xml"}[settings.format]
     if settings.out.suffix != suffix:
         raise SettingsError(f"--out {settings.out}: a file for {settings.format} ends in {suffix}.")
+    if settings.stac and settings.format != "onnx":
+        raise SettingsError("--stac describes an ONNX file for SkyStill; leave it out, or use --format onnx.")
     if settings.format == "onnx":
         export_network(network, info, settings.out, _test_images(folder, config))
     elif settings.format == "deepness":
@@ -82,11 +84,11 @@ class _ForDeepness(nn.Module):
 
 def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> None:
     """A square of fixed size, opset 17, keys as Deepness's code reads them."""
-    side = info.tile_size // 2  # 512: Deepness runs one tile at a time and holds the whole result
+    side = 512  # Deepness runs one tile at a time and holds the whole result
     info = replace(info, tile_size=side)
     wrapped = _ForDeepness(network).eval()
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    model = onnx.version_converter.convert_version(to_onnx(wrapped, image, 18), _DEEPNESS_OPSET)
+    model = _to_opset_17(to_onnx(wrapped, image, 18))
     onnx.checker.check_model(model)
     metadata = info.to_metadata()
     onnx.helper.set_model_props(model, {key: metadata[key] for key in metadata if key not in ("classes", "scores")})
@@ -97,6 +99,22 @@ def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> Non
             difference = float(np.abs(found - wrapped(image).numpy()).max())
         if not difference <= TOLERANCE:
             raise ExportDiffers(path, difference)
+
+
+def _to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in the older opset; onnx's own converter cannot go back over Pad.
+
+    What our networks use of opset 18 differs from 17 in attributes that only say the default.
+    """
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            new = [a for a in node.attribute if a.name not in ("antialias", "keep_aspect_ratio_policy", "axes")]
+            del node.attribute[:]
+            node.attribute.extend(new)
+    for opset in model.opset_import:
+        if opset.domain == "":
+            opset.version = _DEEPNESS_OPSET
+    return model
 
 
 def _export_for_openvino(network: nn.Module, info: ModelInfo, path: Path) -> None:

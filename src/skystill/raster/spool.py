@@ -1,0 +1,83 @@
+"""A file of whole-width blocks, decoded once from top to bottom, and the last rows kept on disk for any window.
+
+A striped raster 50,000 pixels wide takes 150 kB a row: the rows that tiles need would be a quarter of a gigabyte in
+memory. On disk they stay in the system's cache, which it can take back.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from skystill.raster.source import Bytes, RasterSource, Valid
+
+_DECODE_BYTES = 4 * 2**20
+_PLANES = 4
+
+
+class RowSpool:
+    """Windows of a source by lanes, in an order in which no window begins above the one before it.
+
+    On disk each lane has four planes (three colours, and which pixels are valid) of `capacity` rows, used in a ring: a
+    window is then four to eight long reads, however many rows it has.
+
+    Args:
+        source: what is decoded.
+        rows: the most rows that a window has.
+        lanes: first column, and the column after the last, of the windows.
+        folder: where the scratch file goes; it has no name there and is gone with the process.
+    """
+
+    def __init__(self, source: RasterSource, rows: int, lanes: Sequence[tuple[int, int]], folder: Path) -> None:
+        self._source = source
+        block_rows = max(1, round(source.block_shape[0] / source.factor))
+        wanted = max(1, _DECODE_BYTES // (3 * source.width))
+        self._step = -(-wanted // block_rows) * block_rows
+        self._capacity = rows + self._step
+        self._decoded = 0
+        self._begins: dict[tuple[int, int], int] = {}
+        place = 0
+        for lane in sorted(set(lanes)):
+            self._begins[lane] = place
+            place += _PLANES * self._capacity * (lane[1] - lane[0])
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by close()
+
+    def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
+        """As `RasterSource.read`; left and right are those of a lane."""
+        if self._decoded == 0:
+            self._decoded = top // self._step * self._step  # a resumed run begins in the middle
+        while self._decoded < bottom:
+            self._decode()
+        planes = np.empty((_PLANES, bottom - top, right - left), np.uint8)
+        for plane in range(_PLANES):
+            for place, rows in self._stretches((left, right), plane, top, bottom):
+                self._file.seek(place)
+                self._file.readinto(planes[plane, rows].data)
+        valid = planes[3]
+        return planes[:3], None if valid.all() else valid.astype(bool)
+
+    def close(self) -> None:
+        """Let the scratch file go."""
+        self._file.close()
+
+    def _decode(self) -> None:
+        top, bottom = self._decoded, min(self._decoded + self._step, self._source.height)
+        colors, valid = self._source.read(top, bottom, 0, self._source.width)
+        marks = np.ones(colors.shape[1:], np.uint8) if valid is None else valid.astype(np.uint8)
+        for lane in self._begins:
+            for plane, values in enumerate((*colors, marks)):
+                part = np.ascontiguousarray(values[:, lane[0] : lane[1]])
+                for place, rows in self._stretches(lane, plane, top, bottom):
+                    self._file.seek(place)
+                    self._file.write(part[rows].data)
+        self._decoded = bottom
+
+    def _stretches(self, lane: tuple[int, int], plane: int, top: int, bottom: int) -> list[tuple[int, slice]]:
+        """Where rows lie in the file, and which of the window's rows: in one stretch, or two where the ring ends."""
+        width = lane[1] - lane[0]
+        begin = self._begins[lane] + plane * self._capacity * width
+        slot = top % self._capacity
+        first = min(bottom - top, self._capacity - slot)
+        found = [(begin + slot * width, slice(0, first))]
+        return found if first == bottom - top else [*found, (begin, slice(first, bottom - top))]

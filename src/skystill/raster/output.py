@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from filelock import FileLock, Timeout
+from rasterio._err import CPLE_BaseError  # GDAL's own words, where rasterio does not wrap them
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as convert
 from rasterio.windows import Window
@@ -105,7 +106,7 @@ class RasterOutput:
                 self._open_files()
                 yield done
                 self._finish()
-            except RasterioError as error:
+            except (RasterioError, CPLE_BaseError) as error:
                 raise DiskFull(self.layers[0].path, str(error)) from error
             finally:
                 for file in self._files.values():
@@ -146,7 +147,7 @@ class RasterOutput:
         for layer in self.layers:
             try:
                 self._files[layer.name].write(arrays[layer.name], window=window)
-            except RasterioError as error:
+            except (RasterioError, CPLE_BaseError) as error:
                 raise DiskFull(layer.path, str(error)) from error
 
     @contextmanager
@@ -189,6 +190,7 @@ class RasterOutput:
 
     def _open_files(self) -> None:
         for layer in self.layers:
+            self._part(layer).unlink(missing_ok=True)  # of a killed process: GDAL would look into it first
             file = rasterio.open(
                 self._part(layer),
                 "w",

@@ -1,0 +1,248 @@
+"""export, quantize, measure and predict as commands, in processes where that is the point."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.transform import from_origin
+
+from skystill.dataset import read_image
+from skystill.predict import Predictor
+from tests.channel_model import INFO, write_model
+
+from .conftest import Done, process
+
+Cli = Callable[..., Done]
+pytestmark = pytest.mark.slow
+RGB = np.random.default_rng(5).integers(0, 256, (3, 3000, 2000), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "m.onnx", replace(INFO, tile_size=128).to_metadata())
+
+
+@pytest.fixture(scope="module")
+def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("raster") / "in.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=3000, width=2000, count=3, dtype="uint8", crs="EPSG:32640", tiled=True,
+        blockxsize=256, blockysize=256, interleave="pixel", transform=from_origin(300_000, 2_800_000, 0.5, 0.5),
+    ) as file:  # fmt: skip
+        file.write(RGB)
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return np.asarray(file.read(1))
+
+
+@pytest.mark.timeout(300)
+def test_ten_kills_at_random_moments_change_nothing(model: Path, raster: Path, tmp_path: Path) -> None:
+    def command(out: Path, *flags: str) -> list[str]:
+        given = [f"--model={model}", f"--out={out}", "--threads=1", "--confidence", "--runtime=onnxruntime"]
+        return [sys.executable, "-m", "skystill", "predict", str(raster), *given, *flags]
+
+    subprocess.run(command(tmp_path / "whole.tif"), check=True, capture_output=True)
+    rng = random.Random(3)
+    out = tmp_path / "out.tif"
+    journal = tmp_path / ".unfinished-out.tif"
+    for _ in range(10):
+        wanted = len(list(journal.glob("*.unit"))) + rng.randint(0, 3)  # of 27
+        running = subprocess.Popen(command(out, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list(journal.glob("*.unit"))) < wanted and running.poll() is None:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+        assert not out.exists()
+    assert list(journal.glob("*.unit"))
+    subprocess.run(command(out, "--resume"), check=True, capture_output=True)
+    for name in ("{}.tif", "{}-confidence.tif"):
+        assert (tmp_path / name.format("out")).read_bytes() == (tmp_path / name.format("whole")).read_bytes()
+    assert np.array_equal(read(out), RGB.argmax(axis=0))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_disk_that_fills_up_leaves_nothing_under_the_name(model: Path, raster: Path, tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000));"
+        f"sys.argv = ['skystill', 'predict', {str(raster)!r}, '--model={model}', '--out={tmp_path}/out.tif'];"
+        "from skystill.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out.tif").exists()
+    again = process("predict", raster, f"--model={model}", f"--out={tmp_path}/out.tif", "--resume")
+    assert again.code == 0, again.err
+    assert np.array_equal(read(tmp_path / "out.tif"), RGB.argmax(axis=0))
+
+
+def test_a_damaged_raster_is_done_as_far_as_it_goes(model: Path, raster: Path, tmp_path: Path, skystill: Cli) -> None:
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(raster.read_bytes()[: int(raster.stat().st_size * 0.75)])
+    done = skystill("predict", cut, "--model", model, "--out", tmp_path / "out.tif")
+    assert done.code == 2
+    assert f"{cut} is damaged" in done.err and "rows 2816 to 2999, columns 0 to 255" in done.err
+    found = read(tmp_path / "out.tif")
+    assert np.array_equal(found[:2000], RGB.argmax(axis=0)[:2000])
+    assert (found[2816:] == 255).all()
+
+
+def test_folders_patterns_and_extras(model: Path, raster: Path, tmp_path: Path, skystill: Cli) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.JPG"):
+        Image.fromarray(RGB[:, :90, :120].transpose(1, 2, 0)).save(photos / name)
+    flags = ("--model", model, "--out", tmp_path / "out", "--areas", "--overlay", "--vector", "gpkg", "--threads", 2)
+    small = tmp_path / "in.tif"
+    with (
+        rasterio.open(raster) as file,
+        rasterio.open(small, "w", **{**file.profile, "height": 200, "width": 300}) as part,
+    ):
+        part.write(RGB[:, :200, :300])
+    done = skystill("predict", photos, small, *flags)
+    assert done.code == 0, done.err
+    assert "in.tif: 0.1 MP" in done.out
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    wanted = {f"{stem}{end}" for stem in "ab" for end in (".png", ".gpkg", "-areas.csv", "-overlay.png")}
+    assert wanted | {"in.tif", "in.gpkg", "in-areas.csv", "in-overlay.png", "in.tif.aux.xml"} == made
+    assert skystill("predict", f"{photos}/*.png", "--model", model, "--out", tmp_path / "one.png").code == 0
+    assert np.array_equal(read(tmp_path / "one.png"), RGB[:, :90, :120].argmax(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["nowhere.tif", "--model={m}", "--out={t}/o.tif"], "nowhere.tif: no such file"),
+        (["{t}", "--model={m}", "--out={t}/o"], "no images there"),
+        (["{r}", "--model={t}/none.onnx", "--out={t}/o.tif"], "no such model file"),
+        (["{r}", "--model={r}", "--out={t}/o.tif"], "cannot be opened as an ONNX model"),
+        (["{r}", "--model={m}", "--out={t}/o.jpg"], "name it .tif (GeoTIFF) or .png, or give a folder"),
+        (["{r}", "{r}", "{m}", "--model={m}", "--out={t}/o.tif"], "is one file, and there are 2 inputs"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--bands=1,2,9"], "has 3 band(s)"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--bands=red"], "write three band numbers"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--scale=9,3"], "a larger one that becomes white"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--max-memory=lots"], "write a size as 256MB"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--max-memory=9MB"], "the smallest possible is"),
+        (["{r}", "--model={m}", "--out=/proc/none/o.tif"], "cannot write"),
+    ],
+)
+def test_bad_input_ends_in_words(
+    flags: list[str], says: str, model: Path, raster: Path, tmp_path: Path, skystill: Cli
+) -> None:
+    done = skystill("predict", *(flag.format(m=model, r=raster, t=tmp_path) for flag in flags))
+    assert done.code == 2
+    assert says in " ".join(done.err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_model_is_told_from_ours(raster: Path, tmp_path: Path, skystill: Cli) -> None:
+    foreign = write_model(tmp_path / "foreign.onnx", {})
+    done = skystill("predict", raster, "--model", foreign, "--out", tmp_path / "o.tif")
+    assert done.code == 2 and "say what its classes are with --classes" in done.err
+    done = skystill("predict", raster, "--model", foreign, "--out", tmp_path / "o.tif", "--classes", "dubai")
+    assert done.code == 0
+    assert np.array_equal(read(tmp_path / "o.tif"), RGB.argmax(axis=0))
+
+
+@pytest.mark.timeout(300)
+def test_the_memory_limit_is_kept(student: Path, raster: Path, tmp_path: Path) -> None:
+    flags = [str(raster), f"--model={student / 'student.onnx'}", f"--out={tmp_path}/o.tif", "--max-memory=320MB"]
+    script = (
+        f"import sys; sys.argv = ['skystill', 'predict', *{flags!r}]\n"
+        "from skystill import cli\n"
+        "from skystill.measure import peak_rss_bytes\n"
+        "cli.main()\nprint(peak_rss_bytes())"
+    )
+    script = script.replace("cli.main()", "cli.app(standalone_mode=False)")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) <= 320e6
+
+
+def test_export_gives_the_runs_own_model_with_scores(
+    student: Path, scenes: Path, tmp_path: Path, skystill: Cli
+) -> None:
+    out = tmp_path / "student.onnx"
+    done = skystill("export", student, "--out", out, "--stac", "--resolution", 0.3)
+    assert done.code == 0, done.err
+    own, exported = Predictor(student / "student.onnx"), Predictor(out)
+    image = (
+        read_image(scenes / "images/scene_0000.png")
+        if (scenes / "images/scene_0000.png").exists()
+        else RGB[:, :128, :128].transpose(1, 2, 0)
+    )
+    assert np.array_equal(own.labels(image), exported.labels(image))
+    results = json.loads((student / "results.json").read_text())
+    assert exported.info.scores["miou"] == round(results["models"]["student"]["scores"]["miou"], 4)
+    assert exported.info.resolution_m == 0.3
+    item = json.loads((tmp_path / "student.stac.json").read_text())
+    properties = item["properties"]
+    assert item["assets"]["model"]["href"] == "student.onnx"
+    assert properties["mlm:total_parameters"] == 25_749
+    assert properties["mlm:memory_size"] > 10**7
+    classes = properties["mlm:output"][0]["classification:classes"]
+    assert [entry["name"] for entry in classes] == list(own.classes.names)
+    assert (properties["gsd"], properties["mlm:input"][0]["input"]["data_type"]) == (0.3, "uint8")
+
+
+def test_the_deepness_variant_has_what_deepness_wants(student: Path, tmp_path: Path, skystill: Cli) -> None:
+    import onnxruntime
+
+    done = skystill("export", student, "--out", tmp_path / "d.onnx", "--format", "deepness")
+    assert done.code == 0, done.err
+    session = onnxruntime.InferenceSession(tmp_path / "d.onnx")
+    assert session.get_inputs()[0].shape == [1, 3, 512, 512] and session.get_inputs()[0].type == "tensor(float)"
+    image = RGB[None, :, :512, :512]
+    shares = session.run(None, {session.get_inputs()[0].name: image.astype(np.float32) / 255})[0]
+    assert np.abs(shares.sum(axis=1) - 1).max() < 1e-5
+    expected = Predictor(student / "student.onnx").labels(image[0].transpose(1, 2, 0))
+    assert (shares[0].argmax(axis=0) == expected).mean() > 0.999
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["tile_size"]) == 512 and json.loads(metadata["model_type"]) == "Segmentor"
+
+
+def test_openvino_runs_both_files_to_the_same_classes(student: Path, tmp_path: Path, skystill: Cli) -> None:
+    openvino = pytest.importorskip("openvino")
+    done = skystill("export", student, "--out", tmp_path / "o.xml", "--format", "openvino")
+    assert done.code == 0, done.err
+    image = RGB[:, :300, :500]
+    expected = Predictor(student / "student.onnx").labels(image.transpose(1, 2, 0))
+    for path in (tmp_path / "o.xml", student / "student.onnx"):
+        found = next(iter(openvino.compile_model(path, "CPU")([image[None]]).values()))[0].argmax(axis=0)
+        assert (found == expected).mean() >= 0.999
+    ours = Predictor(student / "student.onnx", runtime="openvino").labels(image.transpose(1, 2, 0))
+    assert (ours == expected).mean() >= 0.999
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_quantize_and_measure(student: Path, scenes: Path, tmp_path: Path, skystill: Cli) -> None:
+    done = skystill("quantize", student / "student.onnx", "--data", scenes, "--out", tmp_path / "q.onnx", "--images", 4)
+    slower = done.code == 2 and "nothing was written" in done.err  # where the processor has no 8-bit products
+    assert done.code == 0 or slower, done.err
+    assert (tmp_path / "q.onnx").exists() == (not slower)
+    if slower:
+        shutil.copy(student / "student.onnx", tmp_path / "q.onnx")
+    else:
+        assert "layers in INT8: mIoU" in done.out and "kept in float:" in done.out
+    saved = tmp_path / "costs.json"
+    done = skystill("measure", student / "student.onnx", tmp_path / "q.onnx", "--save", saved)
+    assert done.code == 0, done.err
+    one, other = json.loads(saved.read_text())["models"]
+    assert (one["parameters"], other["size_bytes"]) == (25_749, (tmp_path / "q.onnx").stat().st_size)
+    assert one["latency_ms_per_mp"] > 0 and one["latency_ms_per_mp_1_thread"] > 0 and 0 < one["peak_share"] < 10
+    assert "ms a megapixel, 1 thread" in done.out

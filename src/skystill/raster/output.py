@@ -164,6 +164,8 @@ class RasterOutput:
 
     def _begin(self, settings: Mapping[str, Any], resume: bool) -> list[int]:
         about = self.journal / "settings.json"
+        for part in self.journal.glob(".part-*"):  # of a killed process
+            part.unlink(missing_ok=True)
         entries = sorted(self.journal.glob("*.unit"))
         if entries and about.exists():
             if not resume:

@@ -135,6 +135,12 @@ def distill(settings: DistillSettings, resume: ResumeOption = False, report: Rep
 
     with training_bar(f"{settings.student} distilled") as bar:
         distill_run(settings, resume, bar, show_notes)
+    if settings.quantize:
+        from skystill.run_folder import RunFolder
+
+        folder = RunFolder(settings.out)
+        chosen = {"model": folder.model, "data": settings.data, "out": folder.model_int8}
+        quantize(**{name: field.default for name, field in QuantizeSettings.model_fields.items()} | chosen)
     if settings.alone:
         # A process of its own, so that its peak memory is its own.
         run_command("train", alone_settings(settings), "--resume", "--no-report")

@@ -72,7 +72,10 @@ class RunFolder:
         self.samples = path / "samples"
         self.model = path / "student.onnx"
         self.weights = path / "checkpoints" / "model.safetensors"
+        self.model_int8 = path / "student-int8.onnx"
+        self.metrics_int8 = path / "metrics-int8.csv"
         self.resume = path / "checkpoints" / "resume.pt"
+        self.resume_int8 = path / "checkpoints" / "resume-int8.pt"
 
     @property
     def alone(self) -> "RunFolder":

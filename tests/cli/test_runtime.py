@@ -21,7 +21,7 @@ from skystill.dataset import read_image
 from skystill.predict import Predictor
 from tests.channel_model import INFO, write_model
 
-from .conftest import Done, process
+from .conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow
@@ -246,3 +246,14 @@ def test_quantize_and_measure(student: Path, scenes: Path, tmp_path: Path, skyst
     assert (one["parameters"], other["size_bytes"]) == (25_749, (tmp_path / "q.onnx").stat().st_size)
     assert one["latency_ms_per_mp"] > 0 and one["latency_ms_per_mp_1_thread"] > 0 and 0 < one["peak_share"] < 10
     assert "ms a megapixel, 1 thread" in done.out
+
+
+def test_distill_quantize_writes_an_int8_file(scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
+    flags = ["--student=kite-small", "--epochs=4", "--no-alone", "--no-report", "--quantize"]
+    done = skystill("distill", "--data", scenes, "--teacher", teacher, "--out", tmp_path / "s", *flags, *TINY)
+    slower = done.code == 2 and "nothing was written" in done.err
+    assert done.code == 0 or slower, done.err
+    assert (tmp_path / "s/student-int8.onnx").exists() == (not slower)
+    assert len((tmp_path / "s/metrics-int8.csv").read_text().splitlines()) == 2  # a quarter of four epochs
+    again = skystill("export", tmp_path / "s", "--out", tmp_path / "again.onnx")
+    assert again.code == 0, again.err

@@ -28,10 +28,11 @@ from skystill.settings import DistillSettings, FitSettings, TrainSettings
 from skystill.train.data import Scenes, TrainBatches, WholeImages
 from skystill.train.distiller import Distiller, Supervised
 from skystill.train.export import describe, export_network
+from skystill.train.int8_aware import int8_aware
 from skystill.train.loop import History, Keeper, Watch
 from skystill.train.losses import build_distillation_loss, build_student_loss
 from skystill.train.models import build_network, count_parameters, write_network
-from skystill.train.teacher import load_teacher
+from skystill.train.teacher import Teacher, load_teacher
 
 Tell = Callable[[tuple[str, ...]], None]
 """Takes notes on the data that the user should read."""
@@ -119,18 +120,53 @@ def distill_run(
     student = _fresh_network(settings.student, settings, prepared)
     with folder.locked():
         _start(folder, settings, prepared, resume)
-        task = Distiller(student=student, teacher=teacher, fabric=_fabric(settings))
-        task.compile(
-            _optimizer(student, settings),
-            student_loss=build_student_loss(settings.student_loss),
-            distillation_loss=build_distillation_loss(settings.distillation_loss, settings.temperature),
-            alpha=settings.alpha,
-            temperature=settings.temperature,
-            metrics=metrics_for(prepared.classes),
-        )
-        _fit(task, settings, prepared, folder, watch)
+        _fit(_distiller(student, teacher, settings, prepared), settings, prepared, folder, watch)
+        if settings.quantize:
+            _fine_tune_for_int8(student, teacher, settings, prepared, folder, watch)
         _finish(folder, student, settings.student, settings, prepared)
     return folder
+
+
+def _distiller(student: nn.Module, teacher: Teacher, settings: DistillSettings, prepared: Prepared) -> Distiller:
+    task = Distiller(student=student, teacher=teacher, fabric=_fabric(settings))
+    task.compile(
+        _optimizer(student, settings),
+        student_loss=build_student_loss(settings.student_loss),
+        distillation_loss=build_distillation_loss(settings.distillation_loss, settings.temperature),
+        alpha=settings.alpha,
+        temperature=settings.temperature,
+        metrics=metrics_for(prepared.classes),
+    )
+    return task
+
+
+def _fine_tune_for_int8(
+    student: nn.Module,
+    teacher: Teacher,
+    settings: DistillSettings,
+    prepared: Prepared,
+    folder: RunFolder,
+    watch: Watch | None,
+) -> None:
+    """A second, short training from where the first one ended, with a checkpoint of its own."""
+    short: dict[str, Any] = {
+        "epochs": max(1, round(settings.epochs / 4)),
+        "learning_rate": settings.learning_rate / 10,
+        "schedule": "cosine",
+        "average": 0.0,
+    }
+    settings = settings.model_copy(update=short)
+    with int8_aware(student):
+        task = _distiller(student, teacher, settings, prepared)
+        batches, validation = _batches(settings, prepared)
+        task.fit(
+            batches,
+            validation=validation,
+            epochs=settings.epochs,
+            schedule=settings.schedule,
+            keeper=Keeper(folder.resume_int8, lambda rows: write_table(folder.metrics_int8, rows)),
+            watch=watch,
+        )
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:
@@ -176,15 +212,7 @@ def _start(folder: RunFolder, settings: FitSettings, prepared: Prepared, resume:
 def _fit(
     task: Supervised, settings: FitSettings, prepared: Prepared, folder: RunFolder, watch: Watch | None
 ) -> History:
-    batches = TrainBatches(
-        _scenes(prepared, prepared.split.train),
-        settings.crop,
-        settings.batch_size,
-        settings.seed,
-        settings.jitter,
-        settings.crops_per_image,
-    )
-    validation = WholeImages(_scenes(prepared, prepared.split.validation)) if prepared.split.validation else None
+    batches, validation = _batches(settings, prepared)
     history = task.fit(
         batches,
         validation=validation,
@@ -196,6 +224,19 @@ def _fit(
     )
     _record_training(folder, task, history)
     return history
+
+
+def _batches(settings: FitSettings, prepared: Prepared) -> tuple[TrainBatches, WholeImages | None]:
+    batches = TrainBatches(
+        _scenes(prepared, prepared.split.train),
+        settings.crop,
+        settings.batch_size,
+        settings.seed,
+        settings.jitter,
+        settings.crops_per_image,
+    )
+    validation = WholeImages(_scenes(prepared, prepared.split.validation)) if prepared.split.validation else None
+    return batches, validation
 
 
 def _record_training(folder: RunFolder, task: Supervised, history: History) -> None:

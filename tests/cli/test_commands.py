@@ -101,7 +101,11 @@ def test_the_report_is_one_file_that_says_what_was_found(student: Path) -> None:
 def test_the_config_is_enough_to_run_again(student: Path, skystill: Cli, tmp_path: Path) -> None:
     config = yaml.safe_load((student / "config.yaml").read_text())
     assert (config["alpha"], config["temperature"], config["seed"]) == (0.1, 10.0, 0)
-    flags = [f"--{k.replace('_', '-')}={v}" for k, v in config.items() if v is not None and k not in ("out", "alone")]
+    flags = [
+        f"--{k.replace('_', '-')}={v}"
+        for k, v in config.items()
+        if v is not None and k not in ("out", "alone", "quantize")
+    ]
     done = skystill("distill", *flags, f"--out={tmp_path / 'again'}", "--no-alone", "--no-report")
     assert done.code == 0, done.err
     one, other = (load_file(run / "checkpoints/model.safetensors") for run in (student, tmp_path / "again"))

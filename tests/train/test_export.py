@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import rasterio
 import torch
 from torch import nn
 
@@ -10,6 +12,7 @@ from skystill.classes import DUBAI, ClassMap
 from skystill.model_file import open_session, read_info
 from skystill.predict import Predictor
 from skystill.scenes import paint_scene
+from skystill.settings import RasterSettings
 from skystill.train import export as export_module
 from skystill.train.export import ExportDiffers, describe, export_network
 from skystill.train.models import NETWORKS, build_network
@@ -54,17 +57,31 @@ def test_a_wrong_export_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_tiles_equal_the_whole_image(tmp_path: Path) -> None:
-    classes = ClassMap(tuple("abcdef"), DUBAI.colors)
+    """With margin enough, class maps are identical; blended, and with the default margin, nearly."""
     network = trained_a_little("kite")
-    export_network(network, describe("kite", network, classes), tmp_path / "model.onnx")
+    classes = ClassMap(tuple("abcdef"), DUBAI.colors)
+    info = replace(describe("kite", network, classes), tile_size=512, overlap=256)
+    export_network(network, info, tmp_path / "model.onnx")
     predictor = Predictor(tmp_path / "model.onnx")
-    image = np.tile(paint_scene(325, 7)[0], (4, 4, 1))
-    found = predictor.probabilities(image[:, :1100])
-    whole = predictor._logits(image[:, :1100])
+    image = np.tile(paint_scene(325, 7)[0], (4, 4, 1))[:, :1100]
+    planes = image.transpose(2, 0, 1)
+    whole = predictor._run(planes).argmax(axis=0)
+    found = predictor.probabilities(image)
     assert found.shape == (6, 1300, 1100)
     assert found.sum(axis=0) == pytest.approx(np.ones((1300, 1100)), abs=1e-5)
-    assert (found.argmax(axis=0) == whole.argmax(axis=0)).mean() > 0.9999
-    assert np.array_equal(predictor.labels(image[:, :1100]), found.argmax(axis=0))
+    assert np.array_equal(predictor.labels(image), found.argmax(axis=0))
+    with rasterio.open(
+        tmp_path / "in.tif", "w", driver="GTiff", height=1300, width=1100, count=3, dtype="uint8"
+    ) as file:
+        file.write(planes)
+    for settings, least in (
+        (RasterSettings(), 1.0),
+        (RasterSettings(mode="blend"), 0.999),
+        (RasterSettings(overlap=128), 0.999),
+    ):
+        predictor.predict(tmp_path / "in.tif", tmp_path / "out.tif", settings)
+        with rasterio.open(tmp_path / "out.tif") as file:
+            assert (file.read(1) == whole).mean() >= least
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

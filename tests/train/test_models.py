@@ -12,14 +12,21 @@ from skystill.train.models import NETWORKS, build_network, count_parameters, rea
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("unet", 1_941_190), ("unet-bn", 1_942_662), ("two-level", 25_766), ("unet-large", 7_732_256), ("kite", 393_376)],
+    [
+        ("unet", 1_941_190),
+        ("unet-bn", 1_942_662),
+        ("two-level", 25_766),
+        ("unet-large", 7_732_256),
+        ("kite-small", 103_040),
+        ("kite", 393_376),
+    ],
 )
 def test_the_table_says_the_true_sizes(name: str, parameters: int) -> None:
     assert count_parameters(build_network(name, 6)) == parameters
 
 
 def test_the_sizes_test_covers_the_table() -> None:
-    assert set(NETWORKS) == {"unet", "unet-bn", "two-level", "unet-large", "kite"}
+    assert set(NETWORKS) == {"unet", "unet-bn", "two-level", "unet-large", "kite-small", "kite"}
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

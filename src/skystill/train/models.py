@@ -204,7 +204,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet-bn": partial(UNet, channels=16, depth=5),  # 1,942,662: the same with BatchNorm, which trains better
     "unet-large": partial(UNet, channels=64, depth=4, stride=4),  # 7,732,256: a strong teacher in half unet's time
     "two-level": partial(UNet, channels=16, depth=2, norm=False),  # 25,766: the mission's student
-    "kite-small": partial(Kite, channels=(16, 32, 48), blocks=(1, 1, 1)),  # 100,960: for the weakest computers
+    "kite-small": partial(Kite, channels=(16, 32, 48), blocks=(1, 1, 1)),  # 103,040: for the weakest computers
     "kite": partial(Kite, channels=(32, 64, 96), blocks=(1, 1, 1)),  # 393,376: the efficient student
 }
 

@@ -96,10 +96,13 @@ def score(data: Path, out: Path) -> dict[str, Any]:
     pairs = {pair.key: pair for pair in find_pairs(data).pairs}
     runs = sorted(path.parent for path in out.glob("*/student.onnx"))
     test = [pairs[key] for key in json.loads((runs[0] / "split.json").read_text(encoding="utf-8"))["test"]]
-    kinds: dict[str, list[Evaluation]] = {"teacher": [], "alone": [], "kite": []}
+    kinds: dict[str, list[Evaluation]] = {"teacher": [], "teacher, 8 symmetries": [], "alone": [], "kite": []}
     for path in runs:
         predictor = Predictor(path / "student.onnx")
         kinds[path.name.split("-")[0]].append(evaluate(predictor.probabilities, scenes(test), DUBAI))
+        if path.name == "teacher":
+            turned = evaluate(predictor.symmetric_probabilities, scenes(test), DUBAI)
+            kinds["teacher, 8 symmetries"].append(turned)
     table = {kind: summary(evaluations) for kind, evaluations in kinds.items() if evaluations}
     wanted = (("kite", "alone"), ("kite", "teacher"), ("alone", "teacher"))
     differences = {

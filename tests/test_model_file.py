@@ -55,6 +55,15 @@ def test_every_pixel_is_predicted_once_in_its_place(tmp_path: Path, height: int,
     assert predictor.labels(image).dtype == np.uint8
 
 
+def test_the_mean_over_symmetries_turns_with_the_image(tmp_path: Path) -> None:
+    predictor = Predictor(write_model(tmp_path / "m.onnx", INFO.to_metadata()))
+    image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+    found = predictor.symmetric_probabilities(image)
+    assert np.allclose(found, predictor.probabilities(image), atol=1e-6)  # this network looks at single pixels
+    turned = predictor.symmetric_probabilities(np.rot90(image).copy())
+    assert np.allclose(turned, np.rot90(found, axes=(1, 2)), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "image",
     [np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))],

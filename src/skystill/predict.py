@@ -18,6 +18,7 @@ from skystill.memory import Cost, Plan, choose_plan, measure_cost
 from skystill.raster import Grid, Layer, RasterOutput, RasterSource, RowSpool, gdal_environment
 from skystill.settings import RasterSettings
 from skystill.stream import Stream, most_likely, softmax
+from skystill.symmetry import SYMMETRIES, transform, transform_back
 
 PixelWatch = Callable[[int, int], None]
 """Somebody who looks on, such as a progress bar: takes the pixels done and the total after each unit."""
@@ -89,6 +90,17 @@ class Predictor:
         for here, logits in self._tiles(image):
             result[:, *here] = softmax(logits)
         return result
+
+    def symmetric_probabilities(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The mean of `probabilities` over the 8 symmetries of the square: better, and eight times the work.
+
+        What comes of a turned or mirrored image is exactly the turned or mirrored result.
+        """
+        total = np.zeros((len(self.classes), *image.shape[:2]), np.float32)
+        for symmetry in range(SYMMETRIES):
+            found = self.probabilities(transform(image, symmetry))
+            total += transform_back(found.transpose(1, 2, 0), symmetry).transpose(2, 0, 1)
+        return total / SYMMETRIES
 
     def labels(self, image: npt.NDArray[np.uint8]) -> Labels:
         """The most probable class of each pixel: (H, W, 3) uint8 to (H, W) uint8; errors as `probabilities`."""

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skystill.train.augment import SYMMETRIES, View, draw_view, jitter_colors, transform, transform_back
+from skystill.symmetry import SYMMETRIES, transform, transform_back
+from skystill.train.augment import View, draw_view, jitter_colors
 
 symmetries = st.integers(0, SYMMETRIES - 1)
 

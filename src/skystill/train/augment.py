@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import VOID
-
-SYMMETRIES = 8
-"""Four quarter turns, each plain or mirrored: the dihedral group D4."""
+from skystill.symmetry import SYMMETRIES, transform
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,6 @@ class View:
             pads = [(0, missing[0]), (0, missing[1]), *[(0, 0)] * (array.ndim - 2)]
             crop = np.pad(crop, pads, constant_values=fill)
         return transform(crop, self.symmetry)
-
-
-def transform(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
-    """Apply one of the 8 symmetries to the first two axes (H, W, ...) of a square or oblong array."""
-    turned = np.rot90(array, symmetry % 4)
-    return np.ascontiguousarray(turned[:, ::-1] if symmetry >= 4 else turned)
-
-
-def transform_back(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
-    """Undo `transform`."""
-    plain = array[:, ::-1] if symmetry >= 4 else array
-    return np.ascontiguousarray(np.rot90(plain, -(symmetry % 4)))
 
 
 def draw_view(rng: np.random.Generator, height: int, width: int, size: int) -> View:

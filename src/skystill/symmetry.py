@@ -1,0 +1,21 @@
+"""The 8 symmetries of the square: quarter turns and mirrors, and the way back."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SYMMETRIES = 8
+"""Four quarter turns, each plain or mirrored: the dihedral group D4."""
+
+
+def transform(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
+    """Apply one of the 8 symmetries to the first two axes (H, W, ...) of a square or oblong array."""
+    turned = np.rot90(array, symmetry % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if symmetry >= 4 else turned)
+
+
+def transform_back(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
+    """Undo `transform`."""
+    plain = array[:, ::-1] if symmetry >= 4 else array
+    return np.ascontiguousarray(np.rot90(plain, -(symmetry % 4)))

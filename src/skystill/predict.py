@@ -100,7 +100,8 @@ class Predictor:
         for symmetry in range(SYMMETRIES):
             found = self.probabilities(transform(image, symmetry))
             total += transform_back(found.transpose(1, 2, 0), symmetry).transpose(2, 0, 1)
-        return total / SYMMETRIES
+        total /= SYMMETRIES
+        return total
 
     def labels(self, image: npt.NDArray[np.uint8]) -> Labels:
         """The most probable class of each pixel: (H, W, 3) uint8 to (H, W) uint8; errors as `probabilities`."""

@@ -151,11 +151,13 @@ def run_ceiling(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
         source = RasterSource(raster)
         plan = choose_plan(source, info.tile_size, info.overlap, len(info.classes), 0, RasterSettings(), None)
         planes, _ = source.read(0, min(4096, source.height), 0, min(4096, source.width))
-    tiles = [tile for unit in plan.grid.units() for tile in unit.tiles][: 40 * cores()]
+    tiles = [tile for unit in plan.grid.units() for tile in unit.tiles][: 120 * cores()]
 
     def one(tile: Tile) -> int:
         height, width = tile.read_bottom - tile.read_top, tile.read_right - tile.read_left
-        most_likely(run(planes[:, :height, :width]))
+        top = tile.top % (planes.shape[1] - height + 1)  # other pixels each time, as in a raster
+        left = tile.left % (planes.shape[2] - width + 1)
+        most_likely(run(planes[:, top : top + height, left : left + width]))
         return (tile.bottom - tile.top) * (tile.right - tile.left)
 
     with ThreadPoolExecutor(cores()) as pool:

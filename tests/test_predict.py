@@ -165,6 +165,39 @@ def test_a_limit_of_memory_is_kept_or_refused(tmp_path: Path, predictor: Predict
     assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
 
 
+def test_a_limit_of_memory_does_not_keep_a_run_from_going_on(
+    tmp_path: Path, predictor: Predictor, raster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RasterSettings(max_memory="2GB")
+    write_unit = RasterOutput.write
+    written: list[int] = []
+
+    def stop(self: RasterOutput, unit: object, arrays: object) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(1)
+        write_unit(self, unit, arrays)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RasterOutput, "write", stop)
+    with pytest.raises(PredictionStopped):
+        predictor.predict(raster, tmp_path / "out.tif", settings)
+    monkeypatch.setattr(RasterOutput, "write", write_unit)
+    assert predictor._cost is not None
+    predictor._cost = replace(predictor._cost, bytes_per_pixel=2e4)  # now only smaller tiles would fit
+    predictor.predict(raster, tmp_path / "out.tif", settings, resume=True)
+    assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
+
+
+def test_a_world_file_is_looked_for(tmp_path: Path, predictor: Predictor) -> None:
+    from PIL import Image
+
+    Image.fromarray(RGB[:, :50, :60].transpose(1, 2, 0)).save(tmp_path / "ortho.png")
+    (tmp_path / "ortho.pgw").write_text("0.5\n0\n0\n-0.5\n300000.25\n2799999.75\n")
+    predictor.predict(tmp_path / "ortho.png", tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert (file.transform.a, file.transform.c, file.transform.f) == (0.5, 300_000, 2_800_000)
+
+
 def test_tiles_without_a_middle_are_refused(tmp_path: Path, predictor: Predictor, raster: Path) -> None:
     with pytest.raises(SettingsError, match="--tile must be 192 or more"):
         predictor.predict(raster, tmp_path / "out.tif", RasterSettings(tile=128, overlap=128))

@@ -208,7 +208,7 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file over photographs and rasters of any size, in bounded memory."""
     from skystill.mapping import predict_all
 
-    for mapped in predict_all(settings, resume, pixel_bar):
+    for mapped in predict_all(settings, resume, pixel_bar, track):
         show_notes(mapped.prediction.notes)
         speed = rate(mapped.prediction.pixels, mapped.seconds)
         console.print(

@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,22 @@ RUNTIMES = ("auto", "onnxruntime", "openvino")
 _TRIAL_SIDE, _TRIALS = 512, 3
 
 
-def open_engine(
-    path: Path, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None
-) -> tuple[Run, ModelInfo]:
+@dataclass(frozen=True)
+class Engine:
+    """An open model file.
+
+    Args:
+        run: the network.
+        info: what the file says of itself.
+        runtime: what runs it, onnxruntime or openvino.
+    """
+
+    run: Run
+    info: ModelInfo
+    runtime: str
+
+
+def open_engine(path: Path, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None) -> Engine:
     """Open a model file to run it.
 
     Args:
@@ -46,11 +60,11 @@ def open_engine(
     if runtime == "openvino" and not there:
         raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
     if runtime == "onnxruntime" or not there:
-        return run, info
+        return Engine(run, info, "onnxruntime")
     other = _open_openvino(path, threads)
     if runtime == "openvino" or _trial(other) < _trial(run):
-        return other, info
-    return run, info
+        return Engine(other, info, "openvino")
+    return Engine(run, info, "onnxruntime")
 
 
 def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tuple[Run, ModelInfo]:

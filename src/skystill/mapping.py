@@ -2,10 +2,11 @@
 
 import glob
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rasterio
 
@@ -17,6 +18,7 @@ from skystill.settings import PredictSettings
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".vrt", ".jp2", ".webp", ".bmp"})
 _FILES = (".tif", ".tiff", ".png")
+Track = Callable[[list[Any], str], Iterable[Any]]
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
@@ -37,13 +39,14 @@ class Mapped:
     beside: tuple[Path, ...]
 
 
-def predict_all(settings: PredictSettings, resume: bool, bar: Bar) -> Iterator[Mapped]:
+def predict_all(settings: PredictSettings, resume: bool, bar: Bar, track: Track) -> Iterator[Mapped]:
     """Predict every input; one that fails does not keep the others from being done.
 
     Args:
         settings: of the command.
         resume: go on with what was interrupted.
         bar: makes a progress bar for an input.
+        track: wraps a loop to show a bar.
 
     Yields:
         each input as it is done.
@@ -64,7 +67,7 @@ def predict_all(settings: PredictSettings, resume: bool, bar: Bar) -> Iterator[M
             with bar(Path(source).name) as watch:
                 prediction = predictor.predict(source, target, settings.for_raster(), resume, watch)
             seconds = time.monotonic() - began
-            yield Mapped(source, prediction, seconds, _write_beside(source, target, predictor, settings))
+            yield Mapped(source, prediction, seconds, _write_beside(source, target, predictor, settings, track))
             if prediction.damaged:
                 failed.append(DamagedSource(source, target, prediction.damaged))
         except PredictionStopped:
@@ -130,7 +133,9 @@ def _suffix(source: str, settings: PredictSettings) -> str:
         return ".png"  # said in full when it is predicted
 
 
-def _write_beside(source: str, target: Path, predictor: Predictor, settings: PredictSettings) -> tuple[Path, ...]:
+def _write_beside(
+    source: str, target: Path, predictor: Predictor, settings: PredictSettings, track: Track
+) -> tuple[Path, ...]:
     """Confidence and probabilities are there already; polygons, areas and overlay are made from the class raster."""
     raster = settings.for_raster()
     made = [
@@ -152,5 +157,5 @@ def _write_beside(source: str, target: Path, predictor: Predictor, settings: Pre
         from skystill.vector import write_polygons
 
         made.append(target.with_suffix(f".{settings.vector}"))
-        write_polygons(target, made[-1], predictor.classes)
+        write_polygons(target, made[-1], predictor.classes, track)
     return tuple(made)

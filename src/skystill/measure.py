@@ -71,7 +71,8 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
     """
     from skystill.engine import open_engine
 
-    run, info = open_engine(path, threads, runtime)
+    engine = open_engine(path, threads, runtime)
+    run, info = engine.run, engine.info
     planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), dtype=np.uint8)
     times = time_per_megapixel(lambda: run(planes), _SIDE**2)
     return {

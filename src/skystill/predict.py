@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,9 @@ class Predictor:
     ) -> None:
         self.path = Path(path)
         self.threads = threads
-        self._runtime = runtime
         self._classes = classes
-        self._run, self.info = open_engine(self.path, threads, runtime, classes)
+        engine = open_engine(self.path, threads, runtime, classes)
+        self._run, self.info, self.runtime = engine.run, engine.info, engine.runtime
         self._single: Run | None = self._run if threads == 1 else None
         self._cost: Cost | None = None
         self.classes = self.info.classes
@@ -147,9 +147,12 @@ class Predictor:
     def _predict(
         self, source: RasterSource, target: Path, settings: RasterSettings, resume: bool, watch: PixelWatch
     ) -> Prediction:
-        plan = self._plan(source, settings)
         layers = wanted_layers(target, settings, self.classes)
         output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
+        plan = self._plan(source, settings)
+        begun = output.begun_with() if resume else {}
+        if "grid" in begun and settings.max_memory:  # what is free differs from run to run; the cut may not
+            plan = replace(plan, grid=Grid(**begun["grid"]))
         names = tuple(layer.name for layer in layers)
         total, finished = source.height * source.width, 0
 
@@ -175,7 +178,7 @@ class Predictor:
     def single_threaded(self) -> Run:
         """The network on one thread a call, for several calls at once."""
         if self._single is None:
-            self._single, _ = open_engine(self.path, 1, self._runtime, self._classes)
+            self._single = open_engine(self.path, 1, self.runtime, self._classes).run
         return self._single
 
     def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
@@ -194,8 +197,8 @@ class Predictor:
             "source_state": [state.st_size, state.st_mtime_ns] if state else [source.height, source.width],
             "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
             "version": __version__,
-            "grid": [getattr(grid, name) for name in ("height", "width", "tile_height", "tile_width", "margin")],
-            "lanes": grid.lane_width,
+            "runtime": self.runtime,
+            "grid": asdict(grid),
             **settings.model_dump(mode="json", exclude={"max_memory"}),
         }
 

@@ -81,6 +81,11 @@ class RasterOutput:
         self.journal = target.with_name(f".unfinished-{target.name}")
         self._files: dict[str, rasterio.io.DatasetWriter] = {}
 
+    def begun_with(self) -> dict[str, Any]:
+        """The settings of an unfinished journal; empty where there is none."""
+        about = self.journal / "settings.json"
+        return dict(json.loads(about.read_text(encoding="utf-8"))) if about.exists() else {}
+
     @contextmanager
     def opened(self, settings: Mapping[str, Any], resume: bool) -> Iterator[list[int]]:
         """Begin or go on; inside, units can be written. On success the rasters take their names.
@@ -173,7 +178,7 @@ class RasterOutput:
                     f"an earlier prediction of {self.layers[0].path} was interrupted. Go on with --resume, or delete "
                     f"{self.journal} to begin again."
                 )
-            before = json.loads(about.read_text(encoding="utf-8"))
+            before = self.begun_with()
             changed = [key for key, value in settings.items() if before.get(key) != json.loads(json.dumps(value))]
             if changed:
                 raise RunFolderError(

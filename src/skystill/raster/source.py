@@ -31,7 +31,7 @@ def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
     options: dict[str, Any] = {
         "GDAL_CACHEMAX": cache_bytes,
         "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # or a JPEG that is cut short turns grey in silence
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of folders with thousands of files, or of servers
+        "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # no listing of folders or servers; world files are still looked for
         "GDAL_PAM_ENABLED": True,
     }
     with rasterio.Env(**options), warnings.catch_warnings():

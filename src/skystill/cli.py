@@ -42,6 +42,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+_OF_TRAINING = ("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript")
+
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
 ]
@@ -337,6 +339,16 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
+    except ModuleNotFoundError as error:
+        if debug or error.name not in _OF_TRAINING:
+            raise
+        messages.print(
+            f'error: {error}: this command trains or exports. Install it with pip install "skystill[train]" (on Linux '
+            "without a GPU take torch's CPU build first, as the README says).",
+            markup=False,
+            style="red",
+        )
+        sys.exit(2)
     except Exception as error:
         if debug:
             raise

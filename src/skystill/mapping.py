@@ -1,6 +1,7 @@
 """`skystill predict`: from inputs to files. Which files, what each is called, and what goes beside it."""
 
 import glob
+import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -55,6 +56,8 @@ def predict_all(settings: PredictSettings, resume: bool, bar: Bar, track: Track)
         UserError: inputs that were not found, or failed, all of them named; at the end.
         PredictionStopped: Ctrl-C.
     """
+    if settings.vector:
+        importlib.import_module("skystill.vector")  # what it needs may be missing: say so before hours of work
     classes = read_classes(settings.classes) if settings.classes else None
     # Opening a second runtime to compare costs 100 MB and more: not where memory is short.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime

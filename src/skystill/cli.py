@@ -339,19 +339,17 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
-    except ModuleNotFoundError as error:
-        if debug or error.name not in _OF_TRAINING:
-            raise
-        messages.print(
-            f'error: {error}: this command trains or exports. Install it with pip install "skystill[train]" (on Linux '
-            "without a GPU take torch's CPU build first, as the README says).",
-            markup=False,
-            style="red",
-        )
-        sys.exit(2)
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, ModuleNotFoundError) and error.name in _OF_TRAINING:
+            messages.print(
+                f'error: {error}: this command trains or exports. Install it with pip install "skystill[train]" (on '
+                "Linux without a GPU take torch's CPU build first, as the README says).",
+                markup=False,
+                style="red",
+            )
+            sys.exit(2)
         messages.print(
             f"internal error: {type(error).__name__}: {error}. Run again with --debug to see where.", markup=False
         )

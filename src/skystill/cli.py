@@ -335,7 +335,9 @@ def main() -> None:
     except SkystillError as error:
         if debug:
             raise
-        messages.print(f"error: {error}", markup=False, style=None if isinstance(error, Interrupted) else "red")
+        messages.print(
+            f"error: {error}", markup=False, style=None if error.exit_code == Interrupted.exit_code else "red"
+        )
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)

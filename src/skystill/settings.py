@@ -11,7 +11,6 @@ from skystill.errors import SettingsError
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Precision = Literal["auto", "32", "bf16"]
 StudentLossName = Literal["ce", "focal", "ce+dice", "focal+dice"]
-DistillationLossName = Literal["kl", "mse"]
 
 _S = TypeVar("_S", bound="Settings")
 
@@ -83,8 +82,9 @@ class DistillSettings(FitSettings):
     """Weight of the student loss; the distillation loss gets 1 - alpha."""
     temperature: float = Field(10.0, gt=0)
     """Softens teacher and student alike; 1 leaves them as they are."""
-    distillation_loss: DistillationLossName = "kl"
-    """Loss against the teacher: kl (Hinton) or mse on logits."""
+    distillation_loss: str = "kl"
+    """Loss against the teacher: kl (Hinton), mse on logits, cwd (channel-wise), dist (correlation), boundary-kl, or
+    several with weights, such as kl+0.5*dist."""
     quantize: bool = False
     """Afterwards fine-tune with INT8's rounding, the teacher still teaching, for a quarter of the epochs at a tenth of
     the learning rate, and write student-int8.onnx."""

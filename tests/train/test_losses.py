@@ -12,6 +12,9 @@ from skystill.errors import SettingsError
 from skystill.train.losses import (
     DISTILLATION_LOSSES,
     STUDENT_LOSSES,
+    BoundaryKL,
+    ChannelWise,
+    Correlation,
     CrossEntropy,
     Dice,
     DistillationKL,
@@ -19,6 +22,7 @@ from skystill.train.losses import (
     Focal,
     build_distillation_loss,
     build_student_loss,
+    near_boundaries,
 )
 
 LN3 = float(np.log(3))
@@ -122,7 +126,9 @@ def test_distillation_losses_obey_their_laws(name: str, seed: int, temperature: 
     value = float(loss(student, teacher, valid))
     assert value >= 0
     assert float(loss(teacher, teacher, valid)) == pytest.approx(0, abs=1e-6)
-    shift = torch.randn(2, 1, 5, 3, generator=generator)  # softmax does not see it
+    shift = torch.randn(2, 1, 5, 3, generator=generator)  # softmax over classes does not see it
+    if name == "cwd":
+        shift = torch.randn(2, 4, 1, 1, generator=generator)  # softmax over space does not see this one
     assert float(loss(student + shift, teacher, valid)) == pytest.approx(value, rel=1e-3, abs=1e-5)
     changed = torch.where(valid[:, None], teacher, 77.0)  # nothing enters from outside
     assert float(loss(student, changed, valid)) == pytest.approx(value, rel=1e-6)
@@ -149,3 +155,93 @@ def test_bad_settings_are_refused_in_words() -> None:
         build_student_loss("hinge")
     with pytest.raises(SettingsError, match="there are kl, mse"):
         build_distillation_loss("hinge", 1.0)
+
+
+def test_channel_wise_by_hand() -> None:
+    """Two pixels: the first channel is (0.75, 0.25) over space for the teacher and even for the student."""
+    teacher, student = pixels((LN3, 5.0), (0.0, 5.0)), pixels((0.0, 1.0), (0.0, 1.0))
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    assert float(ChannelWise(1.0)(student, teacher, valid)) == pytest.approx(0.130812 / 2, abs=1e-6)
+    assert float(ChannelWise(2.0)(student, teacher, valid)) == pytest.approx(0.145363 / 2, abs=1e-6)
+    padded = [torch.cat([x, torch.full((1, 2, 1, 1), 9.0)], dim=3) for x in (student, teacher)]
+    some = torch.tensor([[[True, True, False]]])
+    assert float(ChannelWise(1.0)(*padded, some)) == pytest.approx(0.130812 / 2, abs=1e-6)
+
+
+@given(st.integers(0, 1000), st.floats(0.5, 20))
+def test_channel_wise_and_correlation_equal_float64_numpy(seed: int, temperature: float) -> None:
+    rng = np.random.default_rng(seed)
+    student, teacher = rng.normal(0, 3, (2, 5, 4, 3)), rng.normal(0, 3, (2, 5, 4, 3))
+    valid = rng.random((2, 4, 3)) > 0.2
+    valid[:, 0, 0] = True
+    expected = 0.0
+    for image in range(2):
+        for channel in range(5):
+            t, s = (np.exp(x[image, channel][valid[image]] / temperature) for x in (teacher, student))
+            p, q = t / t.sum(), s / s.sum()
+            expected += float((p * np.log(p / q)).sum()) * temperature**2 / 10
+    tensors = [torch.from_numpy(x).float() for x in (student, teacher)]
+    where = torch.from_numpy(valid)
+    assert float(ChannelWise(temperature)(*tensors, where)) == pytest.approx(expected, rel=2e-5, abs=1e-6)
+    rows = []
+    for logits in (student, teacher):
+        raised = np.exp(logits)
+        rows.append((raised / raised.sum(1, keepdims=True)).transpose(0, 2, 3, 1)[valid])
+    between = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(*rows, strict=True)])
+    within = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(rows[0].T, rows[1].T, strict=True)])
+    assert float(Correlation()(*tensors, where)) == pytest.approx(2 - between - within, abs=2e-5)
+
+
+def test_correlation_sees_order_and_not_size() -> None:
+    teacher = pixels((3.0, 1.0, 0.0), (0.0, 2.0, 1.0))
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    p = teacher.softmax(dim=1)
+    flatter = (0.5 * p + 0.5 / 3).log()  # probabilities halfway to even: perfectly correlated
+    assert float(Correlation()(flatter, teacher, valid)) == pytest.approx(0, abs=1e-5)
+    assert float(DistillationKL(1.0)(flatter, teacher, valid)) > 0.01
+
+
+def test_boundaries_are_near_changes_between_valid_neighbours() -> None:
+    logits = torch.zeros(1, 2, 1, 12)
+    logits[0, 1, 0, 6:] = 1.0
+    everywhere = torch.ones(1, 1, 12, dtype=torch.bool)
+    assert near_boundaries(logits, everywhere, 3)[0, 0].tolist() == [0] * 3 + [1] * 6 + [0] * 3
+    hidden = everywhere.clone()
+    hidden[0, 0, 5] = False
+    assert float(near_boundaries(logits, hidden, 3).sum()) == 0
+
+
+def test_boundary_kl_by_hand() -> None:
+    teacher = pixels(*[(LN3, 0.0)] * 6, *[(0.0, LN3)] * 6)
+    student = pixels(*[(LN3, 0.0)] * 5, (0.0, 0.0), *[(0.0, LN3)] * 5, (0.0, 0.0))
+    valid = torch.ones(1, 1, 12, dtype=torch.bool)
+    # one wrong pixel of weight 5 at the boundary, one of weight 1 far from it; 6 * 5 + 6 weights in all
+    assert float(BoundaryKL(1.0)(student, teacher, valid)) == pytest.approx(0.130812 * 6 / 36, abs=1e-6)
+    assert float(DistillationKL(1.0)(student, teacher, valid)) == pytest.approx(0.130812 * 2 / 12, abs=1e-6)
+
+
+def test_losses_add_up_with_weights() -> None:
+    one, other = (build_distillation_loss(name, 2.0) for name in ("kl", "dist"))
+    both = build_distillation_loss("kl + 0.5*dist", 2.0)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(1, 3, 4, 4, generator=generator) for _ in range(2))
+    valid = torch.ones(1, 4, 4, dtype=torch.bool)
+    expected = float(one(student, teacher, valid)) + 0.5 * float(other(student, teacher, valid))
+    assert float(both(student, teacher, valid)) == pytest.approx(expected, rel=1e-6)
+    for name, says in (("kl+foo", "is called 'foo'"), ("-1*kl", "positive number"), ("x*kl", "positive number")):
+        with pytest.raises(SettingsError, match=says):
+            build_distillation_loss(name, 2.0)
+
+
+@pytest.mark.parametrize("name", list(DISTILLATION_LOSSES))
+def test_gradients_reach_the_student_and_stay_finite(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(2, 3, 6, 6, generator=generator, requires_grad=True)
+    teacher = torch.randn(2, 3, 6, 6, generator=generator) * 20
+    for share in (0.5, 0.0):
+        valid = torch.rand(2, 6, 6, generator=generator) < share
+        student.grad = None
+        build_distillation_loss(name, 4.0)(student, teacher, valid).backward()
+        assert student.grad is not None and bool(student.grad.isfinite().all())
+        assert bool((student.grad * ~valid[:, None]).abs().max() == 0)
+        assert bool(student.grad.abs().max() > 0) == (share > 0)

@@ -4,7 +4,7 @@ Student losses take (logits, labels), distillation losses (student_logits, teach
 float32 whatever the networks ran in. A distillation loss is 0 where student equals teacher.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -134,10 +134,16 @@ class DistillationKL(nn.Module):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
         """See the class."""
+        divergence, weights = self.per_pixel(student_logits, teacher_logits, valid)
+        mean: Tensor = (divergence * weights).sum() / weights.sum().clamp(min=1)
+        return self.temperature**2 * mean
+
+    def per_pixel(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """KL (N, H, W) and its weights, both 0 where not valid."""
         log_student = F.log_softmax(plain_float(student_logits) / self.temperature, dim=1)
         log_teacher = F.log_softmax(plain_float(teacher_logits) / self.temperature, dim=1)
-        per_pixel = F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(dim=1)
-        return self.temperature**2 * mean_over(per_pixel, valid)
+        divergence = F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(dim=1)
+        return divergence.where(valid, 0.0), valid.float()
 
 
 class DistillationMSE(nn.Module):
@@ -163,6 +169,138 @@ class DistillationMSE(nn.Module):
         return mean_over(centred.square().mean(dim=1), valid) / 2
 
 
+class ChannelWise(nn.Module):
+    """Where in the image each class is strongest: softmax over space, one distribution a channel.
+
+        L = T^2 / (N C) * sum over images and channels of KL( softmax_V(teacher / T) || softmax_V(student / T) )
+
+    softmax_V runs over the valid pixels of an image. Source: Shu 2021, arXiv 2011.13256, equations 4 and 5 (there with
+    T = 4 and a weight of 3 beside the cross-entropy).
+
+    Args:
+        temperature: T > 0.
+
+    Shape:
+        as `DistillationKL`; an image without a valid pixel adds 0.
+
+    Raises:
+        SettingsError: temperature is not positive.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise SettingsError(f"temperature is {temperature:g}; it must be more than 0.")
+        self.temperature = temperature
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+        """See the class."""
+        log_student = self._log_softmax(student_logits, valid)
+        log_teacher = self._log_softmax(teacher_logits, valid)
+        here = valid.flatten(1)[:, None]
+        terms = (log_teacher.exp() * (log_teacher - log_student)).where(here, 0.0)
+        return self.temperature**2 * terms.sum(dim=2).mean()
+
+    def _log_softmax(self, logits: Tensor, valid: Tensor) -> Tensor:
+        """(N, C, H W) over valid pixels. Elsewhere -1e4 and not -inf: its exponential is 0 and has a gradient."""
+        flat = (plain_float(logits) / self.temperature).flatten(2)
+        return F.log_softmax(flat.where(valid.flatten(1)[:, None], -1e4), dim=2)
+
+
+class Correlation(nn.Module):
+    """DIST: the student need not match the teacher's probabilities, only rise and fall with them.
+
+        L = (1 - mean over valid pixels of r over classes) + (1 - mean over classes of r over valid pixels)
+
+    with r Pearson's correlation of p = softmax(logits) of student and teacher, all valid pixels of the batch together.
+    Source: Huang 2022, arXiv 2205.10536, equations 7 to 9, beta = gamma = 1. It is weak for two classes, where r over
+    classes is only ever 1 or -1.
+
+    Args:
+        temperature: taken so that every distillation loss is built alike; the source uses none.
+
+    Shape:
+        as `DistillationKL`.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+        """See the class."""
+        if not valid.any():
+            return student_logits.float().sum() * 0
+        p_student, p_teacher = (
+            plain_float(logits).softmax(dim=1).permute(0, 2, 3, 1)[valid] for logits in (student_logits, teacher_logits)
+        )
+        between = 1 - _pearson(p_student, p_teacher).mean()
+        within = 1 - _pearson(p_student.T, p_teacher.T).mean()
+        return between + within
+
+
+def _pearson(one: Tensor, other: Tensor) -> Tensor:
+    """Correlation of the rows of (M, K): (M,); 1 where a row of one and the other does not vary at all."""
+    one, other = (rows - rows.mean(dim=1, keepdim=True) for rows in (one, other))
+    norms = one.norm(dim=1) * other.norm(dim=1)
+    tiny = 1e-8
+    return ((one * other).sum(dim=1) + tiny) / (norms + tiny)
+
+
+class BoundaryKL(DistillationKL):
+    """`DistillationKL` with five times the weight near the teacher's boundaries.
+
+        L = T^2 / (sum of w) * sum over valid pixels of w * KL( softmax(teacher / T) || softmax(student / T) )
+
+    w is 5 within 3 pixels of a place where the teacher's most likely class changes between valid neighbours, else 1:
+    outlines are what a small network at a quarter of the resolution loses first. Ours; the weighting of boundaries is
+    as old as U-Net (Ronneberger 2015, arXiv 1505.04597, equation 2).
+
+    Args:
+        temperature: T > 0.
+
+    Shape:
+        as `DistillationKL`.
+    """
+
+    def per_pixel(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """KL (N, H, W) and its weights."""
+        divergence, weights = super().per_pixel(student_logits, teacher_logits, valid)
+        return divergence, weights * (1 + 4 * near_boundaries(teacher_logits, valid, 3))
+
+
+def near_boundaries(logits: Tensor, valid: Tensor, distance: int) -> Tensor:
+    """(N, H, W) float, 1 within `distance` pixels (chessboard) of a change of the most likely class, else 0."""
+    labels = logits.argmax(dim=1)
+    changes = torch.zeros_like(labels, dtype=torch.float32)
+    for axis in (1, 2):
+        size = labels.shape[axis]
+        label, there = labels.narrow(axis, 0, size - 1), valid.narrow(axis, 0, size - 1)
+        next_label, next_there = labels.narrow(axis, 1, size - 1), valid.narrow(axis, 1, size - 1)
+        differs = ((label != next_label) & there & next_there).float()
+        changes.narrow(axis, 0, size - 1).add_(differs)
+        changes.narrow(axis, 1, size - 1).add_(differs)
+    marked = (changes > 0).float()[:, None]
+    return F.max_pool2d(marked, 2 * distance - 1, stride=1, padding=distance - 1)[:, 0]
+
+
+class WeightedSum(nn.Module):
+    """Several distillation losses, each times its weight.
+
+    Args:
+        terms: losses and weights.
+    """
+
+    def __init__(self, terms: Sequence[tuple[float, nn.Module]]) -> None:
+        super().__init__()
+        self.weights = [weight for weight, _ in terms]
+        self.losses = nn.ModuleList(loss for _, loss in terms)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+        """See the class."""
+        values = [loss(student_logits, teacher_logits, valid) for loss in self.losses]
+        return torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum()
+
+
 # To add a loss: a class above, a line here, a case worked by hand in tests/train/test_losses.py.
 STUDENT_LOSSES: dict[str, Callable[[], nn.Module]] = {
     "ce": CrossEntropy,
@@ -170,7 +308,13 @@ STUDENT_LOSSES: dict[str, Callable[[], nn.Module]] = {
     "ce+dice": lambda: Sum(CrossEntropy(), Dice()),
     "focal+dice": lambda: Sum(Focal(), Dice()),
 }
-DISTILLATION_LOSSES: dict[str, Callable[[float], nn.Module]] = {"kl": DistillationKL, "mse": DistillationMSE}
+DISTILLATION_LOSSES: dict[str, Callable[[float], nn.Module]] = {
+    "kl": DistillationKL,
+    "mse": DistillationMSE,
+    "cwd": ChannelWise,
+    "dist": Correlation,
+    "boundary-kl": BoundaryKL,
+}
 
 
 def build_student_loss(name: str) -> nn.Module:
@@ -185,11 +329,24 @@ def build_student_loss(name: str) -> nn.Module:
 
 
 def build_distillation_loss(name: str, temperature: float) -> nn.Module:
-    """A distillation loss by name.
+    """A distillation loss by name, or several with weights: "kl", "kl+0.5*dist".
 
     Raises:
-        SettingsError: no such loss, or the temperature is not positive.
+        SettingsError: no such loss, a weight that is no positive number, or a temperature that is not positive.
     """
-    if name not in DISTILLATION_LOSSES:
-        raise SettingsError(f"no distillation loss is called {name!r}; there are {', '.join(DISTILLATION_LOSSES)}.")
-    return DISTILLATION_LOSSES[name](temperature)
+    terms = []
+    for term in name.split("+"):
+        weight, _, loss = term.strip().rpartition("*")
+        if loss not in DISTILLATION_LOSSES:
+            raise SettingsError(
+                f"no distillation loss is called {loss!r}; there are {', '.join(DISTILLATION_LOSSES)}, and sums such "
+                "as kl+0.5*dist."
+            )
+        try:
+            factor = float(weight or 1)
+        except ValueError:
+            factor = 0.0
+        if not 0 < factor < float("inf"):
+            raise SettingsError(f"distillation loss {term.strip()!r}: its weight must be a positive number.")
+        terms.append((factor, DISTILLATION_LOSSES[loss](temperature)))
+    return terms[0][1] if terms[0][0] == 1 and len(terms) == 1 else WeightedSum(terms)

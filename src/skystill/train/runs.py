@@ -116,6 +116,7 @@ def distill_run(
     folder = RunFolder(settings.out)
     prepared = prepare(settings)
     tell(prepared.notes)
+    build_distillation_loss(settings.distillation_loss, settings.temperature)  # a wrong name leaves nothing behind
     teacher, _ = load_teacher(settings.teacher, prepared.classes)
     student = _fresh_network(settings.student, settings, prepared)
     with folder.locked():

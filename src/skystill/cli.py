@@ -18,6 +18,7 @@ from skystill import __version__
 from skystill.errors import Interrupted, SkystillError
 from skystill.progress import console, messages, pixel_bar, rate, track, training_bar
 from skystill.settings import (
+    CacheSettings,
     DemoSettings,
     DistillSettings,
     EvaluateSettings,
@@ -133,8 +134,11 @@ def train(settings: TrainSettings, resume: ResumeOption = False, report: ReportO
 @settings_options(DistillSettings)
 def distill(settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
-    from skystill.train.runs import alone_settings, distill_run
+    from skystill.train.runs import alone_settings, cache_settings, distill_run
 
+    if settings.teacher_mode == "cached":
+        # A process of its own: afterwards nothing of the teacher is in memory.
+        run_command("cache", cache_settings(settings))
     with training_bar(f"{settings.student} distilled") as bar:
         distill_run(settings, resume, bar, show_notes)
     if settings.quantize:
@@ -148,6 +152,15 @@ def distill(settings: DistillSettings, resume: ResumeOption = False, report: Rep
         run_command("train", alone_settings(settings), "--resume", "--no-report")
     if report:
         score(settings.out)
+
+
+@app.command()
+@settings_options(CacheSettings)
+def cache(settings: CacheSettings) -> None:
+    """Run a teacher once over the training images and keep its logits, for distill --teacher-mode cached."""
+    from skystill.train.runs import cache_run
+
+    cache_run(settings, track, show_notes)
 
 
 @app.command()

@@ -76,6 +76,14 @@ class DistillSettings(FitSettings):
 
     teacher: Path
     """Run folder of the teacher."""
+    teacher_mode: Literal["online", "cached"] = "online"
+    """online runs the teacher in every step. cached runs it once over each image, keeps its logits on disk, and lets go
+    of it: less memory and time. The cached teacher sees whole images, and is the mean over their 8 symmetries."""
+    cache: Path | None = None
+    """Folder of the cached logits. Default: logits in the teacher's run folder."""
+    cache_symmetry: Literal["d4", "none"] = "d4"
+    """d4: the mean over the 8 symmetries of the square, right under every flip and turn. none: one pass, an eighth of
+    the work, and wrong under flips by as much as is then printed."""
     student: str = "kite"
     """A network by name: kite, two-level. See skystill networks."""
     alpha: float = Field(0.1, ge=0, le=1)
@@ -90,6 +98,27 @@ class DistillSettings(FitSettings):
     the learning rate, and write student-int8.onnx."""
     alone: bool = True
     """Also train the same student without the teacher, same steps: the baseline that the report compares with."""
+
+
+class CacheSettings(Settings):
+    """`skystill cache`."""
+
+    data: Path
+    """Folder with images and masks."""
+    teacher: Path
+    """Run folder of the teacher."""
+    cache: Path | None = None
+    """Folder of the cached logits. Default: logits in the teacher's run folder."""
+    cache_symmetry: Literal["d4", "none"] = "d4"
+    """d4: the mean over the 8 symmetries of the square; none: one pass, wrong under flips."""
+    classes: str | None = None
+    """As in distill."""
+    split: str = "auto"
+    """As in distill; the training images are cached."""
+    seed: int = Field(0, ge=0)
+    """As in distill."""
+    limit_images: int | None = Field(None, ge=1)
+    """As in distill."""
 
 
 class EvaluateSettings(Settings):

@@ -143,3 +143,16 @@ def test_the_disagreement_picture_by_hand() -> None:
     teacher, student = np.array([[0, 1, 0, 1, 0]], np.uint8), np.array([[0, 0, 1, 1, 0]], np.uint8)
     picture = paint_disagreement(labels, teacher, student)
     assert picture[0].tolist() == [[225] * 3, [0, 114, 178], [213, 94, 0], [120] * 3, [0] * 3]
+
+
+def test_a_cached_teacher_leaves_after_one_pass(scenes: Path, teacher: Path, tmp_path: Path) -> None:
+    flags = ["--teacher", teacher, "--student=kite-small", "--epochs=2", "--no-alone", "--no-report"]
+    flags += [f"--cache={tmp_path / 'logits'}", "--teacher-mode=cached", *TINY]
+    done = process("distill", "--data", scenes, "--out", tmp_path / "s", *flags)
+    assert done.code == 0, done.err
+    assert "teacher's logits of 6 image(s)" in done.err
+    assert len(list((tmp_path / "logits").rglob("*.npy"))) == 6
+    again = process("distill", "--data", scenes, "--out", tmp_path / "t", *flags)
+    assert again.code == 0 and "teacher's logits of 0 image(s)" in again.err
+    one, other = (load_file(tmp_path / run / "checkpoints/model.safetensors") for run in "st")
+    assert all(np.array_equal(one[name], other[name]) for name in one)

@@ -39,6 +39,10 @@ class View:
         """(H, W) uint8 to (size, size); padding is void."""
         return self._cut(labels, VOID)
 
+    def of_logits(self, logits: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+        """(H, W, C) to (size, size, C); padding is 0."""
+        return self._cut(logits, 0)
+
     def _cut(self, array: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
         crop = array[self.top : self.top + self.size, self.left : self.left + self.size]
         missing = (self.size - crop.shape[0], self.size - crop.shape[1])

@@ -16,6 +16,7 @@ from skystill.classes import ClassMap, Labels
 from skystill.dataset import Pair, read_image, read_labels
 from skystill.errors import SettingsError
 from skystill.train.augment import draw_view, jitter_colors
+from skystill.train.logit_cache import LogitCache
 
 _HELD_BYTES = 4 * 2**30  # decoded images kept in memory; what is beyond is read from disk when it is drawn
 
@@ -29,19 +30,19 @@ class Batch:
         plain: (N, 3, H, W) uint8, the same view with the colours as they are, for the teacher.
         labels: (N, H, W) int64, 255 = void.
         inside: (N, H, W) bool, False on padding.
+        teacher_logits: (N, C, H, W) float16 of the same view, where they come from a cache.
     """
 
     images: Tensor
     plain: Tensor
     labels: Tensor
     inside: Tensor
+    teacher_logits: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        return Batch(*(part.to(device, non_blocking=True) for part in self._parts()))
-
-    def _parts(self) -> tuple[Tensor, ...]:
-        return self.images, self.plain, self.labels, self.inside
+        parts = (self.images, self.plain, self.labels, self.inside, self.teacher_logits)
+        return Batch(*(None if part is None else part.to(device, non_blocking=True) for part in parts))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,6 +96,7 @@ class TrainBatches:
         seed: everything random comes from (seed, epoch, step).
         jitter: strength of the colour jitter, 0 for none.
         crops_per_image: crops an epoch draws for each image; None for as many as hold all pixels of the images.
+        cache: the teacher's logits of these images; None where the teacher runs itself.
     """
 
     def __init__(
@@ -105,12 +107,14 @@ class TrainBatches:
         seed: int,
         jitter: float = 0.2,
         crops_per_image: int | None = None,
+        cache: LogitCache | None = None,
     ) -> None:
         self.scenes = scenes
         self.crop = crop
         self.batch_size = batch_size
         self.seed = seed
         self.jitter = jitter
+        self._logits = None if cache is None else [cache.open(pair.image) for pair in scenes.pairs]
         areas = np.array([height * width for height, width in scenes.sizes], float)
         self._weights = areas / areas.sum()
         crops = areas.sum() / crop**2 if crops_per_image is None else crops_per_image * len(areas)
@@ -120,12 +124,13 @@ class TrainBatches:
         """The batch of one step; the same for the same seed, epoch and step."""
         rng = np.random.default_rng((self.seed, epoch, step))
         drawn = [self._draw(rng) for _ in range(self.batch_size)]
-        images, plain, labels, inside = (np.stack(part) for part in zip(*drawn, strict=True))
+        images, plain, labels, inside, *logits = (np.stack(part) for part in zip(*drawn, strict=True))
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),  # channels stay last in memory
             torch.from_numpy(plain).permute(0, 3, 1, 2),
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(inside),
+            torch.from_numpy(logits[0]).permute(0, 3, 1, 2) if logits else None,
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -145,7 +150,9 @@ class TrainBatches:
         height, width = labels.shape
         view = draw_view(rng, height, width, self.crop)
         plain = view.of_image(image)
-        return jitter_colors(rng, plain, self.jitter), plain, view.of_labels(labels), view.inside(height, width)
+        seen = jitter_colors(rng, plain, self.jitter)
+        parts = (seen, plain, view.of_labels(labels), view.inside(height, width))
+        return parts if self._logits is None else (*parts, view.of_logits(self._logits[index]))
 
 
 class LoaderBatches:

@@ -167,15 +167,16 @@ class Distiller(Supervised):
     Args:
         student: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W); the only one that learns.
         teacher: the same to logits or probabilities (N, C, h, w), resized to the student's size where it differs.
-            It is frozen: eval mode, no gradients, for good.
+            It is frozen: eval mode, no gradients, for good. None where batches bring its logits from a cache.
         fabric: devices and precision; by default the best device, float32.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, fabric: Fabric | None = None) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module | None, fabric: Fabric | None = None) -> None:
         super().__init__(student, fabric)
         self.student = student
-        self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
-        self.fabric.to_device(in_layout(self.teacher, torch.channels_last))
+        self.teacher = teacher if teacher is None or isinstance(teacher, Teacher) else Teacher(teacher)
+        if self.teacher is not None:
+            self.fabric.to_device(in_layout(self.teacher, torch.channels_last))
         self._distillation_loss: DistillationLoss = DistillationKL(10.0)
         self._alpha = 0.1
 
@@ -210,10 +211,18 @@ class Distiller(Supervised):
             distillation_loss = cast(DistillationLoss, distillation_loss(temperature))
         self._distillation_loss = distillation_loss
 
+    def _teacher_logits(self, batch: Batch) -> Tensor:
+        if batch.teacher_logits is not None:
+            return batch.teacher_logits
+        if self.teacher is None:
+            raise SettingsError("there is no teacher, and the batch brings no teacher's logits; give one of them.")
+        with self.fabric.autocast():
+            logits: Tensor = self.teacher(batch.plain)
+        return logits
+
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The weighed loss and its two parts, and the student's logits."""
-        with self.fabric.autocast():
-            teacher_logits: Tensor = self.teacher(batch.plain)
+        teacher_logits = self._teacher_logits(batch)
         logits: Tensor = self.stepper.network(batch.images)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")

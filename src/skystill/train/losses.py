@@ -136,7 +136,7 @@ class DistillationKL(nn.Module):
         """See the class."""
         divergence, weights = self.per_pixel(student_logits, teacher_logits, valid)
         mean: Tensor = (divergence * weights).sum() / weights.sum().clamp(min=1)
-        return self.temperature**2 * mean
+        return mean * (self.temperature * self.temperature)
 
     def per_pixel(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """KL (N, H, W) and its weights, both 0 where not valid."""
@@ -280,7 +280,8 @@ def near_boundaries(logits: Tensor, valid: Tensor, distance: int) -> Tensor:
         changes.narrow(axis, 0, size - 1).add_(differs)
         changes.narrow(axis, 1, size - 1).add_(differs)
     marked = (changes > 0).float()[:, None]
-    return F.max_pool2d(marked, 2 * distance - 1, stride=1, padding=distance - 1)[:, 0]
+    near: Tensor = F.max_pool2d(marked, 2 * distance - 1, stride=1, padding=distance - 1)[:, 0]
+    return near
 
 
 class WeightedSum(nn.Module):

@@ -6,7 +6,8 @@ Every network takes images (N, 3, H, W), uint8 or float, 0 to 255, any H and W f
 
 import ast
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -260,12 +261,27 @@ def read_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         CheckpointError: the file is missing, damaged, or of another program.
     """
-    try:
+    with _readable(path):
+        about = read_about(path)
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["skystill"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         network = build_network(about["network"], len(about["classes"]["classes"]))
         network.load_state_dict(state)
+    return network.eval(), about
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What was said of a network when it was written; its weights are not read. Raises as `read_network`."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        about: dict[str, Any] = json.loads((file.metadata() or {})["skystill"])
+        return about
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in words what is wrong with a weights file."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: the run has not finished. Finish it with --resume.") from error
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError, SettingsError) as error:
@@ -273,4 +289,3 @@ def read_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise CheckpointError(
             f"{path} cannot be read as SkyStill weights ({reason}). Train again, or take a whole copy."
         ) from error
-    return network.eval(), about

@@ -21,18 +21,20 @@ from skystill.dataset import (
     sample_images,
     split_pairs,
 )
+from skystill.errors import CheckpointError, SettingsError
 from skystill.evaluate import metrics_for
 from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
-from skystill.settings import DistillSettings, FitSettings, TrainSettings
+from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
 from skystill.train.data import Scenes, TrainBatches, WholeImages
 from skystill.train.distiller import Distiller, Supervised
 from skystill.train.export import describe, export_network
 from skystill.train.int8_aware import int8_aware
+from skystill.train.logit_cache import LogitCache, Track, mirror_agreement, teacher_key
 from skystill.train.loop import History, Keeper, Watch
 from skystill.train.losses import build_distillation_loss, build_student_loss
-from skystill.train.models import build_network, count_parameters, write_network
-from skystill.train.teacher import Teacher, load_teacher
+from skystill.train.models import build_network, count_parameters, in_layout, write_network
+from skystill.train.teacher import Teacher, check_classes, load_teacher
 
 Tell = Callable[[tuple[str, ...]], None]
 """Takes notes on the data that the user should read."""
@@ -62,7 +64,7 @@ class Prepared:
         return self.check.classes
 
 
-def prepare(settings: FitSettings) -> Prepared:
+def prepare(settings: FitSettings | CacheSettings) -> Prepared:
     """Find, check and split the data of a run.
 
     Raises:
@@ -117,18 +119,19 @@ def distill_run(
     prepared = prepare(settings)
     tell(prepared.notes)
     build_distillation_loss(settings.distillation_loss, settings.temperature)  # a wrong name leaves nothing behind
-    teacher, _ = load_teacher(settings.teacher, prepared.classes)
+    cache = open_cache(settings, prepared) if settings.teacher_mode == "cached" else None
+    teacher = None if cache else load_teacher(settings.teacher, prepared.classes)[0]
     student = _fresh_network(settings.student, settings, prepared)
     with folder.locked():
         _start(folder, settings, prepared, resume)
-        _fit(_distiller(student, teacher, settings, prepared), settings, prepared, folder, watch)
+        _fit(_distiller(student, teacher, settings, prepared), settings, prepared, folder, watch, cache)
         if settings.quantize:
-            _fine_tune_for_int8(student, teacher, settings, prepared, folder, watch)
+            _fine_tune_for_int8(student, teacher, settings, prepared, folder, watch, cache)
         _finish(folder, student, settings.student, settings, prepared)
     return folder
 
 
-def _distiller(student: nn.Module, teacher: Teacher, settings: DistillSettings, prepared: Prepared) -> Distiller:
+def _distiller(student: nn.Module, teacher: Teacher | None, settings: DistillSettings, prepared: Prepared) -> Distiller:
     task = Distiller(student=student, teacher=teacher, fabric=_fabric(settings))
     task.compile(
         _optimizer(student, settings),
@@ -143,11 +146,12 @@ def _distiller(student: nn.Module, teacher: Teacher, settings: DistillSettings, 
 
 def _fine_tune_for_int8(
     student: nn.Module,
-    teacher: Teacher,
+    teacher: Teacher | None,
     settings: DistillSettings,
     prepared: Prepared,
     folder: RunFolder,
     watch: Watch | None,
+    cache: LogitCache | None,
 ) -> None:
     """A second, short training from where the first one ended, with a checkpoint of its own."""
     short: dict[str, Any] = {
@@ -159,7 +163,7 @@ def _fine_tune_for_int8(
     settings = settings.model_copy(update=short)
     with int8_aware(student):
         task = _distiller(student, teacher, settings, prepared)
-        batches, validation = _batches(settings, prepared)
+        batches, validation = _batches(settings, prepared, cache)
         task.fit(
             batches,
             validation=validation,
@@ -168,6 +172,62 @@ def _fine_tune_for_int8(
             keeper=Keeper(folder.resume_int8, lambda rows: write_table(folder.metrics_int8, rows)),
             watch=watch,
         )
+
+
+def cache_run(settings: CacheSettings, track: Track, tell: Tell = ignore_notes) -> LogitCache:
+    """Run a teacher over the training images of a split and keep its logits; what is there already stays.
+
+    Raises:
+        UserError: as `train_run`, and a teacher that is missing or of other classes.
+    """
+    prepared = prepare(settings)
+    tell(prepared.notes)
+    teacher, _ = load_teacher(settings.teacher, prepared.classes)
+    cache = _cache(settings)
+    pairs = prepared.split.train
+    missing = set(cache.missing(pairs))
+    sizes = [(r.height, r.width) for r in prepared.check.records if r.pair in missing]
+    size = cache.bytes_needed(sizes, len(prepared.classes))
+    tell((f"teacher's logits of {len(sizes)} image(s): {size / 1e6:,.0f} MB in {cache.folder}",))
+    fabric = Fabric(accelerator="auto", devices=1)
+    fabric.to_device(in_layout(teacher, torch.channels_last))
+    cache.fill(pairs, teacher, fabric.device, track)
+    if not cache.symmetric and pairs:
+        same = mirror_agreement(cache, pairs[0].image, teacher, fabric.device)
+        tell((f"mirrored cache and teacher agree on {100 * same:.1f} % of the pixels of {pairs[0].key}, mirrored",))
+    return cache
+
+
+def open_cache(settings: DistillSettings, prepared: Prepared) -> LogitCache:
+    """The cache of a run's training images, complete.
+
+    Raises:
+        CheckpointError: the teacher's weights are missing or damaged.
+        ClassCountMismatch, ClassOrderMismatch: the teacher was trained on other classes.
+        SettingsError: images without logits.
+    """
+    check_classes(settings.teacher, prepared.classes)
+    cache = _cache(settings)
+    missing = cache.missing(prepared.split.train)
+    if missing:
+        raise SettingsError(
+            f"{len(missing)} of {len(prepared.split.train)} training images have no logits in {cache.folder} "
+            f"({missing[0].key}, ...); fill it with skystill cache, same data, split and teacher."
+        )
+    return cache
+
+
+def _cache(settings: CacheSettings | DistillSettings) -> LogitCache:
+    weights = RunFolder(settings.teacher).weights
+    if not weights.exists():
+        raise CheckpointError(f"{weights} is missing: the teacher's run has not finished. Finish it with --resume.")
+    folder = settings.cache or settings.teacher / "logits"
+    return LogitCache(folder, teacher_key(weights), settings.cache_symmetry == "d4")
+
+
+def cache_settings(settings: DistillSettings) -> CacheSettings:
+    """What `skystill cache` needs to fill the cache of a distillation."""
+    return CacheSettings(**{name: getattr(settings, name) for name in CacheSettings.model_fields})
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:
@@ -211,9 +271,14 @@ def _start(folder: RunFolder, settings: FitSettings, prepared: Prepared, resume:
 
 
 def _fit(
-    task: Supervised, settings: FitSettings, prepared: Prepared, folder: RunFolder, watch: Watch | None
+    task: Supervised,
+    settings: FitSettings,
+    prepared: Prepared,
+    folder: RunFolder,
+    watch: Watch | None,
+    cache: LogitCache | None = None,
 ) -> History:
-    batches, validation = _batches(settings, prepared)
+    batches, validation = _batches(settings, prepared, cache)
     history = task.fit(
         batches,
         validation=validation,
@@ -227,7 +292,9 @@ def _fit(
     return history
 
 
-def _batches(settings: FitSettings, prepared: Prepared) -> tuple[TrainBatches, WholeImages | None]:
+def _batches(
+    settings: FitSettings, prepared: Prepared, cache: LogitCache | None
+) -> tuple[TrainBatches, WholeImages | None]:
     batches = TrainBatches(
         _scenes(prepared, prepared.split.train),
         settings.crop,
@@ -235,6 +302,7 @@ def _batches(settings: FitSettings, prepared: Prepared) -> tuple[TrainBatches, W
         settings.seed,
         settings.jitter,
         settings.crops_per_image,
+        cache,
     )
     validation = WholeImages(_scenes(prepared, prepared.split.validation)) if prepared.split.validation else None
     return batches, validation

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from skystill.classes import ClassMap, classes_from
 from skystill.errors import ClassCountMismatch, ClassOrderMismatch
 from skystill.run_folder import RunFolder
-from skystill.train.models import read_network
+from skystill.train.models import read_about, read_network
 
 _SMALLEST = 1e-7  # a probability of 0 has no logarithm; below this a float16 teacher had rounded anyway
 
@@ -61,12 +61,25 @@ def load_teacher(run: Path, classes: ClassMap) -> tuple[Teacher, dict[str, Any]]
         CheckpointError: its weights are missing or damaged.
         ClassCountMismatch, ClassOrderMismatch: it was trained on other classes.
     """
-    folder = RunFolder(run)
-    folder.read_config()
-    network, about = read_network(folder.weights)
+    RunFolder(run).read_config()
+    network, about = read_network(RunFolder(run).weights)
+    _compare(run, about, classes)
+    return Teacher(network), about
+
+
+def check_classes(run: Path, classes: ClassMap) -> None:
+    """Check that a teacher's classes are the data's, without loading its weights.
+
+    Raises:
+        as `load_teacher`.
+    """
+    RunFolder(run).read_config()
+    _compare(run, read_about(RunFolder(run).weights), classes)
+
+
+def _compare(run: Path, about: dict[str, Any], classes: ClassMap) -> None:
     found = classes_from(about["classes"], str(run))
     if len(found) != len(classes):
         raise ClassCountMismatch(run, found.names, classes.names)
     if found.names != classes.names:
         raise ClassOrderMismatch(run, found.names, classes.names)
-    return Teacher(network), about

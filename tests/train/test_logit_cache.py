@@ -1,0 +1,160 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor, nn
+
+from skystill.classes import ClassMap
+from skystill.dataset import Pair
+from skystill.errors import DataError, SettingsError
+from skystill.scenes import paint_scene
+from skystill.symmetry import transform
+from skystill.train.data import Scenes, TrainBatches
+from skystill.train.distiller import Distiller
+from skystill.train.logit_cache import LogitCache, mirror_agreement, symmetric_logits, whole_logits
+from skystill.train.models import build_network
+from skystill.train.teacher import Teacher
+
+CPU = torch.device("cpu")
+
+
+def no_bar(items: Sequence[object], about: str) -> Sequence[object]:
+    return items
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    """A real network that has seen some pictures: BatchNorm away from its start, logits that vary."""
+    torch.manual_seed(0)
+    network = build_network("kite?channels=(8,16)&blocks=(1,1)", 6)
+    with torch.no_grad():
+        for seed in range(3):
+            network(torch.from_numpy(paint_scene(96, seed)[0]).permute(2, 0, 1)[None])
+    return Teacher(network)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    """Three square scenes with masks of label numbers."""
+    found = []
+    for index in range(3):
+        image, labels = paint_scene(64, index)
+        for kind, picture in (("images", image), ("masks", labels)):
+            path = tmp_path / kind / f"{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(path)
+        found.append(Pair(str(index), tmp_path / f"images/{index}.png", tmp_path / f"masks/{index}.png"))
+    return found
+
+
+CLASSES = ClassMap(tuple("abcdef"), tuple((40 * i, 0, 0) for i in range(6)), indexed=True)
+
+
+@pytest.mark.parametrize("symmetry", range(1, 8))
+def test_the_symmetric_answer_turns_with_the_image_and_the_plain_one_does_not(teacher: Teacher, symmetry: int) -> None:
+    image = paint_scene(80, 4)[0][:64]  # oblong
+    turned = transform(image, symmetry)
+    mean, plain = symmetric_logits(teacher, image, CPU), whole_logits(teacher, image, CPU)
+    largest = np.abs(mean).max()
+    assert np.abs(symmetric_logits(teacher, turned, CPU) - transform(mean, symmetry)).max() < 1e-4 * largest
+    assert np.abs(whole_logits(teacher, turned, CPU) - transform(plain, symmetry)).max() > 1e-2 * largest
+
+
+def test_tiles_give_the_whole_images_logits(teacher: Teacher) -> None:
+    image = np.tile(paint_scene(128, 2)[0], (10, 2, 1))  # 1,280 rows: two tiles
+    with torch.no_grad():
+        whole = teacher(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    assert np.allclose(whole_logits(teacher, image, CPU), whole, atol=1e-4)
+
+
+def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
+    teacher: Teacher, pairs: list[Pair], tmp_path: Path
+) -> None:
+    cache = LogitCache(tmp_path / "logits", "key")
+    cache.fill(pairs, teacher, CPU, no_bar)
+    batches = TrainBatches(Scenes(pairs, CLASSES), 64, 4, seed=0, crops_per_image=8, cache=cache)  # whole images
+    seen = set()
+    for step in range(6):
+        batch = batches.batch(0, step)
+        assert batch.teacher_logits is not None and batch.teacher_logits.dtype == torch.float16
+        for view, logits in zip(batch.plain, batch.teacher_logits, strict=True):
+            image = view.permute(1, 2, 0).numpy()
+            expected = symmetric_logits(teacher, image, CPU).transpose(2, 0, 1)
+            assert np.abs(logits.numpy() - expected).max() < 2e-3 * np.abs(expected).max()  # 16 bits
+            seen.add(image.tobytes())
+    assert len(seen) > 10  # many different turns
+
+
+class Symmetric(nn.Module):
+    """The teacher that the cache stands for, run live."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers = [symmetric_logits(self.network, image.permute(1, 2, 0).numpy(), CPU) for image in images]
+        return torch.from_numpy(np.stack(answers)).permute(0, 3, 1, 2)
+
+
+def test_cached_and_live_give_the_same_loss_in_every_step(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path / "logits", "key")
+    cache.fill(pairs, teacher, CPU, no_bar)
+    losses: dict[str, list[float]] = {"cached": [], "online": []}
+    for kind in losses:
+        torch.manual_seed(1)
+        student = build_network("kite?channels=(8,)&blocks=(1,)", 6)
+        fabric = Fabric(accelerator="cpu", devices=1)
+        distiller = Distiller(student, None if kind == "cached" else Symmetric(teacher), fabric)
+        distiller.compile(torch.optim.SGD(student.parameters(), lr=0.01), alpha=0.3, temperature=2.0)
+        distiller.stepper.plan(5, "constant", 0.0)
+        kept = cache if kind == "cached" else None
+        batches = TrainBatches(Scenes(pairs, CLASSES), 64, 2, seed=0, crops_per_image=8, cache=kept)
+        for step in range(5):
+            distiller.meter.reset()
+            losses[kind].append(distiller.train_step(batches.batch(0, step))["loss"])
+    assert losses["cached"] == pytest.approx(losses["online"], rel=1e-3)
+
+
+def test_what_is_there_is_not_made_again_and_another_byte_is_another_file(
+    teacher: Teacher, pairs: list[Pair], tmp_path: Path
+) -> None:
+    cache = LogitCache(tmp_path / "logits", "key")
+    cache.fill(pairs[:2], teacher, CPU, no_bar)
+    before = {pair.key: cache.path(pair.image).stat().st_mtime_ns for pair in pairs[:2]}
+    assert cache.missing(pairs) == [pairs[2]]
+    cache.fill(pairs, teacher, CPU, no_bar)
+    assert {pair.key: cache.path(pair.image).stat().st_mtime_ns for pair in pairs[:2]} == before
+    assert cache.missing(pairs) == []
+    assert cache.bytes_needed([(64, 64)], 6) + 128 == cache.path(pairs[0].image).stat().st_size
+    Image.fromarray(255 - paint_scene(64, 0)[0]).save(pairs[0].image)
+    assert cache.missing(pairs) == [pairs[0]]
+    assert LogitCache(tmp_path / "logits", "other").missing(pairs) == pairs
+    assert LogitCache(tmp_path / "logits", "key", symmetric=False).missing(pairs) == pairs
+
+
+def test_damage_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path / "logits", "key")
+    cache.fill(pairs[:1], teacher, CPU, no_bar)
+    path = cache.path(pairs[0].image)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"cannot be read.*Delete it"):
+        cache.open(pairs[0].image)
+
+
+def test_the_gap_of_a_plain_cache_is_measured(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
+    plain = LogitCache(tmp_path / "logits", "key", symmetric=False)
+    plain.fill(pairs[:1], teacher, CPU, no_bar)
+    assert 0 < mirror_agreement(plain, pairs[0].image, teacher, CPU) < 0.99
+
+
+def test_without_teacher_and_without_logits_nothing_can_be_learnt() -> None:
+    student = nn.Conv2d(3, 2, 1)
+    distiller = Distiller(student, None, Fabric(accelerator="cpu", devices=1))
+    distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1))
+    with pytest.raises(SettingsError, match="there is no teacher"):
+        distiller.train_step((torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)))

@@ -241,7 +241,7 @@ class Correlation(nn.Module):
 def _pearson(one: Tensor, other: Tensor) -> Tensor:
     """Correlation of the rows of (M, K): (M,); 1 where a row of one and the other does not vary at all."""
     one, other = (rows - rows.mean(dim=1, keepdim=True) for rows in (one, other))
-    norms = one.norm(dim=1) * other.norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(one, dim=1) * torch.linalg.vector_norm(other, dim=1)
     tiny = 1e-8
     return ((one * other).sum(dim=1) + tiny) / (norms + tiny)
 

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +149,11 @@ class Predictor:
     ) -> Prediction:
         layers = wanted_layers(target, settings, self.classes)
         output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
-        plan = self._plan(source, settings)
         begun = output.begun_with() if resume else {}
         if "grid" in begun and settings.max_memory:  # what is free differs from run to run; the cut may not
-            plan = replace(plan, grid=Grid(**begun["grid"]))
+            plan = Plan(Grid(**begun["grid"]), int(begun["_threads"]))
+        else:
+            plan = self._plan(source, settings)
         names = tuple(layer.name for layer in layers)
         total, finished = source.height * source.width, 0
 
@@ -162,7 +163,7 @@ class Predictor:
             watch(finished, total)
 
         with (
-            output.opened(self._identity(source, settings, plan.grid), resume) as done,
+            output.opened(self._identity(source, settings, plan), resume) as done,
             contextlib.ExitStack() as stack,
         ):
             rows: RasterSource | RowSpool = source
@@ -188,8 +189,11 @@ class Predictor:
             self._cost = measure_cost(self.single_threaded())
         return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, self._cost)
 
-    def _identity(self, source: RasterSource, settings: RasterSettings, grid: Grid) -> dict[str, Any]:
-        """All that decides the result: an interrupted prediction goes on only with the same."""
+    def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, Any]:
+        """All that decides the result: an interrupted prediction goes on only with the same.
+
+        What begins with "_" may differ.
+        """
         file = Path(source.path)
         state = file.stat() if file.is_file() else None
         return {
@@ -198,7 +202,8 @@ class Predictor:
             "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
             "version": __version__,
             "runtime": self.runtime,
-            "grid": asdict(grid),
+            "grid": asdict(plan.grid),
+            "_threads": plan.threads,
             **settings.model_dump(mode="json", exclude={"max_memory"}),
         }
 

@@ -91,7 +91,8 @@ class RasterOutput:
         """Begin or go on; inside, units can be written. On success the rasters take their names.
 
         Args:
-            settings: all that decides the result; a journal made with others is refused.
+            settings: all that decides the result; a journal made with others is refused. Keys that begin with "_" may
+                differ.
             resume: go on with an unfinished journal. Without it one is refused.
 
         Yields:
@@ -179,7 +180,8 @@ class RasterOutput:
                     f"{self.journal} to begin again."
                 )
             before = self.begun_with()
-            changed = [key for key, value in settings.items() if before.get(key) != json.loads(json.dumps(value))]
+            now = json.loads(json.dumps(settings))
+            changed = [key for key in now if not key.startswith("_") and before.get(key) != now[key]]
             if changed:
                 raise RunFolderError(
                     f"the interrupted prediction of {self.layers[0].path} had other settings ({', '.join(changed)}). "

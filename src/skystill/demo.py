@@ -34,8 +34,8 @@ def prepare_demo(
     shared: dict[str, Any] = {"data": data, "split": _SPLIT, "seed": settings.seed, "batch_size": 4, "crop": 224}
     # Clearly better than the student alone, or it would have nothing to teach: more weights, more steps.
     network = "kite?channels=(64,96,128)&blocks=(2,2,2)"
-    teacher = TrainSettings(**shared, out=settings.out / "teacher", network=network, epochs=9)
+    teacher = TrainSettings(**shared, out=settings.out / "teacher", network=network, epochs=8)
     student = DistillSettings(
-        **shared, out=settings.out / "student", teacher=teacher.out, epochs=8, alpha=0.5, temperature=2.0
+        **shared, out=settings.out / "student", teacher=teacher.out, epochs=7, alpha=0.5, temperature=2.0
     )
     return teacher, student

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import yaml
 from safetensors.numpy import load_file
 
 from skystill.dataset import read_image
+from skystill.errors import SettingsError
 from skystill.predict import Predictor
 from skystill.results import paint_disagreement
+from skystill.settings import DistillSettings
+from skystill.train.runs import distill_run
 
 from .conftest import TINY, Done, process
 
@@ -145,14 +149,19 @@ def test_the_disagreement_picture_by_hand() -> None:
     assert picture[0].tolist() == [[225] * 3, [0, 114, 178], [213, 94, 0], [120] * 3, [0] * 3]
 
 
-def test_a_cached_teacher_leaves_after_one_pass(scenes: Path, teacher: Path, tmp_path: Path) -> None:
-    flags = ["--teacher", teacher, "--student=kite-small", "--epochs=2", "--no-alone", "--no-report"]
-    flags += [f"--cache={tmp_path / 'logits'}", "--teacher-mode=cached", *TINY]
-    done = process("distill", "--data", scenes, "--out", tmp_path / "s", *flags)
-    assert done.code == 0, done.err
-    assert "teacher's logits of 6 image(s)" in done.err
+def test_a_cached_teacher_leaves_after_one_pass(scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
+    shared = ["--data", scenes, "--teacher", teacher, f"--cache={tmp_path / 'logits'}", "--split=0.5/0.1/0.4"]
+    filled = skystill("cache", *shared)
+    assert filled.code == 0 and "teacher's logits of 6 image(s)" in filled.err
     assert len(list((tmp_path / "logits").rglob("*.npy"))) == 6
-    again = process("distill", "--data", scenes, "--out", tmp_path / "t", *flags)
-    assert again.code == 0 and "teacher's logits of 0 image(s)" in again.err
-    one, other = (load_file(tmp_path / run / "checkpoints/model.safetensors") for run in "st")
-    assert all(np.array_equal(one[name], other[name]) for name in one)
+    flags = ["--student=kite-small", "--epochs=2", "--no-alone", "--no-report", "--teacher-mode=cached", *TINY]
+    done = skystill("distill", *shared, "--out", tmp_path / "s", *flags)
+    assert done.code == 0, done.err
+    assert len((tmp_path / "s/metrics.csv").read_text().splitlines()) == 3
+    shutil.rmtree(tmp_path / "logits")
+    settings = DistillSettings(
+        data=scenes, teacher=teacher, out=tmp_path / "t", cache=tmp_path / "logits", teacher_mode="cached"
+    )
+    with pytest.raises(SettingsError, match="training images have no logits .*fill it with skystill cache"):
+        distill_run(settings)
+    assert not (tmp_path / "t").exists()

@@ -162,6 +162,6 @@ def test_a_cached_teacher_leaves_after_one_pass(scenes: Path, teacher: Path, tmp
     settings = DistillSettings(
         data=scenes, teacher=teacher, out=tmp_path / "t", cache=tmp_path / "logits", teacher_mode="cached"
     )
-    with pytest.raises(SettingsError, match="training images have no logits .*fill it with skystill cache"):
+    with pytest.raises(SettingsError, match=r"training images have no logits .*fill it with skystill cache"):
         distill_run(settings)
     assert not (tmp_path / "t").exists()

@@ -27,6 +27,17 @@ def plain_float(logits: Tensor) -> Tensor:
     return logits.float().contiguous()
 
 
+def positive_temperature(temperature: float) -> float:
+    """The temperature.
+
+    Raises:
+        SettingsError: it is not positive.
+    """
+    if not temperature > 0:
+        raise SettingsError(f"temperature is {temperature:g}; it must be more than 0.")
+    return temperature
+
+
 class CrossEntropy(nn.Module):
     """L = 1/|V| * sum over valid pixels of -log softmax(logits)[label].
 
@@ -128,9 +139,7 @@ class DistillationKL(nn.Module):
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise SettingsError(f"temperature is {temperature:g}; it must be more than 0.")
-        self.temperature = temperature
+        self.temperature = positive_temperature(temperature)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
         """See the class."""
@@ -189,9 +198,7 @@ class ChannelWise(nn.Module):
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise SettingsError(f"temperature is {temperature:g}; it must be more than 0.")
-        self.temperature = temperature
+        self.temperature = positive_temperature(temperature)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
         """See the class."""

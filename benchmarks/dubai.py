@@ -13,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from skystill.classes import DUBAI
-from skystill.dataset import Pair, find_pairs, read_image, read_labels
+from skystill.dataset import find_pairs, read_image, read_scenes
 from skystill.evaluate import Evaluation, compare, evaluate
 from skystill.predict import Predictor
 from skystill.run_folder import write_json, written_whole
@@ -99,9 +98,9 @@ def score(data: Path, out: Path) -> dict[str, Any]:
     kinds: dict[str, list[Evaluation]] = {"teacher": [], "teacher, 8 symmetries": [], "alone": [], "kite": []}
     for path in runs:
         predictor = Predictor(path / "student.onnx")
-        kinds[path.name.split("-")[0]].append(evaluate(predictor.probabilities, scenes(test), DUBAI))
+        kinds[path.name.split("-")[0]].append(evaluate(predictor.probabilities, read_scenes(test, DUBAI), DUBAI))
         if path.name == "teacher":
-            turned = evaluate(predictor.symmetric_probabilities, scenes(test), DUBAI)
+            turned = evaluate(predictor.symmetric_probabilities, read_scenes(test, DUBAI), DUBAI)
             kinds["teacher, 8 symmetries"].append(turned)
     table = {kind: summary(evaluations) for kind, evaluations in kinds.items() if evaluations}
     wanted = (("kite", "alone"), ("kite", "teacher"), ("alone", "teacher"))
@@ -111,12 +110,6 @@ def score(data: Path, out: Path) -> dict[str, Any]:
         if kinds[one] and kinds[other]
     }
     return {"test_images": len(test), "models": table, "differences": differences}
-
-
-def scenes(pairs: list[Pair]) -> Iterator[tuple[str, Any, Any]]:
-    """Key, image and labels of each pair."""
-    for pair in pairs:
-        yield pair.key, read_image(pair.image), read_labels(pair.mask, DUBAI).labels
 
 
 def summary(evaluations: list[Evaluation]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skystill.classes import ClassMap, Labels
-from skystill.dataset import Pair, find_pairs, read_image, read_labels, split_pairs
+from skystill.dataset import Pair, find_pairs, read_image, read_scenes, split_pairs
 from skystill.errors import DataError, UserError
 from skystill.evaluate import evaluate
 from skystill.measure import compare_models
@@ -69,7 +68,7 @@ def quantize_on_data(settings: QuantizeSettings, tell: Callable[[str], None]) ->
 
     def score(path: Path) -> float:
         predictor = Predictor(path)
-        return float(evaluate(predictor.probabilities, _scenes(validation, classes), classes).scores()["miou"])
+        return float(evaluate(predictor.probabilities, read_scenes(validation, classes), classes).scores()["miou"])
 
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "int8.onnx"
@@ -107,8 +106,3 @@ def _calibration(pairs: list[Pair], count: int, seed: int) -> list[npt.NDArray[n
         left = int(rng.integers(0, max(0, image.shape[1] - _CROP) + 1))
         crops.append(image[top : top + _CROP, left : left + _CROP])
     return crops
-
-
-def _scenes(pairs: list[Pair], classes: ClassMap) -> Iterator[tuple[str, npt.NDArray[np.uint8], Labels]]:
-    for pair in pairs:
-        yield pair.key, read_image(pair.image), read_labels(pair.mask, classes).labels

@@ -13,7 +13,7 @@ import rasterio
 
 from skystill.classes import read_classes
 from skystill.errors import DamagedSource, DataError, PredictionStopped, SettingsError, UserError
-from skystill.predict import Prediction, Predictor
+from skystill.predict import Prediction, Predictor, wanted_layers
 from skystill.raster import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
 
@@ -141,11 +141,7 @@ def _write_beside(
 ) -> tuple[Path, ...]:
     """Confidence and probabilities are there already; polygons, areas and overlay are made from the class raster."""
     raster = settings.for_raster()
-    made = [
-        target.with_name(f"{target.stem}-{name}.tif")
-        for name in ("confidence", "probabilities")
-        if getattr(raster, name)
-    ]
+    made = [layer.path for layer in wanted_layers(target, raster, predictor.classes)[1:]]
     if settings.areas:
         from skystill.summary import write_areas
 

@@ -3,7 +3,6 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import psutil
@@ -13,6 +12,7 @@ from skystill.errors import SettingsError
 from skystill.measure import cores, peak_rss_bytes
 from skystill.raster import Grid, RasterSource
 from skystill.raster.source import CACHE_BYTES
+from skystill.settings import RasterSettings
 
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256)
 _LANES = (2048, 1024)
@@ -20,20 +20,6 @@ _BLEND_LANE = 8192  # each lane runs its neighbours' edge tiles again
 _BLOCK = 512  # rows of the written files' blocks: a row of tiles should fill them, or they are written twice
 _SPARE_BYTES = 24 * 2**20  # queues, compression, the allocator's gaps
 _TRIAL_SIDE = 512
-
-
-class _Wishes(Protocol):
-    """The settings that matter here."""
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """The limit."""
-        ...
-
-    @property
-    def blend(self) -> bool:
-        """Whether tiles are blended."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ def choose_plan(
     overlap: int,
     num_classes: int,
     threads: int,
-    wishes: _Wishes,
+    wishes: RasterSettings,
     cost: Cost | None,
 ) -> Plan:
     """Cut a raster.

@@ -216,10 +216,7 @@ class Predictor:
         height, width = image.shape[:2]
         for unit in Grid(height, width, size, size, margin, width).units():
             for tile in unit.tiles:
-                logits = self._run(planes[:, tile.read_top : tile.read_bottom, tile.read_left : tile.read_right])
-                rows = np.s_[tile.top - tile.read_top : tile.bottom - tile.read_top]
-                columns = np.s_[tile.left - tile.read_left : tile.right - tile.read_left]
-                yield np.s_[tile.top : tile.bottom, tile.left : tile.right], logits[:, rows, columns]
+                yield tile.place, self._run(planes[:, *tile.read])[:, *tile.core]
 
 
 def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:

@@ -1,7 +1,7 @@
 """`results.json`: every figure of a run, from its model files, its test images and its training record."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from PIL import Image
 
 from skystill import __version__
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.dataset import Pair, find_pairs, read_image, read_labels, resolve_classes, split_pairs
+from skystill.dataset import Pair, find_pairs, read_image, read_labels, read_scenes, resolve_classes, split_pairs
 from skystill.errors import DataError, RunFolderError
 from skystill.evaluate import ENOUGH_IMAGES, Comparison, Evaluation, compare, evaluate
 from skystill.measure import measure_models
@@ -208,11 +208,7 @@ def _evaluate(
             f"the data has {', '.join(classes.names)}."
         )
 
-    def scenes() -> Iterator[tuple[str, npt.NDArray[np.uint8], Labels]]:
-        for pair in track(pairs, f"evaluating {role}"):
-            yield pair.key, read_image(pair.image), read_labels(pair.mask, classes).labels
-
-    return evaluate(predictor.probabilities, scenes(), classes)
+    return evaluate(predictor.probabilities, read_scenes(track(pairs, f"evaluating {role}"), classes), classes)
 
 
 def _record(model: Contestant, evaluation: Evaluation, cost: dict[str, Any]) -> dict[str, Any]:

@@ -134,12 +134,7 @@ class Stream:
         logits = self.run(planes[:, *part])
         if self.grid.blend:
             return Piece(softmax(logits) * _weights(tile, self.grid))
-        core = np.s_[
-            :,
-            tile.top - tile.read_top : tile.bottom - tile.read_top,
-            tile.left - tile.read_left : tile.right - tile.read_left,
-        ]
-        return Piece(None, to_layers(logits[core], self.layers, is_logits=True))
+        return Piece(None, to_layers(logits[:, *tile.core], self.layers, is_logits=True))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from skystill.dataset.check import DataCheck, ImageRecord, check_data, resolve_classes
 from skystill.dataset.pairs import Pair, PairSearch, find_pairs
-from skystill.dataset.read import MaskReading, read_image, read_labels
+from skystill.dataset.read import MaskReading, read_image, read_labels, read_scenes
 from skystill.dataset.split import Split, sample_images, split_pairs
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "find_pairs",
     "read_image",
     "read_labels",
+    "read_scenes",
     "resolve_classes",
     "sample_images",
     "split_pairs",

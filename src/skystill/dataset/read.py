@@ -1,6 +1,7 @@
 """Read one image or mask as uint8, with an error that names the file for everything that can be wrong with it."""
 
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from skystill.classes import VOID, ClassMap, Labels, hex_color, labels_from_colors
+from skystill.dataset.pairs import Pair
 from skystill.errors import DataError
 
 _GEOTIFF = frozenset({".tif", ".tiff"})
@@ -71,6 +73,12 @@ def read_labels(path: Path, classes: ClassMap) -> MaskReading:
         if sum(by_color.unknown.values()) < by_color.labels.size:
             return by_color
     return _from_index(index, classes)
+
+
+def read_scenes(pairs: Iterable[Pair], classes: ClassMap) -> Iterator[tuple[str, npt.NDArray[np.uint8], Labels]]:
+    """Key, image and labels of each pair, one at a time; errors as `read_image` and `read_labels`."""
+    for pair in pairs:
+        yield pair.key, read_image(pair.image), read_labels(pair.mask, classes).labels
 
 
 def _from_colors(picture: npt.NDArray[np.uint8], classes: ClassMap) -> MaskReading:

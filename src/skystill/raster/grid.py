@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 _PHASE = 64
 
 
@@ -29,6 +31,22 @@ class Tile:
     read_bottom: int
     read_left: int
     read_right: int
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the core in the raster."""
+        return np.s_[self.top : self.bottom, self.left : self.right]
+
+    @property
+    def read(self) -> tuple[slice, slice]:
+        """Rows and columns of what is read in the raster."""
+        return np.s_[self.read_top : self.read_bottom, self.read_left : self.read_right]
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """Rows and columns of the core within what is read."""
+        rows = slice(self.top - self.read_top, self.bottom - self.read_top)
+        return rows, slice(self.left - self.read_left, self.right - self.read_left)
 
 
 @dataclass(frozen=True)

@@ -103,13 +103,11 @@ def whole_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch
     result: npt.NDArray[np.float32] | None = None
     for unit in Grid(height, width, _TILE, _TILE, _MARGIN, width).units():
         for tile in unit.tiles:
-            part = planes[None, :, tile.read_top : tile.read_bottom, tile.read_left : tile.read_right]
+            part = planes[None, :, *tile.read]
             logits = teacher(part.to(device))[0].permute(1, 2, 0).float().cpu().numpy()
             if result is None:
                 result = np.empty((height, width, logits.shape[2]), np.float32)
-            rows = np.s_[tile.top - tile.read_top : tile.bottom - tile.read_top]
-            columns = np.s_[tile.left - tile.read_left : tile.right - tile.read_left]
-            result[tile.top : tile.bottom, tile.left : tile.right] = logits[rows, columns]
+            result[tile.place] = logits[tile.core]
     assert result is not None, "an image has pixels"
     return result
 

@@ -21,7 +21,7 @@ from skystill.dataset import (
     sample_images,
     split_pairs,
 )
-from skystill.errors import CheckpointError, SettingsError
+from skystill.errors import SettingsError
 from skystill.evaluate import metrics_for
 from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
@@ -218,11 +218,8 @@ def open_cache(settings: DistillSettings, prepared: Prepared) -> LogitCache:
 
 
 def _cache(settings: CacheSettings | DistillSettings) -> LogitCache:
-    weights = RunFolder(settings.teacher).weights
-    if not weights.exists():
-        raise CheckpointError(f"{weights} is missing: the teacher's run has not finished. Finish it with --resume.")
-    folder = settings.cache or settings.teacher / "logits"
-    return LogitCache(folder, teacher_key(weights), settings.cache_symmetry == "d4")
+    key = teacher_key(RunFolder(settings.teacher).weights)
+    return LogitCache(settings.cache or settings.teacher / "logits", key, settings.cache_symmetry == "d4")
 
 
 def cache_settings(settings: DistillSettings) -> CacheSettings:

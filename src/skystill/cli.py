@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from rich.table import Table
 
 from skystill import __version__
-from skystill.errors import Interrupted, SkystillError
+from skystill.errors import Interrupted, SettingsError, SkystillError
 from skystill.progress import console, messages, pixel_bar, rate, track, training_bar
 from skystill.settings import (
     CacheSettings,
@@ -23,6 +22,7 @@ from skystill.settings import (
     DistillSettings,
     EvaluateSettings,
     ExportSettings,
+    FitSettings,
     MeasureSettings,
     PredictSettings,
     QuantizeSettings,
@@ -80,7 +80,7 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Paramet
     kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
     if field.annotation is bool:
         kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
-    default = inspect.Parameter.empty if field.default is PydanticUndefined else field.default
+    default = inspect.Parameter.empty if field.is_required() else field.get_default()
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[field.annotation, kind]
     )
@@ -122,11 +122,14 @@ def data_check(
 @settings_options(TrainSettings)
 def train(settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
     """Train a network on labels alone: a teacher, or a student without one."""
+    from skystill.train.ranks import rank_and_count
     from skystill.train.runs import train_run
 
+    if start_ranks(settings):
+        return
     with training_bar(settings.network) as bar:
         train_run(settings, resume, bar, show_notes)
-    if report:
+    if report and rank_and_count()[0] == 0:
         score(settings.out)
 
 
@@ -134,13 +137,18 @@ def train(settings: TrainSettings, resume: ResumeOption = False, report: ReportO
 @settings_options(DistillSettings)
 def distill(settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
+    from skystill.train.ranks import rank_and_count
     from skystill.train.runs import alone_settings, cache_settings, distill_run
 
+    if start_ranks(settings):
+        return
     if settings.teacher_mode == "cached":
         # A process of its own: afterwards nothing of the teacher is in memory.
         run_command("cache", cache_settings(settings))
     with training_bar(f"{settings.student} distilled") as bar:
         distill_run(settings, resume, bar, show_notes)
+    if rank_and_count()[0] > 0:
+        return
     if settings.quantize:
         from skystill.run_folder import RunFolder
 
@@ -309,6 +317,41 @@ def show_check(data: Path, check: "DataCheck", notes: tuple[str, ...]) -> None:
     show_notes((*notes, *check.notes))
 
 
+def start_ranks(settings: FitSettings) -> bool:
+    """Start this command again as several processes, where it asks for them and nobody has started them yet.
+
+    Returns:
+        whether that was done; then everything is done.
+
+    Raises:
+        SettingsError: several machines, which only torchrun or SLURM can start.
+        typer.Exit: a process failed, and has said why.
+    """
+    from skystill.train.ranks import launched
+
+    if settings.devices * settings.nodes == 1 or launched():
+        return False
+    if settings.nodes > 1:
+        raise SettingsError(
+            "--nodes: start the command on each machine with torchrun --nnodes=... -m skystill, or with srun."
+        )
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.devices}", "-m", "skystill"]
+    code = run_process([sys.executable, *start, *sys.argv[1:]])
+    if code:
+        messages.print("a process of this run ended early; what it said is above. Go on with --resume.", style="red")
+        raise typer.Exit(code if code in (2, Interrupted.exit_code) else 1)
+    return True
+
+
+def run_process(arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
+    """Run a process and return its exit code; Ctrl-C is left to it, so that it can save."""
+    before = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    try:
+        return subprocess.run(arguments, check=False, env=environment).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def run_command(verb: str, settings: Settings, *flags: str) -> None:
     """Run one of our commands in a process of its own; Ctrl-C is left to it, so that it can save.
 
@@ -316,12 +359,10 @@ def run_command(verb: str, settings: Settings, *flags: str) -> None:
         Interrupted: it was stopped by Ctrl-C.
         typer.Exit: it failed, and has said why; its exit code is ours.
     """
+    from skystill.train.ranks import environment_of_one
+
     arguments = [sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags]
-    before = signal.signal(signal.SIGINT, lambda signum, frame: None)
-    try:
-        code = subprocess.run(arguments, check=False).returncode
-    finally:
-        signal.signal(signal.SIGINT, before)
+    code = run_process(arguments, environment_of_one())
     if code == Interrupted.exit_code:
         raise typer.Exit(code)
     if code:
@@ -335,6 +376,8 @@ def to_arguments(settings: Settings) -> list[str]:
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            arguments.extend(f"--{flag}={item}" for item in value)
         elif value is not None:
             arguments.append(f"--{flag}={value}")
     return arguments

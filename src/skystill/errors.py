@@ -55,22 +55,12 @@ class ModelFileError(UserError):
 
 
 class ClassCountMismatch(UserError):
-    """Teacher and data disagree on the number of classes."""
+    """A teacher gives another number of classes than it is said to."""
 
-    def __init__(self, teacher: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+    def __init__(self, teacher: str, found: int, said: int) -> None:
         super().__init__(
-            f"{teacher} gives {len(found)} classes ({', '.join(found)}); the data has {len(wanted)} "
-            f"({', '.join(wanted)}). Give the teacher's classes with --classes FILE, or train a teacher on this data."
-        )
-
-
-class ClassOrderMismatch(UserError):
-    """Teacher and data have as many classes, but not the same ones in the same order."""
-
-    def __init__(self, teacher: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
-        super().__init__(
-            f"{teacher} was trained on the classes {', '.join(found)}, in this order; the data has "
-            f"{', '.join(wanted)}. Give the same --classes to both, or train a teacher on this data."
+            f"teacher {teacher} gives {found} classes, not {said}. Name all its classes in its own order: "
+            "--teacher-classes NAME,NAME,... or a classes file."
         )
 
 
@@ -124,4 +114,14 @@ class DamagedSource(UserError):
         super().__init__(
             f"{source} is damaged; {target} was written, with nodata where the source could not be read:\n"
             f"{shown}{more}\nGet a whole copy and predict again."
+        )
+
+
+class RankLost(SkystillError):
+    """One of several processes is gone; the others cannot go on without it."""
+
+    def __init__(self, rank: int, ranks: int) -> None:
+        super().__init__(
+            f"rank {rank} of {ranks}: another rank was lost (its own message says why), so this run ends. The last "
+            "checkpoint serves: run the same command with --resume."
         )

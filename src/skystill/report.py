@@ -131,8 +131,7 @@ def _draw(folder: RunFolder, name: str, plot: Callable[[], Figure]) -> dict[str,
 
 
 def _kinds(samples: list[dict[str, str]], names: dict[str, str]) -> dict[str, str]:
-    titles = {"image": "Image", "truth": "Truth", "teacher": names["teacher"], "student": "Distilled student"}
-    titles |= {"disagreement": "Where they disagree"}
+    titles = {"image": "Image", "truth": "Truth", **names, "disagreement": "Where they disagree"}
     return {kind: title for kind, title in titles.items() if samples and kind in samples[0]}
 
 

@@ -50,7 +50,7 @@ class Contestant:
 
 
 def contestants(folder: RunFolder) -> list[Contestant]:
-    """The models of a run: its own, and of a distilled one the teacher's and the baseline's.
+    """The models of a run: its own, and of a distilled one the baseline's, and the teacher's if it is a run as well.
 
     Raises:
         RunFolderError: not a run, or not finished.
@@ -59,9 +59,13 @@ def contestants(folder: RunFolder) -> list[Contestant]:
     if "teacher" not in config:
         found = [Contestant("teacher", folder)]
     else:
-        found = [Contestant("teacher", RunFolder(Path(config["teacher"]))), Contestant("student", folder)]
+        teachers = [config["teacher"]] if isinstance(config["teacher"], str) else config["teacher"]
+        found = []
+        if not folder.teacher_scores.exists():
+            found.append(Contestant("teacher", RunFolder(Path(teachers[0]))))
         if folder.alone.model.exists():
-            found.insert(1, Contestant("alone", folder.alone))
+            found.append(Contestant("alone", folder.alone))
+        found.append(Contestant("student", folder))
     for contestant in found:
         if not contestant.folder.model.exists():
             raise RunFolderError(
@@ -104,7 +108,7 @@ def evaluate_run(settings: EvaluateSettings, track: Track[Any] = no_bar) -> RunF
             "classes": classes.to_dict(),
             "models": {model.role: record for model, record in zip(models, records, strict=True)},
             "comparisons": {name: comparison.to_dict() for name, comparison in comparisons.items()},
-            "verdict": verdict(evaluations, comparisons, measured),
+            "verdict": verdict(evaluations, comparisons, measured, _foreign_teacher(folder)),
             "notes": notes,
             "samples": _write_samples(folder, models, pairs, classes, track),
             "settings": config,
@@ -113,8 +117,16 @@ def evaluate_run(settings: EvaluateSettings, track: Track[Any] = no_bar) -> RunF
     return folder
 
 
+def _foreign_teacher(folder: RunFolder) -> dict[str, Any] | None:
+    """The scores of a teacher that is no run, as they were found when the student was distilled."""
+    return folder.read_json(folder.teacher_scores) if folder.teacher_scores.exists() else None
+
+
 def verdict(
-    evaluations: dict[str, Evaluation], comparisons: dict[str, Comparison], measured: list[dict[str, Any]]
+    evaluations: dict[str, Evaluation],
+    comparisons: dict[str, Comparison],
+    measured: list[dict[str, Any]],
+    foreign: dict[str, Any] | None = None,
 ) -> list[str]:
     """The result in sentences: what was kept, what was saved, and whether distillation helped."""
     costs = dict(zip(evaluations, measured, strict=True))
@@ -126,15 +138,7 @@ def verdict(
             f"The network reaches {_points(scores['miou'])} % mean IoU on {scores['images']} test images "
             f"(95 % interval {_points(low)} to {_points(high)})."
         ]
-    teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
-    smaller = costs["teacher"]["parameters"] / costs["student"]["parameters"]
-    faster = costs["teacher"]["latency_ms_per_mp"] / costs["student"]["latency_ms_per_mp"]
-    speed = f"{faster:.3g} times faster" if faster >= 1 else f"{1 / faster:.3g} times slower"
-    lines = [
-        f"The distilled student reaches {_points(student['miou'])} % mean IoU where its teacher reaches "
-        f"{_points(teacher['miou'])} % ({_span(comparisons['student-teacher'])}), with {smaller:.3g} times fewer "
-        f"parameters, and is {speed} on this CPU."
-    ]
+    lines = [_kept(evaluations, comparisons, costs) if foreign is None else _kept_of_foreign(evaluations, foreign)]
     if "student-alone" not in comparisons:
         return [*lines, "The same student was not trained alone, so this run cannot say whether distillation helped."]
     against = comparisons["student-alone"]
@@ -155,6 +159,29 @@ def verdict(
             f"Distillation hurt here: against the same student trained alone the difference is {_span(against)}."
         )
     return [*lines, "The interval is over test images of this one run; another seed may move the difference as much."]
+
+
+def _kept(
+    evaluations: dict[str, Evaluation], comparisons: dict[str, Comparison], costs: dict[str, dict[str, Any]]
+) -> str:
+    teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
+    smaller = costs["teacher"]["parameters"] / costs["student"]["parameters"]
+    faster = costs["teacher"]["latency_ms_per_mp"] / costs["student"]["latency_ms_per_mp"]
+    speed = f"{faster:.3g} times faster" if faster >= 1 else f"{1 / faster:.3g} times slower"
+    return (
+        f"The distilled student reaches {_points(student['miou'])} % mean IoU where its teacher reaches "
+        f"{_points(teacher['miou'])} % ({_span(comparisons['student-teacher'])}), with {smaller:.3g} times fewer "
+        f"parameters, and is {speed} on this CPU."
+    )
+
+
+def _kept_of_foreign(evaluations: dict[str, Evaluation], foreign: dict[str, Any]) -> str:
+    low, high = foreign["scores"]["miou_interval"]
+    return (
+        f"The distilled student reaches {_points(evaluations['student'].scores()['miou'])} % mean IoU where its teacher "
+        f"({' + '.join(foreign['teacher'])}) reached {_points(foreign['scores']['miou'])} % "
+        f"(95 % interval {_points(low)} to {_points(high)}) on the run's own test images."
+    )
 
 
 def _points(share: float | None) -> str:
@@ -239,7 +266,7 @@ def _write_samples(
         found = {role: predictor.labels(image) for role, predictor in predictors.items()}
         pictures = {"image": image, "truth": classes.paint(labels)}
         pictures |= {role: classes.paint(predicted) for role, predicted in found.items()}
-        if "student" in found:
+        if {"student", "teacher"} <= found.keys():
             pictures["disagreement"] = paint_disagreement(labels, found["teacher"], found["student"])
         names = {"key": pair.key}
         for kind, picture in pictures.items():

@@ -67,6 +67,7 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.results = path / "results.json"
         self.training = path / "training.json"
+        self.teacher_scores = path / "teacher.json"
         self.report = path / "report.html"
         self.plots = path / "plots"
         self.samples = path / "samples"
@@ -98,7 +99,7 @@ class RunFolder:
         if not resume:
             raise RunFolderError(f"{self.path} holds a run. Go on with it by --resume, or choose another --out.")
         before = self.read_config()
-        changed = [name for name in config if name != "out" and config[name] != before.get(name)]
+        changed = [n for n in config if n not in ("out", "devices", "nodes") and config[n] != before.get(n)]
         if changed:
             lines = "; ".join(f"{name} was {before.get(name)}, is now {config[name]}" for name in changed)
             raise RunFolderError(f"{self.path}: --resume with other settings than the run began with: {lines}.")

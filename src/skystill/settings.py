@@ -62,6 +62,10 @@ class FitSettings(Settings):
     """Crops an epoch draws for each image. Default: as many as cover the images, so that an epoch shows every pixel."""
     limit_images: int | None = Field(None, ge=1)
     """Train on this many images, drawn by the seed and named in config.yaml."""
+    devices: int = Field(1, ge=1)
+    """Processes on this machine, one a GPU (or on CPUs): they share each batch."""
+    nodes: int = Field(1, ge=1)
+    """Machines; start the command on each with torchrun or SLURM."""
 
 
 class TrainSettings(FitSettings):
@@ -71,19 +75,49 @@ class TrainSettings(FitSettings):
     """A network by name, other sizes behind it: unet-large, unet?channels=32&depth=4. See skystill networks."""
 
 
-class DistillSettings(FitSettings):
-    """`skystill distill`."""
+class TeacherSettings(Settings):
+    """Whose answers are learnt, and where they are kept."""
 
-    teacher: Path
-    """Run folder of the teacher."""
-    teacher_mode: Literal["online", "cached"] = "online"
-    """online runs the teacher in every step. cached runs it once over each image, keeps its logits on disk, and lets go
-    of it: less memory and time. The cached teacher sees whole images, and is the mean over their 8 symmetries."""
+    teacher: list[str] = Field(min_length=1)
+    """A run folder, .onnx, .pt2, .keras, .h5 or .hdf5 file, smp:UNET/ENCODER?classes=N&weights=FILE,
+    torchvision:NAME?classes=N&weights=FILE, or hf:DIR. Several are averaged. ?input=0..255, 0..1 or imagenet: what
+    pixels it wants."""
+    teacher_classes: str | None = None
+    """Classes of teachers that do not name them, in their order: names joined by commas, or a classes file. They are
+    mapped to the data's by name; what the teacher lacks is learnt from labels alone."""
+    unlabeled: Path | None = None
+    """Folder of images without masks, from which the teacher teaches alone; large rasters are cut into windows."""
     cache: Path | None = None
-    """Folder of the cached logits. Default: logits in the teacher's run folder."""
+    """Folder of the cached logits. Default: logits in the teacher's run folder, or, with another kind of teacher, in
+    this one."""
     cache_symmetry: Literal["d4", "none"] = "d4"
     """d4: the mean over the 8 symmetries of the square, right under every flip and turn. none: one pass, an eighth of
     the work, and wrong under flips by as much as is then printed."""
+    cache_bits: Literal["8", "16"] = "8"
+    """Bits of a cached logit."""
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [str(value)] if isinstance(value, str | Path) else value
+
+    @property
+    def run_teacher(self) -> Path | None:
+        """The teacher's run folder, where it is one SkyStill run."""
+        run = Path(self.teacher[0])
+        return run if len(self.teacher) == 1 and (run / "config.yaml").is_file() else None
+
+
+class DistillSettings(TeacherSettings, FitSettings):
+    """`skystill distill`."""
+
+    teacher_mode: Literal["online", "cached"] = "online"
+    """online runs the teacher in every step. cached runs it once over each image, keeps its logits on disk, and lets go
+    of it: less memory and time. The cached teacher sees whole images, and is the mean over their 8 symmetries."""
+    teacher_share: list[float] = []
+    """Weight of each of several teachers; all alike by default."""
+    unlabeled_share: float = Field(0.5, gt=0, lt=1)
+    """Share of each batch that comes from --unlabeled."""
     student: str = "kite"
     """A network by name: kite, two-level. See skystill networks."""
     alpha: float = Field(0.1, ge=0, le=1)
@@ -91,8 +125,12 @@ class DistillSettings(FitSettings):
     temperature: float = Field(10.0, gt=0)
     """Softens teacher and student alike; 1 leaves them as they are."""
     distillation_loss: str = "kl"
-    """Loss against the teacher: kl (Hinton), mse on logits, cwd (channel-wise), dist (correlation), boundary-kl, or
-    several with weights, such as kl+0.5*dist."""
+    """Loss against the teacher: kl (Hinton), mse on logits, cwd (channel-wise), dist (correlation), boundary-kl; on
+    features pkd, at, fitnet, ifvd, cirkd; or several with weights, such as kl+0.5*pkd."""
+    student_layer: str | None = None
+    """Module path of the student's layer for losses on features. Default: its deepest level."""
+    teacher_layer: str | None = None
+    """The same of the teacher's."""
     quantize: bool = False
     """Afterwards fine-tune with INT8's rounding, the teacher still teaching, for a quarter of the epochs at a tenth of
     the learning rate, and write student-int8.onnx."""
@@ -100,17 +138,13 @@ class DistillSettings(FitSettings):
     """Also train the same student without the teacher, same steps: the baseline that the report compares with."""
 
 
-class CacheSettings(Settings):
+class CacheSettings(TeacherSettings):
     """`skystill cache`."""
 
     data: Path
     """Folder with images and masks."""
-    teacher: Path
-    """Run folder of the teacher."""
-    cache: Path | None = None
-    """Folder of the cached logits. Default: logits in the teacher's run folder."""
-    cache_symmetry: Literal["d4", "none"] = "d4"
-    """d4: the mean over the 8 symmetries of the square; none: one pass, wrong under flips."""
+    share: str = Field("1/1", pattern=r"^\d+/\d+$")
+    """Which part of the images to do here, such as 2/3, where several machines fill one folder."""
     classes: str | None = None
     """As in distill."""
     split: str = "auto"

@@ -153,15 +153,15 @@ def test_a_cached_teacher_leaves_after_one_pass(scenes: Path, teacher: Path, tmp
     shared = ["--data", scenes, "--teacher", teacher, f"--cache={tmp_path / 'logits'}", "--split=0.5/0.1/0.4"]
     filled = skystill("cache", *shared)
     assert filled.code == 0 and "teacher's logits of 6 image(s)" in filled.err
-    assert len(list((tmp_path / "logits").rglob("*.npy"))) == 6
+    assert len(list((tmp_path / "logits").rglob("*.safetensors"))) == 6
     flags = ["--student=kite-small", "--epochs=2", "--no-alone", "--no-report", "--teacher-mode=cached", *TINY]
     done = skystill("distill", *shared, "--out", tmp_path / "s", *flags)
     assert done.code == 0, done.err
     assert len((tmp_path / "s/metrics.csv").read_text().splitlines()) == 3
     shutil.rmtree(tmp_path / "logits")
     settings = DistillSettings(
-        data=scenes, teacher=teacher, out=tmp_path / "t", cache=tmp_path / "logits", teacher_mode="cached"
+        data=scenes, teacher=[str(teacher)], out=tmp_path / "t", cache=tmp_path / "logits", teacher_mode="cached"
     )
-    with pytest.raises(SettingsError, match=r"training images have no logits .*fill it with skystill cache"):
+    with pytest.raises(SettingsError, match=r"images have no logits of .*it is empty.*skystill cache"):
         distill_run(settings)
     assert not (tmp_path / "t").exists()

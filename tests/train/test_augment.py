@@ -26,7 +26,7 @@ def test_image_and_labels_stay_aligned(data: st.DataObject, height: int, width: 
     image = np.stack([rows, columns, rows * 0], axis=-1).astype(np.uint8)
     labels = ((rows * 7 + columns * 3) % 250).astype(np.uint8)
     view = draw_view(np.random.default_rng(seed), height, width, size)
-    cut, truth, inside = view.of_image(image), view.of_labels(labels), view.inside(height, width)
+    cut, truth, inside = view.of_image(image), view.of_labels(labels), view.of_mask(np.ones((height, width), bool))
     assert cut.shape == (size, size, 3)
     expected = (cut[..., 0].astype(int) * 7 + cut[..., 1].astype(int) * 3) % 250
     assert np.array_equal(truth[inside], expected[inside])

@@ -9,16 +9,20 @@ from skystill.dataset import find_pairs, read_labels
 from skystill.errors import SettingsError
 from skystill.scenes import SCENE_CLASSES
 from skystill.train import data as data_module
-from skystill.train.data import LoaderBatches, Scenes, TrainBatches, WholeImages
+from skystill.train.data import LoaderBatches, Scenes, TrainBatches, Views, WholeImages, labeled_scenes
 
 
 @pytest.fixture(scope="module")
 def loaded(scenes: Path) -> Scenes:
-    return Scenes(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
+    return labeled_scenes(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
+
+
+def batches_of(scenes: Scenes, crop: int, batch_size: int, seed: int, jitter: float = 0.2) -> TrainBatches:
+    return TrainBatches(Views(scenes, crop, jitter, []), batch_size, seed)
 
 
 def test_a_batch_has_the_promised_shapes(loaded: Scenes) -> None:
-    batch = TrainBatches(loaded, crop=32, batch_size=3, seed=0).batch(0, 0)
+    batch = batches_of(loaded, 32, 3, 0).batch(0, 0)
     assert (batch.images.shape, batch.images.dtype) == ((3, 3, 32, 32), torch.uint8)
     assert batch.plain.shape == batch.images.shape
     assert (batch.labels.shape, batch.labels.dtype) == ((3, 32, 32), torch.int64)
@@ -29,14 +33,14 @@ def test_a_batch_has_the_promised_shapes(loaded: Scenes) -> None:
 
 def test_a_batch_is_a_function_of_seed_epoch_and_step(loaded: Scenes) -> None:
     def pixels(seed: int, epoch: int, step: int) -> bytes:
-        return TrainBatches(loaded, 32, 3, seed).batch(epoch, step).images.numpy().tobytes()
+        return batches_of(loaded, 32, 3, seed).batch(epoch, step).images.numpy().tobytes()
 
     assert pixels(0, 1, 2) == pixels(0, 1, 2)
     assert len({pixels(0, 0, 0), pixels(1, 0, 0), pixels(0, 1, 0), pixels(0, 0, 1)}) == 4
 
 
 def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: Scenes) -> None:
-    batches = TrainBatches(loaded, 32, 4, seed=5)
+    batches = batches_of(loaded, 32, 4, 5)
     whole = [batch.images for batch in batches.epoch(3)]
     assert len(whole) == batches.steps_per_epoch == 4 * 128 * 128 // 32**2 // 4
     rest = [batch.images for batch in batches.epoch(3, start=10)]
@@ -44,37 +48,38 @@ def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: Scenes)
 
 
 def test_colors_are_jittered_for_the_student_only(loaded: Scenes) -> None:
-    batch = TrainBatches(loaded, 32, 3, seed=0, jitter=0.3).batch(0, 0)
+    batch = batches_of(loaded, 32, 3, 0, jitter=0.3).batch(0, 0)
     assert not torch.equal(batch.images, batch.plain)
-    still = TrainBatches(loaded, 32, 3, seed=0, jitter=0.0).batch(0, 0)
+    still = batches_of(loaded, 32, 3, 0, jitter=0.0).batch(0, 0)
     assert torch.equal(still.images, still.plain)
 
 
 def test_crops_larger_than_the_image_are_padded_void(loaded: Scenes) -> None:
-    batch = TrainBatches(loaded, crop=160, batch_size=2, seed=0).batch(0, 0)
+    batch = batches_of(loaded, 160, 2, 0).batch(0, 0)
     assert batch.inside.sum(dim=(1, 2)).tolist() == [128 * 128] * 2
     assert (batch.labels[~batch.inside] == 255).all()
 
 
-def test_whole_images_leave_nothing_out(loaded: Scenes) -> None:
+def test_whole_images_leave_nothing_out(loaded: Scenes, scenes: Path) -> None:
     seen = np.zeros(256, np.int64)
     shapes = set()
     for batch in WholeImages(loaded, tile=100):
         seen += np.bincount(batch.labels.numpy().ravel(), minlength=256)
         shapes.add(tuple(batch.labels.shape[1:]))
     expected = sum(
-        np.bincount(read_labels(pair.mask, SCENE_CLASSES).labels.ravel(), minlength=256) for pair in loaded.pairs
+        np.bincount(read_labels(pair.mask, SCENE_CLASSES).labels.ravel(), minlength=256)
+        for pair in find_pairs(scenes).pairs[:4]
     )
     assert seen.tolist() == expected.tolist()
     assert shapes == {(100, 100), (100, 28), (28, 100), (28, 28)}
 
 
-def test_images_beyond_the_room_are_read_again(loaded: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_beyond_the_room_are_read_again(loaded: Scenes, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_module, "_HELD_BYTES", 0)
-    unheld = Scenes(loaded.pairs, SCENE_CLASSES)
-    assert unheld[1][0] is not unheld[1][0]
-    assert np.array_equal(unheld[1][0], loaded[1][0])
-    assert loaded[1][0] is loaded[1][0]
+    unheld = labeled_scenes(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
+    assert unheld[1] is not unheld[1]
+    assert np.array_equal(unheld[1].image, loaded[1].image)
+    assert loaded[1] is loaded[1]
 
 
 def test_a_data_loader_serves_as_batches() -> None:

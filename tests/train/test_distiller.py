@@ -62,14 +62,14 @@ def test_the_loss_is_the_formula_in_float64(alpha: float, temperature: float) ->
     labels[~inside] = 255
     with torch.no_grad():
         student = copy.deepcopy(distiller.student).train()(images).double().numpy()
-        teacher = distiller.teacher.network(images).double().numpy()
-    result = distiller.train_step(Batch(images, images, labels, inside))
+        teacher = distiller.teachers[0].network(images).double().numpy()
+    result = distiller.train_step(Batch(images, images, labels, inside, labels != 255))
 
     truth, counted = labels.numpy(), labels.numpy() != 255
     right = np.take_along_axis(_softmax(student), np.where(counted, truth, 0)[:, None], 1)[:, 0]
     student_loss = -np.log(right)[counted].mean()
     p, q = _softmax(teacher / temperature), _softmax(student / temperature)
-    kl = (p * np.log(p / q)).sum(1)[inside.numpy()].mean()
+    kl = (p * np.log(p / q)).sum(1)[counted].mean()  # neither padding nor void
     expected = alpha * student_loss + (1 - alpha) * temperature**2 * kl
     assert result["student_loss"] == pytest.approx(student_loss, rel=1e-6)
     assert result["distillation_loss"] == pytest.approx(temperature**2 * kl, rel=1e-5, abs=1e-6)
@@ -78,20 +78,20 @@ def test_the_loss_is_the_formula_in_float64(alpha: float, temperature: float) ->
 
 def test_only_the_student_moves() -> None:
     distiller = compiled()
-    teacher_before = copy.deepcopy(distiller.teacher.state_dict())
+    teacher_before = copy.deepcopy(distiller.teachers[0].state_dict())
     student_before = copy.deepcopy(distiller.student.state_dict())
     distiller.fit(batches(4), validation=batches(1, seed=9), epochs=3)
-    for name, value in distiller.teacher.state_dict().items():
+    for name, value in distiller.teachers[0].state_dict().items():
         assert torch.equal(value, teacher_before[name]), name  # BatchNorm's statistics as well
-    assert all(p.grad is None and not p.requires_grad for p in distiller.teacher.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in distiller.teachers[0].parameters())
     assert any(not torch.equal(v, student_before[n]) for n, v in distiller.student.state_dict().items())
 
 
 def test_the_teacher_stays_in_eval_mode() -> None:
     distiller = compiled()
-    distiller.teacher.train()
+    distiller.teachers[0].train()
     distiller.train_step(batches(1)[0])
-    assert not any(module.training for module in distiller.teacher.modules())
+    assert not any(module.training for module in distiller.teachers[0].modules())
 
 
 def test_test_step_runs_the_student_alone() -> None:
@@ -100,16 +100,57 @@ def test_test_step_runs_the_student_alone() -> None:
     def fail(images: Tensor) -> Tensor:
         raise AssertionError("the teacher was run")
 
-    distiller.teacher.forward = fail  # type: ignore[method-assign]
+    distiller.teachers[0].forward = fail  # type: ignore[method-assign]
     result = distiller.test_step(batches(1)[0])
     assert set(result) == {"student_loss", "miou", "pixel_accuracy"}
 
 
-def test_void_teaches_nothing_but_the_teachers_opinion() -> None:
+def test_void_of_a_labelled_image_teaches_nothing_and_an_unlabelled_image_through_the_teacher_alone() -> None:
     images, labels = batches(1)[0]
-    result = compiled(alpha=0.5).train_step((images, torch.full_like(labels, 255)))
+    void = torch.full_like(labels, 255)
+    result = compiled(alpha=0.5).train_step((images, void))
+    assert (result["student_loss"], result["distillation_loss"]) == (0, 0)
+    everywhere = torch.ones_like(labels, dtype=torch.bool)
+    result = compiled(alpha=0.5).train_step(Batch(images, images, void, everywhere, everywhere))
     assert result["student_loss"] == 0
     assert result["distillation_loss"] > 0
+
+
+def test_classes_that_the_teacher_lacks_are_learnt_from_labels_alone() -> None:
+    """A teacher of classes 3 and 1: the loss is that of these two, and pixels of other classes are left out."""
+    student, teacher = Pixelwise(1), nn.Sequential(Pixelwise(2), Picked([3, 1]))
+    distiller = Distiller(student, teacher, CPU, teaches=[3, 1])
+    distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1), alpha=0.0, temperature=2.0)
+    images, labels = batches(1)[0]
+    with torch.no_grad():
+        own = copy.deepcopy(student).train()(images)[:, [3, 1]].double().numpy()
+        its = teacher.eval()(images).double().numpy()
+    p, q = _softmax(its / 2), _softmax(own / 2)
+    counted = np.isin(labels.numpy(), (1, 3))
+    expected = 4 * (p * np.log(p / q)).sum(1)[counted].mean()
+    assert 0 < counted.mean() < 1
+    assert distiller.train_step((images, labels))["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+class Picked(nn.Module):
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits[:, self.channels]
+
+
+def test_several_teachers_teach_their_mean() -> None:
+    images, labels = batches(1)[0]
+    losses = []
+    for teachers in ([Pixelwise(2), Pixelwise(2)], Pixelwise(2), [Pixelwise(2), Pixelwise(3)]):
+        student = Pixelwise(1)
+        distiller = Distiller(student, teachers, CPU)
+        distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1))
+        losses.append(distiller.train_step((images, labels))["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[2] != pytest.approx(losses[1], rel=1e-3)
 
 
 def test_a_teacher_that_ends_in_softmax_gives_the_same_loss() -> None:
@@ -124,7 +165,7 @@ def test_a_teacher_that_ends_in_softmax_gives_the_same_loss() -> None:
 
 def test_a_coarser_teacher_is_resized() -> None:
     distiller = compiled()
-    distiller.teacher.network = nn.Sequential(nn.AvgPool2d(4), distiller.teacher.network)
+    distiller.teachers[0].network = nn.Sequential(nn.AvgPool2d(4), distiller.teachers[0].network)
     images, labels = batches(1)[0]
     assert np.isfinite(distiller.train_step((images.float(), labels))["loss"])
 

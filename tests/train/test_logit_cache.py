@@ -13,8 +13,9 @@ from skystill.dataset import Pair
 from skystill.errors import DataError, SettingsError
 from skystill.scenes import paint_scene
 from skystill.symmetry import transform
-from skystill.train.data import Scenes, TrainBatches
+from skystill.train.data import TrainBatches, Views, labeled_scenes
 from skystill.train.distiller import Distiller
+from skystill.train.excerpts import Excerpt, whole
 from skystill.train.logit_cache import LogitCache, mirror_agreement, symmetric_logits, whole_logits
 from skystill.train.models import build_network
 from skystill.train.teacher import Teacher
@@ -75,13 +76,16 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:
     cache = LogitCache(tmp_path / "logits", "key")
-    cache.fill(pairs, teacher, CPU, no_bar)
-    batches = TrainBatches(Scenes(pairs, CLASSES), 64, 4, seed=0, crops_per_image=8, cache=cache)  # whole images
+    cache.fill(whole(pairs), teacher, CPU, no_bar)
+    batches = TrainBatches(
+        Views(labeled_scenes(pairs, CLASSES), 64, 0.2, [cache]), 4, seed=0, crops_per_image=8
+    )  # whole images
     seen = set()
     for step in range(6):
         batch = batches.batch(0, step)
-        assert batch.teacher_logits is not None and batch.teacher_logits.dtype == torch.float16
-        for view, logits in zip(batch.plain, batch.teacher_logits, strict=True):
+        (found,) = batch.teacher_logits
+        assert found.dtype == torch.float16
+        for view, logits in zip(batch.plain, found, strict=True):
             image = view.permute(1, 2, 0).numpy()
             expected = symmetric_logits(teacher, image, CPU).transpose(2, 0, 1)
             assert np.abs(logits.numpy() - expected).max() < 2e-3 * np.abs(expected).max()  # 16 bits
@@ -103,7 +107,7 @@ class Symmetric(nn.Module):
 
 def test_cached_and_live_give_the_same_loss_in_every_step(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     cache = LogitCache(tmp_path / "logits", "key")
-    cache.fill(pairs, teacher, CPU, no_bar)
+    cache.fill(whole(pairs), teacher, CPU, no_bar)
     losses: dict[str, list[float]] = {"cached": [], "online": []}
     for kind in losses:
         torch.manual_seed(1)
@@ -112,8 +116,8 @@ def test_cached_and_live_give_the_same_loss_in_every_step(teacher: Teacher, pair
         distiller = Distiller(student, None if kind == "cached" else Symmetric(teacher), fabric)
         distiller.compile(torch.optim.SGD(student.parameters(), lr=0.01), alpha=0.3, temperature=2.0)
         distiller.stepper.plan(5, "constant", 0.0)
-        kept = cache if kind == "cached" else None
-        batches = TrainBatches(Scenes(pairs, CLASSES), 64, 2, seed=0, crops_per_image=8, cache=kept)
+        views = Views(labeled_scenes(pairs, CLASSES), 64, 0.2, [cache] if kind == "cached" else [])
+        batches = TrainBatches(views, 2, seed=0, crops_per_image=8)
         for step in range(5):
             distiller.meter.reset()
             losses[kind].append(distiller.train_step(batches.batch(0, step))["loss"])
@@ -123,33 +127,67 @@ def test_cached_and_live_give_the_same_loss_in_every_step(teacher: Teacher, pair
 def test_what_is_there_is_not_made_again_and_another_byte_is_another_file(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:
-    cache = LogitCache(tmp_path / "logits", "key")
-    cache.fill(pairs[:2], teacher, CPU, no_bar)
-    before = {pair.key: cache.path(pair.image).stat().st_mtime_ns for pair in pairs[:2]}
-    assert cache.missing(pairs) == [pairs[2]]
-    cache.fill(pairs, teacher, CPU, no_bar)
-    assert {pair.key: cache.path(pair.image).stat().st_mtime_ns for pair in pairs[:2]} == before
-    assert cache.missing(pairs) == []
-    assert cache.bytes_needed([(64, 64)], 6) + 128 == cache.path(pairs[0].image).stat().st_size
-    Image.fromarray(255 - paint_scene(64, 0)[0]).save(pairs[0].image)
-    assert cache.missing(pairs) == [pairs[0]]
-    assert LogitCache(tmp_path / "logits", "other").missing(pairs) == pairs
-    assert LogitCache(tmp_path / "logits", "key", symmetric=False).missing(pairs) == pairs
+    cache, images = LogitCache(tmp_path / "logits", "key"), whole(pairs)
+    cache.fill(images[:2], teacher, CPU, no_bar)
+    before = {image: cache.path(image).stat().st_mtime_ns for image in images[:2]}
+    assert cache.missing(images) == [images[2]]
+    cache.fill(images, teacher, CPU, no_bar)
+    assert {image: cache.path(image).stat().st_mtime_ns for image in images[:2]} == before
+    assert cache.missing(images) == []
+    assert 0 < cache.path(images[0]).stat().st_size - cache.bytes_needed([(64, 64)], 6) < 200  # the header
+    changed = tmp_path / "changed.png"
+    Image.fromarray(255 - paint_scene(64, 0)[0]).save(changed)
+    assert cache.missing([Excerpt(changed)]) == [Excerpt(changed)]
+    assert LogitCache(tmp_path / "logits", "other").missing(images) == images
+    assert LogitCache(tmp_path / "logits", "key", symmetric=False).missing(images) == images
+    assert LogitCache(tmp_path / "logits", "key", bits=8).missing(images) == images
+
+
+def test_eight_bits_are_half_a_step_off_at_most_and_half_as_large(
+    teacher: Teacher, pairs: list[Pair], tmp_path: Path
+) -> None:
+    image = whole(pairs)[0]
+    caches = {bits: LogitCache(tmp_path / "logits", "key", bits=bits) for bits in (8, 16)}
+    for cache in caches.values():
+        cache.fill([image], teacher, CPU, no_bar)
+    exact = symmetric_logits(teacher, image.read()[0], CPU)
+    step = (exact.max(axis=(0, 1)) - exact.min(axis=(0, 1))) / 255
+    coarse = caches[8].open(image)[:, :].astype(np.float32)
+    assert (np.abs(coarse - exact) <= step / 2 + 1e-2).all()  # 16 bits at the way out
+    assert np.abs(coarse - exact).max() > step.min() / 4
+    assert caches[8].bytes_needed([(64, 64)], 6) * 2 == caches[16].bytes_needed([(64, 64)], 6)
+
+
+def test_a_slice_reads_as_the_whole_does(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
+    for bits in (8, 16):
+        cache, image = LogitCache(tmp_path / "logits", "key", bits=bits), whole(pairs)[0]
+        cache.fill([image], teacher, CPU, no_bar)
+        logits = cache.open(image)
+        assert logits[:, :].shape == (64, 64, 6)
+        assert np.array_equal(logits[3:20, 40:64], logits[:, :][3:20, 40:64])
 
 
 def test_damage_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
-    cache = LogitCache(tmp_path / "logits", "key")
-    cache.fill(pairs[:1], teacher, CPU, no_bar)
-    path = cache.path(pairs[0].image)
+    cache, images = LogitCache(tmp_path / "logits", "key"), whole(pairs)
+    cache.fill(images[:1], teacher, CPU, no_bar)
+    path = cache.path(images[0])
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"cannot be read.*Delete it"):
-        cache.open(pairs[0].image)
+        cache.open(images[0])
+
+
+def test_what_a_folder_holds_instead_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path / "logits", "key")
+    assert cache.what_else() == "it is empty"
+    cache.fill(whole(pairs[:1]), teacher, CPU, no_bar)
+    assert cache.what_else() == "it holds this teacher's logits of other images"
+    assert "another teacher" in LogitCache(tmp_path / "logits", "other").what_else()
 
 
 def test_the_gap_of_a_plain_cache_is_measured(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     plain = LogitCache(tmp_path / "logits", "key", symmetric=False)
-    plain.fill(pairs[:1], teacher, CPU, no_bar)
-    assert 0 < mirror_agreement(plain, pairs[0].image, teacher, CPU) < 0.99
+    plain.fill(whole(pairs[:1]), teacher, CPU, no_bar)
+    assert 0 < mirror_agreement(plain, whole(pairs)[0], teacher, CPU) < 0.99
 
 
 def test_without_teacher_and_without_logits_nothing_can_be_learnt() -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite
 from skystill.train import Supervised
 from skystill.train.data import Batch, as_batch
-from skystill.train.loop import Keeper, Meter, learning_rate
+from skystill.train.loop import Keeper, learning_rate
+from skystill.train.meter import Meter
 
 STEPS = 5
 

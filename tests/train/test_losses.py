@@ -20,9 +20,10 @@ from skystill.train.losses import (
     DistillationKL,
     DistillationMSE,
     Focal,
-    build_distillation_loss,
+    Term,
     build_student_loss,
     near_boundaries,
+    parse_terms,
 )
 
 LN3 = float(np.log(3))
@@ -122,7 +123,7 @@ def test_distillation_losses_obey_their_laws(name: str, seed: int, temperature: 
     student = torch.randn(2, 4, 5, 3, generator=generator)
     teacher = torch.randn(2, 4, 5, 3, generator=generator) * 3
     valid = torch.rand(2, 5, 3, generator=generator) > 0.3
-    loss = build_distillation_loss(name, temperature)
+    loss = DISTILLATION_LOSSES[name](temperature)
     value = float(loss(student, teacher, valid))
     assert value >= 0
     assert float(loss(teacher, teacher, valid)) == pytest.approx(0, abs=1e-6)
@@ -154,7 +155,7 @@ def test_bad_settings_are_refused_in_words() -> None:
     with pytest.raises(SettingsError, match="there are ce, focal"):
         build_student_loss("hinge")
     with pytest.raises(SettingsError, match="there are kl, mse"):
-        build_distillation_loss("hinge", 1.0)
+        parse_terms("hinge", list(DISTILLATION_LOSSES))
 
 
 def test_channel_wise_by_hand() -> None:
@@ -220,17 +221,14 @@ def test_boundary_kl_by_hand() -> None:
     assert float(DistillationKL(1.0)(student, teacher, valid)) == pytest.approx(0.130812 * 2 / 12, abs=1e-6)
 
 
-def test_losses_add_up_with_weights() -> None:
-    one, other = (build_distillation_loss(name, 2.0) for name in ("kl", "dist"))
-    both = build_distillation_loss("kl + 0.5*dist", 2.0)
-    generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(1, 3, 4, 4, generator=generator) for _ in range(2))
-    valid = torch.ones(1, 4, 4, dtype=torch.bool)
-    expected = float(one(student, teacher, valid)) + 0.5 * float(other(student, teacher, valid))
-    assert float(both(student, teacher, valid)) == pytest.approx(expected, rel=1e-6)
-    for name, says in (("kl+foo", "is called 'foo'"), ("-1*kl", "positive number"), ("x*kl", "positive number")):
+def test_terms_are_read_with_their_weights() -> None:
+    assert parse_terms("kl", ["kl"]) == [Term("kl", 1.0)]
+    assert parse_terms("kl + 0.5*dist", ["kl", "dist"]) == [Term("kl", 1.0), Term("dist", 0.5)]
+    for text, says in (
+        ("kl+foo", "is called 'foo'"), ("-1*kl", "positive number"), ("x*kl", "positive number"), ("kl+kl", "twice"),
+    ):  # fmt: skip
         with pytest.raises(SettingsError, match=says):
-            build_distillation_loss(name, 2.0)
+            parse_terms(text, ["kl"])
 
 
 @pytest.mark.parametrize("name", list(DISTILLATION_LOSSES))
@@ -241,7 +239,7 @@ def test_gradients_reach_the_student_and_stay_finite(name: str) -> None:
     for share in (0.5, 0.0):
         valid = torch.rand(2, 6, 6, generator=generator) < share
         student.grad = None
-        build_distillation_loss(name, 4.0)(student, teacher, valid).backward()
+        DISTILLATION_LOSSES[name](4.0)(student, teacher, valid).backward()
         assert student.grad is not None and bool(student.grad.isfinite().all())
         assert bool((student.grad * ~valid[:, None]).abs().max() == 0)
         assert bool(student.grad.abs().max() > 0) == (share > 0)

@@ -1,15 +1,11 @@
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
-from torch import nn
+from torch import Tensor, nn
 
-from skystill.classes import DUBAI, ClassMap
-from skystill.errors import ClassCountMismatch, ClassOrderMismatch, RunFolderError
-from skystill.run_folder import RunFolder
-from skystill.train.models import build_network, write_network
-from skystill.train.teacher import Teacher, are_probabilities, load_teacher
+from skystill.errors import SettingsError
+from skystill.train.teacher import INPUT_SCALES, Teacher, are_probabilities, combine
 
 
 def test_probabilities_become_logits_that_softmax_back() -> None:
@@ -32,29 +28,50 @@ def test_logits_are_not_taken_for_probabilities() -> None:
     assert not are_probabilities(torch.tensor([1.5, -0.5]).reshape(1, 2, 1, 1))
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = RunFolder(tmp_path)
-    folder.config.write_text(yaml.safe_dump({"network": "two-level"}))
-    about = {"network": "two-level", "classes": DUBAI.to_dict()}
-    write_network(folder.weights, build_network("two-level", 6), about)
-    return tmp_path
+def test_answers_at_a_quarter_of_the_resolution_are_resized() -> None:
+    images = torch.rand(1, 3, 30, 41) * 255
+    assert Teacher(nn.AvgPool2d(4))(images).shape == images.shape
 
 
-def test_a_run_is_a_teacher(run: Path) -> None:
-    teacher, about = load_teacher(run, DUBAI)
-    assert about["network"] == "two-level"
-    assert not teacher.training
-    assert not any(p.requires_grad for p in teacher.parameters())
+def test_any_way_of_giving_logits_is_understood() -> None:
+    class Giving(nn.Module):
+        def __init__(self, wrap: object) -> None:
+            super().__init__()
+            self.wrap = wrap
+
+        def forward(self, images: Tensor) -> object:
+            return self.wrap(images)  # type: ignore[operator]
+
+    images = torch.randn(1, 3, 4, 4)
+    ways = [
+        lambda x: {"out": x, "aux": 1},
+        lambda x: {"logits": x},
+        lambda x: (x, 1),
+        lambda x: SimpleNamespace(logits=x),
+    ]
+    for way in ways:
+        assert torch.equal(Teacher(Giving(way))(images), images)
+    with pytest.raises(SettingsError, match="a segmentation network gives"):
+        Teacher(Giving(lambda x: x.mean()))(images)
 
 
-def test_a_teacher_of_other_classes_names_both(run: Path) -> None:
-    with pytest.raises(ClassCountMismatch, match=r"gives 6 classes .* has 2 \(a, b\)"):
-        load_teacher(run, ClassMap(("a", "b"), ((1, 1, 1), (2, 2, 2))))
-    with pytest.raises(ClassOrderMismatch, match=r"in this order; the data has Water, Unlabeled"):
-        load_teacher(run, ClassMap(DUBAI.names[-2:] + DUBAI.names[:-2], DUBAI.colors))
+def test_pixels_are_scaled_and_padded_as_the_network_wants() -> None:
+    seen: list[Tensor] = []
+
+    class Looking(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images)
+            return images
+
+    images = torch.randint(0, 256, (1, 3, 30, 41), dtype=torch.uint8)
+    answer = Teacher(Looking(), INPUT_SCALES["imagenet"], multiple=32)(images)
+    assert seen[0].shape == (1, 3, 32, 64) and answer.shape == images.shape
+    assert seen[0][0, 1, 2, 3].item() == pytest.approx((images[0, 1, 2, 3].item() / 255 - 0.456) / 0.224, rel=1e-5)
 
 
-def test_no_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="is not a run folder"):
-        load_teacher(tmp_path, DUBAI)
+def test_several_teachers_are_the_weighted_mean_of_their_softened_probabilities() -> None:
+    one, other = torch.randn(2, 1, 4, 3, 3).unbind()
+    mean = combine([one, other], [3.0, 1.0], 2.0)
+    expected = 0.75 * (one / 2).softmax(dim=1) + 0.25 * (other / 2).softmax(dim=1)
+    assert torch.allclose((mean / 2).softmax(dim=1), expected, atol=1e-6)
+    assert torch.equal(combine([one], [1.0], 2.0), one)

@@ -3,13 +3,26 @@ aligned: image, labels, logits. Colour jitter is not geometry: it goes to the st
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import VOID
 from skystill.symmetry import SYMMETRIES, transform
+
+
+class Sliced(Protocol):
+    """An array, or a file that is read by slices: (H, W, ...)."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        ...
+
+    def __getitem__(self, place: tuple[slice, slice], /) -> npt.NDArray[Any]:
+        """Rows and columns."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,9 +40,9 @@ class View:
     size: int
     symmetry: int = 0
 
-    def inside(self, height: int, width: int) -> npt.NDArray[np.bool_]:
-        """(size, size) bool: pixels that the image has; the others are padding and count nowhere."""
-        return self._cut(np.ones((height, width), bool), False)
+    def of_mask(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """(H, W) bool to (size, size): pixels that the image has; padding is False and counts nowhere."""
+        return self._cut(valid, False)
 
     def of_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 to (size, size, 3); padding is black."""
@@ -39,11 +52,11 @@ class View:
         """(H, W) uint8 to (size, size); padding is void."""
         return self._cut(labels, VOID)
 
-    def of_logits(self, logits: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+    def of_logits(self, logits: Sliced) -> npt.NDArray[np.float16]:
         """(H, W, C) to (size, size, C); padding is 0."""
         return self._cut(logits, 0)
 
-    def _cut(self, array: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
+    def _cut(self, array: Sliced, fill: int) -> npt.NDArray[Any]:
         crop = array[self.top : self.top + self.size, self.left : self.left + self.size]
         missing = (self.size - crop.shape[0], self.size - crop.shape[1])
         if any(missing):

@@ -3,19 +3,21 @@
 No loader state exists, so a resumed run draws exactly what the killed one would have drawn.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skystill.classes import ClassMap, Labels
+from skystill.classes import VOID, ClassMap, Labels
 from skystill.dataset import Pair, read_image, read_labels
 from skystill.errors import SettingsError
 from skystill.train.augment import draw_view, jitter_colors
+from skystill.train.excerpts import Excerpt, whole
 from skystill.train.logit_cache import LogitCache
 
 _HELD_BYTES = 4 * 2**30  # decoded images kept in memory; what is beyond is read from disk when it is drawn
@@ -29,20 +31,25 @@ class Batch:
         images: (N, 3, H, W) uint8, what the trained network sees (colours jittered).
         plain: (N, 3, H, W) uint8, the same view with the colours as they are, for the teacher.
         labels: (N, H, W) int64, 255 = void.
-        inside: (N, H, W) bool, False on padding.
-        teacher_logits: (N, C, H, W) float16 of the same view, where they come from a cache.
+        inside: (N, H, W) bool, False on padding and nodata.
+        taught: (N, H, W) bool, where the teacher is asked: not on padding, nor on the void of an image with labels.
+        teacher_logits: (N, C, H, W) float16 of the same view from each teacher, where they come from a cache.
     """
 
     images: Tensor
     plain: Tensor
     labels: Tensor
     inside: Tensor
-    teacher_logits: Tensor | None = None
+    taught: Tensor
+    teacher_logits: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        parts = (self.images, self.plain, self.labels, self.inside, self.teacher_logits)
-        return Batch(*(None if part is None else part.to(device, non_blocking=True) for part in parts))  # type: ignore[arg-type]
+        images, plain, labels, inside, taught, *logits = (
+            part.to(device, non_blocking=True)
+            for part in (self.images, self.plain, self.labels, self.inside, self.taught, *self.teacher_logits)
+        )
+        return Batch(images, plain, labels, inside, taught, tuple(logits))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,85 +59,159 @@ AnyBatch = Batch | tuple[Tensor, Tensor]
 """A batch, or (images, labels)."""
 
 
-class Scenes:
-    """Images with labels, decoded once and held while there is room.
+@dataclass(frozen=True)
+class Scene:
+    """An image and what is known of it.
 
     Args:
-        pairs: what to read.
-        classes: how to read the masks.
+        image: (H, W, 3) uint8.
+        labels: (H, W) uint8, 255 = void; all void where there is no mask.
+        valid: (H, W) bool, False where a raster has no data.
+        labeled: whether there is a mask.
     """
 
-    def __init__(self, pairs: Sequence[Pair], classes: ClassMap) -> None:
-        self.pairs = tuple(pairs)
-        self.classes = classes
-        self._held: dict[int, tuple[npt.NDArray[np.uint8], Labels]] = {}
+    image: npt.NDArray[np.uint8]
+    labels: Labels
+    valid: npt.NDArray[np.bool_]
+    labeled: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.image.nbytes + self.labels.nbytes + self.valid.nbytes
+
+
+class Scenes:
+    """Images, decoded once and held while there is room.
+
+    Args:
+        excerpts: what to read.
+        read: how.
+    """
+
+    def __init__(self, excerpts: Sequence[Excerpt], read: Callable[[int], Scene]) -> None:
+        self.excerpts = tuple(excerpts)
+        self._read = read
+        self._held: dict[int, Scene] = {}
         self._held_bytes = 0
-        self.sizes = [self[index][1].shape for index in range(len(self.pairs))]
+        self.sizes = [self[index].labels.shape for index in range(len(self))]
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.excerpts)
 
-    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], Labels]:
-        """Image (H, W, 3) uint8 and labels (H, W) uint8."""
+    def __getitem__(self, index: int) -> Scene:
+        """The scene, from memory or from disk."""
         if index in self._held:
             return self._held[index]
-        pair = self.pairs[index]
-        scene = (read_image(pair.image), read_labels(pair.mask, self.classes).labels)
-        size = scene[0].nbytes + scene[1].nbytes
-        if self._held_bytes + size <= _HELD_BYTES:
+        scene = self._read(index)
+        if self._held_bytes + scene.nbytes <= _HELD_BYTES:
             self._held[index] = scene
-            self._held_bytes += size
+            self._held_bytes += scene.nbytes
         return scene
+
+
+def labeled_scenes(pairs: Sequence[Pair], classes: ClassMap) -> Scenes:
+    """Images with masks."""
+
+    def read(index: int) -> Scene:
+        image = read_image(pairs[index].image)
+        labels = read_labels(pairs[index].mask, classes).labels
+        return Scene(image, labels, np.ones(labels.shape, bool), True)
+
+    return Scenes(whole(pairs), read)
+
+
+def unlabeled_scenes(excerpts: Sequence[Excerpt]) -> Scenes:
+    """Images without masks: every label is void."""
+
+    def read(index: int) -> Scene:
+        image, valid = excerpts[index].read()
+        return Scene(image, np.full(valid.shape, VOID, np.uint8), valid, False)
+
+    return Scenes(excerpts, read)
+
+
+class Views:
+    """Random views of images. Images are drawn by their area, so that every pixel is as likely as any other.
+
+    Args:
+        scenes: the images.
+        crop: side of the crops in pixels.
+        jitter: strength of the colour jitter, 0 for none.
+        caches: logits of these images, one cache a teacher.
+    """
+
+    def __init__(self, scenes: Scenes, crop: int, jitter: float, caches: Sequence[LogitCache]) -> None:
+        self.scenes, self.crop, self.jitter = scenes, crop, jitter
+        self._logits = [[cache.open(excerpt) for excerpt in scenes.excerpts] for cache in caches]
+        areas = np.array([height * width for height, width in scenes.sizes], float)
+        self.pixels = areas.sum()
+        self._weights = areas / self.pixels
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[Any], ...]:
+        """Seen, plain, labels, inside, taught, and each teacher's logits of one view."""
+        index = int(rng.choice(len(self.scenes), p=self._weights))
+        scene = self.scenes[index]
+        height, width = scene.labels.shape
+        view = draw_view(rng, height, width, self.crop)
+        plain = view.of_image(scene.image)
+        labels = view.of_labels(scene.labels)
+        inside = view.of_mask(scene.valid)
+        taught = inside & (labels != VOID) if scene.labeled else inside
+        logits = (view.of_logits(teacher[index]) for teacher in self._logits)
+        return jitter_colors(rng, plain, self.jitter), plain, labels, inside, taught, *logits
 
 
 class TrainBatches:
     """Endless random views of training images.
 
-    An epoch draws as many pixels as the images have, unless told otherwise. Images are drawn by their area, so that
-    every pixel is as likely as any other.
+    An epoch draws as many pixels as the labelled images have, unless told otherwise: with unlabelled images beside
+    them it has the same number of steps.
 
     Args:
-        scenes: the training images.
-        crop: side of the crops in pixels.
-        batch_size: crops a step.
-        seed: everything random comes from (seed, epoch, step).
-        jitter: strength of the colour jitter, 0 for none.
+        views: of the labelled images.
+        batch_size: crops a step, those of all ranks together.
+        seed: everything random comes from (seed, epoch, step, place in the batch).
         crops_per_image: crops an epoch draws for each image; None for as many as hold all pixels of the images.
-        cache: the teacher's logits of these images; None where the teacher runs itself.
+        unlabeled: views of images without masks.
+        share: of each batch that is unlabelled, over several steps where it does not divide.
+        rank, ranks: which part of each batch is made here.
+
+    Raises:
+        SettingsError: the ranks cannot share a batch evenly.
     """
 
     def __init__(
         self,
-        scenes: Scenes,
-        crop: int,
+        views: Views,
         batch_size: int,
         seed: int,
-        jitter: float = 0.2,
         crops_per_image: int | None = None,
-        cache: LogitCache | None = None,
+        unlabeled: Views | None = None,
+        share: float = 0.0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
-        self.scenes = scenes
-        self.crop = crop
-        self.batch_size = batch_size
-        self.seed = seed
-        self.jitter = jitter
-        self._logits = None if cache is None else [cache.open(pair.image) for pair in scenes.pairs]
-        areas = np.array([height * width for height, width in scenes.sizes], float)
-        self._weights = areas / areas.sum()
-        crops = areas.sum() / crop**2 if crops_per_image is None else crops_per_image * len(areas)
+        if batch_size % ranks:
+            raise SettingsError(f"--batch-size {batch_size} cannot be shared by {ranks} ranks; make it a multiple.")
+        self.views, self.batch_size, self.seed = views, batch_size, seed
+        self.unlabeled, self.share = unlabeled, share if unlabeled else 0.0
+        part = batch_size // ranks
+        self._places = range(rank * part, (rank + 1) * part)
+        crops = views.pixels / views.crop**2 if crops_per_image is None else crops_per_image * len(views.scenes)
         self.steps_per_epoch = max(1, round(crops / batch_size))
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step; the same for the same seed, epoch and step."""
-        rng = np.random.default_rng((self.seed, epoch, step))
-        drawn = [self._draw(rng) for _ in range(self.batch_size)]
-        images, plain, labels, inside, *logits = (np.stack(part) for part in zip(*drawn, strict=True))
+        drawn = [self._draw(epoch, step, place) for place in self._places]
+        images, plain, labels, inside, taught, *logits = (np.stack(part) for part in zip(*drawn, strict=True))
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),  # channels stay last in memory
             torch.from_numpy(plain).permute(0, 3, 1, 2),
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(inside),
-            torch.from_numpy(logits[0]).permute(0, 3, 1, 2) if logits else None,
+            torch.from_numpy(taught),
+            tuple(torch.from_numpy(part).permute(0, 3, 1, 2) for part in logits),
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -144,15 +225,12 @@ class TrainBatches:
                 coming = maker.submit(self.batch, epoch, step + 1) if step + 1 < self.steps_per_epoch else None
                 yield batch
 
-    def _draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.generic], ...]:
-        index = int(rng.choice(len(self.scenes), p=self._weights))
-        image, labels = self.scenes[index]
-        height, width = labels.shape
-        view = draw_view(rng, height, width, self.crop)
-        plain = view.of_image(image)
-        seen = jitter_colors(rng, plain, self.jitter)
-        parts = (seen, plain, view.of_labels(labels), view.inside(height, width))
-        return parts if self._logits is None else (*parts, view.of_logits(self._logits[index]))
+    def _draw(self, epoch: int, step: int, place: int) -> tuple[npt.NDArray[Any], ...]:
+        rng = np.random.default_rng((self.seed, epoch, step, place))
+        number = step * self.batch_size + place
+        unlabeled = int((number + 1) * self.share) > int(number * self.share)
+        views = self.unlabeled if unlabeled and self.unlabeled else self.views
+        return views.draw(rng)
 
 
 class LoaderBatches:
@@ -184,15 +262,17 @@ class WholeImages:
     Args:
         scenes: the images.
         tile: side of the largest tile in pixels.
+        rank, ranks: which share of the images is given here.
     """
 
-    def __init__(self, scenes: Scenes, tile: int = 1024) -> None:
+    def __init__(self, scenes: Scenes, tile: int = 1024, rank: int = 0, ranks: int = 1) -> None:
         self.scenes = scenes
         self.tile = tile
+        self._own = range(rank, len(scenes), ranks)
 
     def __iter__(self) -> Iterator[Batch]:
-        for index in range(len(self.scenes)):
-            image, labels = self.scenes[index]
+        for index in self._own:
+            image, labels = self.scenes[index].image, self.scenes[index].labels
             for top in range(0, labels.shape[0], self.tile):
                 for left in range(0, labels.shape[1], self.tile):
                     here = np.s_[top : top + self.tile, left : left + self.tile]
@@ -201,8 +281,11 @@ class WholeImages:
 
 
 def as_batch(batch: AnyBatch) -> Batch:
-    """(images, labels) as a batch without padding and without colour jitter; a batch as it is."""
+    """(images, labels) as a batch without padding and without colour jitter; a batch as it is.
+
+    The teacher is not asked about void. For images without labels give a `Batch` that says where it is.
+    """
     if isinstance(batch, Batch):
         return batch
     images, labels = batch
-    return Batch(images, images, labels, torch.ones_like(labels, dtype=torch.bool))
+    return Batch(images, images, labels, torch.ones_like(labels, dtype=torch.bool), labels != VOID)

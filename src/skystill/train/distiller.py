@@ -6,21 +6,26 @@ history = distiller.fit(train, validation=val, epochs=50)
 scores = distiller.evaluate(test)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from skystill.classes import VOID
 from skystill.errors import SettingsError
 from skystill.evaluate import METRICS
 from skystill.train.data import AnyBatch, Batch, LoaderBatches, as_batch
-from skystill.train.loop import Batches, History, Keeper, Meter, Metrics, Stepper, Watch, run
+from skystill.train.features import Tap
+from skystill.train.gradients import GradientLog, Part
+from skystill.train.loop import Batches, History, Keeper, Stepper, Watch, run
 from skystill.train.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
+from skystill.train.meter import Meter, Metrics
 from skystill.train.models import in_layout
-from skystill.train.teacher import Teacher
+from skystill.train.ranks import from_all
+from skystill.train.teacher import Teacher, combine
 
 
 class Supervised:
@@ -112,11 +117,12 @@ class Supervised:
         return history
 
     def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:
-        """Losses and metrics over all batches of a test set."""
+        """Losses and metrics over all batches of a test set; with several ranks each gives its own batches."""
         self.meter.reset()
-        result: dict[str, float] = {}
         for batch in test:
-            result = self.test_step(as_batch(batch).to(self.fabric.device))
+            self.test_step(as_batch(batch).to(self.fabric.device))
+        self.meter.add_ranks(self.fabric)
+        result = self.meter.result()
         self.meter.reset()
         return result
 
@@ -131,7 +137,7 @@ class Supervised:
         """
         batch = as_batch(batch)
         self.stepper.network.train()
-        losses, logits = self.losses(batch)
+        losses, logits, batch = self.losses(batch)
         values = self.stepper.step(losses)
         return self._count(values, logits, batch)
 
@@ -139,15 +145,17 @@ class Supervised:
     def test_step(self, batch: AnyBatch) -> dict[str, float]:
         """Run the student alone on one batch: its loss and metrics, means since the start of `evaluate`."""
         batch = as_batch(batch)
-        network = self.stepper.network.eval()
-        logits: Tensor = network(batch.images)
+        network = self.stepper.plain_network.eval()  # the wrapper of several ranks would wait for the others
+        with self.fabric.autocast():
+            logits: Tensor = network(batch.images)
         return self._count({"student_loss": float(self._student_loss(logits, batch.labels))}, logits, batch)
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses of a batch, "loss" being what is minimised, and the logits they came from."""
-        logits: Tensor = self.stepper.network(batch.images)
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
+        """The losses of a batch, "loss" being what is minimised; the logits they came from; the batch of all ranks."""
+        logits = from_all(self.fabric, self.stepper.network(batch.images))
+        batch = batch_of_all(self.fabric, batch)
         loss = self._student_loss(logits, batch.labels)
-        return {"loss": loss, "student_loss": loss}, logits
+        return {"loss": loss, "student_loss": loss}, logits, batch
 
     def _count(self, losses: dict[str, float], logits: Tensor, batch: Batch) -> dict[str, float]:
         if self.meter.confusion.shape[0] != logits.shape[1] or self.meter.metrics is not self._metrics:
@@ -155,39 +163,82 @@ class Supervised:
         return self.meter.add(losses, logits, batch)
 
 
+def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
+    """What the losses need of the batches of all ranks."""
+    labels, inside, taught = (from_all(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
+    return Batch(batch.images, batch.plain, labels, inside, taught)
+
+
+@dataclass(frozen=True)
+class FeatureTerm:
+    """A feature loss with its weight and the two layers it compares.
+
+    Args:
+        name: for messages.
+        weight: beside the losses on logits.
+        loss: (student_features, teacher_features, labels, valid) to a scalar; what it learns, learns with the student.
+        student, teacher: the layers.
+    """
+
+    name: str
+    weight: float
+    loss: nn.Module
+    student: Tap
+    teacher: Tap
+
+
 class Distiller(Supervised):
-    """A student that learns from labels and from a frozen teacher.
+    """A student that learns from labels and from frozen teachers.
 
         loss = alpha * student_loss(student_logits, labels)
              + (1 - alpha) * T^2 * KL( softmax(teacher_logits / T) || softmax(student_logits / T) )
 
-    Softmax over classes, KL summed over classes and averaged over pixels. Void pixels count only in the distillation
-    loss (the teacher has an opinion there), padding in neither. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
+    Softmax over classes, KL summed over classes and averaged over pixels. Void counts in neither, nor does padding;
+    images without labels count in the distillation loss alone. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 
     Args:
         student: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W); the only one that learns.
-        teacher: the same to logits or probabilities (N, C, h, w), resized to the student's size where it differs.
-            It is frozen: eval mode, no gradients, for good. None where batches bring its logits from a cache.
+        teacher: the same to logits or probabilities (N, C, h, w), resized to the image's size where it differs; or
+            several, whose softened probabilities are averaged. Frozen: eval mode, no gradients, for good. None where
+            batches bring logits from a cache.
         fabric: devices and precision; by default the best device, float32.
+        shares: weight of each teacher; all alike by default.
+        teaches: labels of the classes that the teachers give, in their order; None for all. Distillation then is among
+            these classes, on pixels whose label is one of them or unknown; the others are learnt from labels alone.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module | None, fabric: Fabric | None = None) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | Sequence[nn.Module] | None,
+        fabric: Fabric | None = None,
+        shares: Sequence[float] | None = None,
+        teaches: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(student, fabric)
         self.student = student
-        self.teacher = teacher if teacher is None or isinstance(teacher, Teacher) else Teacher(teacher)
-        if self.teacher is not None:
-            self.fabric.to_device(in_layout(self.teacher, torch.channels_last))
-        self._distillation_loss: DistillationLoss = DistillationKL(10.0)
-        self._alpha = 0.1
+        given = [] if teacher is None else [teacher] if isinstance(teacher, nn.Module) else list(teacher)
+        self.teachers = [one if isinstance(one, Teacher) else Teacher(one) for one in given]
+        for one in self.teachers:
+            self.fabric.to_device(in_layout(one, torch.channels_last))
+        self.shares = shares
+        self.teaches = None if teaches is None else list(teaches)
+        self.gradients = GradientLog()
+        self._distillation: dict[str, tuple[float, DistillationLoss]] = {}
+        self._features: tuple[FeatureTerm, ...] = ()
+        self._alpha, self._temperature = 0.1, 10.0
 
     def compile(  # type: ignore[override]  # more to say than a Supervised has
         self,
         optimizer: torch.optim.Optimizer,
         student_loss: StudentLoss | None = None,
-        distillation_loss: DistillationLoss | type[nn.Module] = DistillationKL,
+        distillation_loss: DistillationLoss | type[nn.Module] | Mapping[str, tuple[float, DistillationLoss]] = (
+            DistillationKL
+        ),
         alpha: float = 0.1,
         temperature: float = 10.0,
         metrics: Metrics = METRICS,
+        features: Sequence[FeatureTerm] = (),
     ) -> None:
         """Say how to distil.
 
@@ -195,42 +246,80 @@ class Distiller(Supervised):
             optimizer: over the student's weights only.
             student_loss: (student_logits, labels) to a scalar; cross-entropy by default.
             distillation_loss: (student_logits, teacher_logits, valid) to a scalar. A class is built with the
-                temperature; an object is taken as it is, T^2 and all.
-            alpha: weight of the *student* loss, 0 to 1; the distillation loss gets 1 - alpha.
+                temperature; an object is taken as it is, T^2 and all; several with weights: name to (weight, loss).
+            alpha: weight of the *student* loss, 0 to 1; the distillation losses get 1 - alpha.
             temperature: T > 0, softens both.
             metrics: name to a function of confusion counts (C, C).
+            features: losses on layers, beside those on logits; they need a teacher that runs, not a cache.
 
         Raises:
             SettingsError: alpha outside 0..1, a temperature that is not positive, or an optimiser over other weights.
         """
         if not 0 <= alpha <= 1:
             raise SettingsError(f"alpha is {alpha:g}; it is the weight of the student loss, 0 to 1.")
-        super().compile(optimizer, student_loss, metrics)
-        self._alpha = alpha
         if isinstance(distillation_loss, type):
             distillation_loss = cast(DistillationLoss, distillation_loss(temperature))
-        self._distillation_loss = distillation_loss
+        if not isinstance(distillation_loss, Mapping):
+            distillation_loss = {"logits": (1.0, distillation_loss)}
+        if features and len(self.teachers) != 1:
+            raise SettingsError(
+                "feature losses compare layers: they need one teacher that runs (--teacher-mode online)."
+            )
+        super().compile(optimizer, student_loss, metrics)
+        for term in features:
+            self.stepper.learn_beside(self.fabric.to_device(term.loss))
+        self._distillation, self._features = dict(distillation_loss), tuple(features)
+        self._alpha, self._temperature = alpha, temperature
 
     def _teacher_logits(self, batch: Batch) -> Tensor:
-        if batch.teacher_logits is not None:
-            return batch.teacher_logits
-        if self.teacher is None:
+        if self.teachers:
+            with self.fabric.autocast():
+                answers = [teacher(batch.plain) for teacher in self.teachers]
+        elif batch.teacher_logits:
+            answers = list(batch.teacher_logits)
+        else:
             raise SettingsError("there is no teacher, and the batch brings no teacher's logits; give one of them.")
-        with self.fabric.autocast():
-            logits: Tensor = self.teacher(batch.plain)
-        return logits
+        return combine(answers, self.shares or [1.0] * len(answers), self._temperature)
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The weighed loss and its two parts, and the student's logits."""
-        teacher_logits = self._teacher_logits(batch)
-        logits: Tensor = self.stepper.network(batch.images)
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
+        """The weighed loss and its two parts, the student's logits, and the batch of all ranks."""
+        teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
+        logits = from_all(self.fabric, self.stepper.network(batch.images))
+        batch = batch_of_all(self.fabric, batch)
+        student_loss = self._student_loss(logits, batch.labels)
+        terms = self._logit_terms(logits, teacher_logits, batch) | self._feature_terms(batch)
+        total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
+        loss = self._alpha * student_loss + (1 - self._alpha) * total
+        if self.gradients.due(self.stepper.steps):
+            weighed = {name: term.weighed(1 - self._alpha) for name, term in terms.items()}
+            self.gradients.add(logits, {"student loss": Part(student_loss, self._alpha), **weighed})
+        losses = {"loss": loss, "student_loss": student_loss, "distillation_loss": total}
+        if len(terms) > 1:
+            losses |= {f"{name}_loss": term.value for name, term in terms.items()}
+        return losses, logits, batch
+
+    def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Part]:
+        valid = batch.taught
+        if self.teaches is not None:
+            known = torch.tensor([*self.teaches, VOID], device=logits.device)
+            logits, valid = logits[:, self.teaches], valid & torch.isin(batch.labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
-        if teacher_logits.shape[2:] != logits.shape[2:]:
-            teacher_logits = F.interpolate(
-                teacher_logits.float(), size=logits.shape[2:], mode="bilinear", align_corners=False
-            )
-        student_loss = self._student_loss(logits, batch.labels)
-        distillation_loss = self._distillation_loss(logits, teacher_logits, batch.inside)
-        loss = self._alpha * student_loss + (1 - self._alpha) * distillation_loss
-        return {"loss": loss, "student_loss": student_loss, "distillation_loss": distillation_loss}, logits
+        return {
+            name: Part(loss(logits, teacher_logits, valid), weight)
+            for name, (weight, loss) in self._distillation.items()
+        }
+
+    def _feature_terms(self, batch: Batch) -> dict[str, Part]:
+        # Taps first: two terms may share a layer.
+        taken = {
+            id(tap): from_all(self.fabric, tap.take())
+            for term in self._features
+            for tap in (term.student, term.teacher)
+        }
+        found: dict[str, Part] = {}
+        for term in self._features:
+            student, teacher = taken[id(term.student)], taken[id(term.teacher)]
+            value = term.loss(student, teacher.detach(), batch.labels, batch.taught)
+            found[term.name] = Part(value, term.weight, student)
+        return found

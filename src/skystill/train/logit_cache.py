@@ -6,7 +6,6 @@ and is a better teacher besides. One file an image, named by the content of teac
 most one.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,53 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import nn
 
-from skystill.dataset import Pair, read_image
 from skystill.errors import DataError
 from skystill.raster import Grid
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
+from skystill.train.excerpts import Excerpt
 
 Logits16 = npt.NDArray[np.float16]
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
-_TILE, _MARGIN = 1024, 128
+TILE, MARGIN = 1024, 128
+"""How the teacher is run over large images; part of its key."""
+
+
+class CachedLogits:
+    """The logits of one image in their file. Slicing rows and columns reads these and no more.
+
+    Args:
+        path: a file that `LogitCache.fill` wrote.
+
+    Raises:
+        DataError: it is missing, damaged, or holds something else.
+    """
+
+    ndim = 3
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            file: Any = safe_open(path, framework="numpy")  # maps the file; carries no types
+            self._values = file.get_slice("logits")
+            coded = "step" in file.keys()  # noqa: SIM118 - not a dict
+            self._step, self._low = (file.get_tensor(name) if coded else None for name in ("step", "low"))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path} (a teacher's cached logits) cannot be read: {error}. Delete it and run skystill cache again."
+            ) from error
+
+    def __getitem__(self, place: tuple[slice, slice]) -> Logits16:
+        """(h, w, C) float16."""
+        values = self._values[place]
+        if self._step is not None:
+            values = values.astype(np.float32) * self._step + self._low
+        return np.asarray(values, np.float16)
 
 
 @dataclass(frozen=True)
@@ -35,64 +69,68 @@ class LogitCache:
 
     Args:
         folder: where the files are.
-        teacher_key: of the teacher's weights and of how they are run; see `teacher_key`.
+        teacher_key: of the teacher's weights and of how they are run.
         symmetric: whether the files hold the mean over the 8 symmetries.
+        bits: 16, or 8: 256 steps between the least and the largest logit of each class in each image.
     """
 
     folder: Path
     teacher_key: str
     symmetric: bool = True
+    bits: int = 16
 
-    def path(self, image: Path) -> Path:
+    @property
+    def own_folder(self) -> Path:
+        """Where the files of this teacher are."""
+        return self.folder / f"{self.teacher_key[:24]}-{'d4' if self.symmetric else 'plain'}-{self.bits}"
+
+    def path(self, excerpt: Excerpt) -> Path:
         """The file of an image: another one where a byte of the image differs."""
-        content = hashlib.sha256(image.read_bytes()).hexdigest()[:24]
-        kind = "d4" if self.symmetric else "plain"
-        return self.folder / f"{self.teacher_key[:24]}-{kind}" / f"{content}.npy"
+        return self.own_folder / f"{excerpt.content}.safetensors"
 
-    def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Pairs whose image has no file yet."""
-        return [pair for pair in pairs if not self.path(pair.image).exists()]
+    def missing(self, excerpts: Sequence[Excerpt]) -> list[Excerpt]:
+        """Images that have no file yet."""
+        return [excerpt for excerpt in excerpts if not self.path(excerpt).exists()]
 
     def bytes_needed(self, sizes: Sequence[tuple[int, int]], num_classes: int) -> int:
         """Size on disk of images of these (height, width)."""
-        return sum(height * width for height, width in sizes) * num_classes * 2
+        return sum(height * width for height, width in sizes) * num_classes * self.bits // 8
 
-    def fill(self, pairs: Sequence[Pair], teacher: nn.Module, device: torch.device, track: Track) -> None:
+    def fill(self, excerpts: Sequence[Excerpt], teacher: nn.Module, device: torch.device, track: Track) -> None:
         """Run the teacher over the images that have no file yet.
 
         Raises:
             DataError: an image cannot be read.
             DiskFull: no room.
         """
-        for pair in track(self.missing(pairs), "teacher"):
-            image = read_image(pair.image)
-            logits = (
-                symmetric_logits(teacher, image, device) if self.symmetric else whole_logits(teacher, image, device)
-            )
-            with written_whole(self.path(pair.image)) as part:
-                np.save(part, logits.astype(np.float16))
+        run = symmetric_logits if self.symmetric else whole_logits
+        for excerpt in track(self.missing(excerpts), "teacher"):
+            logits = run(teacher, excerpt.read()[0], device)
+            with written_whole(self.path(excerpt)) as part:
+                save_file(self._pack(logits), part)
 
-    def open(self, image: Path) -> Logits16:
-        """(H, W, C) float16, mapped into memory and not read.
+    def _pack(self, logits: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+        if self.bits == 16:
+            return {"logits": logits.astype(np.float16)}
+        low = logits.min(axis=(0, 1))
+        step = np.maximum((logits.max(axis=(0, 1)) - low) / 255, 1e-6).astype(np.float32)
+        return {"logits": np.rint((logits - low) / step).astype(np.uint8), "step": step, "low": low}
+
+    def open(self, excerpt: Excerpt) -> CachedLogits:
+        """The logits (H, W, C) of an image, read where they are sliced.
 
         Raises:
             DataError: there is no file, or it is damaged.
         """
-        path = self.path(image)
-        try:
-            logits: Logits16 = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} (teacher's logits of {image}) cannot be read: {error}. Delete it.") from error
-        if logits.ndim != 3 or logits.dtype != np.float16:
-            raise DataError(f"{path} does not hold logits (H, W, C) in 16 bits. Delete it.")
-        return logits
+        return CachedLogits(self.path(excerpt))
 
-
-def teacher_key(weights: Path) -> str:
-    """Hash of a teacher's weights file and of the way in which this module runs it."""
-    digest = hashlib.sha256(weights.read_bytes())
-    digest.update(f"tile {_TILE} margin {_MARGIN}".encode())
-    return digest.hexdigest()
+    def what_else(self) -> str:
+        """What a folder without the wanted files does hold, in words."""
+        if self.own_folder.is_dir():
+            return "it holds this teacher's logits of other images"
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            return "it holds the logits of another teacher, or in other bits or symmetry"
+        return "it is empty"
 
 
 @torch.no_grad()
@@ -101,7 +139,7 @@ def whole_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch
     height, width = image.shape[:2]
     planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     result: npt.NDArray[np.float32] | None = None
-    for unit in Grid(height, width, _TILE, _TILE, _MARGIN, width).units():
+    for unit in Grid(height, width, TILE, TILE, MARGIN, width).units():
         for tile in unit.tiles:
             part = planes[None, :, *tile.read]
             logits = teacher(part.to(device))[0].permute(1, 2, 0).float().cpu().numpy()
@@ -123,8 +161,8 @@ def symmetric_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: t
     return total
 
 
-def mirror_agreement(cache: LogitCache, image: Path, teacher: nn.Module, device: torch.device) -> float:
+def mirror_agreement(cache: LogitCache, excerpt: Excerpt, teacher: nn.Module, device: torch.device) -> float:
     """Share of pixels where the teacher on the mirrored image, and the mirrored cache, have the same class."""
-    mirrored = transform(read_image(image), 4)
+    mirrored = transform(excerpt.read()[0], 4)
     live = whole_logits(teacher, mirrored, device).argmax(axis=2)
-    return float((live == transform(np.asarray(cache.open(image)), 4).argmax(axis=2)).mean())
+    return float((live == transform(cache.open(excerpt)[:, :], 4).argmax(axis=2)).mean())

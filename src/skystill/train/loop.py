@@ -11,22 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite, SettingsError
-from skystill.evaluate import METRICS
 from skystill.run_folder import written_whole
 from skystill.train.data import AnyBatch, Batch
+from skystill.train.meter import Meter
 from skystill.train.models import in_layout
+from skystill.train.ranks import lost_ranks_are_said, with_global_norms
 
 History = list[dict[str, float]]
 """One row an epoch; the columns of `metrics.csv`."""
-Metrics = Mapping[str, Callable[[npt.NDArray[np.int64]], float]]
-"""Name to a function of confusion counts (C, C), truth down, prediction across."""
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 _SAVE_EVERY_SECONDS = 30.0
@@ -59,7 +56,7 @@ class Watch(Protocol):
 class Task(Protocol):
     """What the loop trains."""
 
-    meter: "Meter"
+    meter: Meter
 
     @property
     def stepper(self) -> "Stepper":
@@ -75,59 +72,6 @@ class Task(Protocol):
         ...
 
 
-class Meter:
-    """Running means of losses, weighted by pixels, and metrics of the summed confusion counts.
-
-    Args:
-        num_classes: C.
-        metrics: what to compute from the counts.
-    """
-
-    def __init__(self, num_classes: int, metrics: Metrics = METRICS) -> None:
-        self.metrics = metrics
-        self.confusion = np.zeros((num_classes, num_classes), np.int64)
-        self._sums: dict[str, float] = {}
-        self._pixels = 0.0
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.confusion = np.zeros_like(self.confusion)
-        self._sums, self._pixels = {}, 0.0
-
-    def add(self, losses: Mapping[str, float], logits: Tensor, batch: Batch) -> dict[str, float]:
-        """Count one batch and return the means and metrics so far."""
-        pixels = float(batch.inside.sum())
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * pixels
-        self._pixels += pixels
-        self.confusion += count_confusion(logits, batch.labels)
-        return self.result()
-
-    def result(self) -> dict[str, float]:
-        """Means and metrics since the last reset."""
-        means = {name: value / max(self._pixels, 1.0) for name, value in self._sums.items()}
-        return means | {name: float(metric(self.confusion)) for name, metric in self.metrics.items()}
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint in the middle of an epoch."""
-        return {"confusion": self.confusion.tolist(), "sums": dict(self._sums), "pixels": self._pixels}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
-        self.confusion = np.array(state["confusion"], np.int64)
-        self._sums, self._pixels = dict(state["sums"]), float(state["pixels"])
-
-
-def count_confusion(logits: Tensor, labels: Tensor) -> npt.NDArray[np.int64]:
-    """Confusion counts (C, C) of logits (N, C, H, W) against labels (N, H, W); labels of no class count nowhere."""
-    num_classes = logits.shape[1]
-    predicted = logits.detach().argmax(dim=1)
-    counted = labels < num_classes
-    pairs = labels[counted] * num_classes + predicted[counted]
-    counts = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    return np.asarray(counts.cpu().numpy(), np.int64)
-
-
 class Stepper:
     """One optimiser step after another: schedule, backward, clip, step, moving average.
 
@@ -140,6 +84,9 @@ class Stepper:
     def __init__(self, fabric: Fabric, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.fabric = fabric
         self.plain_network = network
+        if fabric.world_size > 1:
+            with_global_norms(network)
+        self._beside: list[nn.Module] = []
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
         # channels_last: convolutions on a CPU are up to twice as fast in it (docs/design.md)
         wrapped: Any = fabric.setup(in_layout(network, torch.channels_last), optimizer)
@@ -148,6 +95,14 @@ class Stepper:
         self.schedule = "constant"
         self.decay = 0.0
         self.average: dict[str, Tensor] = {}
+
+    def learn_beside(self, module: nn.Module) -> None:
+        """Let weights that belong to a loss learn with the network; they are computed alike on every rank."""
+        own = list(module.parameters())
+        if own:
+            self._beside.append(module)
+            self.peaks.append(self.peaks[0])
+            self.optimizer.add_param_group({"params": own})
 
     def plan(self, total: int, schedule: str, decay: float) -> None:
         """Say how many steps there will be, how the learning rate goes, and the decay of the moving average (0: none).
@@ -177,7 +132,12 @@ class Stepper:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = learning_rate(self.schedule, peak, self.steps, self.total)
         self.optimizer.zero_grad()
-        self.fabric.backward(losses["loss"])
+        ranks = self.fabric.world_size
+        self.fabric.backward(losses["loss"] * ranks)  # Fabric takes the mean over ranks; their parts must be summed
+        for module in self._beside:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= ranks
         torch.nn.utils.clip_grad_norm_(self.plain_network.parameters(), _CLIP)
         self.optimizer.step()
         self.steps += 1
@@ -218,12 +178,15 @@ class Stepper:
             "network": self.plain_network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
+            "beside": [module.state_dict() for module in self._beside],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
         self.plain_network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for module, own in zip(self._beside, state["beside"], strict=True):
+            module.load_state_dict(own)
         self.average = _copy(state["average"])
         self.steps = int(state["steps"])
 
@@ -286,7 +249,10 @@ class Keeper:
         return self._clock() - self._saved_at >= _SAVE_EVERY_SECONDS
 
     def save(self, task: Task, progress: Progress) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; of several ranks the first one does."""
+        self._saved_at = self._clock()
+        if not task.stepper.fabric.is_global_zero:
+            return
         content = {
             "epoch": progress.epoch,
             "step": progress.step,
@@ -296,7 +262,6 @@ class Keeper:
         }
         with written_whole(self.path) as part:
             torch.save(content, part)
-        self._saved_at = self._clock()
 
     def load(self, task: Task) -> Progress:
         """Restore the run, or start anew where there is no checkpoint yet.
@@ -347,9 +312,10 @@ def run(
         LossNotFinite: the loss became NaN or infinite.
         Interrupted: Ctrl-C; the checkpoint is saved.
         CheckpointError: the checkpoint to go on from is damaged.
+        RankLost: another process is gone.
     """
     progress = keeper.load(task) if keeper else Progress()
-    with _stop_on_interrupt() as stop:
+    with _stop_on_interrupt() as stop, lost_ranks_are_said(task.stepper.fabric):
         for epoch in range(progress.epoch, epochs):
             _run_epoch(task, batches, epoch, epochs, progress, keeper, watch, clock, stop)
             if validation is not None:
@@ -361,7 +327,8 @@ def run(
             if watch:
                 watch.on_epoch(progress.history[-1])
             if keeper:
-                keeper.on_history(progress.history)
+                if task.stepper.fabric.is_global_zero:
+                    keeper.on_history(progress.history)
                 keeper.save(task, progress)
     return progress.history
 
@@ -390,7 +357,7 @@ def _run_epoch(
             done = epoch * batches.steps_per_epoch + progress.step
             rate = images / max(clock() - began, 1e-9)
             watch.on_step(done, epochs * batches.steps_per_epoch, result, rate)
-        if stop.is_set():
+        if _anyone_stops(stop, task.stepper.fabric):
             if keeper is None:
                 raise KeyboardInterrupt
             keeper.save(task, progress)
@@ -407,6 +374,14 @@ def _run_epoch(
             **result,
         }
     )
+
+
+def _anyone_stops(stop: threading.Event, fabric: Fabric) -> bool:
+    """Whether Ctrl-C reached this or another rank: all must stop after the same step."""
+    if fabric.world_size == 1:
+        return stop.is_set()
+    total = fabric.all_reduce(torch.tensor(float(stop.is_set())), reduce_op="sum")
+    return float(total) > 0  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ float32 whatever the networks ran in. A distillation loss is 0 where student equ
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -291,24 +292,6 @@ def near_boundaries(logits: Tensor, valid: Tensor, distance: int) -> Tensor:
     return near
 
 
-class WeightedSum(nn.Module):
-    """Several distillation losses, each times its weight.
-
-    Args:
-        terms: losses and weights.
-    """
-
-    def __init__(self, terms: Sequence[tuple[float, nn.Module]]) -> None:
-        super().__init__()
-        self.weights = [weight for weight, _ in terms]
-        self.losses = nn.ModuleList(loss for _, loss in terms)
-
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
-        """See the class."""
-        values = [loss(student_logits, teacher_logits, valid) for loss in self.losses]
-        return torch.stack([weight * value for weight, value in zip(self.weights, values, strict=True)]).sum()
-
-
 # To add a loss: a class above, a line here, a case worked by hand in tests/train/test_losses.py.
 STUDENT_LOSSES: dict[str, Callable[[], nn.Module]] = {
     "ce": CrossEntropy,
@@ -336,25 +319,43 @@ def build_student_loss(name: str) -> nn.Module:
     return STUDENT_LOSSES[name]()
 
 
-def build_distillation_loss(name: str, temperature: float) -> nn.Module:
-    """A distillation loss by name, or several with weights: "kl", "kl+0.5*dist".
+@dataclass(frozen=True)
+class Term:
+    """One part of a distillation loss.
+
+    Args:
+        name: of a loss on logits or on features.
+        weight: more than 0.
+    """
+
+    name: str
+    weight: float
+
+
+def parse_terms(text: str, known: Sequence[str]) -> list[Term]:
+    """Read "kl", "kl+0.5*dist", "kl + 3*pkd".
+
+    Args:
+        text: names joined by +, each with a weight before it where that is not 1.
+        known: the names there are.
 
     Raises:
-        SettingsError: no such loss, a weight that is no positive number, or a temperature that is not positive.
+        SettingsError: no such loss, one twice, or a weight that is no positive number.
     """
-    terms = []
-    for term in name.split("+"):
-        weight, _, loss = term.strip().rpartition("*")
-        if loss not in DISTILLATION_LOSSES:
+    terms: list[Term] = []
+    for part in text.split("+"):
+        weight, _, name = part.strip().rpartition("*")
+        if name not in known:
             raise SettingsError(
-                f"no distillation loss is called {loss!r}; there are {', '.join(DISTILLATION_LOSSES)}, and sums such "
-                "as kl+0.5*dist."
+                f"no distillation loss is called {name!r}; there are {', '.join(known)}, and sums such as kl+0.5*dist."
             )
+        if name in (term.name for term in terms):
+            raise SettingsError(f"distillation loss {text!r} names {name} twice; give it one weight.")
         try:
             factor = float(weight or 1)
         except ValueError:
             factor = 0.0
         if not 0 < factor < float("inf"):
-            raise SettingsError(f"distillation loss {term.strip()!r}: its weight must be a positive number.")
-        terms.append((factor, DISTILLATION_LOSSES[loss](temperature)))
-    return terms[0][1] if terms[0][0] == 1 and len(terms) == 1 else WeightedSum(terms)
+            raise SettingsError(f"distillation loss {part.strip()!r}: its weight must be a positive number.")
+        terms.append(Term(name, factor))
+    return terms

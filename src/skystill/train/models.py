@@ -2,6 +2,7 @@
 
 Every network takes images (N, 3, H, W), uint8 or float, 0 to 255, any H and W from 1 up, and returns logits
 (N, C, H, W) float. Scaling to zero mean is the first layer, so it travels with the weights and into every export.
+`feature_layer` is the module whose output feature losses compare where nobody says otherwise: the deepest level.
 """
 
 import ast
@@ -106,6 +107,7 @@ class UNet(nn.Module):
         sizes = [channels * 2**level for level in range(depth)]
         self.stride = stride
         self.multiple = stride * 2 ** (depth - 1)
+        self.feature_layer = f"encoder.{depth - 1}"
         self.normalize = Normalize()
         self.encoder = nn.ModuleList(
             DoubleConv(before, after, norm) for before, after in pairwise([3 * stride**2, *sizes])
@@ -171,6 +173,7 @@ class Kite(nn.Module):
     def __init__(self, num_classes: int, channels: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
         self.multiple = self.stride * 2 ** (len(channels) - 1)
+        self.feature_layer = f"levels.{len(channels) - 1}"
         self.normalize = Normalize()
         self.levels = nn.ModuleList()
         before = 3 * self.stride**2

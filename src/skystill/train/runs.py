@@ -1,40 +1,47 @@
 """From settings to a run folder: `train_run` and `distill_run`. Only here do data, task, loop and export meet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from skystill.classes import ClassMap
 from skystill.dataset import (
     DataCheck,
-    Pair,
     Split,
     check_data,
     find_pairs,
     read_image,
+    read_scenes,
     resolve_classes,
     sample_images,
     split_pairs,
 )
 from skystill.errors import SettingsError
-from skystill.evaluate import metrics_for
+from skystill.evaluate import evaluate, metrics_for
 from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
-from skystill.train.data import Scenes, TrainBatches, WholeImages
+from skystill.train.data import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
 from skystill.train.distiller import Distiller, Supervised
 from skystill.train.export import describe, export_network
+from skystill.train.gradients import GradientLog
 from skystill.train.int8_aware import int8_aware
-from skystill.train.logit_cache import LogitCache, Track, mirror_agreement, teacher_key
+from skystill.train.logit_cache import Track, whole_logits
 from skystill.train.loop import History, Keeper, Watch
-from skystill.train.losses import build_distillation_loss, build_student_loss
-from skystill.train.models import build_network, count_parameters, in_layout, write_network
-from skystill.train.teacher import Teacher, check_classes, load_teacher
+from skystill.train.losses import build_student_loss
+from skystill.train.models import build_network, count_parameters, write_network
+from skystill.train.ranks import lost_ranks_are_said, rank_and_count
+from skystill.train.teacher import combine
+from skystill.train.teaching import Teaching, build_distiller, fill_caches, open_teaching, size_of_caches
 
 Tell = Callable[[tuple[str, ...]], None]
 """Takes notes on the data that the user should read."""
@@ -93,16 +100,18 @@ def train_run(
     """
     folder = RunFolder(settings.out)
     prepared = prepare(settings)
-    tell(prepared.notes)
     network = _fresh_network(settings.network, settings, prepared)
-    with folder.locked():
-        _start(folder, settings, prepared, resume)
-        task = Supervised(network, _fabric(settings))
+    fabric = _fabric(settings)
+    tell, watch = _first_rank_only(fabric, tell, watch)
+    tell(prepared.notes)
+    with _held(folder, fabric, settings, prepared, resume):
+        task = Supervised(network, fabric)
         task.compile(
             _optimizer(network, settings), build_student_loss(settings.student_loss), metrics_for(prepared.classes)
         )
         _fit(task, settings, prepared, folder, watch)
-        _finish(folder, network, settings.network, settings, prepared)
+        if fabric.is_global_zero:
+            _finish(folder, network, settings.network, settings, prepared)
     return folder
 
 
@@ -112,46 +121,44 @@ def distill_run(
     """Distil a student into a run folder. The baseline (`settings.alone`) is another run; see `alone_settings`.
 
     Raises:
-        UserError: as `train_run`, and a teacher that is missing or of other classes.
+        UserError: as `train_run`, and a teacher that cannot be used.
         Interrupted: Ctrl-C; the checkpoint is saved.
     """
+    if settings.quantize and settings.devices * settings.nodes > 1:
+        raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
     folder = RunFolder(settings.out)
     prepared = prepare(settings)
-    tell(prepared.notes)
-    build_distillation_loss(settings.distillation_loss, settings.temperature)  # a wrong name leaves nothing behind
-    cache = open_cache(settings, prepared) if settings.teacher_mode == "cached" else None
-    teacher = None if cache else load_teacher(settings.teacher, prepared.classes)[0]
     student = _fresh_network(settings.student, settings, prepared)
-    with folder.locked():
-        _start(folder, settings, prepared, resume)
-        _fit(_distiller(student, teacher, settings, prepared), settings, prepared, folder, watch, cache)
+    fabric = _fabric(settings)
+    tell, watch = _first_rank_only(fabric, tell, watch)
+    teaching = open_teaching(settings, prepared.classes, prepared.split)
+    tell((*prepared.notes, *teaching.teachers.notes))
+    with _held(folder, fabric, settings, prepared, resume):
+        task = _distiller(student, teaching, settings, prepared, fabric)
+        _fit(task, settings, prepared, folder, Telling(watch, task.gradients, tell), teaching)
         if settings.quantize:
-            _fine_tune_for_int8(student, teacher, settings, prepared, folder, watch, cache)
-        _finish(folder, student, settings.student, settings, prepared)
+            _fine_tune_for_int8(student, teaching, settings, prepared, folder, watch, fabric)
+        if fabric.is_global_zero:
+            _finish(folder, student, settings.student, settings, prepared)
+            _score_teachers(teaching, settings, prepared, folder, fabric)
     return folder
 
 
-def _distiller(student: nn.Module, teacher: Teacher | None, settings: DistillSettings, prepared: Prepared) -> Distiller:
-    task = Distiller(student=student, teacher=teacher, fabric=_fabric(settings))
-    task.compile(
-        _optimizer(student, settings),
-        student_loss=build_student_loss(settings.student_loss),
-        distillation_loss=build_distillation_loss(settings.distillation_loss, settings.temperature),
-        alpha=settings.alpha,
-        temperature=settings.temperature,
-        metrics=metrics_for(prepared.classes),
-    )
-    return task
+def _distiller(
+    student: nn.Module, teaching: Teaching, settings: DistillSettings, prepared: Prepared, fabric: Fabric
+) -> Distiller:
+    optimizer = _optimizer(student, settings)
+    return build_distiller(student, teaching, settings, fabric, optimizer, metrics=metrics_for(prepared.classes))
 
 
 def _fine_tune_for_int8(
     student: nn.Module,
-    teacher: Teacher | None,
+    teaching: Teaching,
     settings: DistillSettings,
     prepared: Prepared,
     folder: RunFolder,
     watch: Watch | None,
-    cache: LogitCache | None,
+    fabric: Fabric,
 ) -> None:
     """A second, short training from where the first one ended, with a checkpoint of its own."""
     short: dict[str, Any] = {
@@ -162,8 +169,8 @@ def _fine_tune_for_int8(
     }
     settings = settings.model_copy(update=short)
     with int8_aware(student):
-        task = _distiller(student, teacher, settings, prepared)
-        batches, validation = _batches(settings, prepared, cache)
+        task = _distiller(student, teaching, settings, prepared, fabric)
+        batches, validation = _batches(settings, prepared, fabric, teaching)
         task.fit(
             batches,
             validation=validation,
@@ -174,63 +181,54 @@ def _fine_tune_for_int8(
         )
 
 
-def cache_run(settings: CacheSettings, track: Track, tell: Tell = ignore_notes) -> LogitCache:
-    """Run a teacher over the training images of a split and keep its logits; what is there already stays.
+def cache_run(settings: CacheSettings, track: Track, tell: Tell = ignore_notes) -> None:
+    """Run teachers over the training images of a split and keep their logits; what is there already stays.
 
     Raises:
-        UserError: as `train_run`, and a teacher that is missing or of other classes.
+        UserError: as `distill_run`.
     """
     prepared = prepare(settings)
-    tell(prepared.notes)
-    teacher, _ = load_teacher(settings.teacher, prepared.classes)
-    cache = _cache(settings)
-    pairs = prepared.split.train
-    missing = set(cache.missing(pairs))
-    sizes = [(r.height, r.width) for r in prepared.check.records if r.pair in missing]
-    size = cache.bytes_needed(sizes, len(prepared.classes))
-    tell((f"teacher's logits of {len(sizes)} image(s): {size / 1e6:,.0f} MB in {cache.folder}",))
-    fabric = Fabric(accelerator="auto", devices=1)
-    fabric.to_device(in_layout(teacher, torch.channels_last))
-    cache.fill(pairs, teacher, fabric.device, track)
-    if not cache.symmetric and pairs:
-        same = mirror_agreement(cache, pairs[0].image, teacher, fabric.device)
-        tell((f"mirrored cache and teacher agree on {100 * same:.1f} % of the pixels of {pairs[0].key}, mirrored",))
-    return cache
-
-
-def open_cache(settings: DistillSettings, prepared: Prepared) -> LogitCache:
-    """The cache of a run's training images, complete.
-
-    Raises:
-        CheckpointError: the teacher's weights are missing or damaged.
-        ClassCountMismatch, ClassOrderMismatch: the teacher was trained on other classes.
-        SettingsError: images without logits.
-    """
-    check_classes(settings.teacher, prepared.classes)
-    cache = _cache(settings)
-    missing = cache.missing(prepared.split.train)
-    if missing:
-        raise SettingsError(
-            f"{len(missing)} of {len(prepared.split.train)} training images have no logits in {cache.folder} "
-            f"({missing[0].key}, ...); fill it with skystill cache, same data, split and teacher."
-        )
-    return cache
-
-
-def _cache(settings: CacheSettings | DistillSettings) -> LogitCache:
-    key = teacher_key(RunFolder(settings.teacher).weights)
-    return LogitCache(settings.cache or settings.teacher / "logits", key, settings.cache_symmetry == "d4")
+    tell((*prepared.notes, size_of_caches(settings, prepared.classes, prepared.split)))
+    tell(tuple(fill_caches(settings, prepared.classes, prepared.split, track)))
 
 
 def cache_settings(settings: DistillSettings) -> CacheSettings:
-    """What `skystill cache` needs to fill the cache of a distillation."""
-    return CacheSettings(**{name: getattr(settings, name) for name in CacheSettings.model_fields})
+    """What `skystill cache` needs to fill the cache of a distillation: this rank's share of it."""
+    rank, ranks = rank_and_count()
+    values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name != "share"}
+    if settings.cache is None and settings.run_teacher is None:
+        values["cache"] = settings.out / "logits"
+    return CacheSettings(**values, share=f"{rank + 1}/{ranks}")
+
+
+def _score_teachers(
+    teaching: Teaching, settings: DistillSettings, prepared: Prepared, folder: RunFolder, fabric: Fabric
+) -> None:
+    """Score teachers that are no run of ours, which the report could not run itself, on the test images."""
+    if settings.run_teacher is not None or not prepared.split.test:
+        return
+    networks = teaching.networks or teaching.teachers.load()
+    for network in networks:
+        fabric.to_device(network)
+    known = list(teaching.teachers.teaches or range(len(prepared.classes)))
+
+    def probabilities(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        answers = [torch.from_numpy(whole_logits(n, image, fabric.device)).permute(2, 0, 1)[None] for n in networks]
+        mean = combine(answers, settings.teacher_share or [1.0] * len(answers), 1.0).softmax(dim=1)[0].numpy()
+        found = np.zeros((len(prepared.classes), *image.shape[:2]), np.float32)
+        found[known] = mean
+        return found
+
+    scenes = read_scenes(prepared.split.test, prepared.classes)
+    scores = evaluate(probabilities, scenes, prepared.classes).scores()
+    write_json(folder.teacher_scores, {"teacher": settings.teacher, "scores": scores})
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:
     """The same student, data, steps and seed without the teacher, as a run inside the distilled one's folder."""
     shared = {name: getattr(settings, name) for name in FitSettings.model_fields}
-    return TrainSettings(**{**shared, "out": RunFolder(settings.out).alone.path, "network": settings.student})
+    own = {"out": RunFolder(settings.out).alone.path, "network": settings.student, "devices": 1, "nodes": 1}
+    return TrainSettings(**{**shared, **own})
 
 
 def choose_precision(precision: str) -> str:
@@ -252,7 +250,35 @@ def _fresh_network(spec: str, settings: FitSettings, prepared: Prepared) -> nn.M
 
 
 def _fabric(settings: FitSettings) -> Fabric:
-    return Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
+    """Devices and precision; of several ranks, joined."""
+    ranks = settings.devices * settings.nodes
+    fabric = Fabric(
+        accelerator="auto",
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        precision=choose_precision(settings.precision),  # type: ignore[arg-type]
+        # A day: a rank waits for the others' share of the cache. One that is lost is noticed at once all the same.
+        strategy=DDPStrategy(timeout=timedelta(days=1)) if ranks > 1 else "auto",
+    )
+    if ranks > 1:
+        fabric.launch()
+        with lost_ranks_are_said(fabric):
+            fabric.barrier()
+    return fabric
+
+
+def _first_rank_only(fabric: Fabric, tell: Tell, watch: Watch | None) -> tuple[Tell, Watch | None]:
+    return (tell, watch) if fabric.is_global_zero else (ignore_notes, None)
+
+
+@contextmanager
+def _held(folder: RunFolder, fabric: Fabric, settings: FitSettings, prepared: Prepared, resume: bool) -> Iterator[None]:
+    """Begin a run folder and hold it; of several ranks the first does, and the others wait until it has."""
+    with folder.locked() if fabric.is_global_zero else nullcontext(), lost_ranks_are_said(fabric):
+        if fabric.is_global_zero:
+            _start(folder, settings, prepared, resume)
+        fabric.barrier()
+        yield
 
 
 def _optimizer(network: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
@@ -273,9 +299,9 @@ def _fit(
     prepared: Prepared,
     folder: RunFolder,
     watch: Watch | None,
-    cache: LogitCache | None = None,
+    teaching: Teaching | None = None,
 ) -> History:
-    batches, validation = _batches(settings, prepared, cache)
+    batches, validation = _batches(settings, prepared, task.fabric, teaching)
     history = task.fit(
         batches,
         validation=validation,
@@ -285,29 +311,34 @@ def _fit(
         keeper=Keeper(folder.resume, lambda rows: write_table(folder.metrics, rows)),
         watch=watch,
     )
-    _record_training(folder, task, history)
+    if task.fabric.is_global_zero:
+        _record_training(folder, task, history)
     return history
 
 
 def _batches(
-    settings: FitSettings, prepared: Prepared, cache: LogitCache | None
+    settings: FitSettings, prepared: Prepared, fabric: Fabric, teaching: Teaching | None = None
 ) -> tuple[TrainBatches, WholeImages | None]:
+    caches = teaching.caches if teaching else []
+    views = Views(labeled_scenes(prepared.split.train, prepared.classes), settings.crop, settings.jitter, caches)
+    unlabeled, share = None, 0.0
+    if teaching and teaching.unlabeled and isinstance(settings, DistillSettings):
+        unlabeled = Views(unlabeled_scenes(teaching.unlabeled), settings.crop, settings.jitter, caches)
+        share = settings.unlabeled_share
+    rank, ranks = fabric.global_rank, fabric.world_size
     batches = TrainBatches(
-        _scenes(prepared, prepared.split.train),
-        settings.crop,
-        settings.batch_size,
-        settings.seed,
-        settings.jitter,
-        settings.crops_per_image,
-        cache,
+        views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks
     )
-    validation = WholeImages(_scenes(prepared, prepared.split.validation)) if prepared.split.validation else None
-    return batches, validation
+    held_out = prepared.split.validation
+    return batches, WholeImages(
+        labeled_scenes(held_out, prepared.classes), rank=rank, ranks=ranks
+    ) if held_out else None
 
 
 def _record_training(folder: RunFolder, task: Supervised, history: History) -> None:
     """What training cost; of a resumed run, the largest memory of all its processes."""
     before: dict[str, Any] = folder.read_json(folder.training) if folder.training.exists() else {}
+    pulls = task.gradients.means() if isinstance(task, Distiller) else {}
     write_json(
         folder.training,
         {
@@ -316,9 +347,38 @@ def _record_training(folder: RunFolder, task: Supervised, history: History) -> N
             "seconds": sum(row["seconds"] for row in history),
             "peak_rss_bytes": max(before.get("peak_rss_bytes", 0), peak_rss_bytes()),
             "device": str(task.fabric.device),
+            "ranks": task.fabric.world_size,
+            "gradients_in_the_first_steps": pulls or before.get("gradients_in_the_first_steps", {}),
             "history": history,
         },
     )
+
+
+@dataclass
+class Telling:
+    """A watch that also says, after the first steps, when the parts of the loss pull too unequally.
+
+    Args:
+        watch: who looks on besides.
+        gradients: of the distiller.
+        tell: where the warning goes.
+    """
+
+    watch: Watch | None
+    gradients: GradientLog
+    tell: Tell
+
+    def on_step(self, done: int, total: int, result: Mapping[str, float], images_per_second: float) -> None:
+        """Pass on, and warn once."""
+        if done == GradientLog.steps and (warning := self.gradients.warning()):
+            self.tell((warning,))
+        if self.watch:
+            self.watch.on_step(done, total, result, images_per_second)
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        """Pass on."""
+        if self.watch:
+            self.watch.on_epoch(row)
 
 
 def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: Prepared) -> None:
@@ -327,10 +387,6 @@ def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSetti
     info = describe(name, network.cpu(), prepared.classes, data=str(settings.data.name))
     images = [read_image(pair.image)[:512, :512] for pair in prepared.split.train[:2]]
     export_network(network, info, folder.model, images)
-
-
-def _scenes(prepared: Prepared, pairs: Sequence[Pair]) -> Scenes:
-    return Scenes(pairs, prepared.classes)
 
 
 def _missing_in_train(check: DataCheck, split: Split) -> list[str]:

@@ -1,0 +1,79 @@
+"""`Meter`: losses and metrics since its last reset, over the steps of an epoch or the batches of a validation."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from skystill.evaluate import METRICS
+from skystill.train.data import Batch
+
+Metrics = Mapping[str, Callable[[npt.NDArray[np.int64]], float]]
+"""Name to a function of confusion counts (C, C), truth down, prediction across."""
+
+
+class Meter:
+    """Running means of losses, weighted by pixels, and metrics of the summed confusion counts.
+
+    Args:
+        num_classes: C.
+        metrics: what to compute from the counts.
+    """
+
+    def __init__(self, num_classes: int, metrics: Metrics = METRICS) -> None:
+        self.metrics = metrics
+        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._sums: dict[str, float] = {}
+        self._pixels = 0.0
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.confusion = np.zeros_like(self.confusion)
+        self._sums, self._pixels = {}, 0.0
+
+    def add(self, losses: Mapping[str, float], logits: Tensor, batch: Batch) -> dict[str, float]:
+        """Count one batch and return the means and metrics so far."""
+        pixels = float(batch.inside.sum())
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * pixels
+        self._pixels += pixels
+        self.confusion += count_confusion(logits, batch.labels)
+        return self.result()
+
+    def result(self) -> dict[str, float]:
+        """Means and metrics since the last reset."""
+        means = {name: value / max(self._pixels, 1.0) for name, value in self._sums.items()}
+        return means | {name: float(metric(self.confusion)) for name, metric in self.metrics.items()}
+
+    def add_ranks(self, fabric: Fabric) -> None:
+        """Add what the other ranks have counted of their own validation images."""
+        if fabric.world_size == 1:
+            return
+        loss = self._sums.get("student_loss", 0.0)  # a rank may have had no image
+        own = torch.tensor([*self.confusion.ravel().tolist(), self._pixels, loss], dtype=torch.float64)
+        total = np.asarray(fabric.all_reduce(own, reduce_op="sum").cpu())  # type: ignore[union-attr]
+        self.confusion = total[:-2].astype(np.int64).reshape(self.confusion.shape)
+        self._pixels, self._sums = float(total[-2]), {"student_loss": float(total[-1])}
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint in the middle of an epoch."""
+        return {"confusion": self.confusion.tolist(), "sums": dict(self._sums), "pixels": self._pixels}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.confusion = np.array(state["confusion"], np.int64)
+        self._sums, self._pixels = dict(state["sums"]), float(state["pixels"])
+
+
+def count_confusion(logits: Tensor, labels: Tensor) -> npt.NDArray[np.int64]:
+    """Confusion counts (C, C) of logits (N, C, H, W) against labels (N, H, W); labels of no class count nowhere."""
+    num_classes = logits.shape[1]
+    predicted = logits.detach().argmax(dim=1)
+    counted = labels < num_classes
+    pairs = labels[counted] * num_classes + predicted[counted]
+    counts = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    return np.asarray(counts.cpu().numpy(), np.int64)

@@ -1,0 +1,201 @@
+"""What the settings say about teachers, opened: their networks or their cached logits, and images without masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from skystill.classes import ClassMap
+from skystill.dataset import Split
+from skystill.errors import SettingsError
+from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
+from skystill.train.distiller import Distiller, FeatureTerm
+from skystill.train.excerpts import Excerpt, find_unlabeled, whole
+from skystill.train.features import FEATURE_LOSSES, Tap
+from skystill.train.logit_cache import MARGIN, TILE, LogitCache, Track, mirror_agreement
+from skystill.train.losses import DISTILLATION_LOSSES, DistillationLoss, Term, build_student_loss, parse_terms
+from skystill.train.models import in_layout
+from skystill.train.origins import Teachers, find_teachers
+from skystill.train.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The teachers of a run.
+
+    Args:
+        teachers: what was asked for.
+        networks: loaded; empty where the caches stand for them.
+        caches: of each teacher; empty where the networks run.
+        unlabeled: images without masks.
+    """
+
+    teachers: Teachers
+    networks: list[Teacher]
+    caches: list[LogitCache]
+    unlabeled: list[Excerpt]
+
+
+def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) -> Teaching:
+    """Open teachers or their caches.
+
+    Raises:
+        UserError: a teacher that cannot be used, a cache that is not complete, unlabelled images that are scored on.
+    """
+    terms = distillation_terms(settings)
+    if settings.teacher_share and len(settings.teacher_share) != len(settings.teacher):
+        raise SettingsError(f"{len(settings.teacher)} teacher(s), but {len(settings.teacher_share)} --teacher-share.")
+    if any(share <= 0 for share in settings.teacher_share):
+        raise SettingsError("--teacher-share must be more than 0.")
+    if settings.teacher_mode == "cached" and any(term.name in FEATURE_LOSSES for term in terms):
+        raise SettingsError("losses on features need the teacher itself: --teacher-mode online.")
+    teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
+    unlabeled = _unlabeled(settings, split)
+    if settings.teacher_mode == "online":
+        return Teaching(teachers, teachers.load(), [], unlabeled)
+    caches = logit_caches(settings, teachers)
+    for text, cache in zip(settings.teacher, caches, strict=True):
+        images = [*whole(split.train), *unlabeled]
+        missing = cache.missing(images)
+        if missing:
+            raise SettingsError(
+                f"{len(missing)} of {len(images)} images have no logits of {text} in {cache.folder} "
+                f"({missing[0].name}, ...); {cache.what_else()}. Fill it with skystill cache, same data, split, "
+                "teacher, --cache-bits and --cache-symmetry."
+            )
+    return Teaching(teachers, [], caches, unlabeled)
+
+
+def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) -> list[LogitCache]:
+    """The cache of each teacher.
+
+    Raises:
+        SettingsError: nobody says where it is.
+    """
+    folder = settings.cache
+    if folder is None and settings.run_teacher is not None:
+        folder = settings.run_teacher / "logits"
+    if folder is None and isinstance(settings, DistillSettings):
+        folder = settings.out / "logits"
+    if folder is None:
+        raise SettingsError("say where the logits go: --cache DIR.")
+    how = f"tile {TILE} margin {MARGIN}"
+    return [
+        LogitCache(folder, origin.key(channels, how), settings.cache_symmetry == "d4", int(settings.cache_bits))
+        for origin, channels in zip(teachers.origins, teachers.channels, strict=True)
+    ]
+
+
+def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, track: Track) -> list[str]:
+    """Run each teacher over the images that have no logits yet.
+
+    Returns:
+        notes: what the cache holds, and how far a plain one is off under flips.
+
+    Raises:
+        UserError: as `open_teaching`.
+    """
+    part, parts = (int(number) for number in settings.share.split("/"))
+    if not 1 <= part <= parts:
+        raise SettingsError(f"--share {settings.share}: the first number is 1 to the second.")
+    teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
+    images = [*whole(split.train), *_unlabeled(settings, split)]
+    own = images[part - 1 :: parts]
+    fabric = Fabric(accelerator="auto", devices=1)
+    notes = list(teachers.notes)
+    caches = logit_caches(settings, teachers)
+    for index, cache in enumerate(caches):
+        if not cache.missing(own):
+            continue
+        teacher = teachers.load()[index]
+        fabric.to_device(in_layout(teacher, torch.channels_last))
+        cache.fill(own, teacher, fabric.device, track)
+        if not cache.symmetric:
+            same = mirror_agreement(cache, own[0], teacher, fabric.device)
+            notes.append(f"mirrored cache and teacher agree on {100 * same:.1f} % of the pixels of {own[0].name}")
+    return notes
+
+
+def size_of_caches(settings: CacheSettings, classes: ClassMap, split: Split) -> str:
+    """What filling the caches will take on disk, in a sentence; nothing is run."""
+    teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
+    images = [*whole(split.train), *_unlabeled(settings, split)]
+    count, size = 0, 0
+    for cache, channels in zip(logit_caches(settings, teachers), teachers.channels, strict=True):
+        missing = cache.missing(images)
+        count += len(missing)
+        size += cache.bytes_needed([excerpt.size for excerpt in missing], len(channels))
+    folder = logit_caches(settings, teachers)[0].folder
+    return f"teacher's logits of {count} image(s): {size / 1e6:,.0f} MB in {folder}"
+
+
+def _unlabeled(settings: TeacherSettings, split: Split) -> list[Excerpt]:
+    if settings.unlabeled is None:
+        return []
+    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test])
+
+
+def distillation_terms(settings: DistillSettings) -> list[Term]:
+    """The parts of the distillation loss.
+
+    Raises:
+        SettingsError: names or weights that cannot be used.
+    """
+    return parse_terms(settings.distillation_loss, [*DISTILLATION_LOSSES, *FEATURE_LOSSES])
+
+
+def build_distiller(
+    student: nn.Module,
+    teaching: Teaching,
+    settings: DistillSettings,
+    fabric: Fabric,
+    optimizer: torch.optim.Optimizer,
+    **more: object,
+) -> Distiller:
+    """A compiled distiller of these settings.
+
+    Args:
+        student: the network that learns.
+        teaching: from whom.
+        settings: losses, alpha, temperature.
+        fabric: devices.
+        optimizer: over the student's weights.
+        more: passed on to `Distiller.compile`.
+    """
+    shares, teaches = settings.teacher_share or None, teaching.teachers.teaches
+    task = Distiller(student, teaching.networks or None, fabric, shares, teaches)
+    terms = distillation_terms(settings)
+    on_logits: dict[str, tuple[float, DistillationLoss]] = {
+        term.name: (term.weight, DISTILLATION_LOSSES[term.name](settings.temperature))
+        for term in terms
+        if term.name in DISTILLATION_LOSSES
+    }
+    task.compile(
+        optimizer,
+        student_loss=build_student_loss(settings.student_loss),
+        distillation_loss=on_logits,
+        alpha=settings.alpha,
+        temperature=settings.temperature,
+        features=_feature_terms(student, task.teachers, settings, [t for t in terms if t.name in FEATURE_LOSSES]),
+        **more,  # type: ignore[arg-type]
+    )
+    return task
+
+
+@torch.no_grad()
+def _feature_terms(
+    student: nn.Module, teachers: Sequence[Teacher], settings: DistillSettings, terms: Sequence[Term]
+) -> list[FeatureTerm]:
+    """Feature losses of the right widths, which one small image tells."""
+    if not terms:
+        return []
+    if len(teachers) != 1:
+        raise SettingsError("losses on features compare layers: give one teacher.")
+    tap = Tap(student, settings.student_layer, "student"), Tap(teachers[0].network, settings.teacher_layer, "teacher")
+    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=next(student.parameters()).device)
+    student.eval()(image)
+    teachers[0](image.to(teachers[0].mean.device))
+    widths = [one.take().shape[1] for one in tap]
+    return [FeatureTerm(t.name, t.weight, FEATURE_LOSSES[t.name](*widths), *tap) for t in terms]

@@ -1,0 +1,129 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from skystill.dataset import Pair, find_pairs
+from skystill.errors import DataError
+from skystill.scenes import SCENE_CLASSES, paint_scene
+from skystill.train.data import TrainBatches, Views, labeled_scenes, unlabeled_scenes
+from skystill.train.excerpts import Excerpt, find_unlabeled
+
+
+def save(path: Path, image: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+    return path
+
+
+def raster(path: Path, image: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2], "dtype": image.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **options) as file:
+        file.write(image.transpose(2, 0, 1))
+    return path
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> list[Pair]:
+    image = save(tmp_path / "test/images/a.png", paint_scene(96, 1)[0])
+    return [Pair("a", image, tmp_path / "none.png")]
+
+
+def test_windows_of_a_large_raster_tile_it_exactly(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1500, 2100, 3), np.uint8)
+    raster(tmp_path / "r/big.tif", image, tiled=True, blockxsize=256, blockysize=256)
+    excerpts = find_unlabeled(tmp_path / "r", [])
+    assert len(excerpts) == 2 * 3
+    put = np.zeros_like(image)
+    for excerpt in excerpts:
+        assert excerpt.window is not None
+        top, bottom, left, right = excerpt.window
+        assert excerpt.size == (bottom - top, right - left) and max(excerpt.size) <= 1024
+        pixels, valid = excerpt.read()
+        put[top:bottom, left:right] += pixels
+        assert valid.all()
+    assert np.array_equal(put, image)
+    assert len({excerpt.content for excerpt in excerpts}) == 6
+
+
+def test_only_the_window_is_read(tmp_path: Path) -> None:
+    """A raster of 3 GB in a sparse file: reading it whole would take long, and the memory of this test."""
+    path = tmp_path / "r/sparse.tif"
+    path.parent.mkdir()
+    big = {"height": 32_000, "width": 32_000, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", tiled=True, sparse_ok=True, **big) as file:
+        window = rasterio.windows.Window(31_000, 31_000, 100, 100)
+        file.write(np.full((3, 100, 100), 7, np.uint8), window=window)
+    excerpts = find_unlabeled(tmp_path / "r", [])
+    assert len(excerpts) == 32**2
+    assert excerpts[-1].read()[0].max() == 7
+
+
+def test_nodata_does_not_teach(tmp_path: Path, scenes: Path) -> None:
+    image = paint_scene(64, 2)[0]
+    image[:, :20] = 0
+    raster(tmp_path / "r/part.tif", image, nodata=0)
+    views = Views(unlabeled_scenes(find_unlabeled(tmp_path / "r", [])), 64, 0.0, [])
+    labeled = Views(labeled_scenes(find_pairs(scenes).pairs[:1], SCENE_CLASSES), 64, 0.0, [])
+    batch = TrainBatches(labeled, 2, seed=0, unlabeled=views, share=0.5).batch(0, 0)
+    unlabeled = (batch.labels == 255).all(dim=2).all(dim=1)
+    assert unlabeled.tolist() == [False, True]
+    assert batch.taught[1].sum() == batch.inside[1].sum() == 64 * 44
+    assert batch.taught[0].equal(batch.labels[0] != 255)
+
+
+@pytest.mark.parametrize(("share", "batch_size", "steps"), [(0.25, 4, 8), (0.5, 3, 8), (0.1, 4, 20)])
+def test_unlabelled_images_have_their_share(scenes: Path, share: float, batch_size: int, steps: int) -> None:
+    views = Views(labeled_scenes(find_pairs(scenes).pairs[:2], SCENE_CLASSES), 32, 0.0, [])
+    others = Views(unlabeled_scenes([Excerpt(find_pairs(scenes).pairs[3].image, (0, 128, 0, 128))]), 32, 0.0, [])
+    batches = TrainBatches(views, batch_size, 0, unlabeled=others, share=share)
+    found = sum(int((batches.batch(0, step).labels == 255).flatten(1).all(dim=1).sum()) for step in range(steps))
+    assert found == share * batch_size * steps
+    assert batches.steps_per_epoch == TrainBatches(views, batch_size, 0).steps_per_epoch
+
+
+def test_ranks_make_the_parts_of_one_batch(scenes: Path) -> None:
+    views = Views(labeled_scenes(find_pairs(scenes).pairs[:3], SCENE_CLASSES), 32, 0.2, [])
+    whole = TrainBatches(views, 4, seed=5).batch(2, 1)
+    parts = [TrainBatches(views, 4, seed=5, rank=rank, ranks=2).batch(2, 1) for rank in range(2)]
+    for name in ("images", "plain", "labels", "inside", "taught"):
+        joined = [row for part in parts for row in getattr(part, name)]
+        assert all(one.equal(other) for one, other in zip(joined, getattr(whole, name), strict=True))
+
+
+def test_masks_are_no_images(tmp_path: Path) -> None:
+    for name in ("images/a.png", "masks/a.png", "b.png", "b_mask.png"):
+        save(tmp_path / "r" / name, paint_scene(64, 3)[0])
+    found = find_unlabeled(tmp_path / "r", [])
+    assert sorted(excerpt.path.name for excerpt in found) == ["a.png", "b.png"]
+
+
+COPIES: dict[str, Callable[[Path, np.ndarray], object]] = {
+    "same.png": save,
+    "again.jpg": lambda path, image: save(path, image, quality=70),
+    "raster.tif": raster,
+}
+
+
+@pytest.mark.parametrize("name", list(COPIES))
+def test_an_image_that_is_scored_on_is_refused(held_out: list[Pair], tmp_path: Path, name: str) -> None:
+    save(tmp_path / "r/good.png", paint_scene(96, 2)[0])
+    assert len(find_unlabeled(tmp_path / "r", held_out)) == 1
+    COPIES[name](tmp_path / "r" / name, paint_scene(96, 1)[0])
+    with pytest.raises(DataError, match=rf"{name} is .*a.png, on which the student is scored\nTake them out"):
+        find_unlabeled(tmp_path / "r", held_out)
+
+
+def test_bad_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        find_unlabeled(tmp_path / "none", [])
+    (tmp_path / "r").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        find_unlabeled(tmp_path / "r", [])
+    (tmp_path / "r/broken.tif").write_bytes(b"II*\0nothing")
+    with pytest.raises(DataError, match=r"1 of 1 file\(s\) cannot teach:\n.*broken.tif"):
+        find_unlabeled(tmp_path / "r", [])

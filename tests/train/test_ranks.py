@@ -1,0 +1,48 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from skystill.train.ranks import GlobalBatchNorm, environment_of_one, rank_and_count, with_global_norms
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+@pytest.mark.slow
+def test_two_ranks_have_the_loss_curve_of_one(scenes: Path, tmp_path: Path) -> None:
+    """Dice, DIST and FitNet beside KL: losses that are no mean over pixels, BatchNorm, and weights of a loss."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for name, start in (("one", []), ("two", torchrun)):
+        command = [sys.executable, *start, str(SCRIPT), str(scenes), str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+        assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
+    assert len(one) == 9 and one[0]["loss"] > one[7]["loss"]
+    for alone, shared in zip(one, two, strict=True):
+        assert shared == pytest.approx(alone, rel=1e-5)
+
+
+def test_norms_are_turned_in_place_and_evaluate_as_before() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    images = torch.randn(2, 3, 5, 5)
+    network(images)
+    before, weights = network.eval()(images), list(network.parameters())
+    with_global_norms(network)
+    assert type(network[1]) is GlobalBatchNorm
+    assert torch.equal(network(images), before)
+    assert all(one is other for one, other in zip(network.parameters(), weights, strict=True))
+
+
+def test_a_process_beside_a_rank_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rank_and_count() == (0, 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert rank_and_count() == (1, 4)
+    assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"} & environment_of_one().keys()

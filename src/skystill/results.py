@@ -177,8 +177,9 @@ def _kept(
 
 def _kept_of_foreign(evaluations: dict[str, Evaluation], foreign: dict[str, Any]) -> str:
     low, high = foreign["scores"]["miou_interval"]
+    student = _points(evaluations["student"].scores()["miou"])
     return (
-        f"The distilled student reaches {_points(evaluations['student'].scores()['miou'])} % mean IoU where its teacher "
+        f"The distilled student reaches {student} % mean IoU where its teacher "
         f"({' + '.join(foreign['teacher'])}) reached {_points(foreign['scores']['miou'])} % "
         f"(95 % interval {_points(low)} to {_points(high)}) on the run's own test images."
     )

@@ -68,6 +68,7 @@ class RunFolder:
         self.results = path / "results.json"
         self.training = path / "training.json"
         self.teacher_scores = path / "teacher.json"
+        self.logits = path / "logits"
         self.report = path / "report.html"
         self.plots = path / "plots"
         self.samples = path / "samples"
@@ -92,7 +93,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._clear_parts()
         if not self.config.exists():
-            if not resume and any(p for p in self.path.iterdir() if not p.name.startswith(".")):
+            others = [p for p in self.path.iterdir() if not p.name.startswith(".") and p != self.logits]
+            if not resume and others:
                 raise RunFolderError(f"{self.path} is not empty and holds no run. Choose another --out.")
             write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False))
             return

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from skystill.cli import to_arguments
 from skystill.dataset import read_image
 from skystill.errors import SettingsError
 from skystill.predict import Predictor
@@ -105,12 +106,9 @@ def test_the_report_is_one_file_that_says_what_was_found(student: Path) -> None:
 def test_the_config_is_enough_to_run_again(student: Path, skystill: Cli, tmp_path: Path) -> None:
     config = yaml.safe_load((student / "config.yaml").read_text())
     assert (config["alpha"], config["temperature"], config["seed"]) == (0.1, 10.0, 0)
-    flags = [
-        f"--{k.replace('_', '-')}={v}"
-        for k, v in config.items()
-        if v is not None and k not in ("out", "alone", "quantize")
-    ]
-    done = skystill("distill", *flags, f"--out={tmp_path / 'again'}", "--no-alone", "--no-report")
+    settings = DistillSettings(**config | {"out": tmp_path / "again", "alone": False})
+    flags = to_arguments(settings)
+    done = skystill("distill", *flags, "--no-report")
     assert done.code == 0, done.err
     one, other = (load_file(run / "checkpoints/model.safetensors") for run in (student, tmp_path / "again"))
     assert all(np.array_equal(one[name], other[name]) for name in one)

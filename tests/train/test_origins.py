@@ -182,7 +182,7 @@ def test_kinds_that_are_not_known_and_files_that_are_missing(tmp_path: Path) -> 
             load(text)
     with pytest.raises(SettingsError, match="say how many classes it has and where its weights are"):
         load("smp:Unet/resnet34")
-    with pytest.raises(SettingsError, match="holds no config.json"):
+    with pytest.raises(SettingsError, match=r"holds no config\.json"):
         load(f"hf:{tmp_path}")
     with pytest.raises(SettingsError, match=r"input is 0\.\.2; it is one of 0\.\.255"):
         load("x.onnx?input=0..2")

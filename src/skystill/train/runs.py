@@ -41,7 +41,14 @@ from skystill.train.losses import build_student_loss
 from skystill.train.models import build_network, count_parameters, write_network
 from skystill.train.ranks import lost_ranks_are_said, rank_and_count
 from skystill.train.teacher import combine
-from skystill.train.teaching import Teaching, build_distiller, fill_caches, open_teaching, size_of_caches
+from skystill.train.teaching import (
+    Teaching,
+    build_distiller,
+    check_teaching,
+    fill_caches,
+    open_teaching,
+    size_of_caches,
+)
 
 Tell = Callable[[tuple[str, ...]], None]
 """Takes notes on the data that the user should read."""
@@ -133,8 +140,8 @@ def distill_run(
     tell, watch = _first_rank_only(fabric, tell, watch)
     teaching = open_teaching(settings, prepared.classes, prepared.split)
     tell((*prepared.notes, *teaching.teachers.notes))
+    task = _distiller(student, teaching, settings, prepared, fabric)
     with _held(folder, fabric, settings, prepared, resume):
-        task = _distiller(student, teaching, settings, prepared, fabric)
         _fit(task, settings, prepared, folder, Telling(watch, task.gradients, tell), teaching)
         if settings.quantize:
             _fine_tune_for_int8(student, teaching, settings, prepared, folder, watch, fabric)
@@ -194,10 +201,11 @@ def cache_run(settings: CacheSettings, track: Track, tell: Tell = ignore_notes) 
 
 def cache_settings(settings: DistillSettings) -> CacheSettings:
     """What `skystill cache` needs to fill the cache of a distillation: this rank's share of it."""
+    check_teaching(settings)  # before hours are spent
     rank, ranks = rank_and_count()
     values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name != "share"}
     if settings.cache is None and settings.run_teacher is None:
-        values["cache"] = settings.out / "logits"
+        values["cache"] = RunFolder(settings.out).logits
     return CacheSettings(**values, share=f"{rank + 1}/{ranks}")
 
 

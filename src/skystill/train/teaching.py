@@ -10,6 +10,7 @@ from torch import nn
 from skystill.classes import ClassMap
 from skystill.dataset import Split
 from skystill.errors import SettingsError
+from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
 from skystill.train.distiller import Distiller, FeatureTerm
 from skystill.train.excerpts import Excerpt, find_unlabeled, whole
@@ -44,13 +45,7 @@ def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) ->
     Raises:
         UserError: a teacher that cannot be used, a cache that is not complete, unlabelled images that are scored on.
     """
-    terms = distillation_terms(settings)
-    if settings.teacher_share and len(settings.teacher_share) != len(settings.teacher):
-        raise SettingsError(f"{len(settings.teacher)} teacher(s), but {len(settings.teacher_share)} --teacher-share.")
-    if any(share <= 0 for share in settings.teacher_share):
-        raise SettingsError("--teacher-share must be more than 0.")
-    if settings.teacher_mode == "cached" and any(term.name in FEATURE_LOSSES for term in terms):
-        raise SettingsError("losses on features need the teacher itself: --teacher-mode online.")
+    check_teaching(settings)
     teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
     unlabeled = _unlabeled(settings, split)
     if settings.teacher_mode == "online":
@@ -68,6 +63,24 @@ def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) ->
     return Teaching(teachers, [], caches, unlabeled)
 
 
+def check_teaching(settings: DistillSettings) -> None:
+    """Check what can be checked without opening anything.
+
+    Raises:
+        SettingsError: losses that do not exist or do not go with a cache, shares that do not fit the teachers.
+    """
+    if settings.teacher_share and len(settings.teacher_share) != len(settings.teacher):
+        raise SettingsError(f"{len(settings.teacher)} teacher(s), but {len(settings.teacher_share)} --teacher-share.")
+    if any(share <= 0 for share in settings.teacher_share):
+        raise SettingsError("--teacher-share must be more than 0.")
+    on_features = [term.name for term in distillation_terms(settings) if term.name in FEATURE_LOSSES]
+    if on_features and settings.teacher_mode == "cached":
+        raise SettingsError(f"{', '.join(on_features)}: losses on features need the teacher itself, not its cache: "
+                            "--teacher-mode online.")  # fmt: skip
+    if on_features and len(settings.teacher) > 1:
+        raise SettingsError("losses on features compare layers: give one teacher.")
+
+
 def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) -> list[LogitCache]:
     """The cache of each teacher.
 
@@ -76,9 +89,9 @@ def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) 
     """
     folder = settings.cache
     if folder is None and settings.run_teacher is not None:
-        folder = settings.run_teacher / "logits"
+        folder = RunFolder(settings.run_teacher).logits
     if folder is None and isinstance(settings, DistillSettings):
-        folder = settings.out / "logits"
+        folder = RunFolder(settings.out).logits
     if folder is None:
         raise SettingsError("say where the logits go: --cache DIR.")
     how = f"tile {TILE} margin {MARGIN}"
@@ -191,8 +204,6 @@ def _feature_terms(
     """Feature losses of the right widths, which one small image tells."""
     if not terms:
         return []
-    if len(teachers) != 1:
-        raise SettingsError("losses on features compare layers: give one teacher.")
     tap = Tap(student, settings.student_layer, "student"), Tap(teachers[0].network, settings.teacher_layer, "teacher")
     image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=next(student.parameters()).device)
     student.eval()(image)

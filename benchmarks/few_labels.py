@@ -1,6 +1,6 @@
 """Ten labelled images of Dubai, the other 38 training images without labels: what the teacher adds, three seeds.
 
-    python benchmarks/few_labels.py --data DIR --teacher RUN --out runs/few            # train what is missing, then score
+    python benchmarks/few_labels.py --data DIR --teacher RUN --out runs/few           # train, then score
     python benchmarks/few_labels.py --data DIR --teacher RUN --out runs/few --score
 
 Arms, all the same student, the same steps and the same ten labelled images (drawn by the seed):
@@ -10,7 +10,7 @@ Arms, all the same student, the same steps and the same ten labelled images (dra
   ten, 16 bits   the same with 16 bits: what 8 bits cost
   all            half of each batch from the 38 images, through the teacher alone
 
-Prints test mIoU of each seed, and differences with 95 % intervals over images; writes few_labels.json. Each run resumes;
+Prints test mIoU of each seed, and differences with 95 % intervals over images; writes few_labels.json. Runs resume;
 OMP_NUM_THREADS says how many cores one takes.
 """
 

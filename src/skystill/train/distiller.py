@@ -152,7 +152,7 @@ class Supervised:
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """The losses of a batch, "loss" being what is minimised; the logits they came from; the batch of all ranks."""
-        logits = from_all(self.fabric, self.stepper.network(batch.images))
+        logits = from_all(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
         loss = self._student_loss(logits, batch.labels)
         return {"loss": loss, "student_loss": loss}, logits, batch
@@ -284,7 +284,7 @@ class Distiller(Supervised):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """The weighed loss and its two parts, the student's logits, and the batch of all ranks."""
         teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
-        logits = from_all(self.fabric, self.stepper.network(batch.images))
+        logits = from_all(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
         student_loss = self._student_loss(logits, batch.labels)
         terms = self._logit_terms(logits, teacher_logits, batch) | self._feature_terms(batch)

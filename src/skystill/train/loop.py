@@ -117,6 +117,15 @@ class Stepper:
         self.steps, self.total, self.schedule, self.decay = 0, total, schedule, decay
         self.average = _copy(self.plain_network.state_dict()) if decay else {}
 
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's logits (N, C, H, W). One process alone needs no wrapper around it, only its precision."""
+        if self.fabric.world_size > 1:
+            logits: Tensor = self.network(images)
+            return logits
+        with self.fabric.autocast():
+            logits = self.plain_network(images)
+        return logits
+
     def step(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
         """Move the weights once down the gradient of `losses["loss"]`.
 

@@ -30,6 +30,7 @@ from skystill.evaluate import evaluate, metrics_for
 from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
+from skystill.train.allocator import keep_freed_memory
 from skystill.train.data import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
 from skystill.train.distiller import Distiller, Supervised
 from skystill.train.export import describe, export_network
@@ -259,6 +260,7 @@ def _fresh_network(spec: str, settings: FitSettings, prepared: Prepared) -> nn.M
 
 def _fabric(settings: FitSettings) -> Fabric:
     """Devices and precision; of several ranks, joined."""
+    keep_freed_memory()
     ranks = settings.devices * settings.nodes
     fabric = Fabric(
         accelerator="auto",

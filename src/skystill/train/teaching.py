@@ -12,6 +12,7 @@ from skystill.dataset import Split
 from skystill.errors import SettingsError
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
+from skystill.train.allocator import keep_freed_memory
 from skystill.train.distiller import Distiller, FeatureTerm
 from skystill.train.excerpts import Excerpt, find_unlabeled, whole
 from skystill.train.features import FEATURE_LOSSES, Tap
@@ -116,6 +117,7 @@ def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, track:
     teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
     images = [*whole(split.train), *_unlabeled(settings, split)]
     own = images[part - 1 :: parts]
+    keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1)
     notes = list(teachers.notes)
     caches = logit_caches(settings, teachers)

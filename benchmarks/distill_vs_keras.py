@@ -1,0 +1,167 @@
+"""Distilling side by side: Keras's own Distiller and SkyStill; images a second and peak resident memory.
+
+    python -m venv peer && peer/bin/pip install -r benchmarks/keras-requirements.txt
+    python benchmarks/distill_vs_keras.py --peer peer/bin/python --data DIR
+
+  (a) keras.distillation.Distiller on TensorFlow, the mission's two U-Nets
+  (b) SkyStill online, the same networks
+  (c) SkyStill with cached logits, the same networks
+  (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`
+
+Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in turn, five rounds;
+medians, and each round's ratio to (a). Keras is given its crops ready in memory; SkyStill reads, cuts, flips, turns and
+jitters its own, and clips gradients. Filling the cache runs apart, once, and its seconds are printed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WAYS = {
+    "a": "Keras Distiller, TensorFlow",
+    "b": "SkyStill online",
+    "c": "SkyStill cached",
+    "d": "SkyStill cached, kite",
+    "e": "SkyStill cached, kite-small",
+}
+WARM_UP = 3
+
+
+def main() -> None:
+    """Measure all ways and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="images and masks of Dubai; procedural scenes without it")
+    parser.add_argument("--peer", type=Path, help="python of the environment with Keras; without it (a) is left out")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--way", choices=[*WAYS, "fill"], help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.way:
+        ours(chosen)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        chosen.work = Path(folder)
+        chosen.data = chosen.data or paint(chosen.work / "scenes")
+        write_crops(chosen)
+        print(f"filling the cache: {measure(chosen, 'fill')['seconds']:.1f} s, once for all epochs")
+        ways = [way for way in WAYS if way != "a" or chosen.peer]
+        rounds = [{way: measure(chosen, way) for way in ways} for _ in range(chosen.rounds)]
+    report(ways, rounds)
+
+
+def paint(folder: Path) -> Path:
+    """Procedural scenes as large as Dubai's images."""
+    from skystill.scenes import write_scene, write_scene_classes
+
+    write_scene_classes(folder)
+    for index in range(10):
+        write_scene(folder, index, 768)
+    return folder
+
+
+def sampled(data: Path) -> tuple[Any, list[Any]]:
+    """Classes, and ten images drawn by seed 0."""
+    from skystill.dataset import find_pairs, resolve_classes, sample_images
+
+    pairs = find_pairs(data).pairs
+    return resolve_classes(data, None, pairs)[0], list(sample_images(pairs, 10, 0))
+
+
+def write_crops(chosen: argparse.Namespace) -> None:
+    """Crops for the peer."""
+    from skystill.train.data import TrainBatches, Views, labeled_scenes
+
+    classes, pairs = sampled(chosen.data)
+    batches = TrainBatches(Views(labeled_scenes(pairs, classes), 256, 0.2, []), chosen.batch, seed=0)
+    drawn = [batches.batch(0, step) for step in range(8)]
+    images = np.concatenate([batch.images.permute(0, 2, 3, 1).numpy() for batch in drawn])
+    labels = np.concatenate([batch.labels.numpy() for batch in drawn])
+    np.savez(chosen.work / "crops.npz", images=images, labels=np.where(labels == 255, 0, labels).astype(np.int32))
+
+
+def measure(chosen: argparse.Namespace, way: str) -> dict[str, float]:
+    """One way in a process of its own."""
+    if way == "a":
+        crops = str(chosen.work / "crops.npz")
+        peer = Path(__file__).with_name("peer_keras.py")
+        command = [str(chosen.peer), str(peer), crops, str(chosen.batch), str(chosen.steps)]
+    else:
+        command = [sys.executable, __file__, f"--way={way}", f"--data={chosen.data}", f"--work={chosen.work}",
+                   f"--batch={chosen.batch}", f"--steps={chosen.steps}"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def ours(chosen: argparse.Namespace) -> None:
+    """One way of SkyStill: the same objects that `skystill distill` and `skystill cache` use."""
+    import torch
+    from lightning_fabric import Fabric
+
+    from skystill.measure import peak_rss_bytes
+    from skystill.train.allocator import keep_freed_memory
+    from skystill.train.data import TrainBatches, Views, labeled_scenes
+    from skystill.train.distiller import Distiller
+    from skystill.train.excerpts import whole
+    from skystill.train.logit_cache import LogitCache
+    from skystill.train.models import build_network, count_parameters
+    from skystill.train.teacher import Teacher
+
+    keep_freed_memory()  # as the commands do
+    torch.manual_seed(0)
+    classes, pairs = sampled(chosen.data)
+    cache = LogitCache(chosen.work / "logits", "teacher", bits=8)
+    if chosen.way == "fill":
+        began = time.perf_counter()
+        cache.fill(whole(pairs), Teacher(build_network("unet", 6)), torch.device("cpu"), lambda items, about: items)
+        print(json.dumps({"seconds": time.perf_counter() - began}))
+        return
+    student = build_network({"d": "kite", "e": "kite-small"}.get(chosen.way, "two-level"), 6)
+    teacher = build_network("unet", 6) if chosen.way == "b" else None
+    distiller = Distiller(student, teacher, Fabric(accelerator="cpu", devices=1))
+    distiller.compile(torch.optim.AdamW(student.parameters(), lr=2e-3), alpha=0.1, temperature=10.0)
+    distiller.stepper.plan(chosen.steps + WARM_UP, "one-cycle", 0.0)
+    views = Views(labeled_scenes(pairs, classes), 256, 0.2, [] if teacher else [cache])
+    batches = TrainBatches(views, chosen.batch, seed=0)
+    batches.steps_per_epoch = chosen.steps + WARM_UP
+    for step, batch in enumerate(batches.epoch(0)):
+        if step == WARM_UP:
+            began = time.perf_counter()
+        distiller.train_step(batch)
+    seconds = time.perf_counter() - began
+    found = {"images_per_second": chosen.steps * chosen.batch / seconds, "peak_bytes": peak_rss_bytes()}
+    found |= {"student": count_parameters(student), "teacher": count_parameters(teacher) if teacher else 0}
+    print(json.dumps(found))
+
+
+def report(ways: list[str], rounds: list[dict[str, dict[str, float]]]) -> None:
+    """The table, ready for docs/results.md."""
+
+    def ratios(way: str, key: str) -> str:
+        each = sorted(one[way][key] / one[ways[0]][key] for one in rounds)
+        return f"{statistics.median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
+
+    print(f"| way | student | images/s | of ({ways[0]}) | peak memory, MB | of ({ways[0]}) |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for way in ways:
+        speed = statistics.median(one[way]["images_per_second"] for one in rounds)
+        memory = statistics.median(one[way]["peak_bytes"] for one in rounds) / 1e6
+        cells = [f"{rounds[0][way]['student']:,.0f}", f"{speed:.1f}", ratios(way, "images_per_second")]
+        print(f"| ({way}) {WAYS[way]} | {' | '.join(cells)} | {memory:.0f} | {ratios(way, 'peak_bytes')} |")
+
+
+if __name__ == "__main__":
+    main()

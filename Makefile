@@ -6,7 +6,8 @@ TORCH_INDEX ?=
 OUT ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install clean
+.PHONY: demo test test-foreign check install clean
+FOREIGN ?= .venv-foreign
 
 install: $(VENV)/.installed
 
@@ -22,6 +23,17 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+test-foreign: $(FOREIGN)/.installed
+	$(FOREIGN)/bin/python -m pytest tests/foreign
+
+# Borrows the packages of the main environment, and adds those that would break it (tests/foreign/README.md).
+$(FOREIGN)/.installed: $(VENV)/.installed tests/foreign/requirements.txt
+	$(PYTHON) -m venv $(FOREIGN)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$($(FOREIGN)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	$(FOREIGN)/bin/pip install -q --no-deps -r tests/foreign/requirements.txt
+	touch $@
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -29,4 +41,4 @@ check: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(FOREIGN) runs

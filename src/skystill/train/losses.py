@@ -159,7 +159,7 @@ class _SoftenedKL(torch.autograd.Function):
     """KL of softmax(teacher / T) and softmax(student / T) per pixel.
 
     Its gradient is (softmax(student / T) - softmax(teacher / T)) / T, so that one tensor is kept for the way back
-    where autograd keeps four: a third of a small student's memory, and half the loss's time.
+    where autograd keeps four (docs/log.md).
     """
 
     @staticmethod

@@ -246,3 +246,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move() -> None:
     with pytest.raises(LossNotFinite, match=r"not finite at step 1 \(loss nan"):
         distiller.train_step(batches(1)[0])
     assert torch.equal(distiller.student.conv.weight, before)
+
+
+def test_half_precision_learns_and_its_gradients_are_looked_at() -> None:
+    student = Pixelwise(1)
+    distiller = Distiller(student, Pixelwise(2), Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
+    distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1))
+    result = distiller.fit(batches(4), epochs=2)
+    assert result[-1]["loss"] < result[0]["loss"]
+    assert set(distiller.gradients.means()) == {"student loss", "logits"}

@@ -290,7 +290,8 @@ class Distiller(Supervised):
         terms = self._logit_terms(logits, teacher_logits, batch) | self._feature_terms(batch)
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
         loss = self._alpha * student_loss + (1 - self._alpha) * total
-        if self.gradients.due(self.stepper.steps):
+        # With several ranks a look at features would go through the wrapper, which allows one backward pass only.
+        if self.gradients.due(self.stepper.steps) and (self.fabric.world_size == 1 or not self._features):
             weighed = {name: term.weighed(1 - self._alpha) for name, term in terms.items()}
             self.gradients.add(logits, {"student loss": Part(student_loss, self._alpha), **weighed})
         losses = {"loss": loss, "student_loss": student_loss, "distillation_loss": total}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 from pydantic.fields import FieldInfo
 from rich.table import Table
 
@@ -28,6 +29,7 @@ from skystill.settings import (
     QuantizeSettings,
     Settings,
     TrainSettings,
+    TuneSettings,
     build_settings,
 )
 
@@ -43,12 +45,39 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-_OF_TRAINING = ("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript")
+_OF_TRAINING = ("optuna", "torch", "lightning_fabric", "safetensors", "onnx", "onnxscript")
 
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+
+
+def use_config(context: typer.Context, config: Path | None) -> Path | None:
+    """Take a YAML file's values for the flags that are not given.
+
+    Raises:
+        SettingsError: it cannot be read, or names what the command does not know.
+    """
+    if config is None:
+        return None
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        known = {parameter.name for parameter in context.command.params}
+        unknown = sorted(set(values) - known)
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"--config {config}: cannot be read ({error}).") from error
+    if unknown:
+        raise SettingsError(f"--config {config}: {', '.join(unknown)}: no such setting of {context.info_name}.")
+    context.default_map = {name: value for name, value in values.items() if value is not None}
+    return config
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file of settings, such as a run's config.yaml; flags go before it.",
+                 is_eager=True, callback=use_config),
+]  # fmt: skip
 
 
 def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -120,7 +149,9 @@ def data_check(
 
 @app.command()
 @settings_options(TrainSettings)
-def train(settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
+def train(
+    settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
+) -> None:
     """Train a network on labels alone: a teacher, or a student without one."""
     from skystill.train.ranks import rank_and_count
     from skystill.train.runs import train_run
@@ -135,7 +166,9 @@ def train(settings: TrainSettings, resume: ResumeOption = False, report: ReportO
 
 @app.command()
 @settings_options(DistillSettings)
-def distill(settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
+def distill(
+    settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
+) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
     from skystill.train.ranks import rank_and_count
     from skystill.train.runs import alone_settings, cache_settings, distill_run
@@ -169,6 +202,22 @@ def cache(settings: CacheSettings) -> None:
     from skystill.train.runs import cache_run
 
     cache_run(settings, track, show_notes)
+
+
+@app.command()
+@settings_options(TuneSettings)
+def tune(settings: TuneSettings) -> None:
+    """Search for the best settings of a distillation; run it in several processes to share one study."""
+    from skystill.report import write_study_report
+    from skystill.train.runs import cache_settings
+    from skystill.train.tune import best_line, tune_run
+
+    study = tune_run(
+        settings, lambda drawn: run_command("cache", cache_settings(drawn)), training_bar, lambda notes: None
+    )
+    console.print(best_line(study), markup=False)
+    console.print(f"report: {write_study_report(settings.out)}", markup=False)
+    console.print(f"use it: skystill distill --config {settings.out / 'best.yaml'} --out runs/NAME", markup=False)
 
 
 @app.command()

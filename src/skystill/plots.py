@@ -113,3 +113,32 @@ def plot_confusions(models: dict[str, Any], names: dict[str, str], classes: dict
         axes.set_yticks(range(len(labels)), labels if column == 0 else [""] * len(labels))
         axes.set(title=name, xlabel="called", ylabel="truth" if column == 0 else "")
     return figure
+
+
+def plot_study(trials: list[dict[str, Any]]) -> Figure:
+    """Validation mIoU of every trial in the order they began, and the best so far."""
+    figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+    axes = figure.subplots()
+    scored = [trial for trial in trials if trial["validation_miou"] is not None]
+    for state, marker, title in (("complete", "o", "finished"), ("pruned", "x", "given up early")):
+        here = [trial for trial in scored if trial["state"] == state]
+        values = [100 * trial["validation_miou"] for trial in here]
+        axes.plot([t["number"] for t in here], values, marker, color="#0072B2", label=title, markersize=5)
+    finished = [trial for trial in scored if trial["state"] == "complete"]
+    best = np.maximum.accumulate([100 * trial["validation_miou"] for trial in finished])
+    axes.step([t["number"] for t in finished], best, where="post", color="#D55E00", label="best so far", linewidth=1.6)
+    axes.set(xlabel="trial", ylabel="validation mIoU, %")
+    axes.grid(True, linewidth=0.5)
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_importance(importance: dict[str, float]) -> Figure:
+    """Share of each setting in what makes trials good."""
+    names = [name.replace("_", " ") for name in reversed(importance)]
+    figure = Figure(figsize=(7.2, 0.4 * len(names) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names, [100 * share for share in reversed(importance.values())], color="#0072B2", height=0.6)
+    axes.set(xlabel="importance, %")
+    axes.grid(True, axis="x", linewidth=0.5)
+    return figure

@@ -8,8 +8,16 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
+from skystill import __version__
 from skystill.classes import hex_color
-from skystill.plots import plot_confusions, plot_losses, plot_precision_recall, save_plot
+from skystill.plots import (
+    plot_confusions,
+    plot_importance,
+    plot_losses,
+    plot_precision_recall,
+    plot_study,
+    save_plot,
+)
 from skystill.results import DISAGREEMENT
 from skystill.run_folder import RunFolder, write_text
 
@@ -37,17 +45,68 @@ def write_report(folder: RunFolder) -> list[str]:
     plots = {
         "losses": (
             "Training and validation loss against epochs",
-            _draw(folder, "losses", lambda: plot_losses(models, names)),
+            _draw(folder.plots, "losses", lambda: plot_losses(models, names)),
         ),
         "precision-recall": (
             "Precision against recall",
-            _draw(folder, "precision-recall", lambda: plot_precision_recall(models, names, results["classes"])),
+            _draw(folder.plots, "precision-recall", lambda: plot_precision_recall(models, names, results["classes"])),
         ),
         "confusion": (
             "Confusion matrices: share of each true class (row) that is called so (column)",
-            _draw(folder, "confusion", lambda: plot_confusions(models, names, results["classes"])),
+            _draw(folder.plots, "confusion", lambda: plot_confusions(models, names, results["classes"])),
         ),
     }
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            results=results,
+            names=names,
+            rows=table_rows(models, names, results["classes"]["classes"]),
+            plots=plots,
+            samples=[_embed_sample(folder, sample) for sample in results["samples"]],
+            kinds=_kinds(results["samples"], names),
+            disagreement={meaning: hex_color(color) for meaning, color in DISAGREEMENT.items()},
+        )
+    )
+    write_text(folder.report, page)
+    return verdict
+
+
+def write_study_report(folder: Path) -> Path:
+    """Write `study.html` from the `study.json` of a search.
+
+    Raises:
+        RunFolderError: there is none, or it is damaged.
+    """
+    study = RunFolder(folder).read_json(folder / "study.json")
+    trials: list[dict[str, Any]] = study["trials"]
+    plots = [("Trials", _draw(folder / "plots", "history", lambda: plot_study(trials)))]
+    if study["importance"]:
+        drawn = _draw(folder / "plots", "importance", lambda: plot_importance(study["importance"]))
+        plots.append(("What matters", drawn))
+    best = next(trial for trial in trials if trial["number"] == study["best"])
+    page = (
+        _environment()
+        .get_template("study.html.j2")
+        .render(
+            study=study,
+            title=folder.name,
+            version=__version__,
+            config=folder / "best.yaml",
+            best=", ".join(
+                [f"{percent(best['validation_miou'])} %", *(f"{k} {short(v)}" for k, v in best["drawn"].items())]
+            ),
+            names=sorted({name for trial in trials for name in trial["drawn"]}),
+            rows=sorted(trials, key=lambda trial: -(trial["validation_miou"] or 0)),
+            plots=plots,
+        )
+    )
+    write_text(folder / "study.html", page)
+    return folder / "study.html"
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("skystill", "."),
         autoescape=True,
@@ -55,18 +114,13 @@ def write_report(folder: RunFolder) -> list[str]:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "big": big, "megabytes": megabytes}
-    page = environment.get_template("report.html.j2").render(
-        results=results,
-        names=names,
-        rows=table_rows(models, names, results["classes"]["classes"]),
-        plots=plots,
-        samples=[_embed_sample(folder, sample) for sample in results["samples"]],
-        kinds=_kinds(results["samples"], names),
-        disagreement={meaning: hex_color(color) for meaning, color in DISAGREEMENT.items()},
-    )
-    write_text(folder.report, page)
-    return verdict
+    environment.filters |= {"percent": percent, "big": big, "megabytes": megabytes, "short": short}
+    return environment
+
+
+def short(value: object) -> str:
+    """A number to three digits, anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def table_rows(
@@ -122,9 +176,9 @@ def megabytes(size: int, digits: int = 0) -> str:
     return f"{size / 1e6:,.{digits}f}"
 
 
-def _draw(folder: RunFolder, name: str, plot: Callable[[], Figure]) -> dict[str, str]:
+def _draw(plots: Path, name: str, plot: Callable[[], Figure]) -> dict[str, str]:
     """A plot in both themes: as files, and as data for the page."""
-    paths = {theme: folder.plots / f"{name}{'' if theme == 'light' else '-dark'}.png" for theme in ("light", "dark")}
+    paths = {theme: plots / f"{name}{'' if theme == 'light' else '-dark'}.png" for theme in ("light", "dark")}
     for theme, path in paths.items():
         save_plot(plot, path, theme)
     return {theme: _data_url(path) for theme, path in paths.items()}

@@ -138,6 +138,36 @@ class DistillSettings(TeacherSettings, FitSettings):
     """Also train the same student without the teacher, same steps: the baseline that the report compares with."""
 
 
+class TuneSettings(TeacherSettings):
+    """`skystill tune`. What it searches over is drawn: learning rate, width, alpha, temperature, loss."""
+
+    data: Path
+    """Folder with images and masks; trials are compared on the validation images."""
+    out: Path
+    """Folder of the study, to make or to join."""
+    trials: int = Field(30, ge=1)
+    """Trials in all, of all processes that share the study."""
+    storage: str | None = None
+    """Database of the study, such as postgresql://HOST/NAME. Default: study.db in --out, which processes of one machine
+    can share."""
+    classes: str | None = None
+    """As in distill."""
+    split: str = "auto"
+    """As in distill."""
+    epochs: int = Field(8, ge=1)
+    """Passes over the training images in each trial."""
+    crop: int = Field(256, ge=32)
+    """As in distill."""
+    batch_size: int = Field(4, ge=1)
+    """As in distill."""
+    crops_per_image: int | None = Field(None, ge=1)
+    """As in distill."""
+    limit_images: int | None = Field(None, ge=1)
+    """As in distill."""
+    seed: int = Field(0, ge=0)
+    """As in distill; the same for all trials."""
+
+
 class CacheSettings(TeacherSettings):
     """`skystill cache`."""
 

@@ -20,8 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/skystill demo --out $(OUT)
 
+# Two test processes of one thread each: two threads in one would wait for each other most of the time.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-foreign: $(FOREIGN)/.installed
 	$(FOREIGN)/bin/python -m pytest tests/foreign

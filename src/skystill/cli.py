@@ -234,6 +234,17 @@ def evaluate(settings: EvaluateSettings) -> None:
 
 
 @app.command()
+def box() -> None:
+    """Show the card of the model that comes with SkyStill: what it knows, how good it is, where it fails."""
+    from rich.markdown import Markdown
+
+    from skystill.box import boxed_model, model_card
+
+    console.print(Markdown(model_card()))
+    console.print(f"{boxed_model()}", markup=False, soft_wrap=True)
+
+
+@app.command()
 @settings_options(ExportSettings, "run")
 def export(settings: ExportSettings) -> None:
     """Write a run's network as a model file, checked against torch."""
@@ -280,6 +291,8 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file over photographs and rasters of any size, in bounded memory."""
     from skystill.mapping import predict_all
 
+    if settings.model is None:
+        show_notes(("the student in the box: Dubai's classes; skystill box says how good it is. Your own: --model.",))
     for mapped in predict_all(settings, resume, pixel_bar, track):
         show_notes(mapped.prediction.notes)
         speed = rate(mapped.prediction.pixels, mapped.seconds)

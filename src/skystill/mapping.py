@@ -11,6 +11,7 @@ from typing import Any
 
 import rasterio
 
+from skystill.box import boxed_model
 from skystill.classes import read_classes
 from skystill.errors import DamagedSource, DataError, PredictionStopped, SettingsError, UserError
 from skystill.predict import Prediction, Predictor, wanted_layers
@@ -61,7 +62,7 @@ def predict_all(settings: PredictSettings, resume: bool, bar: Bar, track: Track)
     classes = read_classes(settings.classes) if settings.classes else None
     # Opening a second runtime to compare costs 100 MB and more: not where memory is short.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
-    predictor = Predictor(settings.model, settings.threads, runtime, classes)
+    predictor = Predictor(settings.model or boxed_model(), settings.threads, runtime, classes)
     targets = name_targets(find_inputs(settings.inputs), settings)
     failed: list[UserError] = []
     for source, target in targets:

@@ -275,10 +275,11 @@ class PredictSettings(RasterSettings):
 
     inputs: list[str]
     """Images and rasters: files, folders, patterns such as 'photos/*.jpg', URLs, anything that GDAL opens."""
-    model: Path
-    """Model file, as skystill export or a run writes it."""
-    out: Path
-    """File to write (.tif or .png) for one input; a folder for several."""
+    model: Path | None = None
+    """Model file, as skystill export or a run writes it. Default: the student in the box, trained on aerial photographs
+    of Dubai (see skystill box)."""
+    out: Path = Path("classes")
+    """File to write (.tif or .png) for one input, or a folder."""
     classes: str | None = None
     """Classes of a model file that SkyStill did not write: a YAML or JSON file, or a built-in name."""
     threads: int = Field(0, ge=0)

@@ -25,7 +25,9 @@ def test_two_ranks_have_the_loss_curve_of_one(scenes: Path, tmp_path: Path) -> N
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
     assert len(one) == 9 and one[0]["loss"] > one[7]["loss"]
     for alone, shared in zip(one, two, strict=True):
-        assert shared == pytest.approx(alone, rel=1e-5)
+        assert shared.keys() == alone.keys()
+        for name, value in alone.items():  # one pixel on the edge between two classes may fall the other way
+            assert shared[name] == pytest.approx(value, rel=1e-5 if name.endswith("loss") else 1e-3), name
 
 
 def test_norms_are_turned_in_place_and_evaluate_as_before() -> None:

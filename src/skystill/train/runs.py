@@ -213,8 +213,9 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
 def _score_teachers(
     teaching: Teaching, settings: DistillSettings, prepared: Prepared, folder: RunFolder, fabric: Fabric
 ) -> None:
-    """Score teachers that are no run of ours, which the report could not run itself, on the test images."""
-    if settings.run_teacher is not None or not prepared.split.test:
+    """Score teachers that the report cannot run itself on the test images: no run of ours, or of other classes."""
+    like_ours = settings.run_teacher is not None and teaching.teachers.origins[0].names == prepared.classes.names
+    if like_ours or not prepared.split.test:
         return
     networks = teaching.networks or teaching.teachers.load()
     for network in networks:

@@ -116,7 +116,7 @@ def _open_openvino(path: Path, threads: int) -> Run:
 
     core = openvino.Core()
     try:
-        # CACHE_DIR stays unset: nothing is written beside the user's files. On CPUs with bf16 OpenVINO would round to it,
+        # CACHE_DIR stays unset: nothing is written beside the files. On CPUs with bf16 OpenVINO would round to it,
         # and a pixel in 600 change its class.
         options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         model = core.compile_model(path, "CPU", options)

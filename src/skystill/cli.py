@@ -171,10 +171,11 @@ def distill(
 ) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
     from skystill.train.ranks import rank_and_count
-    from skystill.train.runs import alone_settings, cache_settings, distill_run
+    from skystill.train.runs import alone_settings, cache_settings, distill_run, within_budget
 
     if start_ranks(settings):
         return
+    settings = within_budget(settings, lambda line: messages.print(line, markup=False))
     if settings.teacher_mode == "cached":
         # A process of its own: afterwards nothing of the teacher is in memory.
         run_command("cache", cache_settings(settings))
@@ -182,17 +183,27 @@ def distill(
         distill_run(settings, resume, bar, show_notes)
     if rank_and_count()[0] > 0:
         return
-    if settings.quantize:
-        from skystill.run_folder import RunFolder
-
-        folder = RunFolder(settings.out)
-        chosen = {"model": folder.model, "data": settings.data, "out": folder.model_int8}
-        quantize(**{name: field.default for name, field in QuantizeSettings.model_fields.items()} | chosen)
+    if settings.quantize or settings.has_budget:
+        quantize_student(settings)
     if settings.alone:
         # A process of its own, so that its peak memory is its own.
         run_command("train", alone_settings(settings), "--resume", "--no-report")
     if report:
         score(settings.out)
+
+
+def quantize_student(settings: DistillSettings) -> None:
+    """Write student-int8.onnx of a run, and say whether it keeps its budget, which then goes before accuracy."""
+    from skystill.run_folder import RunFolder
+
+    folder = RunFolder(settings.out)
+    chosen: dict[str, Any] = {"model": folder.model, "data": settings.data, "out": folder.model_int8}
+    chosen |= {"max_drop": 100.0} if settings.has_budget else {}
+    quantize(**{name: field.default for name, field in QuantizeSettings.model_fields.items()} | chosen)
+    if settings.has_budget and settings.measured is None:
+        from skystill.train.budget import check_result
+
+        console.print(check_result(settings), markup=False)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from skystill.run_folder import written_whole
 
@@ -128,6 +129,7 @@ def plot_study(trials: list[dict[str, Any]]) -> Figure:
     best = np.maximum.accumulate([100 * trial["validation_miou"] for trial in finished])
     axes.step([t["number"] for t in finished], best, where="post", color="#D55E00", label="best so far", linewidth=1.6)
     axes.set(xlabel="trial", ylabel="validation mIoU, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(True, linewidth=0.5)
     axes.legend(frameon=False)
     return figure
@@ -139,6 +141,6 @@ def plot_importance(importance: dict[str, float]) -> Figure:
     figure = Figure(figsize=(7.2, 0.4 * len(names) + 0.9), layout="constrained")
     axes = figure.subplots()
     axes.barh(names, [100 * share for share in reversed(importance.values())], color="#0072B2", height=0.6)
-    axes.set(xlabel="importance, %")
+    axes.set(xlabel="importance, %", axisbelow=True)
     axes.grid(True, axis="x", linewidth=0.5)
     return figure

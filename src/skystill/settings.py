@@ -12,6 +12,7 @@ Schedule = Literal["one-cycle", "cosine", "constant"]
 Precision = Literal["auto", "32", "bf16"]
 StudentLossName = Literal["ce", "focal", "ce+dice", "focal+dice"]
 
+_LATENCY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:ms/MP|ms)?", re.IGNORECASE)
 _S = TypeVar("_S", bound="Settings")
 
 
@@ -131,11 +132,54 @@ class DistillSettings(TeacherSettings, FitSettings):
     """Module path of the student's layer for losses on features. Default: its deepest level."""
     teacher_layer: str | None = None
     """The same of the teacher's."""
+    max_latency: str | None = None
+    """Budget of the student in use, in INT8, such as 40ms/MP: the most capable of the family that keeps all budgets is
+    measured out before training, and takes the place of --student."""
+    max_memory: str | None = None
+    """The same for the peak memory of the process, such as 200MB."""
+    max_size: str | None = None
+    """The same for the model file, such as 300KB."""
+    measured: Path | None = None
+    """What students cost on another, weaker computer, as skystill measure --save wrote it there. Default: this one."""
     quantize: bool = False
     """Afterwards fine-tune with INT8's rounding, the teacher still teaching, for a quarter of the epochs at a tenth of
     the learning rate, and write student-int8.onnx."""
     alone: bool = True
     """Also train the same student without the teacher, same steps: the baseline that the report compares with."""
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the student is chosen by what it costs."""
+        return any(limit is not None for limit in (self.max_latency, self.max_memory, self.max_size))
+
+    @property
+    def latency_ms(self) -> float | None:
+        """`max_latency` in milliseconds a megapixel."""
+        return None if self.max_latency is None else float(_LATENCY.fullmatch(self.max_latency.strip())[1])  # type: ignore[index]
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`max_memory` in bytes."""
+        return None if self.max_memory is None else parse_bytes(self.max_memory)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """`max_size` in bytes."""
+        return None if self.max_size is None else parse_bytes(self.max_size)
+
+    @field_validator("max_latency")
+    @classmethod
+    def _check_latency(cls, value: str | None) -> str | None:
+        if value is not None and not _LATENCY.fullmatch(value.strip()):
+            raise ValueError("write milliseconds a megapixel as 40ms/MP")
+        return value
+
+    @field_validator("max_memory", "max_size")
+    @classmethod
+    def _check_bytes(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_bytes(value)
+        return value
 
 
 class TuneSettings(TeacherSettings):

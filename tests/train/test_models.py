@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from skystill.classes import DUBAI
 from skystill.errors import CheckpointError, SettingsError
 from skystill.train.export import multiply_adds_per_megapixel
-from skystill.train.models import NETWORKS, build_network, count_parameters, read_network, write_network
+from skystill.train.models import FAMILY, NETWORKS, build_network, count_parameters, read_network, write_network
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,10 @@ from skystill.train.models import NETWORKS, build_network, count_parameters, rea
         ("unet-bn", 1_942_662),
         ("two-level", 25_766),
         ("unet-large", 7_732_256),
+        ("kite-tiny", 28_144),
         ("kite-small", 103_040),
+        ("kite-medium", 224_784),
+        ("kite-large", 495_240),
         ("kite", 393_376),
     ],
 )
@@ -26,7 +29,7 @@ def test_the_table_says_the_true_sizes(name: str, parameters: int) -> None:
 
 
 def test_the_sizes_test_covers_the_table() -> None:
-    assert set(NETWORKS) == {"unet", "unet-bn", "two-level", "unet-large", "kite-small", "kite"}
+    assert set(NETWORKS) == {"unet", "unet-bn", "two-level", "unet-large", *FAMILY}
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

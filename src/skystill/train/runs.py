@@ -31,6 +31,7 @@ from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
 from skystill.train.allocator import keep_freed_memory
+from skystill.train.budget import choose_student
 from skystill.train.data import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
 from skystill.train.distiller import Distiller, Supervised
 from skystill.train.export import describe, export_network
@@ -232,6 +233,22 @@ def _score_teachers(
     scenes = read_scenes(prepared.split.test, prepared.classes)
     scores = evaluate(probabilities, scenes, prepared.classes).scores()
     write_json(folder.teacher_scores, {"teacher": settings.teacher, "scores": scores})
+
+
+def within_budget(settings: DistillSettings, tell: Callable[[str], None]) -> DistillSettings:
+    """The settings with the student that keeps the budget, where there is one. A run that has begun keeps its student.
+
+    Raises:
+        SettingsError: no student keeps it.
+        DataError: figures of another computer that cannot be read.
+    """
+    if not settings.has_budget:
+        return settings
+    folder = RunFolder(settings.out)
+    if folder.config.is_file():
+        return settings.model_copy(update={"student": folder.read_config()["student"]})
+    classes, _ = resolve_classes(settings.data, settings.classes, find_pairs(settings.data).pairs)
+    return choose_student(settings, classes, tell)
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:

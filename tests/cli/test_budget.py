@@ -1,0 +1,79 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skystill.errors import DataError, SettingsError
+from skystill.scenes import SCENE_CLASSES
+from skystill.settings import DistillSettings
+from skystill.train.budget import Budget, choose_student
+from skystill.train.models import FAMILY
+
+from .conftest import TINY, Done
+
+Cli = Callable[..., Done]
+
+
+def figures(path: Path) -> Path:
+    """As `skystill measure --save` writes them: each student ten times as slow as the one before."""
+    costs = [
+        {"network": name, "precision": precision, "latency_ms_per_mp": float(10**rank), "peak_rss_bytes": 100_000_000,
+         "size_bytes": 50_000 * (rank + 1)}
+        for rank, name in enumerate(FAMILY) for precision in ("int8", "float32")
+    ]  # fmt: skip
+    path.write_text(json.dumps({"models": costs}))
+    return path
+
+
+def choose(tmp_path: Path, **budget: str) -> DistillSettings:
+    settings = DistillSettings(
+        data=tmp_path,
+        out=tmp_path,
+        teacher=["t"],
+        measured=figures(tmp_path / "m.json"),
+        **budget,  # type: ignore[arg-type]
+    )
+    return choose_student(settings, SCENE_CLASSES, lambda line: None)
+
+
+def test_the_most_capable_that_fits_is_taken(tmp_path: Path) -> None:
+    assert choose(tmp_path, max_latency="150ms/MP").student == "kite-medium"
+    assert choose(tmp_path, max_latency="100").student == "kite-medium"
+    assert choose(tmp_path, max_latency="1e9ms".replace("1e9", "1000000")).student == "kite-large"
+    assert choose(tmp_path, max_size="120KB", max_latency="5000ms/MP").student == "kite-small"
+
+
+def test_what_the_nearest_needs_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nearest, kite-tiny needs 100.0 MB of memory instead of 60"):
+        choose(tmp_path, max_memory="60MB")
+    (tmp_path / "m.json").write_text("{}")
+    settings = DistillSettings(data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_size="1MB")
+    with pytest.raises(DataError, match=r"m.json holds no figures of skystill measure --save"):
+        choose_student(settings, SCENE_CLASSES, lambda line: None)
+
+
+def test_a_budget_names_what_is_broken() -> None:
+    cost = {"latency_ms_per_mp": 30.0, "peak_rss_bytes": 150e6, "size_bytes": 90_000}
+    assert Budget(30.0, 150_000_000, 90_000).broken(cost) == []
+    assert Budget(20.0, None, 80_000).broken(cost) == [
+        "30.0 ms a megapixel instead of 20", "90.0 kB of file instead of 80",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_distilled_student_keeps_its_size(scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
+    shared = [f"--data={scenes}", f"--teacher={teacher}", "--epochs=1", "--no-alone", "--no-report", *TINY]
+    done = skystill("distill", *shared, f"--out={tmp_path / 's'}", "--max-size=60KB", "--max-memory=2GB")
+    slower = done.code == 2 and "nothing was written" in done.err  # where the processor has no 8-bit products
+    assert done.code == 0 or slower, done.err
+    config = yaml.safe_load((tmp_path / "s/config.yaml").read_text())
+    assert config["student"] == "kite-tiny" and config["max_size"] == "60KB"
+    if not slower:
+        assert "the budget is kept" in done.out
+        assert (tmp_path / "s/student-int8.onnx").stat().st_size <= 60_000
+    again = skystill("distill", *shared, f"--out={tmp_path / 's'}", "--max-size=60KB", "--max-memory=2GB", "--resume")
+    assert again.code == done.code, again.err
+    done = skystill("distill", *shared, f"--out={tmp_path / 'no'}", "--max-latency=wide")
+    assert done.code == 2 and "40ms/MP" in done.err

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from torch import Tensor, nn
 
 from skystill.errors import RankLost
@@ -101,11 +102,13 @@ def lost_ranks_are_said(fabric: Fabric) -> Iterator[None]:
 
 def launched() -> bool:
     """Whether this process is one of several that torchrun or SLURM started."""
-    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "RANK" in os.environ or SLURMEnvironment.detect()
 
 
 def rank_and_count() -> tuple[int, int]:
     """This process's rank and how many there are, as torchrun or SLURM says; (0, 1) where there is one."""
+    if not launched():
+        return 0, 1
     get = os.environ.get
     return int(get("RANK") or get("SLURM_PROCID") or 0), int(get("WORLD_SIZE") or get("SLURM_NTASKS") or 1)
 

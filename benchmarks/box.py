@@ -39,8 +39,7 @@ On the {test} test images of the same tiles (parts 008 and 009), whole images:
 | **mean of the five** | **{miou:.1f}** |
 
 95 % interval over the images: {low:.1f} to {high:.1f}. INT8 against float: {drop:+.2f} points ({drop_low:+.2f} to
-{drop_high:+.2f}).
-Two threads of the machine that made this card: {latency:.1f} ms a megapixel, {memory:.0f} MB of memory.
+{drop_high:+.2f}). docs/results.md has the time it takes.
 
 ## Where it fails
 - **Other places.** Students of this kind fall from about 60 to 48 % mIoU on tiles of Dubai that they have not seen
@@ -81,8 +80,6 @@ def main() -> None:
         drop=100 * difference.difference,
         drop_low=100 * difference.low,
         drop_high=100 * difference.high,
-        latency=cost["latency_ms_per_mp"],
-        memory=cost["peak_rss_bytes"] / 1e6,
     )
     write_text(out.with_suffix(".md"), card)
     print(card)

@@ -117,7 +117,7 @@ def ours(chosen: argparse.Namespace) -> None:
     from skystill.train.distiller import Distiller
     from skystill.train.excerpts import whole
     from skystill.train.logit_cache import LogitCache
-    from skystill.train.models import build_network, count_parameters
+    from skystill.train.models import build_network, count_parameters, in_layout
     from skystill.train.teacher import Teacher
 
     keep_freed_memory()  # as the commands do
@@ -126,7 +126,12 @@ def ours(chosen: argparse.Namespace) -> None:
     cache = LogitCache(chosen.work / "logits", "teacher", bits=8)
     if chosen.way == "fill":
         began = time.perf_counter()
-        cache.fill(whole(pairs), Teacher(build_network("unet", 6)), torch.device("cpu"), lambda items, about: items)
+        cache.fill(
+            whole(pairs),
+            Teacher(in_layout(build_network("unet", 6), torch.channels_last)),
+            torch.device("cpu"),
+            lambda items, about: items,
+        )
         print(json.dumps({"seconds": time.perf_counter() - began}))
         return
     student = build_network({"d": "kite", "e": "kite-small"}.get(chosen.way, "two-level"), 6)

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from skystill.errors import SettingsError
 
@@ -14,6 +14,30 @@ StudentLossName = Literal["ce", "focal", "ce+dice", "focal+dice"]
 
 _LATENCY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:ms/MP|ms)?", re.IGNORECASE)
 _S = TypeVar("_S", bound="Settings")
+
+
+def parse_bytes(text: str) -> int:
+    """Turn "256MB" into 256,000,000; kB, MB, GB, KiB, MiB and GiB are known, and a plain number is bytes.
+
+    Raises:
+        ValueError: not such a text.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text.strip(), re.IGNORECASE)
+    if not found:
+        raise ValueError("write a size as 256MB or 1GiB")
+    unit = found[2].upper().removesuffix("B")
+    base = 1024 if unit.endswith("I") else 1000
+    return int(float(found[1]) * base ** ("", "K", "M", "G").index(unit.removesuffix("I")))
+
+
+def _readable(text: str | None) -> str | None:
+    if text is not None:
+        parse_bytes(text)
+    return text
+
+
+ByteSize = Annotated[str | None, AfterValidator(_readable)]
+"""A size that `parse_bytes` reads, as it was written."""
 
 
 class Settings(BaseModel):
@@ -135,9 +159,9 @@ class DistillSettings(TeacherSettings, FitSettings):
     max_latency: str | None = None
     """Budget of the student in use, in INT8, such as 40ms/MP: the most capable of the family that keeps all budgets is
     measured out before training, and takes the place of --student."""
-    max_memory: str | None = None
+    max_memory: ByteSize = None
     """The same for the peak memory of the process, such as 200MB."""
-    max_size: str | None = None
+    max_size: ByteSize = None
     """The same for the model file, such as 300KB."""
     measured: Path | None = None
     """What students cost on another, weaker computer, as skystill measure --save wrote it there. Default: this one."""
@@ -172,13 +196,6 @@ class DistillSettings(TeacherSettings, FitSettings):
     def _check_latency(cls, value: str | None) -> str | None:
         if value is not None and not _LATENCY.fullmatch(value.strip()):
             raise ValueError("write milliseconds a megapixel as 40ms/MP")
-        return value
-
-    @field_validator("max_memory", "max_size")
-    @classmethod
-    def _check_bytes(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_bytes(value)
         return value
 
 
@@ -263,7 +280,7 @@ class RasterSettings(Settings):
     """Also write the probability of the chosen class, OUT-confidence.tif."""
     probabilities: bool = False
     """Also write the probability of each class, OUT-probabilities.tif."""
-    max_memory: str | None = None
+    max_memory: ByteSize = None
     """Largest memory of the process, such as 256MB: chooses tiles and threads to stay under it."""
 
     @property
@@ -304,13 +321,6 @@ class RasterSettings(Settings):
             found = re.fullmatch(f"({number}),({number})", value)
             if not found or not float(found[1]) < float(found[2]):
                 raise ValueError("write the value that becomes black and a larger one that becomes white, as 0,4095")
-        return value
-
-    @field_validator("max_memory")
-    @classmethod
-    def _check_memory(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_bytes(value)
         return value
 
 
@@ -407,17 +417,3 @@ def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
     except ValidationError as error:
         lines = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')} {e['input']}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from error
-
-
-def parse_bytes(text: str) -> int:
-    """Turn "256MB" into 256,000,000; kB, MB, GB, KiB, MiB and GiB are known, and a plain number is bytes.
-
-    Raises:
-        ValueError: not such a text.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text.strip(), re.IGNORECASE)
-    if not found:
-        raise ValueError("write a size as 256MB or 1GiB")
-    unit = found[2].upper().removesuffix("B")
-    base = 1024 if unit.endswith("I") else 1000
-    return int(float(found[1]) * base ** ("", "K", "M", "G").index(unit.removesuffix("I")))

@@ -97,7 +97,11 @@ class Teachers:
             UserError: a file that is damaged, pickled, or of another kind; a library that is missing.
             ClassCountMismatch: a teacher gives another number of classes than was said.
         """
-        return [_load(origin, channels) for origin, channels in zip(self.origins, self.channels, strict=True)]
+        return [self.load_one(index) for index in range(len(self.origins))]
+
+    def load_one(self, index: int) -> Teacher:
+        """Load one of them. Raises as `load`."""
+        return _load(self.origins[index], self.channels[index])
 
 
 def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassMap) -> Teachers:

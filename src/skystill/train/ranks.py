@@ -79,9 +79,8 @@ def with_global_norms(network: nn.Module) -> None:
     """Turn every BatchNorm2d of a network into a `GlobalBatchNorm`, in place, weights and names as they are."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = (
-                GlobalBatchNorm  # it adds no state: weights, buffers and the optimiser's hold on them stay
-            )
+            # It adds no state: weights, buffers and the optimiser's hold on them stay.
+            module.__class__ = GlobalBatchNorm
 
 
 @contextmanager

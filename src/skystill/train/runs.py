@@ -49,7 +49,6 @@ from skystill.train.teaching import (
     check_teaching,
     fill_caches,
     open_teaching,
-    size_of_caches,
 )
 
 Tell = Callable[[tuple[str, ...]], None]
@@ -197,8 +196,8 @@ def cache_run(settings: CacheSettings, track: Track, tell: Tell = ignore_notes) 
         UserError: as `distill_run`.
     """
     prepared = prepare(settings)
-    tell((*prepared.notes, size_of_caches(settings, prepared.classes, prepared.split)))
-    tell(tuple(fill_caches(settings, prepared.classes, prepared.split, track)))
+    tell(prepared.notes)
+    fill_caches(settings, prepared.classes, prepared.split, track, tell)
 
 
 def cache_settings(settings: DistillSettings) -> CacheSettings:

@@ -1,6 +1,6 @@
 """What the settings say about teachers, opened: their networks or their cached logits, and images without masks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,11 +102,17 @@ def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) 
     ]
 
 
-def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, track: Track) -> list[str]:
+def fill_caches(
+    settings: CacheSettings, classes: ClassMap, split: Split, track: Track, tell: Callable[[tuple[str, ...]], None]
+) -> None:
     """Run each teacher over the images that have no logits yet.
 
-    Returns:
-        notes: what the cache holds, and how far a plain one is off under flips.
+    Args:
+        settings: of the command.
+        classes: the data's.
+        split: whose training images are cached.
+        track: wraps a loop to show a bar.
+        tell: takes notes: the size on disk before anything is run, and how far a plain cache is off under flips.
 
     Raises:
         UserError: as `open_teaching`.
@@ -115,35 +121,33 @@ def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, track:
     if not 1 <= part <= parts:
         raise SettingsError(f"--share {settings.share}: the first number is 1 to the second.")
     teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
+    caches = logit_caches(settings, teachers)
     images = [*whole(split.train), *_unlabeled(settings, split)]
+    tell((_size_on_disk(caches, teachers, images),))
     own = images[part - 1 :: parts]
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1)
     notes = list(teachers.notes)
-    caches = logit_caches(settings, teachers)
     for index, cache in enumerate(caches):
         if not cache.missing(own):
             continue
-        teacher = teachers.load()[index]
+        teacher = teachers.load_one(index)
         fabric.to_device(in_layout(teacher, torch.channels_last))
         cache.fill(own, teacher, fabric.device, track)
         if not cache.symmetric:
             same = mirror_agreement(cache, own[0], teacher, fabric.device)
             notes.append(f"mirrored cache and teacher agree on {100 * same:.1f} % of the pixels of {own[0].name}")
-    return notes
+    tell(tuple(notes))
 
 
-def size_of_caches(settings: CacheSettings, classes: ClassMap, split: Split) -> str:
-    """What filling the caches will take on disk, in a sentence; nothing is run."""
-    teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
-    images = [*whole(split.train), *_unlabeled(settings, split)]
+def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequence[Excerpt]) -> str:
+    """What filling the caches will take, in a sentence."""
     count, size = 0, 0
-    for cache, channels in zip(logit_caches(settings, teachers), teachers.channels, strict=True):
+    for cache, channels in zip(caches, teachers.channels, strict=True):
         missing = cache.missing(images)
         count += len(missing)
         size += cache.bytes_needed([excerpt.size for excerpt in missing], len(channels))
-    folder = logit_caches(settings, teachers)[0].folder
-    return f"teacher's logits of {count} image(s): {size / 1e6:,.0f} MB in {folder}"
+    return f"teacher's logits of {count} image(s): {size / 1e6:,.0f} MB in {caches[0].folder}"
 
 
 def _unlabeled(settings: TeacherSettings, split: Split) -> list[Excerpt]:

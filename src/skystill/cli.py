@@ -26,6 +26,7 @@ from skystill.settings import (
     FitSettings,
     MeasureSettings,
     PredictSettings,
+    PruneSettings,
     QuantizeSettings,
     Settings,
     TrainSettings,
@@ -45,7 +46,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-_OF_TRAINING = ("optuna", "torch", "lightning_fabric", "safetensors", "onnx", "onnxscript")
+_OF_TRAINING = ("optuna", "torch", "torch_pruning", "lightning_fabric", "safetensors", "onnx", "onnxscript")
 
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
@@ -184,7 +185,7 @@ def distill(
     if rank_and_count()[0] > 0:
         return
     if settings.quantize or settings.has_budget:
-        quantize_student(settings)
+        quantize_student(settings, check=settings.measured is None)
     if settings.alone:
         # A process of its own, so that its peak memory is its own.
         run_command("train", alone_settings(settings), "--resume", "--no-report")
@@ -192,7 +193,7 @@ def distill(
         score(settings.out)
 
 
-def quantize_student(settings: DistillSettings) -> None:
+def quantize_student(settings: DistillSettings | PruneSettings, check: bool = True) -> None:
     """Write student-int8.onnx of a run, and say whether it keeps its budget, which then goes before accuracy."""
     from skystill.run_folder import RunFolder
 
@@ -200,10 +201,23 @@ def quantize_student(settings: DistillSettings) -> None:
     chosen: dict[str, Any] = {"model": folder.model, "data": settings.data, "out": folder.model_int8}
     chosen |= {"max_drop": 100.0} if settings.has_budget else {}
     quantize(**{name: field.default for name, field in QuantizeSettings.model_fields.items()} | chosen)
-    if settings.has_budget and settings.measured is None:
-        from skystill.train.budget import check_result
+    if settings.has_budget and check:
+        from skystill.train.budget import budget_of, check_result
 
-        console.print(check_result(settings), markup=False)
+        console.print(check_result(folder.model_int8, budget_of(settings)), markup=False)
+
+
+@app.command()
+@settings_options(PruneSettings, "run")
+def prune(settings: PruneSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
+    """Take channels from a run's network until it keeps a budget, then distil it from the network it was."""
+    from skystill.train.prune import prune_run
+
+    distilled = prune_run(settings, resume, track, lambda line: messages.print(line, markup=False), show_notes)
+    run_command("distill", distilled, "--resume", "--no-report")
+    quantize_student(settings)
+    if report:
+        score(settings.out)
 
 
 @app.command()
@@ -333,8 +347,9 @@ def networks() -> None:
 
     table = Table("name", "parameters", "multiply-adds a megapixel")
     for name in NETWORKS:
-        work = multiply_adds_per_megapixel(name, 6)
-        table.add_row(name, f"{count_parameters(build_network(name, 6)):,}", f"{work / 1e9:.1f} G")
+        network = build_network(name, 6)
+        work = multiply_adds_per_megapixel(network)
+        table.add_row(name, f"{count_parameters(network):,}", f"{work / 1e9:.1f} G")
     console.print(table)
 
 

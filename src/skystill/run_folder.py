@@ -76,6 +76,7 @@ class RunFolder:
         self.weights = path / "checkpoints" / "model.safetensors"
         self.model_int8 = path / "student-int8.onnx"
         self.metrics_int8 = path / "metrics-int8.csv"
+        self.pruned = path / "checkpoints" / "pruned.safetensors"
         self.resume = path / "checkpoints" / "resume.pt"
         self.resume_int8 = path / "checkpoints" / "resume-int8.pt"
 

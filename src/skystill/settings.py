@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skystill.errors import SettingsError
 
@@ -133,8 +133,8 @@ class TeacherSettings(Settings):
         return run if len(self.teacher) == 1 and (run / "config.yaml").is_file() else None
 
 
-class DistillSettings(TeacherSettings, FitSettings):
-    """`skystill distill`."""
+class LearnSettings(TeacherSettings, FitSettings):
+    """How a student learns from labels and teachers."""
 
     teacher_mode: Literal["online", "cached"] = "online"
     """online runs the teacher in every step. cached runs it once over each image, keeps its logits on disk, and lets go
@@ -143,8 +143,6 @@ class DistillSettings(TeacherSettings, FitSettings):
     """Weight of each of several teachers; all alike by default."""
     unlabeled_share: float = Field(0.5, gt=0, lt=1)
     """Share of each batch that comes from --unlabeled."""
-    student: str = "kite"
-    """A network by name: kite, two-level. See skystill networks."""
     alpha: float = Field(0.1, ge=0, le=1)
     """Weight of the student loss; the distillation loss gets 1 - alpha."""
     temperature: float = Field(10.0, gt=0)
@@ -156,24 +154,21 @@ class DistillSettings(TeacherSettings, FitSettings):
     """Module path of the student's layer for losses on features. Default: its deepest level."""
     teacher_layer: str | None = None
     """The same of the teacher's."""
+
+
+class BudgetSettings(Settings):
+    """What a student may cost in use, in INT8."""
+
     max_latency: str | None = None
-    """Budget of the student in use, in INT8, such as 40ms/MP: the most capable of the family that keeps all budgets is
-    measured out before training, and takes the place of --student."""
+    """Budget of the student in use, in INT8: milliseconds a megapixel, such as 40ms/MP."""
     max_memory: ByteSize = None
     """The same for the peak memory of the process, such as 200MB."""
     max_size: ByteSize = None
     """The same for the model file, such as 300KB."""
-    measured: Path | None = None
-    """What students cost on another, weaker computer, as skystill measure --save wrote it there. Default: this one."""
-    quantize: bool = False
-    """Afterwards fine-tune with INT8's rounding, the teacher still teaching, for a quarter of the epochs at a tenth of
-    the learning rate, and write student-int8.onnx."""
-    alone: bool = True
-    """Also train the same student without the teacher, same steps: the baseline that the report compares with."""
 
     @property
     def has_budget(self) -> bool:
-        """Whether the student is chosen by what it costs."""
+        """Whether anything is limited."""
         return any(limit is not None for limit in (self.max_latency, self.max_memory, self.max_size))
 
     @property
@@ -197,6 +192,36 @@ class DistillSettings(TeacherSettings, FitSettings):
         if value is not None and not _LATENCY.fullmatch(value.strip()):
             raise ValueError("write milliseconds a megapixel as 40ms/MP")
         return value
+
+
+class DistillSettings(BudgetSettings, LearnSettings):
+    """`skystill distill`. With a budget the most capable of the family that keeps it takes the place of `student`."""
+
+    student: str = "kite"
+    """A network by name: kite, two-level (see skystill networks), or a file of weights to begin with (.safetensors).
+    With a budget it is chosen: the most capable of the family, measured before training."""
+    measured: Path | None = None
+    """What students cost on another, weaker computer, as skystill measure --save wrote it there. Default: this one."""
+    quantize: bool = False
+    """Afterwards fine-tune with INT8's rounding, the teacher still teaching, for a quarter of the epochs at a tenth of
+    the learning rate, and write student-int8.onnx."""
+    alone: bool = True
+    """Also train the same student without the teacher, same steps: the baseline that the report compares with."""
+
+
+class PruneSettings(BudgetSettings, LearnSettings):
+    """`skystill prune`."""
+
+    run: Path
+    """Run folder of the network to prune."""
+    teacher: list[str] = []
+    """As in distill. Default: the unpruned network."""
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> "PruneSettings":
+        if not self.has_budget:
+            raise ValueError("say what the pruned network may cost: --max-latency, --max-memory or --max-size")
+        return self
 
 
 class TuneSettings(TeacherSettings):
@@ -415,5 +440,9 @@ def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
     try:
         return kind(**values)
     except ValidationError as error:
-        lines = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')} {e['input']}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("; ".join(lines)) from error
+        raise SettingsError("; ".join(_said(e["loc"], e["input"], e["msg"]) for e in error.errors())) from error
+
+
+def _said(where: tuple[int | str, ...], value: object, message: str) -> str:
+    """One complaint: of a field with its flag and value, of all together as it is."""
+    return f"--{'.'.join(map(str, where)).replace('_', '-')} {value}: {message}" if where else message

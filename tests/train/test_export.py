@@ -84,5 +84,5 @@ def test_tiles_equal_the_whole_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_work_is_counted_without_memory(name: str) -> None:
-    work = export_module.multiply_adds_per_megapixel(name, 6)
+    work = export_module.multiply_adds_per_megapixel(build_network(name, 6))
     assert 10**8 < work < 10**11

@@ -83,7 +83,7 @@ def test_unknown_networks_are_refused_in_words(spec: str) -> None:
 
 def test_multiply_adds_by_hand() -> None:
     # unet?channels=1&depth=1: 3x3 convolutions 3 to 1 and 1 to 1, and a 1x1 convolution 1 to 2, at every pixel
-    assert multiply_adds_per_megapixel("unet?channels=1&depth=1", 2) == (27 + 9 + 2) * 10**6
+    assert multiply_adds_per_megapixel(build_network("unet?channels=1&depth=1", 2)) == (27 + 9 + 2) * 10**6
 
 
 def test_damaged_weights_name_their_file(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from skystill.classes import ClassMap
 from skystill.errors import DataError, SettingsError
 from skystill.measure import measure_models
 from skystill.quantize import quantize_model
-from skystill.run_folder import RunFolder
-from skystill.settings import DistillSettings
+from skystill.settings import BudgetSettings, DistillSettings
 from skystill.train.export import describe, export_network
 from skystill.train.models import FAMILY, build_network
 
@@ -51,15 +51,14 @@ class Budget:
         ]
 
 
-def budget_of(settings: DistillSettings) -> Budget:
+def budget_of(settings: BudgetSettings) -> Budget:
     """The budget that the settings ask for."""
     return Budget(settings.latency_ms, settings.memory_bytes, settings.size_bytes)
 
 
-def check_result(settings: DistillSettings) -> str:
-    """Measure the trained, quantised student, and say whether it keeps the budget."""
-    cost = measure_models([RunFolder(settings.out).model_int8])[0]
-    broken = budget_of(settings).broken(cost)
+def check_result(model: Path, budget: Budget) -> str:
+    """Measure a trained, quantised student, and say whether it keeps the budget."""
+    broken = budget.broken(measure_models([model])[0])
     return f"budget broken: {', '.join(broken)}" if broken else "the budget is kept"
 
 
@@ -79,7 +78,7 @@ def choose_student(settings: DistillSettings, classes: ClassMap, tell: Callable[
     known = None if settings.measured is None else read_measured(settings.measured)
     breaks: list[str] = []
     for name in reversed(FAMILY):  # the most capable first
-        cost = measure_candidate(name, classes) if known is None else known.get(name)
+        cost = known.get(name) if known is not None else measure_untrained(name, classes)
         if cost is None:
             continue
         broken = budget.broken(cost)
@@ -93,9 +92,13 @@ def choose_student(settings: DistillSettings, classes: ClassMap, tell: Callable[
     raise SettingsError(f"no student keeps this budget; the nearest, {breaks[-1]}. Allow that much.")
 
 
-def measure_candidate(name: str, classes: ClassMap) -> dict[str, Any]:
+def measure_untrained(name: str, classes: ClassMap) -> dict[str, Any]:
     """What a student costs in INT8 on this computer, whatever it will learn."""
-    network = build_network(name, len(classes)).eval()
+    return measure_int8(name, build_network(name, len(classes)), classes)
+
+
+def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> dict[str, Any]:
+    """What a network costs in INT8 on this computer, calibrated on noise: time does not depend on the scales."""
     noise = [np.random.default_rng(index).integers(0, 256, (256, 256, 3), np.uint8) for index in range(2)]
     with tempfile.TemporaryDirectory() as scratch:
         exported, made = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"

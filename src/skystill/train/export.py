@@ -1,6 +1,7 @@
 """From torch to a model file, checked before its name appears."""
 
 import contextlib
+import copy
 import logging
 import os
 import warnings
@@ -19,7 +20,7 @@ from skystill.classes import ClassMap
 from skystill.errors import SkystillError
 from skystill.model_file import ModelInfo, open_session
 from skystill.run_folder import written_whole
-from skystill.train.models import build_network, count_parameters, in_layout
+from skystill.train.models import count_parameters, in_layout
 
 TOLERANCE = 1e-4
 """Largest difference between torch's and ONNX Runtime's logits, relative to the largest logit (at least 1)."""
@@ -64,7 +65,7 @@ def export_network(
 
 def describe(name: str, network: nn.Module, classes: ClassMap, data: str = "") -> ModelInfo:
     """What a network's model file will say of itself."""
-    work = multiply_adds_per_megapixel(name, len(classes))
+    work = multiply_adds_per_megapixel(network)
     return ModelInfo(classes, name, count_parameters(network), work, data=data)
 
 
@@ -129,14 +130,13 @@ def _take_bytes(model: onnx.ModelProto) -> None:
     )
 
 
-def multiply_adds_per_megapixel(name: str, num_classes: int) -> int:
-    """Multiplications with addition for 10^6 pixels, counted on shapes alone (no memory is touched)."""
+def multiply_adds_per_megapixel(network: nn.Module) -> int:
+    """Multiplications with addition for 10^6 pixels, counted on shapes alone (no image is made)."""
     side = 1024
-    with torch.device("meta"):
-        network = build_network(name, num_classes).eval()
-        images = torch.empty(1, 3, side, side, dtype=torch.uint8)
+    shapes = copy.deepcopy(network).to("meta").eval()
+    images = torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(images)
+        shapes(images)
     return round(int(counter.get_total_flops()) / 2 / side**2 * 1e6)
 
 

@@ -216,19 +216,27 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 FAMILY = ("kite-tiny", "kite-small", "kite-medium", "kite", "kite-large")
 """The efficient students, the least capable first."""
+PRUNED = "pruned "
+"""Before the name of a network whose widths are no longer those of the table, but those of its weights."""
 
 
 def build_network(spec: str, num_classes: int) -> nn.Module:
-    """Build a network with fresh weights.
+    """Build a network: with fresh weights, or, where a file of weights is named, with those.
 
     Args:
         spec: a name of the table, with other sizes behind a question mark where they are wanted:
-            "unet?channels=32&depth=4". Values are Python literals.
+            "unet?channels=32&depth=4"; values are Python literals. Or a file that `write_network` wrote (.safetensors).
         num_classes: C, channels of the logits.
 
     Raises:
-        SettingsError: no network has this name, or it does not take these sizes.
+        SettingsError: no network has this name, it does not take these sizes, or the file has other classes.
+        CheckpointError: the file is missing, damaged, or of another program.
     """
+    if spec.endswith(".safetensors"):
+        network, about = read_network(Path(spec))
+        if len(about["classes"]["classes"]) != num_classes:
+            raise SettingsError(f"{spec} has {len(about['classes']['classes'])} classes, the data {num_classes}.")
+        return network.train()
     name, _, query = spec.partition("?")
     if name not in NETWORKS:
         raise SettingsError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}.")
@@ -237,6 +245,28 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
         return NETWORKS[name](num_classes, **sizes)
     except (TypeError, ValueError, SyntaxError, RuntimeError) as error:
         raise SettingsError(f"network {spec!r}: {error}. Write sizes as in unet?channels=32&depth=4.") from error
+
+
+def network_name(spec: str) -> str:
+    """What a network is called: a spec as it is; of a file the name in it. Raises as `read_about`."""
+    return str(read_about(Path(spec))["network"]) if spec.endswith(".safetensors") else spec
+
+
+def _take_widths(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give convolutions and BatchNorms the widths that pruned weights have."""
+    for name, layer in network.named_modules():
+        weight = state.get(f"{name}.weight")
+        if weight is None or not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            continue
+        for part, value in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            found = state[f"{name}.{part}"]
+            setattr(layer, part, nn.Parameter(found.clone()) if isinstance(value, nn.Parameter) else found.clone())
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.num_features = len(weight)
+        else:
+            first, second = weight.shape[:2]
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            layer.in_channels, layer.out_channels = (first, second) if transposed else (second, first)
 
 
 def in_layout(network: _N, layout: torch.memory_format) -> _N:
@@ -256,7 +286,8 @@ def write_network(path: Path, network: nn.Module, about: dict[str, Any]) -> None
     Args:
         path: the file.
         network: its weights and buffers are written.
-        about: JSON-able; "network" (a name of the table) and "classes" (as `ClassMap.to_dict`) build it again.
+        about: JSON-able; "network" (a name of the table, `PRUNED` before it where it was pruned) and "classes" (as
+            `ClassMap.to_dict`) build it again.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with written_whole(path) as part:
@@ -273,7 +304,10 @@ def read_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         about = read_about(path)
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        network = build_network(about["network"], len(about["classes"]["classes"]))
+        name = str(about["network"])
+        network = build_network(name.removeprefix(PRUNED), len(about["classes"]["classes"]))
+        if name.startswith(PRUNED):
+            _take_widths(network, state)
         network.load_state_dict(state)
     return network.eval(), about
 

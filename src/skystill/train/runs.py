@@ -40,7 +40,7 @@ from skystill.train.int8_aware import int8_aware
 from skystill.train.logit_cache import Track, whole_logits
 from skystill.train.loop import History, Keeper, Watch
 from skystill.train.losses import build_student_loss
-from skystill.train.models import build_network, count_parameters, write_network
+from skystill.train.models import build_network, count_parameters, network_name, write_network
 from skystill.train.ranks import lost_ranks_are_said, rank_and_count
 from skystill.train.teacher import combine
 from skystill.train.teaching import (
@@ -409,6 +409,7 @@ class Telling:
 
 
 def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: Prepared) -> None:
+    name = network_name(name)
     about = {"network": name, "classes": prepared.classes.to_dict(), "settings": settings.to_config()}
     write_network(folder.weights, network.cpu(), about)
     info = describe(name, network.cpu(), prepared.classes, data=str(settings.data.name))

@@ -1,0 +1,127 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from skystill.errors import CheckpointError, SettingsError
+from skystill.scenes import SCENE_CLASSES
+from skystill.settings import PruneSettings, build_settings
+from skystill.train.budget import Budget
+from skystill.train.export import describe, export_network, multiply_adds_per_megapixel
+from skystill.train.models import build_network, count_parameters, network_name, read_network, write_network
+from skystill.train.prune import Group, choose_channels, cut, find_groups, halved, prune_network
+
+IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+NETWORKS = ["kite-tiny", "kite?channels=(12,20)&blocks=(2,1)", "unet?channels=8&depth=3&norm=True", "two-level"]
+
+
+def squares(network: nn.Module) -> None:
+    """A loss that every weight has a part in."""
+    network.eval()(IMAGES).square().mean().backward()
+
+
+def worked(network: nn.Module) -> dict[str, float]:
+    """Work for time: it is the same on every machine."""
+    return {"latency_ms_per_mp": multiply_adds_per_megapixel(network) / 1e6, "size_bytes": count_parameters(network)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_silent_channels_go_without_a_trace(name: str) -> None:
+    """Channels whose every weight is 0 do nothing: without them the network answers the same."""
+    torch.manual_seed(0)
+    network = build_network(name, 5).eval()
+    groups = find_groups(network, squares)
+    assert len(groups) >= 2
+    for group in groups:
+        silent = [0, group.width - 1]
+        copied = copy.deepcopy(network)
+        _silence(copied, group.root, silent)
+        smaller = copy.deepcopy(copied)
+        cut(smaller, group.root, silent)
+        assert count_parameters(smaller) < count_parameters(network)
+        torch.testing.assert_close(smaller(IMAGES), copied(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+def _silence(network: nn.Module, root: str, channels: list[int]) -> None:
+    """Set to 0 all that cutting these channels takes away."""
+    from skystill.train.prune import _graph  # the library's own list of what hangs together
+
+    layer = network.get_submodule(root)
+    graph = _graph(network)
+    group = graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, channels)
+    with torch.no_grad():
+        for dependency, indices in group:
+            module = dependency.target.module
+            if hasattr(module, "weight") and dependency.handler.__name__ == "prune_out_channels":
+                along = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+                module.weight.index_fill_(along, torch.tensor(indices), 0.0)
+                if module.bias is not None:
+                    module.bias[indices] = 0.0
+
+
+def test_what_a_channel_does_is_its_weights_times_their_gradients() -> None:
+    torch.manual_seed(0)
+    network = build_network("two-level?channels=4", 3).eval()
+    group = next(g for g in find_groups(network, squares) if g.root == "encoder.0.0")
+    squares(network)
+    first, second = network.encoder[0][0], network.encoder[0][2]  # type: ignore[index]  # what makes it, what reads it
+    made = (first.weight * first.weight.grad).abs().sum(dim=(1, 2, 3))
+    read = (second.weight * second.weight.grad).abs().sum(dim=(0, 2, 3))
+    torch.testing.assert_close(group.worth, made + read)
+
+
+def test_the_least_worth_for_a_millisecond_goes_first() -> None:
+    groups = [
+        Group("cheap", 12, torch.tensor([9.0, 1, 1, 1, 1, 9, 9, 9, 9, 9, 9, 9])),
+        Group("dear", 12, torch.tensor([2.0] * 12)),
+        Group("free", 12, torch.zeros(12)),
+    ]
+    saved = {"cheap": 1.0, "dear": 4.0, "free": 0.0}
+    # a chunk of "dear" is 8 / 16 ms, the first of "cheap" 4 / 4 ms, its second 36 / 4 ms; 4 channels stay in each
+    assert choose_channels(groups, saved, 15.0).keys() == {"dear"}
+    chosen = choose_channels(groups, saved, 33.0)
+    assert len(chosen["dear"]) == 8 and sorted(chosen["cheap"]) == [1, 2, 3, 4]
+    assert len(choose_channels(groups, saved, 1e9)["cheap"]) == 8
+    assert choose_channels(groups, {}, 1.0) == {}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pruned_to_a_budget_and_read_again(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_network(name, len(SCENE_CLASSES)).eval()
+    limit = worked(network)["latency_ms_per_mp"] * 0.6
+    lines: list[str] = []
+    prune_network(network, Budget(limit, None, None), worked, squares, lambda items, title: items, lines.append)
+    assert worked(network)["latency_ms_per_mp"] <= limit and "kept" in lines[-1]
+    path = tmp_path / "pruned.safetensors"
+    write_network(path, network, {"network": f"pruned {name}", "classes": SCENE_CLASSES.to_dict()})
+    again, about = read_network(path)
+    assert torch.equal(again(IMAGES), network(IMAGES)) and network_name(str(path)) == f"pruned {name}"
+    if name == "two-level":  # the cheapest: exporting takes seconds, and is checked against torch
+        export_network(again, describe(about["network"], again, SCENE_CLASSES), tmp_path / "m.onnx")
+    fresh = build_network(str(path), len(SCENE_CLASSES)).train()  # as a student that goes on learning
+    loss = fresh(IMAGES).square().mean()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in fresh.parameters())
+
+
+def test_a_budget_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    network = build_network("kite-tiny", 5).eval()
+    with pytest.raises(SettingsError, match="cannot be pruned so far: at its least it needs"):
+        prune_network(network, Budget(1e-3, None, None), worked, squares, lambda items, title: items, lambda line: None)
+    with pytest.raises(SettingsError, match="say what the pruned network may cost: --max-latency"):
+        build_settings(PruneSettings, {"data": tmp_path, "out": tmp_path, "run": tmp_path})
+
+
+def test_a_weights_file_of_other_widths_is_refused(tmp_path: Path) -> None:
+    network = build_network("kite-tiny", 5).eval()
+    group = find_groups(network, squares)[0]
+    about = {"network": "kite-tiny", "classes": SCENE_CLASSES.to_dict()}
+    write_network(tmp_path / "w.safetensors", halved(network, group), about)
+    with pytest.raises(CheckpointError, match="cannot be read as SkyStill weights"):
+        read_network(tmp_path / "w.safetensors")
+    write_network(tmp_path / "w.safetensors", network, about)
+    with pytest.raises(SettingsError, match="has 5 classes, the data 6"):
+        build_network(str(tmp_path / "w.safetensors"), 6)

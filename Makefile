@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 OUT ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-foreign check install clean
+.PHONY: demo test test-foreign check install install-foreign clean
 FOREIGN ?= .venv-foreign
 
 install: $(VENV)/.installed
@@ -24,7 +24,9 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-foreign: $(FOREIGN)/.installed
+install-foreign: $(FOREIGN)/.installed
+
+test-foreign: install-foreign
 	$(FOREIGN)/bin/python -m pytest tests/foreign
 
 # Borrows the packages of the main environment, and adds those that would break it (tests/foreign/README.md).

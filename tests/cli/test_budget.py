@@ -67,7 +67,10 @@ def test_a_budget_names_what_is_broken() -> None:
 def test_a_distilled_student_keeps_its_size(
     scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    two = ("kite?channels=(16,)&blocks=(1,)", "kite?channels=(24,)&blocks=(1,)")  # quick to export; each candidate is measured
+    two = (
+        "kite?channels=(16,)&blocks=(1,)",
+        "kite?channels=(24,)&blocks=(1,)",
+    )  # quick to export
     monkeypatch.setattr(budget_module, "FAMILY", two)
     shared = [f"--data={scenes}", f"--teacher={teacher}", "--epochs=1", "--no-alone", "--no-report", *TINY]
     done = skystill("distill", *shared, f"--out={tmp_path / 's'}", "--max-size=25KB", "--max-memory=2GB")

@@ -46,7 +46,9 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-_OF_TRAINING = ("optuna", "torch", "torch_pruning", "lightning_fabric", "safetensors", "onnx", "onnxscript")
+_OF_TRAINING = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
+_EXTRAS = {**_OF_TRAINING, "optuna": "train,tune", "torch_pruning": "train,prune"}
+"""What has to be installed, by the module that is missing."""
 
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
@@ -488,9 +490,9 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, ModuleNotFoundError) and error.name in _OF_TRAINING:
+        if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
             messages.print(
-                f'error: {error}: this command trains or exports. Install it with pip install "skystill[train]" (on '
+                f'error: {error}. Install what this command needs: pip install "skystill[{_EXTRAS[error.name]}]" (on '
                 "Linux without a GPU take torch's CPU build first, as the README says).",
                 markup=False,
                 style="red",

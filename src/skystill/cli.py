@@ -1,21 +1,17 @@
 """The command line: one function a verb. Heavy imports are inside, so that --help answers at once."""
 
-import inspect
-import signal
-import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-import yaml
-from pydantic.fields import FieldInfo
 from rich.table import Table
 
 from skystill import __version__
-from skystill.errors import Interrupted, SettingsError, SkystillError
+from skystill.errors import Interrupted, SkystillError
+from skystill.options import ConfigOption, ReportOption, ResumeOption, settings_options
+from skystill.processes import run_command, start_ranks
 from skystill.progress import console, messages, pixel_bar, rate, track, training_bar
 from skystill.settings import (
     CacheSettings,
@@ -23,19 +19,14 @@ from skystill.settings import (
     DistillSettings,
     EvaluateSettings,
     ExportSettings,
-    FitSettings,
     MeasureSettings,
     PredictSettings,
     PruneSettings,
     QuantizeSettings,
-    Settings,
     TrainSettings,
     TuneSettings,
-    build_settings,
 )
-
-if TYPE_CHECKING:
-    from skystill.dataset import DataCheck
+from skystill.tables import show_check, show_costs, show_notes
 
 app = typer.Typer(
     help="Distil large aerial-image segmentation models into small ones that run without a GPU.",
@@ -46,76 +37,9 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-_OF_TRAINING = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
-_EXTRAS = {**_OF_TRAINING, "optuna": "train,tune", "torch_pruning": "train,prune"}
+_EXTRAS = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
+_EXTRAS |= {"optuna": "train,tune", "torch_pruning": "train,prune"}
 """What has to be installed, by the module that is missing."""
-
-ReportOption = Annotated[
-    bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
-]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
-
-
-def use_config(context: typer.Context, config: Path | None) -> Path | None:
-    """Take a YAML file's values for the flags that are not given.
-
-    Raises:
-        SettingsError: it cannot be read, or names what the command does not know.
-    """
-    if config is None:
-        return None
-    try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
-        known = {parameter.name for parameter in context.command.params}
-        unknown = sorted(set(values) - known)
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise SettingsError(f"--config {config}: cannot be read ({error}).") from error
-    if unknown:
-        raise SettingsError(f"--config {config}: {', '.join(unknown)}: no such setting of {context.info_name}.")
-    context.default_map = {name: value for name, value in values.items() if value is not None}
-    return config
-
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML file of settings, such as a run's config.yaml; flags go before it.",
-                 is_eager=True, callback=use_config),
-]  # fmt: skip
-
-
-def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the fields of a settings class as options; the command takes the built settings.
-
-    Args:
-        kind: the class. Its field docstrings are the help.
-        arguments: fields that are positional instead.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def with_options(**values: object) -> None:
-            own = {name: values.pop(name) for name in list(values) if name not in kind.model_fields}
-            command(build_settings(kind, values), **own)
-
-        extra = list(inspect.signature(command).parameters.values())[1:]
-        options = [_parameter(name, field, name in arguments) for name, field in kind.model_fields.items()]
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*options, *extra)]
-        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
-        return with_options
-
-    return decorate
-
-
-def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
-    help_text = field.description
-    flag = f"--{name.replace('_', '-')}"
-    kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
-    if field.annotation is bool:
-        kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
-    default = inspect.Parameter.empty if field.is_required() else field.get_default()
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[field.annotation, kind]
-    )
 
 
 @app.callback(invoke_without_command=True)
@@ -358,119 +282,6 @@ def networks() -> None:
 def score(run: Path) -> None:
     """Evaluate a finished run and write its report."""
     evaluate(run=run, data=None, split=None)
-
-
-def show_notes(notes: tuple[str, ...]) -> None:
-    """Print notes on the data, once."""
-    for note in notes:
-        messages.print(f"note: {note}", markup=False)
-
-
-def show_costs(costs: Sequence[dict[str, Any]]) -> None:
-    """Print what model files cost, a column each."""
-
-    def span(cost: dict[str, Any], key: str) -> str:
-        low, high = cost[f"latency_spread_ms_per_mp{key}"]
-        return f"{cost[f'latency_ms_per_mp{key}']:.1f} ({low:.1f} to {high:.1f})"
-
-    table = Table("", *(Path(cost["path"]).name for cost in costs))
-    rows: dict[str, Callable[[dict[str, Any]], str]] = {
-        "network": lambda cost: f"{cost['network']}, {cost['precision']}",
-        "parameters": lambda cost: f"{cost['parameters']:,}",
-        "file, kB": lambda cost: f"{cost['size_bytes'] / 1e3:,.0f}",
-        "multiply-adds a megapixel, G": lambda cost: f"{cost['multiply_adds_per_megapixel'] / 1e9:.2f}",
-        "ms a megapixel, 1 thread": lambda cost: span(cost, "_1_thread"),
-        f"ms a megapixel, {costs[0]['threads']} threads": lambda cost: span(cost, ""),
-        "peak memory, MB": lambda cost: f"{cost['peak_rss_bytes'] / 1e6:.0f}",
-        "of the machine's float32 peak": lambda cost: f"{100 * cost['peak_share']:.0f} %",
-    }
-    for title, cell in rows.items():
-        table.add_row(title, *(cell(cost) for cost in costs))
-    console.print(table)
-
-
-def show_check(data: Path, check: "DataCheck", notes: tuple[str, ...]) -> None:
-    """Print what `data check` found, as tables."""
-    sizes = sorted((record.width, record.height) for record in check.records)
-    console.print(f"{len(check.records)} pairs in {data}", markup=False)
-    if sizes:
-        console.print(f"sizes from {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels")
-    table = Table("label", "class", "color", "pixels", "share", title=f"classes: {check.classes.source}")
-    total = max(1, int(check.counts.sum()))
-    rows = [*enumerate(check.classes.names), (255, "void")]
-    for label, name in rows:
-        color = "" if label == 255 else "#" + "".join(f"{c:02X}" for c in check.classes.colors[label])
-        shown = f"[on {color}]  [/] {color}" if color else ""
-        count = int(check.counts[label])
-        table.add_row(str(label), name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
-    console.print(table)
-    show_notes((*notes, *check.notes))
-
-
-def start_ranks(settings: FitSettings) -> bool:
-    """Start this command again as several processes, where it asks for them and nobody has started them yet.
-
-    Returns:
-        whether that was done; then everything is done.
-
-    Raises:
-        SettingsError: several machines, which only torchrun or SLURM can start.
-        typer.Exit: a process failed, and has said why.
-    """
-    from skystill.train.ranks import launched
-
-    if settings.devices * settings.nodes == 1 or launched():
-        return False
-    if settings.nodes > 1:
-        raise SettingsError(
-            "--nodes: start the command on each machine with torchrun --nnodes=... -m skystill, or with srun."
-        )
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.devices}", "-m", "skystill"]
-    code = run_process([sys.executable, *start, *sys.argv[1:]])
-    if code:
-        messages.print("a process of this run ended early; what it said is above. Go on with --resume.", style="red")
-        raise typer.Exit(code if code in (2, Interrupted.exit_code) else 1)
-    return True
-
-
-def run_process(arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
-    """Run a process and return its exit code; Ctrl-C is left to it, so that it can save."""
-    before = signal.signal(signal.SIGINT, lambda signum, frame: None)
-    try:
-        return subprocess.run(arguments, check=False, env=environment).returncode
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def run_command(verb: str, settings: Settings, *flags: str) -> None:
-    """Run one of our commands in a process of its own; Ctrl-C is left to it, so that it can save.
-
-    Raises:
-        Interrupted: it was stopped by Ctrl-C.
-        typer.Exit: it failed, and has said why; its exit code is ours.
-    """
-    from skystill.train.ranks import environment_of_one
-
-    arguments = [sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags]
-    code = run_process(arguments, environment_of_one())
-    if code == Interrupted.exit_code:
-        raise typer.Exit(code)
-    if code:
-        raise typer.Exit(code if code in (1, 2) else 1)
-
-
-def to_arguments(settings: Settings) -> list[str]:
-    """Settings as command-line arguments."""
-    arguments: list[str] = []
-    for name, value in settings.to_config().items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            arguments.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            arguments.extend(f"--{flag}={item}" for item in value)
-        elif value is not None:
-            arguments.append(f"--{flag}={value}")
-    return arguments
 
 
 def main() -> None:

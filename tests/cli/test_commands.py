@@ -10,10 +10,10 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from skystill.cli import to_arguments
 from skystill.dataset import read_image
 from skystill.errors import SettingsError
 from skystill.predict import Predictor
+from skystill.processes import to_arguments
 from skystill.results import paint_disagreement
 from skystill.settings import DistillSettings
 from skystill.train.runs import distill_run

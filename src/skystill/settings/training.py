@@ -1,53 +1,17 @@
-"""One frozen model per command. A field's docstring is its help, and `config.yaml` is the model written down."""
+"""Settings of the commands that train: how a network is fitted, who teaches it, what it may cost."""
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from skystill.errors import SettingsError
+from skystill.settings.base import ByteSize, Settings, parse_bytes
 
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Precision = Literal["auto", "32", "bf16"]
 StudentLossName = Literal["ce", "focal", "ce+dice", "focal+dice"]
-
 _LATENCY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:ms/MP|ms)?", re.IGNORECASE)
-_S = TypeVar("_S", bound="Settings")
-
-
-def parse_bytes(text: str) -> int:
-    """Turn "256MB" into 256,000,000; kB, MB, GB, KiB, MiB and GiB are known, and a plain number is bytes.
-
-    Raises:
-        ValueError: not such a text.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text.strip(), re.IGNORECASE)
-    if not found:
-        raise ValueError("write a size as 256MB or 1GiB")
-    unit = found[2].upper().removesuffix("B")
-    base = 1024 if unit.endswith("I") else 1000
-    return int(float(found[1]) * base ** ("", "K", "M", "G").index(unit.removesuffix("I")))
-
-
-def _readable(text: str | None) -> str | None:
-    if text is not None:
-        parse_bytes(text)
-    return text
-
-
-ByteSize = Annotated[str | None, AfterValidator(_readable)]
-"""A size that `parse_bytes` reads, as it was written."""
-
-
-class Settings(BaseModel):
-    """What all commands share: nothing unknown is taken, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain values for YAML."""
-        return self.model_dump(mode="json")
 
 
 class FitSettings(Settings):
@@ -139,7 +103,7 @@ class LearnSettings(TeacherSettings, FitSettings):
     teacher_mode: Literal["online", "cached"] = "online"
     """online runs the teacher in every step. cached runs it once over each image, keeps its logits on disk, and lets go
     of it: less memory and time. The cached teacher sees whole images, and is the mean over their 8 symmetries."""
-    teacher_share: list[float] = []
+    teacher_share: list[float] = Field([])
     """Weight of each of several teachers; all alike by default."""
     unlabeled_share: float = Field(0.5, gt=0, lt=1)
     """Share of each batch that comes from --unlabeled."""
@@ -214,7 +178,7 @@ class PruneSettings(BudgetSettings, LearnSettings):
 
     run: Path
     """Run folder of the network to prune."""
-    teacher: list[str] = []
+    teacher: list[str] = Field([])
     """As in distill. Default: the unpruned network."""
 
     @model_validator(mode="after")
@@ -271,157 +235,6 @@ class CacheSettings(TeacherSettings):
     """As in distill."""
 
 
-class EvaluateSettings(Settings):
-    """`skystill evaluate`."""
-
-    run: Path
-    """Run folder of train or distill."""
-    data: Path | None = None
-    """Folder with images and masks. Default: the run's own."""
-    split: str | None = None
-    """Whose test images to score on. Default: the run's own split."""
-
-
-class RasterSettings(Settings):
-    """How one raster is predicted."""
-
-    mode: Literal["crop", "blend"] = "crop"
-    """crop keeps the valid centre of each tile; blend lets neighbours fade into each other, for networks whose tiles
-    show: slower, and more memory."""
-    tile: int | None = Field(default=None, ge=64)
-    """Side of the tiles in pixels, margins included. Default: the model's. Memory grows by its square."""
-    overlap: int | None = Field(default=None, ge=0)
-    """Pixels that neighbouring tiles share. Default: the model's. More is smoother; time grows by
-    (tile / (tile - overlap))^2."""
-    bands: str | None = None
-    """Which bands are red, green and blue, such as 4,3,2; one number for grey. Default: as the file says, or 1,2,3."""
-    scale: str | None = None
-    """LOW,HIGH: values that become black and white. Default: 0,255 of 8-bit images, else 2nd and 98th percentile."""
-    resolution: float | None = Field(default=None, gt=0)
-    """Metres a pixel to resample to before predicting, such as the model's own. The result has this resolution."""
-    cog: bool = False
-    """Write Cloud Optimized GeoTIFFs."""
-    confidence: bool = False
-    """Also write the probability of the chosen class, OUT-confidence.tif."""
-    probabilities: bool = False
-    """Also write the probability of each class, OUT-probabilities.tif."""
-    max_memory: ByteSize = None
-    """Largest memory of the process, such as 256MB: chooses tiles and threads to stay under it."""
-
-    @property
-    def blend(self) -> bool:
-        """Whether tiles are blended."""
-        return self.mode == "blend"
-
-    @property
-    def band_numbers(self) -> list[int] | None:
-        """`bands` as numbers."""
-        return None if self.bands is None else [int(part) for part in self.bands.split(",")]
-
-    @property
-    def scale_range(self) -> tuple[float, float] | None:
-        """`scale` as numbers."""
-        if self.scale is None:
-            return None
-        low, high = (float(part) for part in self.scale.split(","))
-        return low, high
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """`max_memory` in bytes."""
-        return None if self.max_memory is None else parse_bytes(self.max_memory)
-
-    @field_validator("bands")
-    @classmethod
-    def _check_bands(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"\d+(,\d+,\d+)?", value):
-            raise ValueError("write three band numbers as 1,2,3, or one for grey")
-        return value
-
-    @field_validator("scale")
-    @classmethod
-    def _check_scale(cls, value: str | None) -> str | None:
-        number = r"-?\d+(?:\.\d+)?"
-        if value is not None:
-            found = re.fullmatch(f"({number}),({number})", value)
-            if not found or not float(found[1]) < float(found[2]):
-                raise ValueError("write the value that becomes black and a larger one that becomes white, as 0,4095")
-        return value
-
-
-class PredictSettings(RasterSettings):
-    """`skystill predict`."""
-
-    inputs: list[str]
-    """Images and rasters: files, folders, patterns such as 'photos/*.jpg', URLs, anything that GDAL opens."""
-    model: Path | None = None
-    """Model file, as skystill export or a run writes it. Default: the student in the box, trained on aerial photographs
-    of Dubai (see skystill box)."""
-    out: Path = Path("classes")
-    """File to write (.tif or .png) for one input, or a folder."""
-    classes: str | None = None
-    """Classes of a model file that SkyStill did not write: a YAML or JSON file, or a built-in name."""
-    threads: int = Field(0, ge=0)
-    """Tiles at once; 0 for all cores."""
-    runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
-    """auto takes the faster one of those that are installed."""
-    vector: Literal["gpkg", "geojson"] | None = None
-    """Also write polygons, merged across tiles, with class and area."""
-    areas: bool = False
-    """Also write a table of the area of each class, OUT-areas.csv."""
-    overlay: bool = False
-    """Also write a picture of the classes over the image, OUT-overlay.png, at most 2,048 pixels a side."""
-
-    def for_raster(self) -> RasterSettings:
-        """The part that decides a raster's result."""
-        return RasterSettings(**{name: getattr(self, name) for name in RasterSettings.model_fields})
-
-
-class ExportSettings(Settings):
-    """`skystill export`."""
-
-    run: Path
-    """Run folder of train or distill."""
-    out: Path
-    """File to write: .onnx, or .xml for OpenVINO."""
-    format: Literal["onnx", "deepness", "openvino"] = "onnx"
-    """onnx; deepness: the variant that QGIS's plugin Deepness reads; openvino: .xml and .bin."""
-    resolution: float | None = Field(default=None, gt=0)
-    """Metres a pixel of the training images, to be kept in the file."""
-    stac: bool = False
-    """Also write a STAC item (Machine Learning Model extension) beside it."""
-
-
-class QuantizeSettings(Settings):
-    """`skystill quantize`."""
-
-    model: Path
-    """Float model file."""
-    data: Path
-    """Folder with images and masks: training images calibrate, validation images score."""
-    out: Path | None = None
-    """File to write. Default: beside the model, NAME-int8.onnx."""
-    split: str | None = None
-    """As in train. Default: that of the run the model lies in, otherwise auto."""
-    max_drop: float = Field(0.5, ge=0)
-    """Points of mIoU that may be lost; layers stay in float until it is less."""
-    images: int = Field(24, ge=1)
-    """Crops of 512 x 512 to calibrate on."""
-    seed: int = Field(0, ge=0)
-    """Draws the crops."""
-
-
-class MeasureSettings(Settings):
-    """`skystill measure`."""
-
-    models: list[Path]
-    """Model files."""
-    save: Path | None = None
-    """Also write the figures as JSON."""
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
-    """What runs them."""
-
-
 class DemoSettings(Settings):
     """`skystill demo`."""
 
@@ -429,20 +242,3 @@ class DemoSettings(Settings):
     """Folder to make, with data, teacher and student below it."""
     seed: int = Field(0, ge=0)
     """Draws the scenes and everything else."""
-
-
-def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
-    """Settings from a command's values.
-
-    Raises:
-        SettingsError: values that do not fit, all of them named.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise SettingsError("; ".join(_said(e["loc"], e["input"], e["msg"]) for e in error.errors())) from error
-
-
-def _said(where: tuple[int | str, ...], value: object, message: str) -> str:
-    """One complaint: of a field with its flag and value, of all together as it is."""
-    return f"--{'.'.join(map(str, where)).replace('_', '-')} {value}: {message}" if where else message

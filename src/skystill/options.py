@@ -1,0 +1,80 @@
+"""From a settings class to a command's options, and from a YAML file to their values."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic.fields import FieldInfo
+
+from skystill.errors import SettingsError
+from skystill.settings import Settings, build_settings
+
+ReportOption = Annotated[
+    bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+
+
+def use_config(context: typer.Context, config: Path | None) -> Path | None:
+    """Take a YAML file's values for the flags that are not given.
+
+    Raises:
+        SettingsError: it cannot be read, or names what the command does not know.
+    """
+    if config is None:
+        return None
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        known = {parameter.name for parameter in context.command.params}
+        unknown = sorted(set(values) - known)
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"--config {config}: cannot be read ({error}).") from error
+    if unknown:
+        raise SettingsError(f"--config {config}: {', '.join(unknown)}: no such setting of {context.info_name}.")
+    context.default_map = {name: value for name, value in values.items() if value is not None}
+    return config
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file of settings, such as a run's config.yaml; flags go before it.",
+                 is_eager=True, callback=use_config),
+]  # fmt: skip
+
+
+def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of a settings class as options; the command takes the built settings.
+
+    Args:
+        kind: the class. Its field docstrings are the help.
+        arguments: fields that are positional instead.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def with_options(**values: object) -> None:
+            own = {name: values.pop(name) for name in list(values) if name not in kind.model_fields}
+            command(build_settings(kind, values), **own)
+
+        extra = list(inspect.signature(command).parameters.values())[1:]
+        options = [_parameter(name, field, name in arguments) for name, field in kind.model_fields.items()]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*options, *extra)]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+        return with_options
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
+    help_text = field.description
+    flag = f"--{name.replace('_', '-')}"
+    kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
+    if field.annotation is bool:
+        kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
+    default = inspect.Parameter.empty if field.is_required() else field.get_default()
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[field.annotation, kind]
+    )

@@ -26,7 +26,7 @@ from skystill.train.data import TrainBatches, Views, labeled_scenes
 from skystill.train.logit_cache import Track
 from skystill.train.losses import StudentLoss, build_student_loss
 from skystill.train.models import PRUNED, read_about, read_network, write_network
-from skystill.train.runs import Tell, prepare
+from skystill.train.prepared import Tell, prepare
 
 Measure = Callable[[nn.Module], Mapping[str, Any]]
 """What a network costs in use: at least "latency_ms_per_mp"."""

@@ -13,18 +13,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from skystill.classes import ClassMap
-from skystill.dataset import (
-    DataCheck,
-    Split,
-    check_data,
-    find_pairs,
-    read_image,
-    read_scenes,
-    resolve_classes,
-    sample_images,
-    split_pairs,
-)
+from skystill.dataset import find_pairs, read_image, read_scenes, resolve_classes
 from skystill.errors import SettingsError
 from skystill.evaluate import evaluate, metrics_for
 from skystill.measure import peak_rss_bytes
@@ -41,6 +30,7 @@ from skystill.train.logit_cache import Track, whole_logits
 from skystill.train.loop import History, Keeper, Watch
 from skystill.train.losses import build_student_loss
 from skystill.train.models import build_network, count_parameters, network_name, write_network
+from skystill.train.prepared import Prepared, Tell, ignore_notes, prepare
 from skystill.train.ranks import lost_ranks_are_said, rank_and_count
 from skystill.train.teacher import combine
 from skystill.train.teaching import (
@@ -50,51 +40,6 @@ from skystill.train.teaching import (
     fill_caches,
     open_teaching,
 )
-
-Tell = Callable[[tuple[str, ...]], None]
-"""Takes notes on the data that the user should read."""
-
-
-def ignore_notes(notes: tuple[str, ...]) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Data found, checked and split.
-
-    Args:
-        check: what the data holds.
-        split: which images serve what; `train` is already sampled where `limit_images` asks for it.
-        notes: what the user should know.
-    """
-
-    check: DataCheck
-    split: Split
-    notes: tuple[str, ...]
-
-    @property
-    def classes(self) -> ClassMap:
-        """The classes that the masks were read with."""
-        return self.check.classes
-
-
-def prepare(settings: FitSettings | CacheSettings) -> Prepared:
-    """Find, check and split the data of a run.
-
-    Raises:
-        DataError: problems in the data, all of them listed.
-        ClassesError, SettingsError: no classes, or a split that cannot be made.
-    """
-    search = find_pairs(settings.data)
-    classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
-    check = check_data(search, classes)
-    check.raise_problems(settings.data)
-    split = split_pairs(search.pairs, settings.split, settings.seed)
-    if settings.limit_images is not None:
-        drawn = sample_images(split.train, settings.limit_images, settings.seed)
-        split = Split(split.rule, drawn, split.validation, split.test)
-    return Prepared(check, split, (*notes, *check.notes, *_missing_in_train(check, split)))
 
 
 def train_run(
@@ -415,13 +360,3 @@ def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSetti
     info = describe(name, network.cpu(), prepared.classes, data=str(settings.data.name))
     images = [read_image(pair.image)[:512, :512] for pair in prepared.split.train[:2]]
     export_network(network, info, folder.model, images)
-
-
-def _missing_in_train(check: DataCheck, split: Split) -> list[str]:
-    trained = {pair.key for pair in split.train}
-    counts = np.sum([record.counts for record in check.records if record.pair.key in trained], axis=0)
-    return [
-        f"no training image holds {name}; the network cannot learn it."
-        for label, name in enumerate(check.classes.names)
-        if counts[label] == 0
-    ]

@@ -20,7 +20,8 @@ from skystill.errors import LossNotFinite, SettingsError
 from skystill.run_folder import RunFolder, write_json, write_text
 from skystill.settings import DistillSettings, TuneSettings
 from skystill.train.loop import Watch
-from skystill.train.runs import Tell, distill_run
+from skystill.train.prepared import Tell
+from skystill.train.runs import distill_run
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")

@@ -2,7 +2,7 @@
 
     python benchmarks/recipe.py --data DIR --teacher RUN --out runs/recipe
 
-Every arm is the same small student, the same seeds, the same steps, the teacher's logits from the cache; it differs from
+Every arm is the same small student, the same seeds, the same steps, the teacher's logits cached; it differs from
 the first by what its name says. Prints the validation mIoU of the last epoch, and the difference to the first arm, seed
 by seed; writes recipe.json. Runs resume; `--arms` and `--seeds` choose a part, for several processes.
 """

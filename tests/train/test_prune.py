@@ -11,7 +11,7 @@ from skystill.settings import PruneSettings, build_settings
 from skystill.train.budget import Budget
 from skystill.train.export import describe, export_network, multiply_adds_per_megapixel
 from skystill.train.models import build_network, count_parameters, network_name, read_network, write_network
-from skystill.train.prune import Group, choose_channels, cut, find_groups, halved, prune_network
+from skystill.train.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network, without
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS = ["kite-tiny", "kite?channels=(12,20)&blocks=(2,1)", "unet?channels=8&depth=3&norm=True", "two-level"]
@@ -73,18 +73,19 @@ def test_what_a_channel_does_is_its_weights_times_their_gradients() -> None:
 
 
 def test_the_least_worth_for_a_millisecond_goes_first() -> None:
-    groups = [
-        Group("cheap", 12, torch.tensor([9.0, 1, 1, 1, 1, 9, 9, 9, 9, 9, 9, 9])),
-        Group("dear", 12, torch.tensor([2.0] * 12)),
-        Group("free", 12, torch.zeros(12)),
-    ]
-    saved = {"cheap": 1.0, "dear": 4.0, "free": 0.0}
-    # a chunk of "dear" is 8 / 16 ms, the first of "cheap" 4 / 4 ms, its second 36 / 4 ms; 4 channels stay in each
-    assert choose_channels(groups, saved, 15.0).keys() == {"dear"}
-    chosen = choose_channels(groups, saved, 33.0)
-    assert len(chosen["dear"]) == 8 and sorted(chosen["cheap"]) == [1, 2, 3, 4]
-    assert len(choose_channels(groups, saved, 1e9)["cheap"]) == 8
-    assert choose_channels(groups, {}, 1.0) == {}
+    cheap, dear, slow = Cut("a", [0], 4.0, 1.0), Cut("b", [1], 4.0, 4.0), Cut("c", [2], 12.0, 4.0)
+    free, noise = Cut("d", [3], 0.0, 0.0), Cut("e", [4], 0.0, -1.0)
+    cuts = [cheap, noise, slow, dear, free]
+    assert choose_cuts(cuts, 4.0) == [dear]  # 1 a millisecond, then 3, then 4
+    assert choose_cuts(cuts, 4.1) == [dear, slow]
+    assert choose_cuts(cuts, 1e9) == [dear, slow, cheap]
+    assert choose_cuts([free, noise], 1.0) == []
+
+
+def test_widths_go_down_to_a_multiple() -> None:
+    worth = torch.tensor([5.0, 1, 4, 2, 3, 9, 8, 7, 6, 10])
+    assert Group("a", 10, worth).least(4) == [1, 3]
+    assert Group("a", 10, worth).least(5) == [1, 3, 4, 2, 0]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -93,7 +94,7 @@ def test_pruned_to_a_budget_and_read_again(name: str, tmp_path: Path) -> None:
     network = build_network(name, len(SCENE_CLASSES)).eval()
     limit = worked(network)["latency_ms_per_mp"] * 0.6
     lines: list[str] = []
-    prune_network(network, Budget(limit, None, None), worked, squares, lambda items, title: items, lines.append)
+    prune_network(network, Budget(limit, None, None), worked, squares, lambda items, title: items, lines.append, 4)
     assert worked(network)["latency_ms_per_mp"] <= limit and "kept" in lines[-1]
     path = tmp_path / "pruned.safetensors"
     write_network(path, network, {"network": f"pruned {name}", "classes": SCENE_CLASSES.to_dict()})
@@ -119,7 +120,7 @@ def test_a_weights_file_of_other_widths_is_refused(tmp_path: Path) -> None:
     network = build_network("kite-tiny", 5).eval()
     group = find_groups(network, squares)[0]
     about = {"network": "kite-tiny", "classes": SCENE_CLASSES.to_dict()}
-    write_network(tmp_path / "w.safetensors", halved(network, group), about)
+    write_network(tmp_path / "w.safetensors", without(network, group.root, [0]), about)
     with pytest.raises(CheckpointError, match="cannot be read as SkyStill weights"):
         read_network(tmp_path / "w.safetensors")
     write_network(tmp_path / "w.safetensors", network, about)

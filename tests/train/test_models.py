@@ -17,10 +17,10 @@ from skystill.train.models import FAMILY, NETWORKS, build_network, count_paramet
         ("unet-bn", 1_942_662),
         ("two-level", 25_766),
         ("unet-large", 7_732_256),
-        ("kite-tiny", 28_144),
+        ("kite-tiny", 53_952),
         ("kite-small", 103_040),
-        ("kite-medium", 224_784),
-        ("kite-large", 495_240),
+        ("kite-medium", 256_960),
+        ("kite-large", 478_336),
         ("kite", 393_376),
     ],
 )

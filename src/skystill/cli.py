@@ -139,7 +139,7 @@ def prune(settings: PruneSettings, resume: ResumeOption = False, report: ReportO
     """Take channels from a run's network until it keeps a budget, then distil it from the network it was."""
     from skystill.train.prune import prune_run
 
-    distilled = prune_run(settings, resume, track, lambda line: messages.print(line, markup=False), show_notes)
+    distilled = prune_run(settings, resume, lambda line: messages.print(line, markup=False), show_notes)
     run_command("distill", distilled, "--resume", "--no-report")
     quantize_student(settings)
     if report:

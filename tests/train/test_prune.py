@@ -11,7 +11,7 @@ from skystill.settings import PruneSettings, build_settings
 from skystill.train.budget import Budget
 from skystill.train.export import describe, export_network, multiply_adds_per_megapixel
 from skystill.train.models import build_network, count_parameters, network_name, read_network, write_network
-from skystill.train.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network, without
+from skystill.train.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS = ["kite-tiny", "kite?channels=(12,20)&blocks=(2,1)", "unet?channels=8&depth=3&norm=True", "two-level"]
@@ -22,9 +22,12 @@ def squares(network: nn.Module) -> None:
     network.eval()(IMAGES).square().mean().backward()
 
 
-def worked(network: nn.Module) -> dict[str, float]:
-    """Work for time: it is the same on every machine."""
-    return {"latency_ms_per_mp": multiply_adds_per_megapixel(network) / 1e6, "size_bytes": count_parameters(network)}
+def worked(network: nn.Module) -> tuple[dict[str, float], dict[str, float]]:
+    """Work for time, weights for shares of it: they are the same on every machine."""
+    work = {"latency_ms_per_mp": multiply_adds_per_megapixel(network) / 1e6, "size_bytes": count_parameters(network)}
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
+    total = sum(layer.weight.numel() for layer in layers.values())
+    return work, {name: layer.weight.numel() / total for name, layer in layers.items()}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -84,18 +87,27 @@ def test_the_least_worth_for_a_millisecond_goes_first() -> None:
 
 def test_widths_go_down_to_a_multiple() -> None:
     worth = torch.tensor([5.0, 1, 4, 2, 3, 9, 8, 7, 6, 10])
-    assert Group("a", 10, worth).least(4) == [1, 3]
-    assert Group("a", 10, worth).least(5) == [1, 3, 4, 2, 0]
+    assert Group("a", 10, worth, {}).least(4) == [1, 3]
+    assert Group("a", 10, worth, {}).least(5) == [1, 3, 4, 2, 0]
+
+
+def test_a_channel_costs_its_part_of_each_layer_that_makes_or_reads_it() -> None:
+    network = build_network("two-level?channels=4", 3).eval()
+    groups = {group.root: group for group in find_groups(network, squares)}
+    # encoder.0.2 makes 4 channels; encoder.1.0 reads them, and decoder.0.0 reads 8: these 4 and 4 from below
+    assert groups["encoder.0.2"].layers == {"encoder.0.2": 1 / 4, "encoder.1.0": 1 / 4, "decoder.0.0": 1 / 8}
+    shares = {"encoder.0.2": 0.4, "encoder.1.0": 0.2, "head": 0.4}
+    assert groups["encoder.0.2"].share(2, shares) == pytest.approx(0.2 + 0.1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pruned_to_a_budget_and_read_again(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_network(name, len(SCENE_CLASSES)).eval()
-    limit = worked(network)["latency_ms_per_mp"] * 0.6
+    limit = worked(network)[0]["latency_ms_per_mp"] * 0.6
     lines: list[str] = []
-    prune_network(network, Budget(limit, None, None), worked, squares, lambda items, title: items, lines.append, 4)
-    assert worked(network)["latency_ms_per_mp"] <= limit and "kept" in lines[-1]
+    prune_network(network, Budget(limit, None, None), worked, squares, lines.append, 4)
+    assert worked(network)[0]["latency_ms_per_mp"] <= limit and "kept" in lines[-1]
     path = tmp_path / "pruned.safetensors"
     write_network(path, network, {"network": f"pruned {name}", "classes": SCENE_CLASSES.to_dict()})
     again, about = read_network(path)
@@ -111,7 +123,7 @@ def test_pruned_to_a_budget_and_read_again(name: str, tmp_path: Path) -> None:
 def test_a_budget_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
     network = build_network("kite-tiny", 5).eval()
     with pytest.raises(SettingsError, match="cannot be pruned so far: at its least it needs"):
-        prune_network(network, Budget(1e-3, None, None), worked, squares, lambda items, title: items, lambda line: None)
+        prune_network(network, Budget(1e-3, None, None), worked, squares, lambda line: None)
     with pytest.raises(SettingsError, match="say what the pruned network may cost: --max-latency"):
         build_settings(PruneSettings, {"data": tmp_path, "out": tmp_path, "run": tmp_path})
 
@@ -120,7 +132,9 @@ def test_a_weights_file_of_other_widths_is_refused(tmp_path: Path) -> None:
     network = build_network("kite-tiny", 5).eval()
     group = find_groups(network, squares)[0]
     about = {"network": "kite-tiny", "classes": SCENE_CLASSES.to_dict()}
-    write_network(tmp_path / "w.safetensors", without(network, group.root, [0]), about)
+    smaller = copy.deepcopy(network)
+    cut(smaller, group.root, [0])
+    write_network(tmp_path / "w.safetensors", smaller, about)
     with pytest.raises(CheckpointError, match="cannot be read as SkyStill weights"):
         read_network(tmp_path / "w.safetensors")
     write_network(tmp_path / "w.safetensors", network, about)

@@ -6,7 +6,8 @@ measured before anything is trained: on this computer, or from the figures of a 
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,21 +98,21 @@ def measure_untrained(name: str, classes: ClassMap) -> dict[str, Any]:
     return measure_int8(name, build_network(name, len(classes)), classes)
 
 
-def measure_int8(name: str, network: nn.Module, classes: ClassMap, times: int = 1) -> dict[str, Any]:
-    """What a network costs in INT8 on this computer, calibrated on noise: time does not depend on the scales.
+def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> dict[str, Any]:
+    """What a network costs in INT8 on this computer."""
+    with int8_file(name, network, classes) as (_, made):
+        return measure_models([made])[0]
 
-    Args:
-        name: what it is called.
-        network: of ours.
-        classes: as many as it has.
-        times: measured so often; the fastest counts, since whatever else the computer does can only slow it down.
-    """
+
+@contextmanager
+def int8_file(name: str, network: nn.Module, classes: ClassMap) -> Iterator[tuple[Path, Path]]:
+    """A network as a float and an INT8 file, calibrated on noise: time does not depend on the scales."""
     noise = [np.random.default_rng(index).integers(0, 256, (256, 256, 3), np.uint8) for index in range(2)]
     with tempfile.TemporaryDirectory() as scratch:
         exported, made = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
         export_network(network, describe(name, network, classes), exported)
         quantize_model(exported, made, noise, lambda path: 0.0)
-        return min(measure_models([made] * times), key=lambda cost: float(cost["latency_ms_per_mp"]))
+        yield exported, made
 
 
 def read_measured(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,14 +1,13 @@
 """Structured pruning that is driven by measured time: whole channels go where they cost the most for what they do.
 
 Channels that hang together (what an addition joins, what the next layer reads) are one group, found by torch-pruning's
-dependency graph (Fang 2023, arXiv 2301.12900). In each round the 16 channels of every group that do the least are cut
-in a copy, which is exported, quantised and measured. What a channel does for the loss is the first-order Taylor
-estimate (Molchanov 2019, arXiv 1906.10771). The cuts that lose the least for a millisecond are made, until a part of
-the way to the budget is made by reckoning; then the network itself is measured. (NetAdapt, Yang 2018, arXiv 1804.03230,
-makes one cut a round.)
+dependency graph (Fang 2023, arXiv 2301.12900). In each round the network is exported, quantised, measured and
+profiled: that gives the milliseconds that each convolution takes, and so what 16 channels of each group cost. What they
+do for the loss is the first-order Taylor estimate (Molchanov 2019, arXiv 1906.10771). The cuts that lose the least for
+a millisecond are made, until a part of the way to the budget is made by reckoning; then comes the next round.
+(NetAdapt, Yang 2018, arXiv 1804.03230, cuts one layer a round by such a table.)
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,25 +17,26 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
+from skystill.classes import ClassMap
 from skystill.errors import RunFolderError, SettingsError
+from skystill.measure import measure_models
 from skystill.run_folder import RunFolder
 from skystill.settings import DistillSettings, LearnSettings, PruneSettings
-from skystill.train.budget import Budget, budget_of, measure_int8
+from skystill.train.budget import Budget, budget_of, int8_file
 from skystill.train.data import TrainBatches, Views, labeled_scenes
-from skystill.train.logit_cache import Track
+from skystill.train.layer_times import layer_shares
 from skystill.train.losses import StudentLoss, build_student_loss
-from skystill.train.models import PRUNED, read_about, read_network, write_network
+from skystill.train.models import PRUNED, count_parameters, read_about, read_network, write_network
 from skystill.train.prepared import Tell, prepare
 
-Measure = Callable[[nn.Module], Mapping[str, Any]]
-"""What a network costs in use: at least "latency_ms_per_mp"."""
+Measure = Callable[[nn.Module], tuple[Mapping[str, Any], Mapping[str, float]]]
+"""What a network costs in use, at least "latency_ms_per_mp"; and the share of its time of each convolution, by path."""
 
 CHUNK = 16
 """Channels go by sixteens, down to a multiple of 16: as many as 8-bit kernels take at once. Of odd widths a network of
 288 thousand weights was *slower* than the one of 393 thousand it was cut from (docs/log.md)."""
 _STEP = 0.75  # of its time is what a network keeps in a round: from further away the reckoning is too far off
 _BATCHES = 32
-_TIMES = 5  # a cut may save half a millisecond, and a computer is never quite at rest
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,22 @@ class Group:
         root: module path of the convolution that makes them.
         width: their number.
         worth: (width,) what each does for the loss.
+        layers: paths of the convolutions that make or read them, and the part of the layer that a channel is.
     """
 
     root: str
     width: int
     worth: Tensor
+    layers: Mapping[str, float]
 
     def least(self, chunk: int) -> list[int]:
         """The channels that do the least: as many as are above the next lower multiple of `chunk`."""
         order: list[int] = self.worth.argsort().tolist()
         return order[: self.width % chunk or chunk]
+
+    def share(self, count: int, shares: Mapping[str, float]) -> float:
+        """The share of the network's time that goes with `count` channels."""
+        return count * sum(shares.get(layer, 0.0) * part for layer, part in self.layers.items())
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Cut:
         root: of the group.
         channels: that go.
         worth: what they do for the loss.
-        saved: milliseconds a megapixel, measured.
+        saved: milliseconds a megapixel.
     """
 
     root: str
@@ -76,15 +82,12 @@ class Cut:
     saved: float
 
 
-def prune_run(
-    settings: PruneSettings, resume: bool, track: Track, tell: Callable[[str], None], notes: Tell
-) -> DistillSettings:
+def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None], notes: Tell) -> DistillSettings:
     """Prune a run's network to a budget; the weights lie in the new run folder, from which it is distilled.
 
     Args:
         settings: of the command.
         resume: go on with a run that was begun: pruning that is done is not done again.
-        track: wraps a loop to show a bar.
         tell: takes a line about each round.
         notes: takes notes on the data.
 
@@ -109,9 +112,8 @@ def prune_run(
             prune_network(
                 network,
                 budget,
-                lambda one: measure_int8(name, one, prepared.classes, times=_TIMES),
+                lambda one: measure_and_profile(name, one, prepared.classes),
                 lambda one: add_gradients(one, batches, loss),
-                track,
                 tell,
             )
             write_network(folder.pruned, network, {**about, "network": name, "budget": _asked(settings)})
@@ -125,7 +127,6 @@ def prune_network(
     budget: Budget,
     measure: Measure,
     add_gradients: Callable[[nn.Module], None],
-    track: Track,
     tell: Callable[[str], None],
     chunk: int = CHUNK,
 ) -> None:
@@ -136,31 +137,36 @@ def prune_network(
         budget: what it may cost.
         measure: what a network costs.
         add_gradients: gives the weights of a network the gradients of the loss on training images.
-        track: wraps a loop to show a bar.
         tell: takes a line about each round.
         chunk: widths are cut down to multiples of this.
 
     Raises:
         SettingsError: the budget cannot be kept; says how far it went.
     """
-    cost = measure(network)
-    while broken := budget.broken(cost):
+    while broken := budget.broken((measured := measure(network))[0]):
+        cost, shares = measured
         now = float(cost["latency_ms_per_mp"])
-        tell(f"{now:.1f} ms a megapixel, {_weights(network):,} weights; too much: {', '.join(broken)}")
-        groups = [group for group in find_groups(network, add_gradients) if group.width > chunk]
-        cuts = [
-            Cut(group.root, channels := group.least(chunk), group.worth[channels].sum().item(),
-                now - float(measure(without(network, group.root, channels))["latency_ms_per_mp"]))
-            for group in track(groups, "measuring groups of channels")
-        ]  # fmt: skip
+        tell(f"{now:.1f} ms a megapixel, {count_parameters(network):,} weights; too much: {', '.join(broken)}")
+        cuts = []
+        for group in find_groups(network, add_gradients):
+            channels = group.least(chunk)
+            if group.width > chunk:
+                saved = now * group.share(len(channels), shares)
+                cuts.append(Cut(group.root, channels, group.worth[channels].sum().item(), saved))
         goal = now * _STEP if budget.latency is None else max(budget.latency * 0.98, now * _STEP)
         chosen = choose_cuts(cuts, now - goal)
         if not chosen:
             raise SettingsError(f"it cannot be pruned so far: at its least it needs {', '.join(broken)}.")
         for one in chosen:
             cut(network, one.root, one.channels)
-        cost = measure(network)
-    tell(f"{cost['latency_ms_per_mp']:.1f} ms a megapixel, {_weights(network):,} weights: the budget is kept")
+    now = float(measured[0]["latency_ms_per_mp"])
+    tell(f"{now:.1f} ms a megapixel, {count_parameters(network):,} weights: the budget is kept")
+
+
+def measure_and_profile(name: str, network: nn.Module, classes: ClassMap) -> tuple[dict[str, Any], dict[str, float]]:
+    """A `Measure` of this computer, in INT8."""
+    with int8_file(name, network, classes) as (exported, made):
+        return measure_models([made])[0], layer_shares(exported, made)
 
 
 def find_groups(network: nn.Module, add_gradients: Callable[[nn.Module], None]) -> list[Group]:
@@ -178,7 +184,14 @@ def find_groups(network: nn.Module, add_gradients: Callable[[nn.Module], None]) 
     found = []
     for group in graph.get_all_groups(ignored_layers=[network.head], root_module_types=[nn.Conv2d, nn.ConvTranspose2d]):
         values = worth(group)
-        found.append(Group(names[group[0].dep.target.module], len(values), values))
+        layers: dict[str, float] = {}
+        for dependency, channels in group:
+            layer = dependency.target.module
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                reads = dependency.handler == graph.get_pruner_of_module(layer).prune_in_channels
+                part = len(channels) / len(values) / (layer.in_channels if reads else layer.out_channels)
+                layers[names[layer]] = layers.get(names[layer], 0.0) + part
+        found.append(Group(names[group[0].dep.target.module], len(values), values, layers))
     network.zero_grad()
     return found
 
@@ -196,13 +209,6 @@ def choose_cuts(cuts: Sequence[Cut], wanted: float) -> list[Cut]:
             break
         chosen.append(one)
     return chosen
-
-
-def without(network: nn.Module, root: str, channels: list[int]) -> nn.Module:
-    """A copy without some channels of a group; as `cut`."""
-    smaller = copy.deepcopy(network)
-    cut(smaller, root, channels)
-    return smaller
 
 
 def cut(network: nn.Module, root: str, channels: list[int]) -> None:
@@ -227,10 +233,6 @@ def add_gradients(network: nn.Module, batches: TrainBatches, loss: StudentLoss) 
 
 def _graph(network: nn.Module) -> torch_pruning.DependencyGraph:
     return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=torch.zeros(1, 3, 64, 64))
-
-
-def _weights(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _asked(settings: PruneSettings) -> list[str | None]:

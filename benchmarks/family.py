@@ -1,10 +1,10 @@
-"""The student family on split dubai: alone, distilled, distilled in INT8; accuracy against time and size.
+"""The student family on split dubai: alone and distilled, in float and in INT8; accuracy against time and size.
 
     python benchmarks/family.py --data DIR --teacher RUN --out runs/family            # train what is missing, score
     python benchmarks/family.py --data DIR --teacher RUN --out runs/family --score docs/images/family.png
 
 Every student is trained for the same steps on labels alone and with the teacher's cached logits (mean over its 8
-symmetries), from the same seed on the same crops, and the distilled one is quantised (`skystill quantize`). All are
+symmetries), from the same seed on the same crops, and both are quantised (`skystill quantize`). All are
 scored on whole test images from their model files. Times are of `skystill measure` (all threads), so score on an idle
 machine. `--students`, `--seeds` and `--arms` choose a part, for several processes; OMP_NUM_THREADS says how many cores
 one takes. `--also NAME=FILE` puts other model files beside them, such as the mission's U-Net, or a pruned network.
@@ -34,8 +34,14 @@ from skystill.settings import QuantizeSettings
 
 STUDENTS = ("kite-tiny", "kite-small", "kite-medium", "kite", "kite-large")
 EPOCHS = 24
-ARMS = ("alone", "distilled", "distilled, INT8")
-COLORS = {"alone": "#999999", "distilled": "#0072B2", "distilled, INT8": "#D55E00", "others": "#009E73"}
+ARMS = ("alone", "alone, INT8", "distilled", "distilled, INT8")
+COLORS = {
+    "alone": "#999999",
+    "alone, INT8": "#000000",
+    "distilled": "#0072B2",
+    "distilled, INT8": "#D55E00",
+    "others": "#009E73",
+}
 
 
 def main() -> None:
@@ -86,7 +92,7 @@ def score(chosen: argparse.Namespace) -> None:
         files = {arm: files_of(chosen, student, arm) for arm in ARMS}
         found = {arm: [evaluated(path, test) for path in paths] for arm, paths in files.items()}
         rows += [row_of(student, arm, files[arm], found[arm]) for arm in ARMS if found[arm]]
-        for one, other in (("distilled", "alone"), ("distilled, INT8", "distilled")):
+        for one, other in (("distilled", "alone"), ("alone, INT8", "alone"), ("distilled, INT8", "distilled")):
             count = min(len(found[one]), len(found[other]))  # the same seeds
             if count:
                 difference = compare(found[one][:count], found[other][:count]).to_dict()
@@ -167,7 +173,7 @@ def draw_arm(axes: Axes, rows: list[dict[str, Any]], arm: str, color: str, key: 
     line = "D" if arm == "others" else "o-"
     axes.errorbar(x, means, yerr=spread, fmt=line, color=color, label=None if arm == "others" else arm, markersize=5,
                   linewidth=1.6, elinewidth=1)  # fmt: skip
-    if arm in ("others", "distilled, INT8"):
+    if arm in ("others", "alone, INT8"):
         for at, mean, row in zip(x, means, rows, strict=True):
             axes.annotate(row["name"], (at, mean), xytext=(5, -11), textcoords="offset points", fontsize=7.5)
 

@@ -7,7 +7,7 @@ Every student is trained for the same steps on labels alone and with the teacher
 symmetries), from the same seed on the same crops, and both are quantised (`skystill quantize`). All are
 scored on whole test images from their model files. Times are of `skystill measure` (all threads), so score on an idle
 machine. `--students`, `--seeds` and `--arms` choose a part, for several processes; OMP_NUM_THREADS says how many cores
-one takes. `--also NAME=FILE` puts other model files beside them, such as the mission's U-Net, or a pruned network.
+one takes. `--also NAME=FILE` puts other model files beside them, such as a pruned network.
 
 Prints tables, writes family.json and the chart.
 """
@@ -21,6 +21,7 @@ import numpy as np
 from dubai import run, summary
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from skystill.classes import DUBAI
 from skystill.dataset import Pair, find_pairs, read_scenes, split_pairs
@@ -97,7 +98,7 @@ def score(chosen: argparse.Namespace) -> None:
             if count:
                 difference = compare(found[one][:count], found[other][:count]).to_dict()
                 differences[f"{student}: {one} minus {other}"] = difference | {"seeds": count}
-    others = [(f"teacher {number + 1}", RunFolder(Path(path)).model) for number, path in enumerate(chosen.teacher)]
+    others = [(f"teacher {Path(path).parent.name}", RunFolder(Path(path)).model) for path in chosen.teacher]
     others += [(name, Path(path)) for name, path in (text.split("=", 1) for text in chosen.also)]
     rows += [row_of(name, "others", [path], [evaluated(path, test)]) for name, path in others]
     write_json(chosen.out / "family.json", {"models": rows, "differences": differences})
@@ -155,7 +156,11 @@ def chart(rows: list[dict[str, Any]]) -> Figure:
         for arm, color in COLORS.items():
             draw_arm(axes, [row for row in rows if row["arm"] == arm], arm, color, key, factor)
         axes.set(xscale="log", xlabel=title)
-        axes.grid(True, linewidth=0.5, which="both", alpha=0.6)
+        axes.margins(x=0.15, y=0.12)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(True, linewidth=0.5)
     panels[0].set_ylabel("test mIoU, %")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
@@ -163,16 +168,15 @@ def chart(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_arm(axes: Axes, rows: list[dict[str, Any]], arm: str, color: str, key: str, factor: float) -> None:
-    """One kind of model: a line over the family, single marks for what is not of it."""
+    """The marks of one kind of model; a bar spans its seeds."""
     if not rows:
         return
     x = np.array([row[key] * factor for row in rows])
     means, seeds = [100 * row["miou"] for row in rows], [100 * np.array(row["seeds"]) for row in rows]
     spread = [[mean - each.min() for mean, each in zip(means, seeds, strict=True)],
               [each.max() - mean for mean, each in zip(means, seeds, strict=True)]]  # fmt: skip
-    line = "D" if arm == "others" else "o-"
-    axes.errorbar(x, means, yerr=spread, fmt=line, color=color, label=None if arm == "others" else arm, markersize=5,
-                  linewidth=1.6, elinewidth=1)  # fmt: skip
+    mark, label = ("D", None) if arm == "others" else ("o", arm)
+    axes.errorbar(x, means, yerr=spread, fmt=mark, color=color, label=label, markersize=6, elinewidth=1)
     if arm in ("others", "alone, INT8"):
         for at, mean, row in zip(x, means, rows, strict=True):
             axes.annotate(row["name"], (at, mean), xytext=(5, -11), textcoords="offset points", fontsize=7.5)

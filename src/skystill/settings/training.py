@@ -61,8 +61,8 @@ class TrainSettings(FitSettings):
     """`skystill train`."""
 
     network: str = "unet-large"
-    """A network by name, other sizes behind it: unet-large, unet?channels=32&depth=4 (see skystill networks); or a file of
-    weights to begin with (.safetensors)."""
+    """A network by name, other sizes behind it: unet-large, unet?channels=32&depth=4 (see skystill networks). Or a file
+    of weights to begin with (.safetensors)."""
 
 
 class TeacherSettings(Settings):

@@ -120,6 +120,13 @@ def test_pruned_to_a_budget_and_read_again(name: str, tmp_path: Path) -> None:
     assert all(parameter.grad is not None for parameter in fresh.parameters())
 
 
+def test_a_size_is_kept_where_the_time_already_is() -> None:
+    network = build_network("two-level", 5).eval()
+    size = count_parameters(network) // 2
+    prune_network(network, Budget(1e9, None, size), worked, squares, lambda line: None, 4)
+    assert count_parameters(network) <= size
+
+
 def test_a_budget_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
     network = build_network("kite-tiny", 5).eval()
     with pytest.raises(SettingsError, match="cannot be pruned so far: at its least it needs"):

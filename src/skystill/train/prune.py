@@ -26,7 +26,7 @@ from skystill.train.budget import Budget, budget_of, int8_file
 from skystill.train.data import TrainBatches, Views, labeled_scenes
 from skystill.train.layer_times import layer_shares
 from skystill.train.losses import StudentLoss, build_student_loss
-from skystill.train.models import PRUNED, count_parameters, read_about, read_network, write_network
+from skystill.train.models import PRUNED, build_network, count_parameters, read_about, write_network
 from skystill.train.prepared import Tell, prepare
 
 Measure = Callable[[nn.Module], tuple[Mapping[str, Any], Mapping[str, float]]]
@@ -103,9 +103,11 @@ def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None]
         if folder.pruned.exists():
             _check_resumed(folder, settings, resume)
         else:
-            network, about = read_network(RunFolder(settings.run).weights)
+            weights = RunFolder(settings.run).weights
+            about = read_about(weights)
             prepared = prepare(settings)
             notes(prepared.notes)
+            network = build_network(str(weights), len(prepared.classes))
             views = Views(labeled_scenes(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
             batches = TrainBatches(views, settings.batch_size, settings.seed)
             loss = build_student_loss(settings.student_loss)
@@ -154,7 +156,8 @@ def prune_network(
             if group.width > chunk:
                 saved = now * group.share(len(channels), shares)
                 cuts.append(Cut(group.root, channels, group.worth[channels].sum().item(), saved))
-        goal = now * _STEP if budget.latency is None else max(budget.latency * 0.98, now * _STEP)
+        limit = budget.latency if budget.latency is not None and budget.latency < now else 0.0
+        goal = max(limit * 0.98, now * _STEP)
         chosen = choose_cuts(cuts, now - goal)
         if not chosen:
             raise SettingsError(f"it cannot be pruned so far: at its least it needs {', '.join(broken)}.")

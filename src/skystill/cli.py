@@ -106,7 +106,8 @@ def distill(
     if settings.teacher_mode == "cached":
         # A process of its own: afterwards nothing of the teacher is in memory.
         run_command("cache", cache_settings(settings))
-    with training_bar(f"{settings.student} distilled") as bar:
+    name = Path(settings.student).stem if settings.student.endswith(".safetensors") else settings.student
+    with training_bar(f"{name} distilled") as bar:
         distill_run(settings, resume, bar, show_notes)
     if rank_and_count()[0] > 0:
         return

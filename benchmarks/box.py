@@ -8,15 +8,15 @@ The student is the one of benchmarks/family.py that is best on *validation* imag
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
+
+from dubai import evaluated
 
 from skystill.box import boxed_model
 from skystill.classes import DUBAI
-from skystill.dataset import Pair, find_pairs, read_scenes, split_pairs
-from skystill.evaluate import Evaluation, compare, evaluate
+from skystill.dataset import find_pairs, split_pairs
+from skystill.evaluate import compare
 from skystill.int8 import quantize_on_data
-from skystill.predict import Predictor
 from skystill.run_folder import RunFolder, write_text
 from skystill.settings import QuantizeSettings
 
@@ -62,7 +62,7 @@ def main() -> None:
     out.parent.mkdir(exist_ok=True)
     made = quantize_on_data(QuantizeSettings(model=folder.model, data=chosen.data, out=out), print)
     test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test
-    small, full = (score(path, test) for path in (out, folder.model))
+    small, full = (evaluated(path, test) for path in (out, folder.model))
     scores, difference = small.scores(), compare([small], [full])
     cost, split = made.costs[1], json.loads(folder.split.read_text(encoding="utf-8"))
     iou = scores["per_class"]["iou"]
@@ -83,11 +83,6 @@ def main() -> None:
     )
     write_text(out.with_suffix(".md"), card)
     print(card)
-
-
-def score(path: Path, pairs: Sequence[Pair]) -> Evaluation:
-    """Whole test images."""
-    return evaluate(Predictor(path).probabilities, read_scenes(pairs, DUBAI), DUBAI)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from skystill.classes import DUBAI
-from skystill.dataset import find_pairs, read_image, read_scenes
+from skystill.dataset import Pair, find_pairs, read_image, read_scenes
 from skystill.evaluate import Evaluation, compare, evaluate
 from skystill.predict import Predictor
 from skystill.run_folder import write_json, written_whole
@@ -110,6 +111,11 @@ def score(data: Path, out: Path) -> dict[str, Any]:
         if kinds[one] and kinds[other]
     }
     return {"test_images": len(test), "models": table, "differences": differences}
+
+
+def evaluated(path: Path, pairs: Sequence[Pair]) -> Evaluation:
+    """A model file on whole images."""
+    return evaluate(Predictor(path).probabilities, read_scenes(pairs, DUBAI), DUBAI)
 
 
 def summary(evaluations: list[Evaluation]) -> dict[str, Any]:

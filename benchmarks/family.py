@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dubai import run, summary
+from dubai import evaluated, run, summary
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from skystill.classes import DUBAI
-from skystill.dataset import Pair, find_pairs, read_scenes, split_pairs
-from skystill.evaluate import Evaluation, compare, evaluate
+from skystill.dataset import find_pairs, split_pairs
+from skystill.evaluate import Evaluation, compare
 from skystill.int8 import quantize_on_data
 from skystill.measure import compare_models
 from skystill.plots import save_plot
-from skystill.predict import Predictor
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import QuantizeSettings
 
@@ -91,13 +89,15 @@ def score(chosen: argparse.Namespace) -> None:
     differences: dict[str, Any] = {}
     for student in chosen.students:
         files = {arm: files_of(chosen, student, arm) for arm in ARMS}
-        found = {arm: [evaluated(path, test) for path in paths] for arm, paths in files.items()}
-        rows += [row_of(student, arm, files[arm], found[arm]) for arm in ARMS if found[arm]]
+        found = {arm: {seed: evaluated(path, test) for seed, path in paths.items()} for arm, paths in files.items()}
+        rows += [
+            row_of(student, arm, list(files[arm].values()), list(found[arm].values())) for arm in ARMS if found[arm]
+        ]
         for one, other in (("distilled", "alone"), ("alone, INT8", "alone"), ("distilled, INT8", "distilled")):
-            count = min(len(found[one]), len(found[other]))  # the same seeds
-            if count:
-                difference = compare(found[one][:count], found[other][:count]).to_dict()
-                differences[f"{student}: {one} minus {other}"] = difference | {"seeds": count}
+            seeds = [seed for seed in found[one] if seed in found[other]]
+            if seeds:
+                difference = compare(*([found[arm][seed] for seed in seeds] for arm in (one, other))).to_dict()
+                differences[f"{student}: {one} minus {other}"] = difference | {"seeds": len(seeds)}
     others = [(f"teacher {Path(path).parent.name}", RunFolder(Path(path)).model) for path in chosen.teacher]
     others += [(name, Path(path)) for name, path in (text.split("=", 1) for text in chosen.also)]
     rows += [row_of(name, "others", [path], [evaluated(path, test)]) for name, path in others]
@@ -106,21 +106,16 @@ def score(chosen: argparse.Namespace) -> None:
     save_plot(lambda: chart(rows), chosen.score, "light")
 
 
-def files_of(chosen: argparse.Namespace, student: str, arm: str) -> list[Path]:
-    """Model files of the seeds that are finished; an INT8 file is made where it is missing."""
-    runs = [RunFolder(folder(chosen.out, student, arm.removesuffix(", INT8"), seed)) for seed in chosen.seeds]
-    done = [one for one in runs if one.model.exists()]
+def files_of(chosen: argparse.Namespace, student: str, arm: str) -> dict[int, Path]:
+    """Model files by seed, of those that are finished; an INT8 file is made where it is missing."""
+    runs = {seed: RunFolder(folder(chosen.out, student, arm.removesuffix(", INT8"), seed)) for seed in chosen.seeds}
+    done = {seed: one for seed, one in runs.items() if one.model.exists()}
     if not arm.endswith("INT8"):
-        return [one.model for one in done]
-    for one in done:
+        return {seed: one.model for seed, one in done.items()}
+    for one in done.values():
         if not one.model_int8.exists():
             quantize_on_data(QuantizeSettings(model=one.model, data=chosen.data, out=one.model_int8), print)
-    return [one.model_int8 for one in done]
-
-
-def evaluated(path: Path, pairs: Sequence[Pair]) -> Evaluation:
-    """Whole test images."""
-    return evaluate(Predictor(path).probabilities, read_scenes(pairs, DUBAI), DUBAI)
+    return {seed: one.model_int8 for seed, one in done.items()}
 
 
 def row_of(name: str, arm: str, files: Sequence[Path], found: list[Evaluation]) -> dict[str, Any]:

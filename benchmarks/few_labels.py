@@ -18,12 +18,10 @@ import argparse
 import json
 from pathlib import Path
 
-from dubai import print_table, run, summary
+from dubai import evaluated, print_table, run, summary
 
-from skystill.classes import DUBAI
-from skystill.dataset import find_pairs, read_scenes, sample_images, split_pairs
-from skystill.evaluate import Evaluation, compare, evaluate
-from skystill.predict import Predictor
+from skystill.dataset import find_pairs, sample_images, split_pairs
+from skystill.evaluate import Evaluation, compare
 from skystill.run_folder import write_json
 
 EPOCHS, LABELED = 24, 10
@@ -81,8 +79,7 @@ def score(data: Path, out: Path) -> None:
     found: dict[str, list[Evaluation]] = {}
     for arm in ARMS:
         done = sorted(p.parent for p in out.glob(f"{folder(out, arm, 0).name[:-1]}[0-9]/student.onnx"))
-        models = [Predictor(path / "student.onnx") for path in done]
-        found[arm] = [evaluate(model.probabilities, read_scenes(test, DUBAI), DUBAI) for model in models]
+        found[arm] = [evaluated(path / "student.onnx", test) for path in done]
     table = {arm: summary(evaluations) for arm, evaluations in found.items() if evaluations}
     pairs = (("ten", "alone"), ("all", "alone"), ("all", "ten"), ("ten", "ten, 16 bits"))
     differences = {f"{a} minus {b}": compare(found[a], found[b]).to_dict() for a, b in pairs if found[a] and found[b]}

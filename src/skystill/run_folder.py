@@ -99,13 +99,21 @@ class RunFolder:
                 raise RunFolderError(f"{self.path} is not empty and holds no run. Choose another --out.")
             write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False))
             return
-        if not resume:
-            raise RunFolderError(f"{self.path} holds a run. Go on with it by --resume, or choose another --out.")
+        self.check_free(resume)
         before = self.read_config()
         changed = [n for n in config if n not in ("out", "devices", "nodes") and config[n] != before.get(n)]
         if changed:
             lines = "; ".join(f"{name} was {before.get(name)}, is now {config[name]}" for name in changed)
             raise RunFolderError(f"{self.path}: --resume with other settings than the run began with: {lines}.")
+
+    def check_free(self, resume: bool) -> None:
+        """Refuse a folder where a run was begun, unless it is gone on with.
+
+        Raises:
+            RunFolderError: it was, and `resume` is False.
+        """
+        if not resume and (self.config.exists() or self.pruned.exists()):
+            raise RunFolderError(f"{self.path} holds a run. Go on with it by --resume, or choose another --out.")
 
     def read_config(self) -> dict[str, Any]:
         """The settings of the run.

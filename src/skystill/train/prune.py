@@ -100,8 +100,9 @@ def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None]
     """
     folder, budget = RunFolder(settings.out), budget_of(settings)
     with folder.locked():
+        folder.check_free(resume)
         if folder.pruned.exists():
-            _check_resumed(folder, settings, resume)
+            _check_resumed(folder, settings)
         else:
             weights = RunFolder(settings.run).weights
             about = read_about(weights)
@@ -244,9 +245,7 @@ def _asked(settings: PruneSettings) -> list[str | None]:
     return [str(settings.run), settings.max_latency, settings.max_memory, settings.max_size]
 
 
-def _check_resumed(folder: RunFolder, settings: PruneSettings, resume: bool) -> None:
-    if not resume:
-        raise RunFolderError(f"{folder.path} holds a run. Go on with it by --resume, or choose another --out.")
+def _check_resumed(folder: RunFolder, settings: PruneSettings) -> None:
     before = read_about(folder.pruned).get("budget")
     if before != _asked(settings):
         raise RunFolderError(f"{folder.path}: --resume with another run or budget than it was pruned with: {before}.")

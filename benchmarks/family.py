@@ -32,7 +32,6 @@ from skystill.run_folder import RunFolder, write_json
 from skystill.settings import QuantizeSettings
 
 STUDENTS = ("kite-tiny", "kite-small", "kite-medium", "kite", "kite-large")
-EPOCHS = 24
 ARMS = ("alone", "alone, INT8", "distilled", "distilled, INT8")
 COLORS = {
     "alone": "#999999",
@@ -50,6 +49,7 @@ def main() -> None:
     parser.add_argument("--teacher", action="append", required=True, help="run folder; several are averaged")
     parser.add_argument("--out", type=Path, default=Path("runs/family"))
     parser.add_argument("--students", nargs="+", default=list(STUDENTS))
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=["alone", "distilled"], choices=["alone", "distilled"])
     parser.add_argument("--also", action="append", default=[], metavar="NAME=FILE")
@@ -66,7 +66,7 @@ def main() -> None:
 
 def train(chosen: argparse.Namespace, student: str, arm: str, seed: int) -> None:
     """One student of one seed."""
-    shared = [f"--data={chosen.data}", "--split=dubai", f"--epochs={EPOCHS}", f"--seed={seed}", "--no-report",
+    shared = [f"--data={chosen.data}", "--split=dubai", f"--epochs={chosen.epochs}", f"--seed={seed}", "--no-report",
               "--resume", f"--out={folder(chosen.out, student, arm, seed)}"]  # fmt: skip
     if arm == "alone":
         run("train", *shared, f"--network={student}")

@@ -17,7 +17,7 @@ from skystill.settings import RasterSettings
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256)
 _LANES = (2048, 1024)
 _BLEND_LANE = 8192  # each lane runs its neighbours' edge tiles again
-_BLOCK = 512  # rows of the written files' blocks: a row of tiles should fill them, or they are written twice
+_BLOCK = 512  # side of the written files' blocks: tiles should fill them, or they are compressed twice
 _SPARE_BYTES = 24 * 2**20  # queues, compression, the allocator's gaps
 _TRIAL_SIDE = 512
 
@@ -105,10 +105,15 @@ def _cut(source: RasterSource, tile: int, margin: int, lane: int, blend: bool) -
     rows_first = source.sequential and source.width > 2 * lane
     if source.sequential and not rows_first:
         lane = source.width
+    rows, columns = (tile, tile) if tile < _BLOCK + 2 * margin else _whole_blocks(tile, margin)
+    return Grid(source.height, source.width, rows, columns, margin, lane, rows_first, blend)
+
+
+def _whole_blocks(tile: int, margin: int) -> tuple[int, int]:
+    """Rows and columns of tiles about as large as a square one, whose cores are whole blocks of the written files."""
     rows = _BLOCK + 2 * margin
-    if not rows_first or rows > tile:
-        return Grid(source.height, source.width, tile, tile, margin, lane, rows_first, blend)
-    return Grid(source.height, source.width, rows, tile * tile // rows, margin, lane, rows_first, blend)
+    columns = max(1, round((tile * tile / rows - 2 * margin) / _BLOCK)) * _BLOCK
+    return rows, columns + 2 * margin
 
 
 def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: Cost) -> int:

@@ -1,11 +1,13 @@
 """Class rasters on disk: a journal of finished units, GeoTIFFs that appear whole, and what goes with them."""
 
+import itertools
 import json
 import os
 import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ NODATA = VOID
 SHARE_SCALE = 1 / 250
 """Probabilities are stored as bytes, 0 to 250 for 0 to 1; the raster carries this scale, 255 is nodata."""
 _BLOCK = 512
+_CHECKERS = 2
 _HEAD = struct.Struct("<cQ")
 _FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
 
@@ -278,9 +281,14 @@ def _unpack(content: memoryview) -> tuple[npt.NDArray[np.uint8], memoryview]:
 
 
 def _check_whole(path: Path) -> None:
-    """Read every block: GDAL tells of a disk that was full only now."""
+    """Read every block, on two threads: GDAL tells of a disk that was full only now."""
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        list(pool.map(lambda part: _read_blocks(path, part), range(_CHECKERS)))
+
+
+def _read_blocks(path: Path, part: int) -> None:
     with rasterio.open(path) as file:
-        for _, window in file.block_windows(1):
+        for _, window in itertools.islice(file.block_windows(1), part, None, _CHECKERS):
             file.read(window=window)
 
 

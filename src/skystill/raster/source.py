@@ -19,7 +19,7 @@ from skystill.errors import DataError, SettingsError
 Bytes = npt.NDArray[np.uint8]
 Valid = npt.NDArray[np.bool_]
 
-CACHE_BYTES = 16 * 2**20
+CACHE_BYTES = 12 * 2**20
 _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # PNG's deflate packs at most 1,032 bytes into one: 344 RGB pixels a byte
 _BLOCK_BYTES = 2**31
 _SAMPLES, _SAMPLE_SIDE = 4, 256

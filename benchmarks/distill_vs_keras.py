@@ -111,8 +111,8 @@ def ours(chosen: argparse.Namespace) -> None:
     import torch
     from lightning_fabric import Fabric
 
+    from skystill.allocator import keep_freed_memory
     from skystill.measure import peak_rss_bytes
-    from skystill.train.allocator import keep_freed_memory
     from skystill.train.data import TrainBatches, Views, labeled_scenes
     from skystill.train.distiller import Distiller
     from skystill.train.excerpts import whole

@@ -241,8 +241,10 @@ def measure(settings: MeasureSettings) -> None:
 @settings_options(PredictSettings, "inputs")
 def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file over photographs and rasters of any size, in bounded memory."""
+    from skystill.allocator import use_one_heap
     from skystill.mapping import predict_all
 
+    use_one_heap()
     if settings.model is None:
         show_notes(("the student in the box: Dubai's classes; skystill box says how good it is. Your own: --model.",))
     for mapped in predict_all(settings, resume, pixel_bar, track):

@@ -13,7 +13,7 @@ import numpy as np
 from skystill.raster.source import Bytes, RasterSource, Valid
 
 _DECODE_BYTES = 4 * 2**20
-_PLANES = 4
+_COLORS, _PLANES = 3, 4
 
 
 class RowSpool:
@@ -36,6 +36,7 @@ class RowSpool:
         self._step = -(-wanted // block_rows) * block_rows
         self._capacity = rows + self._step
         self._decoded = 0
+        self._masked: list[tuple[int, int]] = []  # decoded rows in which something is not valid
         self._begins: dict[tuple[int, int], int] = {}
         place = 0
         for lane in sorted(set(lanes)):
@@ -49,13 +50,10 @@ class RowSpool:
             self._decoded = top // self._step * self._step  # a resumed run begins in the middle
         while self._decoded < bottom:
             self._decode()
-        planes = np.empty((_PLANES, bottom - top, right - left), np.uint8)
-        for plane in range(_PLANES):
-            for place, rows in self._stretches((left, right), plane, top, bottom):
-                self._file.seek(place)
-                self._file.readinto(planes[plane, rows].data)
-        valid = planes[3]
-        return planes[:3], None if valid.all() else valid.astype(bool)
+        planes = np.empty((_COLORS, bottom - top, right - left), np.uint8)
+        for plane in range(_COLORS):
+            self._load(planes[plane], (left, right), plane, top)
+        return planes, self._load_valid(top, bottom, (left, right))
 
     def close(self) -> None:
         """Let the scratch file go."""
@@ -64,14 +62,33 @@ class RowSpool:
     def _decode(self) -> None:
         top, bottom = self._decoded, min(self._decoded + self._step, self._source.height)
         colors, valid = self._source.read(top, bottom, 0, self._source.width)
-        marks = np.ones(colors.shape[1:], np.uint8) if valid is None else valid.astype(np.uint8)
+        planes = list(colors)
+        if valid is not None:
+            planes.append(valid.view(np.uint8))
+            self._masked.append((top, bottom))
         for lane in self._begins:
-            for plane, values in enumerate((*colors, marks)):
+            for plane, values in enumerate(planes):
                 part = np.ascontiguousarray(values[:, lane[0] : lane[1]])
                 for place, rows in self._stretches(lane, plane, top, bottom):
                     self._file.seek(place)
                     self._file.write(part[rows].data)
         self._decoded = bottom
+
+    def _load(self, values: Bytes, lane: tuple[int, int], plane: int, top: int) -> None:
+        """Fill (rows, columns of the lane) from the scratch file."""
+        for place, rows in self._stretches(lane, plane, top, top + len(values)):
+            self._file.seek(place)
+            self._file.readinto(values[rows].data)
+
+    def _load_valid(self, top: int, bottom: int, lane: tuple[int, int]) -> Valid | None:
+        self._masked = [(start, end) for start, end in self._masked if end > top]  # no window begins above this one
+        masked = [(max(start, top), min(end, bottom)) for start, end in self._masked if start < bottom]
+        if not masked:
+            return None
+        valid = np.ones((bottom - top, lane[1] - lane[0]), np.uint8)
+        for start, end in masked:
+            self._load(valid[start - top : end - top], lane, _COLORS, start)
+        return None if valid.all() else valid.astype(bool)
 
     def _stretches(self, lane: tuple[int, int], plane: int, top: int, bottom: int) -> list[tuple[int, slice]]:
         """Where rows lie in the file, and which of the window's rows: in one stretch, or two where the ring ends."""

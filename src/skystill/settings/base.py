@@ -37,7 +37,8 @@ ByteSize = Annotated[str | None, AfterValidator(_readable)]
 class Settings(BaseModel):
     """What all commands share: nothing unknown is taken, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # defer_build: a command needs one class of these, and the others would be built for a tenth of a second.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for YAML."""

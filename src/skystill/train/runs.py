@@ -13,13 +13,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
+from skystill.allocator import keep_freed_memory
 from skystill.dataset import find_pairs, read_image, read_scenes, resolve_classes
 from skystill.errors import SettingsError
 from skystill.evaluate import evaluate, metrics_for
 from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
-from skystill.train.allocator import keep_freed_memory
 from skystill.train.budget import choose_student
 from skystill.train.data import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
 from skystill.train.distiller import Distiller, Supervised

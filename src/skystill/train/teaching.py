@@ -7,12 +7,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from skystill.allocator import keep_freed_memory
 from skystill.classes import ClassMap
 from skystill.dataset import Split
 from skystill.errors import SettingsError
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
-from skystill.train.allocator import keep_freed_memory
 from skystill.train.distiller import Distiller, FeatureTerm
 from skystill.train.excerpts import Excerpt, find_unlabeled, whole
 from skystill.train.features import FEATURE_LOSSES, Tap

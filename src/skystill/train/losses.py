@@ -6,7 +6,6 @@ float32 whatever the networks ran in. A distillation loss is 0 where student equ
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from skystill.classes import VOID
 from skystill.errors import SettingsError
+from skystill.train.fused import class_sums, plain_float, softened_kl
 
 StudentLoss = Callable[[Tensor, Tensor], Tensor]
 DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -22,11 +22,6 @@ DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 def mean_over(per_pixel: Tensor, valid: Tensor) -> Tensor:
     """Mean of (N, H, W) over the pixels that are True in `valid`; 0 where none is."""
     return per_pixel.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
-
-
-def plain_float(logits: Tensor) -> Tensor:
-    """float32 in the plain memory layout: softmax over classes is up to twice as fast there as with channels last."""
-    return logits.float().contiguous()
 
 
 def positive_temperature(temperature: float) -> float:
@@ -94,17 +89,30 @@ class Dice(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        num_classes = logits.shape[1]
-        valid = labels != VOID
-        p = plain_float(logits).softmax(dim=1)
-        p_truth = p.gather(1, labels.where(valid, 0)[:, None]).flatten()
-        truth = labels.where(valid, num_classes).flatten()  # void goes to a bin of its own, cut off below
-        # Sums by label: a one-hot tensor would cost as much as the network.
-        shared = p_truth.new_zeros(num_classes + 1).index_add(0, truth, p_truth)[:-1]
-        size = torch.bincount(truth, minlength=num_classes + 1)[:-1]
-        predicted = torch.einsum("nchw,nhw->c", p, valid.float())
-        score = (2 * shared + 1) / (predicted + size + 1)
-        return mean_over(1 - score, size > 0)
+        _, shared, predicted = class_sums(logits, labels)
+        return dice(shared, predicted, labels)
+
+
+def dice(shared: Tensor, predicted: Tensor, labels: Tensor) -> Tensor:
+    """`Dice` from the sums of `class_sums`."""
+    num_classes = len(shared)
+    bins = labels.clamp(max=num_classes).flatten()  # void goes to a bin of its own, cut off
+    size = torch.bincount(bins, minlength=num_classes + 1)[:-1]
+    score = (2 * shared + 1) / (predicted + size + 1)
+    return mean_over(1 - score, size > 0)
+
+
+class CrossEntropyDice(nn.Module):
+    """`CrossEntropy` + `Dice`, from one softmax.
+
+    Shape:
+        as `CrossEntropy`.
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See the class."""
+        surprise, shared, predicted = class_sums(logits, labels)
+        return surprise / (labels != VOID).sum().clamp(min=1) + dice(shared, predicted, labels)
 
 
 class Sum(nn.Module):
@@ -151,30 +159,8 @@ class DistillationKL(nn.Module):
 
     def per_pixel(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """KL (N, H, W) and its weights, both 0 where not valid."""
-        divergence: Tensor = _SoftenedKL.apply(student_logits, teacher_logits, self.temperature)  # type: ignore[no-untyped-call]
+        divergence = softened_kl(student_logits, teacher_logits, self.temperature)
         return divergence.where(valid, 0.0), valid.float()
-
-
-class _SoftenedKL(torch.autograd.Function):
-    """KL of softmax(teacher / T) and softmax(student / T) per pixel.
-
-    Its gradient is (softmax(student / T) - softmax(teacher / T)) / T, so that one tensor is kept for the way back
-    where autograd keeps four (docs/log.md).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:  # noqa: ANN401
-        log_student = F.log_softmax(plain_float(student) / temperature, dim=1)
-        log_teacher = F.log_softmax(plain_float(teacher) / temperature, dim=1)
-        p_teacher = log_teacher.exp()
-        divergence = log_teacher.sub_(log_student).mul_(p_teacher).sum(dim=1)
-        ctx.save_for_backward(log_student.exp_().sub_(p_teacher).div_(temperature))
-        return divergence
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        (slope,) = ctx.saved_tensors
-        return slope * gradients[0][:, None], None, None
 
 
 class DistillationMSE(nn.Module):
@@ -317,7 +303,7 @@ def near_boundaries(logits: Tensor, valid: Tensor, distance: int) -> Tensor:
 STUDENT_LOSSES: dict[str, Callable[[], nn.Module]] = {
     "ce": CrossEntropy,
     "focal": Focal,
-    "ce+dice": lambda: Sum(CrossEntropy(), Dice()),
+    "ce+dice": CrossEntropyDice,
     "focal+dice": lambda: Sum(Focal(), Dice()),
 }
 DISTILLATION_LOSSES: dict[str, Callable[[float], nn.Module]] = {

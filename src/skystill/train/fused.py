@@ -1,0 +1,92 @@
+"""Sums over pixels that losses are made of, with their gradients written out.
+
+Autograd would keep each intermediate tensor, as large as the logits, and go over all of them once more: for small
+students that cost as much as the network itself (docs/log.md).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skystill.classes import VOID
+
+
+def plain_float(logits: Tensor) -> Tensor:
+    """float32 in the plain memory layout: softmax over classes is up to twice as fast there as with channels last."""
+    return logits.float().contiguous()
+
+
+def class_sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What cross-entropy and Dice are made of, p = softmax(logits), sums over pixels that are not void.
+
+    Args:
+        logits: (N, C, H, W) float.
+        labels: (N, H, W) int64, 255 = void.
+
+    Returns:
+        sum of -log p[label], a scalar; sum of p[label] by label, (C,); sum of p by class, (C,). float32.
+    """
+    surprise, shared, predicted = _ClassSums.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return surprise, shared, predicted
+
+
+class _ClassSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+        num_classes = logits.shape[1]
+        log_p = F.log_softmax(plain_float(logits), dim=1)
+        valid = labels != VOID
+        truth = labels.where(valid, 0)[:, None]
+        log_truth = log_p.gather(1, truth)[:, 0].where(valid, 0.0)
+        p, p_truth = log_p.exp_(), log_truth.exp().where(valid, 0.0)
+        shared = torch.zeros(num_classes, device=p.device).index_add_(0, truth.flatten(), p_truth.flatten())
+        predicted = torch.bmm(p.flatten(2), valid.float().flatten(1)[:, :, None]).sum(dim=0)[:, 0]
+        ctx.save_for_backward(p, p_truth, truth, valid)
+        return -log_truth.sum(), shared, predicted
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        p, p_truth, truth, valid = ctx.saved_tensors
+        of_surprise, of_shared, of_predicted = gradients
+        # By p: a[c] on every class, and b on the label's. Through softmax: p * (a - sum of p * (a, b)) + b * p[label].
+        b = of_shared[truth[:, 0]] * p_truth
+        mean = torch.matmul(of_predicted, p.flatten(2)).view_as(b) + b
+        slope = ((of_predicted + of_surprise)[:, None, None] - mean[:, None]).mul_(p)
+        slope.scatter_add_(1, truth, (b - of_surprise)[:, None])
+        return slope.mul_(valid[:, None]), None
+
+
+def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """KL( softmax(teacher / T) || softmax(student / T) ) of each pixel; no gradient for the teacher.
+
+    Args:
+        student_logits: (N, C, H, W) float.
+        teacher_logits: the same.
+        temperature: T > 0.
+
+    Returns:
+        (N, H, W) float32.
+    """
+    divergence: Tensor = _SoftenedKL.apply(student_logits, teacher_logits, temperature)  # type: ignore[no-untyped-call]
+    return divergence
+
+
+class _SoftenedKL(torch.autograd.Function):
+    """Its gradient is (softmax(student / T) - softmax(teacher / T)) / T: one tensor is kept, autograd keeps four."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:  # noqa: ANN401
+        log_student = F.log_softmax(plain_float(student) / temperature, dim=1)
+        log_teacher = F.log_softmax(plain_float(teacher) / temperature, dim=1)
+        p_teacher = log_teacher.exp()
+        divergence = log_teacher.sub_(log_student).mul_(p_teacher).sum(dim=1)
+        ctx.save_for_backward(log_student.exp_().sub_(p_teacher))
+        ctx.temperature = temperature
+        return divergence
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        (difference,) = ctx.saved_tensors
+        return difference * (gradients[0] / ctx.temperature)[:, None], None, None

@@ -16,6 +16,7 @@ from skystill.train.losses import (
     ChannelWise,
     Correlation,
     CrossEntropy,
+    CrossEntropyDice,
     Dice,
     DistillationKL,
     DistillationMSE,
@@ -114,6 +115,38 @@ def test_student_losses_are_zero_where_all_is_void(name: str) -> None:
     assert float(loss.detach()) == 0.0
     assert logits.grad is not None
     assert float(logits.grad.abs().max()) == 0.0
+
+
+def written_from_the_formula(name: str, logits: Tensor, truth: Tensor) -> Tensor:
+    """Student losses by autograd alone, through one-hot tensors."""
+    valid = (truth != 255)[:, None]
+    p = logits.softmax(dim=1) * valid
+    hot = F.one_hot(truth.where(valid[:, 0], 0), logits.shape[1]).permute(0, 3, 1, 2) * valid
+    surprise = -(logits.log_softmax(dim=1) * hot).sum() / valid.sum()
+    shared, predicted, size = ((part).sum(dim=(0, 2, 3)) for part in (p * hot, p, hot))
+    dice = 1 - ((2 * shared + 1) / (predicted + size + 1))[size > 0].mean()
+    return {"ce": surprise, "dice": dice, "ce+dice": surprise + dice}[name]
+
+
+@pytest.mark.parametrize(("name", "loss"), [("dice", Dice()), ("ce+dice", CrossEntropyDice()), ("ce", CrossEntropy())])
+@given(seed=st.integers(0, 1000))
+def test_student_losses_and_their_gradients_equal_float64(name: str, loss: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = (5 * torch.randn(2, 4, 6, 5, generator=generator)).requires_grad_()
+    truth = torch.randint(0, 3, (2, 6, 5), generator=generator)  # class 3 has no label
+    truth[0, :2] = 255
+    exact_logits = logits.detach().double().requires_grad_()
+    value, exact = loss(logits, truth), written_from_the_formula(name, exact_logits, truth)
+    assert float(value.detach()) == pytest.approx(float(exact.detach()), abs=1e-5)
+    (slope,), (exact_slope,) = torch.autograd.grad(3 * value, logits), torch.autograd.grad(3 * exact, exact_logits)
+    assert torch.allclose(slope.double(), exact_slope, atol=1e-7, rtol=1e-4)
+
+
+def test_a_hopeless_pixel_has_a_finite_loss_and_a_gradient() -> None:
+    logits = pixels((200.0, -200.0)).requires_grad_()
+    CrossEntropyDice()(logits, labels(1)).backward()
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == pytest.approx([1.0, -1.0])  # p - t; Dice has no slope there
 
 
 @pytest.mark.parametrize("name", list(DISTILLATION_LOSSES))

@@ -19,6 +19,7 @@ from skystill.errors import SettingsError
 from skystill.evaluate import METRICS
 from skystill.train.data import AnyBatch, Batch, LoaderBatches, as_batch
 from skystill.train.features import Tap
+from skystill.train.fused import plain_float
 from skystill.train.gradients import GradientLog, Part
 from skystill.train.loop import Batches, History, Keeper, Stepper, Watch, run
 from skystill.train.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
@@ -284,7 +285,7 @@ class Distiller(Supervised):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """The weighed loss and its two parts, the student's logits, and the batch of all ranks."""
         teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
-        logits = from_all(self.fabric, self.stepper.forward(batch.images))
+        logits = plain_float(from_all(self.fabric, self.stepper.forward(batch.images)))  # once for all losses
         batch = batch_of_all(self.fabric, batch)
         student_loss = self._student_loss(logits, batch.labels)
         terms = self._logit_terms(logits, teacher_logits, batch) | self._feature_terms(batch)

@@ -15,7 +15,7 @@ from skystill.classes import VOID
 
 def plain_float(logits: Tensor) -> Tensor:
     """float32 in the plain memory layout: softmax over classes is up to twice as fast there as with channels last."""
-    return logits.float().contiguous()
+    return logits.to(torch.float32, memory_format=torch.contiguous_format)  # both in one pass
 
 
 def class_sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,8 +78,8 @@ class _SoftenedKL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:  # noqa: ANN401
-        log_student = F.log_softmax(plain_float(student) / temperature, dim=1)
-        log_teacher = F.log_softmax(plain_float(teacher) / temperature, dim=1)
+        log_student = F.log_softmax(_softened(student, temperature), dim=1)
+        log_teacher = F.log_softmax(_softened(teacher, temperature), dim=1)
         p_teacher = log_teacher.exp()
         divergence = log_teacher.sub_(log_student).mul_(p_teacher).sum(dim=1)
         ctx.save_for_backward(log_student.exp_().sub_(p_teacher))
@@ -90,3 +90,9 @@ class _SoftenedKL(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         (difference,) = ctx.saved_tensors
         return difference * (gradients[0] / ctx.temperature)[:, None], None, None
+
+
+def _softened(logits: Tensor, temperature: float) -> Tensor:
+    """Logits / T in `plain_float`, divided in place where that made a copy."""
+    plain = plain_float(logits)
+    return plain / temperature if plain.data_ptr() == logits.data_ptr() else plain.div_(temperature)

@@ -254,7 +254,10 @@ def _held(folder: RunFolder, fabric: Fabric, settings: FitSettings, prepared: Pr
 
 
 def _optimizer(network: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    # fused: one pass over all weights; for a small student the many small ones took a tenth of the step
+    return torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
 
 
 def _start(folder: RunFolder, settings: FitSettings, prepared: Prepared, resume: bool) -> None:

@@ -4,13 +4,16 @@
     python benchmarks/distill_vs_keras.py --peer peer/bin/python --data DIR
 
   (a) keras.distillation.Distiller on TensorFlow, the mission's two U-Nets
+  (a16) the same in Keras's mixed_bfloat16
   (b) SkyStill online, the same networks
   (c) SkyStill with cached logits, the same networks
-  (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`
+  (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`; (f) `kite-tiny`
 
-Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in turn, five rounds;
-medians, and each round's ratio to (a). Keras is given its crops ready in memory; SkyStill reads, cuts, flips, turns and
-jitters its own, and clips gradients. Filling the cache runs apart, once, and its seconds are printed.
+SkyStill runs in `--precision`, by default what the commands choose: bf16 where the processor has matrix units (AMX),
+float32 elsewhere. Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in
+turn, five rounds; medians, and each round's ratio to (a). Keras is given its crops ready in memory; SkyStill reads,
+cuts, flips, turns and jitters its own, and clips gradients. Filling the cache runs apart, once, and its seconds are
+printed.
 """
 
 import argparse
@@ -28,11 +31,15 @@ import numpy as np
 
 WAYS = {
     "a": "Keras Distiller, TensorFlow",
+    "a16": "the same in mixed_bfloat16",
     "b": "SkyStill online",
     "c": "SkyStill cached",
     "d": "SkyStill cached, kite",
     "e": "SkyStill cached, kite-small",
+    "f": "SkyStill cached, kite-tiny",
 }
+PEER = {"a": "float32", "a16": "mixed_bfloat16"}  # Keras's names of precisions
+STUDENTS = {"d": "kite", "e": "kite-small", "f": "kite-tiny"}
 WARM_UP = 3
 
 
@@ -44,6 +51,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=["auto", "32", "bf16"], default="auto")
     parser.add_argument("--way", choices=[*WAYS, "fill"], help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -55,7 +63,7 @@ def main() -> None:
         chosen.data = chosen.data or paint(chosen.work / "scenes")
         write_crops(chosen)
         print(f"filling the cache: {measure(chosen, 'fill')['seconds']:.1f} s, once for all epochs")
-        ways = [way for way in WAYS if way != "a" or chosen.peer]
+        ways = [way for way in WAYS if way not in PEER or chosen.peer]
         rounds = [{way: measure(chosen, way) for way in ways} for _ in range(chosen.rounds)]
     report(ways, rounds)
 
@@ -92,13 +100,14 @@ def write_crops(chosen: argparse.Namespace) -> None:
 
 def measure(chosen: argparse.Namespace, way: str) -> dict[str, float]:
     """One way in a process of its own."""
-    if way == "a":
+    if way in PEER:
         crops = str(chosen.work / "crops.npz")
         peer = Path(__file__).with_name("peer_keras.py")
-        command = [str(chosen.peer), str(peer), crops, str(chosen.batch), str(chosen.steps)]
+        command = [str(chosen.peer), str(peer), crops, str(chosen.batch), str(chosen.steps), PEER[way]]
     else:
         command = [sys.executable, __file__, f"--way={way}", f"--data={chosen.data}", f"--work={chosen.work}",
-                   f"--batch={chosen.batch}", f"--steps={chosen.steps}"]  # fmt: skip
+                   f"--batch={chosen.batch}", f"--steps={chosen.steps}",
+                   f"--precision={chosen.precision}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     if done.returncode:
         sys.exit(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
@@ -118,6 +127,7 @@ def ours(chosen: argparse.Namespace) -> None:
     from skystill.train.excerpts import whole
     from skystill.train.logit_cache import LogitCache
     from skystill.train.models import build_network, count_parameters, in_layout
+    from skystill.train.runs import choose_precision
     from skystill.train.teacher import Teacher
 
     keep_freed_memory()  # as the commands do
@@ -134,10 +144,11 @@ def ours(chosen: argparse.Namespace) -> None:
         )
         print(json.dumps({"seconds": time.perf_counter() - began}))
         return
-    student = build_network({"d": "kite", "e": "kite-small"}.get(chosen.way, "two-level"), 6)
+    student = build_network(STUDENTS.get(chosen.way, "two-level"), 6)
     teacher = build_network("unet", 6) if chosen.way == "b" else None
-    distiller = Distiller(student, teacher, Fabric(accelerator="cpu", devices=1))
-    distiller.compile(torch.optim.AdamW(student.parameters(), lr=2e-3), alpha=0.1, temperature=10.0)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=choose_precision(chosen.precision))  # type: ignore[arg-type]
+    distiller = Distiller(student, teacher, fabric)
+    distiller.compile(torch.optim.AdamW(student.parameters(), lr=2e-3, fused=True), alpha=0.1, temperature=10.0)
     distiller.stepper.plan(chosen.steps + WARM_UP, "one-cycle", 0.0)
     views = Views(labeled_scenes(pairs, classes), 256, 0.2, [] if teacher else [cache])
     batches = TrainBatches(views, chosen.batch, seed=0)

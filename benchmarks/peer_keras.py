@@ -1,6 +1,6 @@
 """The peer of distill_vs_keras.py: Keras's own Distiller on TensorFlow, with the mission's two U-Nets.
 
-    python benchmarks/peer_keras.py CROPS.npz BATCH STEPS     # in an environment of keras-requirements.txt
+    python benchmarks/peer_keras.py CROPS.npz BATCH STEPS PRECISION     # in an environment of keras-requirements.txt
 
 Prints one line of JSON: images a second, peak resident memory, parameters of student and teacher.
 """
@@ -32,7 +32,7 @@ def unet(classes: int, channels: int, depth: int) -> keras.Model:
     for level in reversed(range(depth - 1)):
         features = keras.layers.Conv2DTranspose(channels * 2**level, 2, strides=2)(features)
         features = double(keras.layers.Concatenate()([skips.pop(), features]), channels * 2**level)
-    return keras.Model(images, keras.layers.Conv2D(classes, 1)(features))
+    return keras.Model(images, keras.layers.Conv2D(classes, 1, dtype="float32")(features))  # losses in float32
 
 
 def double(features: object, channels: int) -> object:
@@ -59,6 +59,7 @@ class Clock(keras.callbacks.Callback):
 def main() -> None:
     """Distil for some steps."""
     crops, batch, steps = np.load(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    keras.mixed_precision.set_global_policy(sys.argv[4])
     warm_up = 3
     images, labels = crops["images"], crops["labels"]
     chosen = np.arange((steps + warm_up) * batch) % len(images)

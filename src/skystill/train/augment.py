@@ -89,4 +89,4 @@ def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], streng
     balance = 1 + strength / 4 * rng.uniform(-1, 1, size=3)
     levels = np.arange(256)[:, None]
     table = np.clip(((levels - 128) * contrast + 128 + brightness) * balance, 0, 255).round().astype(np.uint8)
-    return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=-1)
+    return np.stack([np.take(table[:, channel], image[..., channel]) for channel in range(3)], axis=-1)

@@ -58,7 +58,7 @@ class CachedLogits:
     def __getitem__(self, place: tuple[slice, slice]) -> Logits16:
         """(h, w, C) float16."""
         values: npt.NDArray[Any] = self._values[place]
-        if self._step is None:
+        if self._step is None or self._low is None:
             return np.asarray(values, np.float16)
         # A row at a time and by torch: a seventh of what numpy takes over pixels of six values each.
         step, low = (torch.from_numpy(np.tile(one, values.shape[1])) for one in (self._step, self._low))

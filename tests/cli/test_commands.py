@@ -105,7 +105,7 @@ def test_the_report_is_one_file_that_says_what_was_found(student: Path) -> None:
 
 def test_the_config_is_enough_to_run_again(student: Path, skystill: Cli, tmp_path: Path) -> None:
     config = yaml.safe_load((student / "config.yaml").read_text())
-    assert (config["alpha"], config["temperature"], config["seed"]) == (0.1, 10.0, 0)
+    assert (config["alpha"], config["temperature"], config["seed"]) == (0.3, 2.0, 0)
     settings = DistillSettings(**config | {"out": tmp_path / "again", "alone": False})
     flags = to_arguments(settings)
     done = skystill("distill", *flags, "--no-report")

@@ -1,0 +1,92 @@
+"""Distilled against alone for the same seconds of training, on split dubai.
+
+    OMP_NUM_THREADS=1 python benchmarks/wall_clock.py --data DIR --teacher RUN --out runs/clock    # train and score
+    python benchmarks/wall_clock.py --data DIR --teacher RUN --out runs/clock --score
+
+A step with a teacher costs more than one without, so the student alone is given more epochs: `--epochs 8:10` compares 8
+distilled with 10 alone. The seconds that each really took (training and validation, from its own log) are in the
+table: compare them before the scores. Filling the cache of logits is not among them; it is made once for all students.
+
+Prints test mIoU, seconds, and differences with 95 % intervals over images; writes wall_clock.json. Runs resume.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from statistics import mean
+
+from dubai import evaluated, run, summary
+
+from skystill.dataset import find_pairs, split_pairs
+from skystill.evaluate import compare
+from skystill.run_folder import RunFolder, write_json
+
+
+def main() -> None:
+    """Train what is missing, score what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/clock"))
+    parser.add_argument("--student", default="kite-tiny")
+    parser.add_argument("--epochs", nargs="+", default=["4:5", "8:10", "16:20"], metavar="DISTILLED:ALONE")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--score", action="store_true", help="train nothing")
+    chosen = parser.parse_args()
+    for seed in [] if chosen.score else chosen.seeds:
+        for pair in chosen.epochs:
+            distilled, alone = pair.split(":")
+            train(chosen, "distilled", int(distilled), seed)
+            train(chosen, "alone", int(alone), seed)
+    score(chosen)
+
+
+def folder(chosen: argparse.Namespace, arm: str, epochs: int, seed: int) -> RunFolder:
+    """Where a run goes."""
+    return RunFolder(chosen.out / f"{chosen.student}-{arm}-{epochs}-{seed}")
+
+
+def train(chosen: argparse.Namespace, arm: str, epochs: int, seed: int) -> None:
+    """One run."""
+    shared = [f"--data={chosen.data}", "--split=dubai", f"--epochs={epochs}", f"--seed={seed}", "--no-report",
+              "--resume", f"--out={folder(chosen, arm, epochs, seed).path}"]  # fmt: skip
+    if arm == "alone":
+        run("train", *shared, f"--network={chosen.student}")
+        return
+    run("distill", *shared, f"--student={chosen.student}", f"--teacher={chosen.teacher}", "--teacher-mode=cached",
+        "--no-alone")  # fmt: skip
+
+
+def seconds(run_folder: RunFolder) -> float:
+    """What all epochs of a run took."""
+    with run_folder.metrics.open(encoding="utf-8", newline="") as file:
+        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+
+
+def score(chosen: argparse.Namespace) -> None:
+    """Score every pair whose runs are finished."""
+    test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test
+    found = []
+    print("| epochs, distilled : alone | seeds | seconds, distilled : alone | distilled | alone | difference | 95 % |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for pair in chosen.epochs:
+        arms = dict(zip(("distilled", "alone"), map(int, pair.split(":")), strict=True))
+        runs = {arm: [folder(chosen, arm, epochs, seed) for seed in chosen.seeds] for arm, epochs in arms.items()}
+        done = [at for at in range(len(chosen.seeds)) if all(each[at].model.exists() for each in runs.values())]
+        if not done:
+            continue
+        scored = {arm: [evaluated(each[at].model, test) for at in done] for arm, each in runs.items()}
+        took = {arm: mean(seconds(each[at]) for at in done) for arm, each in runs.items()}
+        difference = compare(scored["distilled"], scored["alone"]).to_dict()
+        table = {arm: summary(each) for arm, each in scored.items()}
+        found.append({"epochs": pair, "seconds": took, "models": table, "difference": difference})
+        cells = [f"{100 * row['miou']:.1f} ({', '.join(f'{100 * one:.1f}' for one in row['seeds'])})"
+                 for row in table.values()]  # fmt: skip
+        low, high = difference["interval"]
+        print(f"| {pair} | {len(done)} | {took['distilled']:.0f} : {took['alone']:.0f} | {' | '.join(cells)} "
+              f"| {100 * difference['difference']:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")  # fmt: skip
+    write_json(chosen.out / "wall_clock.json", {"pairs": found})
+
+
+if __name__ == "__main__":
+    main()

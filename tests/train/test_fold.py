@@ -1,0 +1,40 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from skystill.train.fold import fold_pixels, unfold_pixels
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_folding_is_pixel_unshuffle_and_unfolding_brings_it_back(stride: int) -> None:
+    images = torch.randint(0, 256, (2, 3, 12, 24), dtype=torch.uint8)
+    folded = fold_pixels(images, stride)
+    assert torch.equal(folded, F.pixel_unshuffle(images, stride))
+    assert torch.equal(unfold_pixels(folded, stride), images)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("stride", [2, 4])  # 4 and float64 are 32 bytes, which do not move as one number
+def test_unfolding_is_pixel_shuffle_and_so_is_its_gradient(
+    stride: int, kind: torch.dtype, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 5 * stride**2, 3, 7).to(kind).to(memory_format=layout).requires_grad_()
+    twin = features.detach().clone().requires_grad_()
+    ours, theirs = unfold_pixels(features, stride), F.pixel_shuffle(twin, stride)
+    assert torch.equal(ours, theirs)
+    pull = torch.randn(2, 5, 3 * stride, 7 * stride).to(kind)
+    ours.backward(pull)
+    theirs.backward(pull)
+    assert features.grad is not None and twin.grad is not None
+    assert torch.equal(features.grad, twin.grad)
+
+
+def test_a_gradient_that_is_one_number_spread_out_arrives() -> None:
+    features = torch.randn(1, 32, 2, 2, requires_grad=True)
+    unfold_pixels(features, 4).sum().backward()  # its gradient is an expanded tensor without memory of its own
+    assert features.grad is not None
+    assert torch.equal(features.grad, torch.ones(1, 32, 2, 2))

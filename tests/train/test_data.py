@@ -39,8 +39,10 @@ def test_a_batch_is_a_function_of_seed_epoch_and_step(loaded: Scenes) -> None:
     assert len({pixels(0, 0, 0), pixels(1, 0, 0), pixels(0, 1, 0), pixels(0, 0, 1)}) == 4
 
 
-def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: Scenes) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: Scenes, ahead: bool) -> None:
     batches = batches_of(loaded, 32, 4, 5)
+    batches.ahead = ahead
     whole = [batch.images for batch in batches.epoch(3)]
     assert len(whole) == batches.steps_per_epoch == 4 * 128 * 128 // 32**2 // 4
     rest = [batch.images for batch in batches.epoch(3, start=10)]

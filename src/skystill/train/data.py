@@ -176,6 +176,8 @@ class TrainBatches:
         unlabeled: views of images without masks.
         share: of each batch that is unlabelled, over several steps where it does not divide.
         rank, ranks: which part of each batch is made here.
+        ahead: make the next batch while the last is used, for a GPU. On a CPU its thread takes from the threads of the
+            step, which wait for each other, more than it saves (docs/log.md).
 
     Raises:
         SettingsError: the ranks cannot share a batch evenly.
@@ -191,10 +193,11 @@ class TrainBatches:
         share: float = 0.0,
         rank: int = 0,
         ranks: int = 1,
+        ahead: bool = False,
     ) -> None:
         if batch_size % ranks:
             raise SettingsError(f"--batch-size {batch_size} cannot be shared by {ranks} ranks; make it a multiple.")
-        self.views, self.batch_size, self.seed = views, batch_size, seed
+        self.views, self.batch_size, self.seed, self.ahead = views, batch_size, seed, ahead
         self.unlabeled, self.share = unlabeled, share if unlabeled else 0.0
         part = batch_size // ranks
         self._places = range(rank * part, (rank + 1) * part)
@@ -215,9 +218,12 @@ class TrainBatches:
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from step `start` on, the next one made while the last is used."""
+        """The batches of an epoch from step `start` on."""
         steps = range(start, self.steps_per_epoch)
-        with ThreadPoolExecutor(1) as maker:
+        if not self.ahead:
+            yield from (self.batch(epoch, step) for step in steps)
+            return
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as maker:
             coming = maker.submit(self.batch, epoch, start) if steps else None
             for step in steps:
                 assert coming is not None

@@ -301,8 +301,9 @@ def _batches(
         unlabeled = Views(unlabeled_scenes(teaching.unlabeled), settings.crop, settings.jitter, caches)
         share = settings.unlabeled_share
     rank, ranks = fabric.global_rank, fabric.world_size
+    ahead = fabric.device.type != "cpu"
     batches = TrainBatches(
-        views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks
+        views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks, ahead
     )
     held_out = prepared.split.validation
     return batches, WholeImages(

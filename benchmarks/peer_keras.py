@@ -60,7 +60,7 @@ def main() -> None:
     """Distil for some steps."""
     crops, batch, steps = np.load(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     keras.mixed_precision.set_global_policy(sys.argv[4])
-    warm_up = 3
+    warm_up = 5
     images, labels = crops["images"], crops["labels"]
     chosen = np.arange((steps + warm_up) * batch) % len(images)
     teacher, student = unet(6, 16, 5), unet(6, 16, 2)

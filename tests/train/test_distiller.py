@@ -186,6 +186,9 @@ def test_any_loss_and_any_metric_will_do() -> None:
     )
     result = distiller.train_step(batches(1)[0])
     assert set(result) == {"loss", "student_loss", "distillation_loss", "hits"}
+    bare = compiled(metrics={})
+    assert set(bare.train_step(batches(1)[0])) == {"loss", "student_loss", "distillation_loss"}
+    assert not bare.meter.confusion.any()
     called = compiled(distillation_loss=lambda student, teacher, valid: student.sum() * 0 + 2.0, alpha=0.25)
     result = called.train_step(batches(1)[0])
     assert result["loss"] == pytest.approx(0.25 * result["student_loss"] + 0.75 * 2)

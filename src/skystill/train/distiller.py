@@ -56,7 +56,7 @@ class Supervised:
         Args:
             optimizer: over weights of the network; its learning rates are the peaks of the schedule.
             student_loss: (logits, labels) to a scalar; cross-entropy by default.
-            metrics: name to a function of confusion counts (C, C).
+            metrics: name to a function of confusion counts (C, C); {} for none.
 
         Raises:
             SettingsError: the optimiser holds weights that are not the network's.
@@ -250,7 +250,7 @@ class Distiller(Supervised):
                 temperature; an object is taken as it is, T^2 and all; several with weights: name to (weight, loss).
             alpha: weight of the *student* loss, 0 to 1; the distillation losses get 1 - alpha.
             temperature: T > 0, softens both.
-            metrics: name to a function of confusion counts (C, C).
+            metrics: name to a function of confusion counts (C, C); {} for none.
             features: losses on layers, beside those on logits; they need a teacher that runs, not a cache.
 
         Raises:

@@ -42,6 +42,33 @@ def test_a_view_by_hand() -> None:
     assert View(2, 2, 2).of_labels(labels).tolist() == [[9, 255], [255, 255]]
 
 
+def test_a_zoomed_view_by_hand() -> None:
+    labels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    assert View(0, 0, 2, seen=4).of_labels(labels).tolist() == [[5, 7], [13, 15]]
+    assert View(1, 1, 4, seen=2).of_labels(labels).tolist() == [[5, 5, 6, 6]] * 2 + [[9, 9, 10, 10]] * 2
+    assert View(3, 3, 4, seen=2).of_mask(labels < 99).tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
+    grey = np.stack([np.full((4, 4), 90, np.uint8)] * 3, axis=-1)
+    assert (View(0, 0, 6, seen=3).of_image(grey) == 90).all()
+
+
+@given(st.integers(0, 999), st.sampled_from([0.25, 1.0]))
+def test_zoomed_image_and_labels_stay_aligned(seed: int, zoom: float) -> None:
+    """Values rise smoothly from edge to edge, so that both ways of resizing say nearly the same."""
+    rows, columns = np.mgrid[:200, :200]
+    image = np.stack([rows, columns, rows * 0], axis=-1).astype(np.uint8)
+    view = draw_view(np.random.default_rng(seed), 200, 200, 64, zoom)
+    assert view.seen is not None and 64 / (1 + zoom) - 1 <= view.seen <= 64 * (1 + zoom) + 1
+    for channel, labels in enumerate((rows, columns)):
+        seen, truth = view.of_image(image)[..., channel], view.of_labels(labels.astype(np.uint8))
+        assert np.abs(seen.astype(int) - truth)[2:-2, 2:-2].max() <= 2
+
+
+def test_no_zoom_draws_what_it_always_drew() -> None:
+    plain, zoomed = (draw_view(np.random.default_rng(3), 90, 80, 32, zoom) for zoom in (0.0, 0.5))
+    assert plain == View(plain.top, plain.left, 32, plain.symmetry, 32)
+    assert (plain.seen, zoomed.seen) != (32, 32)
+
+
 def test_jitter_changes_colors_within_bounds_and_nothing_at_zero() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
     rng = np.random.default_rng(0)

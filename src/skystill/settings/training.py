@@ -43,6 +43,8 @@ class FitSettings(Settings):
     """Decay of the moving average of the weights, which is what remains; 0 for none."""
     jitter: float = Field(0.2, ge=0, le=1)
     """Strength of the colour jitter, 0 for none."""
+    zoom: float = Field(0.0, ge=0, le=3)
+    """Scale jitter: what a crop shows is up to 1 + zoom times larger or smaller than it, and resized. 0 for none."""
     precision: Precision = "auto"
     """32, bf16, or auto: bf16 on a GPU, or a CPU with matrix units (AMX), that has it, otherwise 32."""
     seed: int = Field(0, ge=0)

@@ -1,5 +1,5 @@
-"""A geometric view (a crop, one of the 8 symmetries of the square) drawn once and applied to everything that must stay
-aligned: image, labels, logits. Colour jitter is not geometry: it goes to the student's input only.
+"""A geometric view (a crop, its scale, one of the 8 symmetries of the square) drawn once and applied to everything that
+must stay aligned: image, labels, logits. Colour jitter is not geometry: it goes to the student's input only.
 """
 
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from skystill.classes import VOID
 from skystill.symmetry import SYMMETRIES, transform
@@ -27,49 +28,72 @@ class Sliced(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """A crop and a symmetry.
+    """A crop, a symmetry, a scale.
 
     Args:
         top, left: row and column of the crop's corner in the image (row first, as numpy).
-        size: side of the square crop in pixels. It may reach beyond a smaller image: the rest is padding.
+        size: side of the square result in pixels.
         symmetry: 0..7; the crop is turned by symmetry % 4 quarter turns, then, from 4 up, mirrored left to right.
+        seen: side of the crop in the image's pixels; where it is not `size`, the crop is resized. It may reach beyond a
+            smaller image: the rest is padding.
     """
 
     top: int
     left: int
     size: int
     symmetry: int = 0
+    seen: int | None = None
 
     def of_mask(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """(H, W) bool to (size, size): pixels that the image has; padding is False and counts nowhere."""
-        return self._cut(valid, False)
+        return self._nearest(self._cut(valid, False))
 
     def of_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 to (size, size, 3); padding is black."""
-        return self._cut(image, 0)
+        """(H, W, 3) uint8 to (size, size, 3); padding is black. Resized smoothly, all else by the nearest pixel."""
+        crop = self._cut(image, 0)
+        if len(crop) == self.size:
+            return crop
+        return np.asarray(Image.fromarray(crop).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
     def of_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W) uint8 to (size, size); padding is void."""
-        return self._cut(labels, VOID)
+        return self._nearest(self._cut(labels, VOID))
 
     def of_logits(self, logits: Sliced) -> npt.NDArray[np.float16]:
         """(H, W, C) to (size, size, C); padding is 0."""
-        return self._cut(logits, 0)
+        return self._nearest(self._cut(logits, 0))
 
     def _cut(self, array: Sliced, fill: int) -> npt.NDArray[Any]:
-        crop = array[self.top : self.top + self.size, self.left : self.left + self.size]
-        missing = (self.size - crop.shape[0], self.size - crop.shape[1])
+        seen = self.seen or self.size
+        crop = array[self.top : self.top + seen, self.left : self.left + seen]
+        missing = (seen - crop.shape[0], seen - crop.shape[1])
         if any(missing):
             pads = [(0, missing[0]), (0, missing[1]), *[(0, 0)] * (array.ndim - 2)]
             crop = np.pad(crop, pads, constant_values=fill)
         return transform(crop, self.symmetry)
 
+    def _nearest(self, crop: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if len(crop) == self.size:
+            return crop
+        at = ((np.arange(self.size) + 0.5) * (len(crop) / self.size)).astype(int)  # pixel centres
+        resized: npt.NDArray[Any] = crop[at[:, None], at]
+        return resized
 
-def draw_view(rng: np.random.Generator, height: int, width: int, size: int) -> View:
-    """Draw a crop of an image and a symmetry, all equally likely. An image smaller than the crop is padded."""
-    top = int(rng.integers(0, max(0, height - size) + 1))
-    left = int(rng.integers(0, max(0, width - size) + 1))
-    return View(top, left, size, int(rng.integers(SYMMETRIES)))
+
+def draw_view(rng: np.random.Generator, height: int, width: int, size: int, zoom: float = 0.0) -> View:
+    """Draw a crop of an image and a symmetry, all equally likely. An image smaller than the crop is padded.
+
+    Args:
+        rng: draws.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        size: side of the result.
+        zoom: the crop's side is up to (1 + zoom) times larger or smaller than the result's.
+    """
+    seen = round(size * (1 + zoom) ** rng.uniform(-1, 1)) if zoom else size
+    top = int(rng.integers(0, max(0, height - seen) + 1))
+    left = int(rng.integers(0, max(0, width - seen) + 1))
+    return View(top, left, size, int(rng.integers(SYMMETRIES)), seen)
 
 
 def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], strength: float) -> npt.NDArray[np.uint8]:

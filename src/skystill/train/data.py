@@ -139,10 +139,13 @@ class Views:
         crop: side of the crops in pixels.
         jitter: strength of the colour jitter, 0 for none.
         caches: logits of these images, one cache a teacher.
+        zoom: how much larger or smaller than the crop its piece of the image may be, 0 for no scaling.
     """
 
-    def __init__(self, scenes: Scenes, crop: int, jitter: float, caches: Sequence[LogitCache]) -> None:
-        self.scenes, self.crop, self.jitter = scenes, crop, jitter
+    def __init__(
+        self, scenes: Scenes, crop: int, jitter: float, caches: Sequence[LogitCache], zoom: float = 0.0
+    ) -> None:
+        self.scenes, self.crop, self.jitter, self.zoom = scenes, crop, jitter, zoom
         self._logits = [[cache.open(excerpt) for excerpt in scenes.excerpts] for cache in caches]
         areas = np.array([height * width for height, width in scenes.sizes], float)
         self.pixels = areas.sum()
@@ -153,7 +156,7 @@ class Views:
         index = int(rng.choice(len(self.scenes), p=self._weights))
         scene = self.scenes[index]
         height, width = scene.labels.shape
-        view = draw_view(rng, height, width, self.crop)
+        view = draw_view(rng, height, width, self.crop, self.zoom)
         plain = view.of_image(scene.image)
         labels = view.of_labels(scene.labels)
         inside = view.of_mask(scene.valid)

@@ -295,10 +295,11 @@ def _batches(
     settings: FitSettings, prepared: Prepared, fabric: Fabric, teaching: Teaching | None = None
 ) -> tuple[TrainBatches, WholeImages | None]:
     caches = teaching.caches if teaching else []
-    views = Views(labeled_scenes(prepared.split.train, prepared.classes), settings.crop, settings.jitter, caches)
+    seen = (settings.crop, settings.jitter, caches, settings.zoom)
+    views = Views(labeled_scenes(prepared.split.train, prepared.classes), *seen)
     unlabeled, share = None, 0.0
     if teaching and teaching.unlabeled and isinstance(settings, DistillSettings):
-        unlabeled = Views(unlabeled_scenes(teaching.unlabeled), settings.crop, settings.jitter, caches)
+        unlabeled = Views(unlabeled_scenes(teaching.unlabeled), *seen)
         share = settings.unlabeled_share
     rank, ranks = fabric.global_rank, fabric.world_size
     ahead = fabric.device.type != "cpu"

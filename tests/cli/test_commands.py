@@ -65,7 +65,7 @@ def test_distill_compares_three_models_on_the_same_images(student: Path, teacher
     history = results["models"]["student"]["training"]["history"]
     assert {"loss", "student_loss", "distillation_loss", "validation_student_loss"} <= set(history[0])
     assert history[0]["loss"] == pytest.approx(
-        0.1 * history[0]["student_loss"] + 0.9 * history[0]["distillation_loss"], rel=1e-5
+        0.3 * history[0]["student_loss"] + 0.7 * history[0]["distillation_loss"], rel=1e-5
     )
 
 

@@ -58,7 +58,9 @@ def test_an_onnx_teacher_unlabelled_images_and_a_cache(
 
 
 def test_losses_on_features_and_several_teachers(scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
-    shared = [f"--data={scenes}", "--student=two-level", "--epochs=1", "--no-alone", "--no-report", *TINY]
+    shared = [
+        f"--data={scenes}", "--student=two-level", "--epochs=1", "--no-alone", "--no-report", "--precision=32", *TINY,
+    ]  # fmt: skip
     flags = ["--distillation-loss=kl+300*pkd", f"--teacher={teacher}", f"--out={tmp_path / 'f'}"]
     done = skystill("distill", *shared, *flags)
     assert done.code == 0, done.err
@@ -115,7 +117,7 @@ def test_two_processes_train_as_one_and_a_lost_one_ends_the_run(
 ) -> None:
     shared = [
         f"--data={scenes}", f"--teacher={teacher}", "--teacher-mode=cached", f"--unlabeled={unlabeled}",
-        "--student=kite-small", "--no-alone", "--no-report", *TINY,
+        "--student=kite-small", "--no-alone", "--no-report", "--precision=32", *TINY,
     ]  # fmt: skip
     for devices, run in ((1, skystill), (2, process)):
         out, cache = f"--out={tmp_path / str(devices)}", f"--cache={tmp_path / f'logits-{devices}'}"

@@ -37,6 +37,9 @@ ARMS: dict[str, dict[str, str]] = {
     "no moving average": {"average": "0"},
     "cosine": {"schedule": "cosine"},
     "learning rate 0.004": {"learning-rate": "0.004"},
+    "alpha 0.3 to 1": {"alpha-end": "1"},
+    "alpha 0 to 1": {"alpha": "0", "alpha-end": "1"},
+    "zoom 0.5": {"zoom": "0.5"},
 }
 
 

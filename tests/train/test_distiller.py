@@ -223,8 +223,26 @@ def test_supervised_is_a_distiller_that_ignores_its_teacher() -> None:
         assert torch.equal(value, alone.network.state_dict()[name])
 
 
+def test_alpha_goes_to_its_end_in_a_straight_line() -> None:
+    distiller = compiled(alpha=0.2, alpha_end=1.0)
+    batch = batches(1)[0]
+    distiller.stepper.plan(5, "constant", 0.0)
+    for alpha in (0.2, 0.4, 0.6, 0.8, 1.0, 1.0):  # the last: a step beyond the plan
+        assert distiller.alpha == pytest.approx(alpha)
+        distiller.meter.reset()
+        step = distiller.train_step(batch)
+        expected = alpha * step["student_loss"] + (1 - alpha) * step["distillation_loss"]
+        assert step["loss"] == pytest.approx(expected, rel=1e-5)
+    assert compiled(alpha=0.2, alpha_end=1.0).alpha == 0.2  # steps without a plan
+
+
 @pytest.mark.parametrize(
-    ("settings", "says"), [({"alpha": 1.5}, "alpha is 1.5"), ({"temperature": 0.0}, "temperature is 0")]
+    ("settings", "says"),
+    [
+        ({"alpha_end": -1.0}, "alpha is -1"),
+        ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"temperature": 0.0}, "temperature is 0"),
+    ],
 )
 def test_bad_settings_are_refused_in_words(settings: dict[str, float], says: str) -> None:
     with pytest.raises(SettingsError, match=says):

@@ -113,6 +113,8 @@ class LearnSettings(TeacherSettings, FitSettings):
     # Measured (docs/results.md, One change at a time). `Distiller.compile` keeps the mission's 0.1 and 10.
     alpha: float = Field(0.3, ge=0, le=1)
     """Weight of the student loss; the distillation loss gets 1 - alpha."""
+    alpha_end: float | None = Field(None, ge=0, le=1)
+    """Where alpha goes, in a straight line over all steps: at 1 the labels have the last word. Default: it stays."""
     temperature: float = Field(2.0, gt=0)
     """Softens teacher and student alike; 1 leaves them as they are."""
     distillation_loss: str = "kl"

@@ -227,7 +227,7 @@ class Distiller(Supervised):
         self.gradients = GradientLog()
         self._distillation: dict[str, tuple[float, DistillationLoss]] = {}
         self._features: tuple[FeatureTerm, ...] = ()
-        self._alpha, self._temperature = 0.1, 10.0
+        self._alpha, self._alpha_end, self._temperature = 0.1, 0.1, 10.0
 
     def compile(  # type: ignore[override]  # more to say than a Supervised has
         self,
@@ -240,6 +240,7 @@ class Distiller(Supervised):
         temperature: float = 10.0,
         metrics: Metrics = METRICS,
         features: Sequence[FeatureTerm] = (),
+        alpha_end: float | None = None,
     ) -> None:
         """Say how to distil.
 
@@ -252,12 +253,16 @@ class Distiller(Supervised):
             temperature: T > 0, softens both.
             metrics: name to a function of confusion counts (C, C); {} for none.
             features: losses on layers, beside those on logits; they need a teacher that runs, not a cache.
+            alpha_end: where alpha goes, in a straight line over all steps; None to leave it. Source: teacher annealing,
+                Clark 2019, arXiv 1907.04829.
 
         Raises:
             SettingsError: alpha outside 0..1, a temperature that is not positive, or an optimiser over other weights.
         """
-        if not 0 <= alpha <= 1:
-            raise SettingsError(f"alpha is {alpha:g}; it is the weight of the student loss, 0 to 1.")
+        alpha_end = alpha if alpha_end is None else alpha_end
+        for value in (alpha, alpha_end):
+            if not 0 <= value <= 1:
+                raise SettingsError(f"alpha is {value:g}; it is the weight of the student loss, 0 to 1.")
         if isinstance(distillation_loss, type):
             distillation_loss = cast(DistillationLoss, distillation_loss(temperature))
         if not isinstance(distillation_loss, Mapping):
@@ -270,7 +275,13 @@ class Distiller(Supervised):
         for term in features:
             self.stepper.learn_beside(self.fabric.to_device(term.loss))
         self._distillation, self._features = dict(distillation_loss), tuple(features)
-        self._alpha, self._temperature = alpha, temperature
+        self._alpha, self._alpha_end, self._temperature = alpha, alpha_end, temperature
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the student loss in the coming step."""
+        done = min(1.0, self.stepper.steps / max(1, self.stepper.total - 1))
+        return self._alpha + (self._alpha_end - self._alpha) * done
 
     def _teacher_logits(self, batch: Batch) -> Tensor:
         if self.teachers:
@@ -290,11 +301,12 @@ class Distiller(Supervised):
         student_loss = self._student_loss(logits, batch.labels)
         terms = self._logit_terms(logits, teacher_logits, batch) | self._feature_terms(batch)
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
-        loss = self._alpha * student_loss + (1 - self._alpha) * total
+        alpha = self.alpha
+        loss = alpha * student_loss + (1 - alpha) * total
         # With several ranks a look at features would go through the wrapper, which allows one backward pass only.
         if self.gradients.due(self.stepper.steps) and (self.fabric.world_size == 1 or not self._features):
-            weighed = {name: term.weighed(1 - self._alpha) for name, term in terms.items()}
-            self.gradients.add(logits, {"student loss": Part(student_loss, self._alpha), **weighed})
+            weighed = {name: term.weighed(1 - alpha) for name, term in terms.items()}
+            self.gradients.add(logits, {"student loss": Part(student_loss, alpha), **weighed})
         losses = {"loss": loss, "student_loss": student_loss, "distillation_loss": total}
         if len(terms) > 1:
             losses |= {f"{name}_loss": term.value for name, term in terms.items()}

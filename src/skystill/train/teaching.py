@@ -196,6 +196,7 @@ def build_distiller(
         student_loss=build_student_loss(settings.student_loss),
         distillation_loss=on_logits,
         alpha=settings.alpha,
+        alpha_end=settings.alpha_end,
         temperature=settings.temperature,
         features=_feature_terms(student, task.teachers, settings, [t for t in terms if t.name in FEATURE_LOSSES]),
         **more,  # type: ignore[arg-type]

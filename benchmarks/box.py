@@ -27,8 +27,8 @@ classes Building, Land, Road, Vegetation, Water and Unlabeled. It is meant for t
 ## What it was trained on
 The {train} training images of "Semantic segmentation of aerial imagery" (Humans in the Loop with the Mohammed Bin
 Rashid Space Centre; licence CC0 1.0): satellite images of Dubai, split by image (in every tile parts 001 to 006).
-Trained on their labels alone for {steps:,} steps. A network of 2.6 million parameters reaches 67.4 % in as many; distilled
-from it, the smallest student was no better than alone. The file holds no image; it is under SkyStill's licence, MIT.
+Trained on their labels alone for {steps:,} steps. A network of 2.6 million parameters reaches 67.4 % in as many;
+distilled from it, the smallest student was no better than alone. No image is in the file; its licence is MIT.
 
 ## How good it is
 On the {test} test images of the same tiles (parts 008 and 009), whole images:

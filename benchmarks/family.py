@@ -98,7 +98,8 @@ def score(chosen: argparse.Namespace) -> None:
             if seeds:
                 difference = compare(*([found[arm][seed] for seed in seeds] for arm in (one, other))).to_dict()
                 differences[f"{student}: {one} minus {other}"] = difference | {"seeds": len(seeds)}
-    others = [(f"teacher {Path(path).parent.name}", RunFolder(Path(path)).model) for path in chosen.teacher]
+    names = [f"teacher {Path(path).parent.name}" for path in chosen.teacher] if len(chosen.teacher) > 1 else ["teacher"]
+    others = [(name, RunFolder(Path(path)).model) for name, path in zip(names, chosen.teacher, strict=True)]
     others += [(name, Path(path)) for name, path in (text.split("=", 1) for text in chosen.also)]
     rows += [row_of(name, "others", [path], [evaluated(path, test)]) for name, path in others]
     write_json(chosen.out / "family.json", {"models": rows, "differences": differences})

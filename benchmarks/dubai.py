@@ -10,6 +10,7 @@ campaign.json.
 """
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from skystill.classes import DUBAI
 from skystill.dataset import Pair, find_pairs, read_image, read_scenes
 from skystill.evaluate import Evaluation, compare, evaluate
 from skystill.predict import Predictor
-from skystill.run_folder import write_json, written_whole
+from skystill.run_folder import RunFolder, write_json, written_whole
 
 TEACHER = "kite?channels=(64,96,128,160)&blocks=(2,2,2,2)"
 EPOCHS = {
@@ -89,6 +90,22 @@ def run(verb: str, *flags: str) -> None:
     out = next(Path(flag.removeprefix("--out=")) for flag in flags if flag.startswith("--out="))
     if not (out / "student.onnx").exists():
         subprocess.run([sys.executable, "-m", "skystill", verb, *flags], check=True)
+
+
+def learn(student: str, data: Path, out: Path, *flags: str, teaching: Sequence[str] = ()) -> None:
+    """Train a student on split `dubai`: on labels alone, or, where `teaching` names a teacher, from its logits too."""
+    shared = [f"--data={data}", "--split=dubai", "--no-report", "--resume", f"--out={out}", *flags]
+    if not teaching:
+        run("train", *shared, f"--network={student}")
+        return
+    run("distill", *shared, f"--student={student}", *teaching, "--teacher-mode=cached", "--alpha=0.3",
+        "--temperature=2", "--no-alone")  # fmt: skip
+
+
+def logged(path: Path, column: str) -> list[float]:
+    """A column of what a run logged, a number an epoch."""
+    with RunFolder(path).metrics.open(encoding="utf-8", newline="") as file:
+        return [float(row[column]) for row in csv.DictReader(file)]
 
 
 def score(data: Path, out: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dubai import evaluated, run, summary
+from dubai import evaluated, learn, summary
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -66,15 +66,10 @@ def main() -> None:
 
 def train(chosen: argparse.Namespace, student: str, arm: str, seed: int) -> None:
     """One student of one seed."""
-    shared = [f"--data={chosen.data}", "--split=dubai", f"--epochs={chosen.epochs}", f"--seed={seed}", "--no-report",
-              "--resume", f"--out={folder(chosen.out, student, arm, seed)}"]  # fmt: skip
-    if arm == "alone":
-        run("train", *shared, f"--network={student}")
-        return
     teachers = [f"--teacher={teacher}" for teacher in chosen.teacher]
     cache = [f"--cache={chosen.out / 'logits'}"] if len(teachers) > 1 else []  # of one, in its own folder
-    run("distill", *shared, *teachers, *cache, f"--student={student}", "--alpha=0.3", "--temperature=2",
-        "--teacher-mode=cached", "--no-alone")  # fmt: skip
+    learn(student, chosen.data, folder(chosen.out, student, arm, seed), f"--epochs={chosen.epochs}", f"--seed={seed}",
+          teaching=[] if arm == "alone" else [*teachers, *cache])  # fmt: skip
 
 
 def folder(out: Path, student: str, arm: str, seed: int) -> Path:
@@ -98,8 +93,11 @@ def score(chosen: argparse.Namespace) -> None:
             if seeds:
                 difference = compare(*([found[arm][seed] for seed in seeds] for arm in (one, other))).to_dict()
                 differences[f"{student}: {one} minus {other}"] = difference | {"seeds": len(seeds)}
-    names = [f"teacher {Path(path).parent.name}" for path in chosen.teacher] if len(chosen.teacher) > 1 else ["teacher"]
-    others = [(name, RunFolder(Path(path)).model) for name, path in zip(names, chosen.teacher, strict=True)]
+    several = len(chosen.teacher) > 1
+    others = [
+        (f"teacher {Path(path).parent.name}" if several else "teacher", RunFolder(Path(path)).model)
+        for path in chosen.teacher
+    ]
     others += [(name, Path(path)) for name, path in (text.split("=", 1) for text in chosen.also)]
     rows += [row_of(name, "others", [path], [evaluated(path, test)]) for name, path in others]
     write_json(chosen.out / "family.json", {"models": rows, "differences": differences})

@@ -20,12 +20,11 @@ import json
 from pathlib import Path
 from statistics import mean
 
-from dubai import evaluated, print_table, run, summary
-from wall_clock import seconds
+from dubai import evaluated, learn, logged, print_table, summary
 
 from skystill.dataset import find_pairs, sample_images, split_pairs
 from skystill.evaluate import Evaluation, compare
-from skystill.run_folder import RunFolder, write_json
+from skystill.run_folder import write_json
 
 EPOCHS, LONGER, LABELED = 24, 36, 10
 ARMS = ("alone", "alone, longer", "ten", "ten, 16 bits", "all")
@@ -55,15 +54,14 @@ def folder(out: Path, arm: str, seed: int) -> Path:
 
 def train(arm: str, data: Path, teacher: Path, out: Path, seed: int) -> None:
     """One arm of one seed."""
+    teaching = [] if arm.startswith("alone") else [f"--teacher={teacher}"]
+    if arm == "ten, 16 bits":
+        teaching.append("--cache-bits=16")
+    if arm == "all":
+        teaching.append(f"--unlabeled={without_labels(data, out, seed)}")
     epochs = LONGER if arm == "alone, longer" else EPOCHS
-    shared = [f"--data={data}", "--split=dubai", f"--limit-images={LABELED}", f"--seed={seed}", f"--epochs={epochs}",
-              "--no-report", "--resume", f"--out={folder(out, arm, seed)}"]  # fmt: skip
-    if arm.startswith("alone"):
-        run("train", *shared, "--network=kite")
-        return
-    more = {"ten, 16 bits": ["--cache-bits=16"], "all": [f"--unlabeled={without_labels(data, out, seed)}"]}.get(arm, [])
-    run("distill", *shared, "--student=kite", f"--teacher={teacher}", "--alpha=0.3", "--temperature=2", "--no-alone",
-        "--teacher-mode=cached", *more)  # fmt: skip
+    learn("kite", data, folder(out, arm, seed), f"--epochs={epochs}", f"--seed={seed}", f"--limit-images={LABELED}",
+          teaching=teaching)  # fmt: skip
 
 
 def without_labels(data: Path, out: Path, seed: int) -> Path:
@@ -87,7 +85,7 @@ def score(data: Path, out: Path) -> None:
         done = sorted(p.parent for p in out.glob(f"{folder(out, arm, 0).name[:-1]}[0-9]/student.onnx"))
         found[arm] = [evaluated(path / "student.onnx", test) for path in done]
         if done:
-            print(f"{arm}: {mean(seconds(RunFolder(path)) for path in done):.0f} s of training")
+            print(f"{arm}: {mean(sum(logged(path, 'seconds')) for path in done):.0f} s of training")
     table = {arm: summary(evaluations) for arm, evaluations in found.items() if evaluations}
     pairs = (("ten", "alone"), ("all", "alone"), ("all", "alone, longer"), ("all", "ten"), ("ten", "ten, 16 bits"))
     differences = {f"{a} minus {b}": compare(found[a], found[b]).to_dict() for a, b in pairs if found[a] and found[b]}

@@ -8,11 +8,10 @@ by seed; writes recipe.json. Runs resume; `--arms` and `--seeds` choose a part, 
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
-from dubai import run
+from dubai import logged, run
 
 from skystill.run_folder import RunFolder, write_json
 
@@ -94,8 +93,7 @@ def scores(chosen: argparse.Namespace, arm: str) -> dict[int, float]:
     for seed in chosen.seeds:
         one = RunFolder(folder(chosen.out, arm, seed))
         if one.model.exists():
-            with one.metrics.open(encoding="utf-8", newline="") as file:
-                found[seed] = float(list(csv.DictReader(file))[-1]["validation_miou"])
+            found[seed] = logged(one.path, "validation_miou")[-1]
     return found
 
 

@@ -11,11 +11,10 @@ Prints test mIoU, seconds, and differences with 95 % intervals over images; writ
 """
 
 import argparse
-import csv
 from pathlib import Path
 from statistics import mean
 
-from dubai import evaluated, run, summary
+from dubai import evaluated, learn, logged, summary
 
 from skystill.dataset import find_pairs, split_pairs
 from skystill.evaluate import compare
@@ -48,19 +47,8 @@ def folder(chosen: argparse.Namespace, arm: str, epochs: int, seed: int) -> RunF
 
 def train(chosen: argparse.Namespace, arm: str, epochs: int, seed: int) -> None:
     """One run."""
-    shared = [f"--data={chosen.data}", "--split=dubai", f"--epochs={epochs}", f"--seed={seed}", "--no-report",
-              "--resume", f"--out={folder(chosen, arm, epochs, seed).path}"]  # fmt: skip
-    if arm == "alone":
-        run("train", *shared, f"--network={chosen.student}")
-        return
-    run("distill", *shared, f"--student={chosen.student}", f"--teacher={chosen.teacher}", "--teacher-mode=cached",
-        "--no-alone")  # fmt: skip
-
-
-def seconds(run_folder: RunFolder) -> float:
-    """What all epochs of a run took."""
-    with run_folder.metrics.open(encoding="utf-8", newline="") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+    learn(chosen.student, chosen.data, folder(chosen, arm, epochs, seed).path, f"--epochs={epochs}", f"--seed={seed}",
+          teaching=[] if arm == "alone" else [f"--teacher={chosen.teacher}"])  # fmt: skip
 
 
 def score(chosen: argparse.Namespace) -> None:
@@ -76,7 +64,7 @@ def score(chosen: argparse.Namespace) -> None:
         if not done:
             continue
         scored = {arm: [evaluated(each[at].model, test) for at in done] for arm, each in runs.items()}
-        took = {arm: mean(seconds(each[at]) for at in done) for arm, each in runs.items()}
+        took = {arm: mean(sum(logged(each[at].path, "seconds")) for at in done) for arm, each in runs.items()}
         difference = compare(scored["distilled"], scored["alone"]).to_dict()
         table = {arm: summary(each) for arm, each in scored.items()}
         found.append({"epochs": pair, "seconds": took, "models": table, "difference": difference})

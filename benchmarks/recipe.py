@@ -15,7 +15,7 @@ from dubai import logged, run
 
 from skystill.run_folder import RunFolder, write_json
 
-BASE = {"alpha": "0.3", "temperature": "2", "distillation-loss": "kl"}
+BASE = {"alpha": "0.3", "temperature": "2", "distillation-loss": "kl", "distillation-stride": "1"}
 ARMS: dict[str, dict[str, str]] = {
     "base: alpha 0.3, T 2, kl": {},
     "alpha 0.1, T 10": {"alpha": "0.1", "temperature": "10"},
@@ -39,6 +39,8 @@ ARMS: dict[str, dict[str, str]] = {
     "alpha 0.3 to 1": {"alpha-end": "1"},
     "alpha 0 to 1": {"alpha": "0", "alpha-end": "1"},
     "zoom 0.5": {"zoom": "0.5"},
+    "one pixel in 4": {"distillation-stride": "2"},
+    "one pixel in 16": {"distillation-stride": "4"},
 }
 
 

@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skystill.symmetry import SYMMETRIES, transform, transform_back
-from skystill.train.augment import View, draw_view, jitter_colors
+from skystill.train.augment import PixelGrid, View, draw_view, jitter_colors
 
 symmetries = st.integers(0, SYMMETRIES - 1)
 
@@ -40,6 +41,23 @@ def test_a_view_by_hand() -> None:
     assert View(0, 1, 2, symmetry=1).of_labels(labels).tolist() == [[3, 6], [2, 5]]  # a quarter turn to the left
     assert View(0, 1, 2, symmetry=4).of_labels(labels).tolist() == [[3, 2], [6, 5]]  # mirrored
     assert View(2, 2, 2).of_labels(labels).tolist() == [[9, 255], [255, 255]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("symmetry", range(SYMMETRIES))
+def test_channels_turn_together_as_they_would_one_by_one(symmetry: int, dtype: type) -> None:
+    image = np.arange(5 * 7 * 6).astype(dtype).reshape(5, 7, 6)[1:, :, 1:4]  # a window of a larger array
+    each = [transform(image[..., channel], symmetry) for channel in range(3)]
+    assert np.array_equal(transform(image[:, :, :3], symmetry), np.stack(each, axis=-1))
+
+
+@given(st.integers(1, 5), st.integers(0, 30))
+def test_every_pixel_has_its_turn_once(stride: int, start: int) -> None:
+    visits = np.zeros((7, 11), int)
+    for step in range(start, start + stride**2):
+        pixels = PixelGrid.in_turn(stride, step)
+        visits[pixels.rows, pixels.columns] += 1
+    assert (visits == 1).all()
 
 
 def test_a_zoomed_view_by_hand() -> None:

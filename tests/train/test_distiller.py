@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from skystill.errors import LossNotFinite, SettingsError
 from skystill.train import Distiller, Supervised
+from skystill.train.augment import ALL_PIXELS, PixelGrid
 from skystill.train.data import Batch
 from skystill.train.losses import DistillationMSE, Focal
 
@@ -74,6 +75,20 @@ def test_the_loss_is_the_formula_in_float64(alpha: float, temperature: float) ->
     assert result["student_loss"] == pytest.approx(student_loss, rel=1e-6)
     assert result["distillation_loss"] == pytest.approx(temperature**2 * kl, rel=1e-5, abs=1e-6)
     assert result["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_one_pixel_of_each_block_in_turn_is_the_whole_loss_in_the_end() -> None:
+    """Blocks of 2 x 2 fill the image and no pixel is void, so the mean of four turns is the loss over all pixels."""
+    distiller = compiled(0.3, 2.0)
+    images, labels = batches(1, void=False)[0]
+    there = torch.ones_like(labels, dtype=torch.bool)
+    grids = [ALL_PIXELS, *(PixelGrid.in_turn(2, step) for step in range(4))]
+    found = [distiller.losses(Batch(images, images, labels, there, there, pixels=grid))[0] for grid in grids]
+    whole, *turns = (one["distillation_loss"].item() for one in found)
+    assert len(set(turns)) == 4
+    assert np.mean(turns) == pytest.approx(whole, rel=1e-5)
+    labelled = [one["student_loss"].item() for one in found]
+    assert labelled == pytest.approx(labelled[:1] * 5)
 
 
 def test_only_the_student_moves() -> None:

@@ -93,6 +93,22 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
     assert len(seen) > 10  # many different turns
 
 
+@pytest.mark.parametrize("zoom", [0.0, 0.5])
+def test_thinned_logits_are_those_of_the_same_pixels(
+    teacher: Teacher, pairs: list[Pair], tmp_path: Path, zoom: float
+) -> None:
+    cache = LogitCache(tmp_path / "logits", "key", bits=8)
+    cache.fill(whole(pairs), teacher, CPU, no_bar)
+    views = Views(labeled_scenes(pairs, CLASSES), 40, 0.2, [cache], zoom)
+    every, thinned = (TrainBatches(views, 4, seed=0, crops_per_image=8, stride=stride) for stride in (1, 3))
+    for step in range(10):
+        full, few = every.batch(0, step), thinned.batch(0, step)
+        assert torch.equal(few.images, full.images)
+        inside = few.inside[:, few.pixels.rows, few.pixels.columns][:, None]
+        wanted = full.teacher_logits[0][:, :, few.pixels.rows, few.pixels.columns]
+        assert torch.equal(few.teacher_logits[0].where(inside, 0), wanted.where(inside, 0))
+
+
 class Symmetric(nn.Module):
     """The teacher that the cache stands for, run live."""
 
@@ -105,7 +121,10 @@ class Symmetric(nn.Module):
         return torch.from_numpy(np.stack(answers)).permute(0, 3, 1, 2)
 
 
-def test_cached_and_live_give_the_same_loss_in_every_step(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_cached_and_live_give_the_same_loss_in_every_step(
+    teacher: Teacher, pairs: list[Pair], tmp_path: Path, stride: int
+) -> None:
     cache = LogitCache(tmp_path / "logits", "key")
     cache.fill(whole(pairs), teacher, CPU, no_bar)
     losses: dict[str, list[float]] = {"cached": [], "online": []}
@@ -117,7 +136,7 @@ def test_cached_and_live_give_the_same_loss_in_every_step(teacher: Teacher, pair
         distiller.compile(torch.optim.SGD(student.parameters(), lr=0.01), alpha=0.3, temperature=2.0)
         distiller.stepper.plan(5, "constant", 0.0)
         views = Views(labeled_scenes(pairs, CLASSES), 64, 0.2, [cache] if kind == "cached" else [])
-        batches = TrainBatches(views, 2, seed=0, crops_per_image=8)
+        batches = TrainBatches(views, 2, seed=0, crops_per_image=8, stride=stride)
         for step in range(5):
             distiller.meter.reset()
             losses[kind].append(distiller.train_step(batches.batch(0, step))["loss"])
@@ -152,7 +171,8 @@ def test_eight_bits_are_half_a_step_off_at_most_and_half_as_large(
         cache.fill([image], teacher, CPU, no_bar)
     exact = symmetric_logits(teacher, image.read()[0], CPU)
     step = (exact.max(axis=(0, 1)) - exact.min(axis=(0, 1))) / 255
-    coarse = caches[8].open(image)[:, :].astype(np.float32)
+    stored = caches[8].open(image)
+    coarse = stored.decode(stored[:, :]).astype(np.float32)
     assert (np.abs(coarse - exact) <= step / 2 + 1e-2).all()  # 16 bits at the way out
     assert np.abs(coarse - exact).max() > step.min() / 4
     assert caches[8].bytes_needed([(64, 64)], 6) * 2 == caches[16].bytes_needed([(64, 64)], 6)

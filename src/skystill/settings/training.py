@@ -120,6 +120,9 @@ class LearnSettings(TeacherSettings, FitSettings):
     distillation_loss: str = "kl"
     """Loss against the teacher: kl (Hinton), mse on logits, cwd (channel-wise), dist (correlation), boundary-kl; on
     features pkd, at, fitnet, ifvd, cirkd; or several with weights, such as kl+0.5*pkd."""
+    distillation_stride: int = Field(2, ge=1, le=8)
+    """Losses on logits compare student and teacher on one pixel of every block of this side, each in turn: neighbours
+    say much the same, and cost the same. 1 for all pixels. Boundaries are then counted in blocks."""
     student_layer: str | None = None
     """Module path of the student's layer for losses on features. Default: its deepest level."""
     teacher_layer: str | None = None

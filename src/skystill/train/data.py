@@ -16,7 +16,7 @@ from torch import Tensor
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.dataset import Pair, read_image, read_labels
 from skystill.errors import SettingsError
-from skystill.train.augment import draw_view, jitter_colors
+from skystill.train.augment import ALL_PIXELS, PixelGrid, draw_view, jitter_colors
 from skystill.train.excerpts import Excerpt, whole
 from skystill.train.logit_cache import LogitCache
 
@@ -33,7 +33,8 @@ class Batch:
         labels: (N, H, W) int64, 255 = void.
         inside: (N, H, W) bool, False on padding and nodata.
         taught: (N, H, W) bool, where the teacher is asked: not on padding, nor on the void of an image with labels.
-        teacher_logits: (N, C, H, W) float16 of the same view from each teacher, where they come from a cache.
+        pixels: where in the view the student is compared with the teacher.
+        teacher_logits: (N, C, h, w) float16 of these pixels from each teacher, where they come from a cache.
     """
 
     images: Tensor
@@ -42,6 +43,7 @@ class Batch:
     inside: Tensor
     taught: Tensor
     teacher_logits: tuple[Tensor, ...] = ()
+    pixels: PixelGrid = ALL_PIXELS
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -49,7 +51,7 @@ class Batch:
             part.to(device, non_blocking=True)
             for part in (self.images, self.plain, self.labels, self.inside, self.taught, *self.teacher_logits)
         )
-        return Batch(images, plain, labels, inside, taught, tuple(logits))
+        return Batch(images, plain, labels, inside, taught, tuple(logits), self.pixels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -151,8 +153,8 @@ class Views:
         self.pixels = areas.sum()
         self._weights = areas / self.pixels
 
-    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[Any], ...]:
-        """Seen, plain, labels, inside, taught, and each teacher's logits of one view."""
+    def draw(self, rng: np.random.Generator, pixels: PixelGrid) -> tuple[npt.NDArray[Any], ...]:
+        """Seen, plain, labels, inside, taught, and each teacher's logits of one view, these at `pixels` alone."""
         index = int(rng.choice(len(self.scenes), p=self._weights))
         scene = self.scenes[index]
         height, width = scene.labels.shape
@@ -161,7 +163,7 @@ class Views:
         labels = view.of_labels(scene.labels)
         inside = view.of_mask(scene.valid)
         taught = inside & (labels != VOID) if scene.labeled else inside
-        logits = (view.of_logits(teacher[index]) for teacher in self._logits)
+        logits = (view.of_logits(teacher[index], pixels) for teacher in self._logits)
         return jitter_colors(rng, plain, self.jitter), plain, labels, inside, taught, *logits
 
 
@@ -181,6 +183,7 @@ class TrainBatches:
         rank, ranks: which part of each batch is made here.
         ahead: make the next batch while the last is used, for a GPU. On a CPU its thread takes from the threads of the
             step, which wait for each other, more than it saves (docs/log.md).
+        stride: the student is compared with the teacher on one pixel of every stride x stride block, each in turn.
 
     Raises:
         SettingsError: the ranks cannot share a batch evenly.
@@ -197,10 +200,12 @@ class TrainBatches:
         rank: int = 0,
         ranks: int = 1,
         ahead: bool = False,
+        stride: int = 1,
     ) -> None:
         if batch_size % ranks:
             raise SettingsError(f"--batch-size {batch_size} cannot be shared by {ranks} ranks; make it a multiple.")
         self.views, self.batch_size, self.seed, self.ahead = views, batch_size, seed, ahead
+        self.stride = stride
         self.unlabeled, self.share = unlabeled, share if unlabeled else 0.0
         part = batch_size // ranks
         self._places = range(rank * part, (rank + 1) * part)
@@ -209,7 +214,8 @@ class TrainBatches:
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step; the same for the same seed, epoch and step."""
-        drawn = [self._draw(epoch, step, place) for place in self._places]
+        pixels = PixelGrid.in_turn(self.stride, step)
+        drawn = [self._draw(epoch, step, place, pixels) for place in self._places]
         images, plain, labels, inside, taught, *logits = (np.stack(part) for part in zip(*drawn, strict=True))
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),  # channels stay last in memory
@@ -218,6 +224,7 @@ class TrainBatches:
             torch.from_numpy(inside),
             torch.from_numpy(taught),
             tuple(torch.from_numpy(part).permute(0, 3, 1, 2) for part in logits),
+            pixels,
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -234,12 +241,12 @@ class TrainBatches:
                 coming = maker.submit(self.batch, epoch, step + 1) if step + 1 < self.steps_per_epoch else None
                 yield batch
 
-    def _draw(self, epoch: int, step: int, place: int) -> tuple[npt.NDArray[Any], ...]:
+    def _draw(self, epoch: int, step: int, place: int, pixels: PixelGrid) -> tuple[npt.NDArray[Any], ...]:
         rng = np.random.default_rng((self.seed, epoch, step, place))
         number = step * self.batch_size + place
         unlabeled = int((number + 1) * self.share) > int(number * self.share)
         views = self.unlabeled if unlabeled and self.unlabeled else self.views
-        return views.draw(rng)
+        return views.draw(rng, pixels)
 
 
 class LoaderBatches:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from skystill.classes import VOID
 from skystill.errors import SettingsError
 from skystill.evaluate import METRICS
+from skystill.train.augment import PixelGrid
 from skystill.train.data import AnyBatch, Batch, LoaderBatches, as_batch
 from skystill.train.features import Tap
-from skystill.train.fused import plain_float
+from skystill.train.fused import plain_float, with_some
 from skystill.train.gradients import GradientLog, Part
 from skystill.train.loop import Batches, History, Keeper, Stepper, Watch, run
 from skystill.train.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
@@ -167,7 +168,12 @@ class Supervised:
 def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
     """What the losses need of the batches of all ranks."""
     labels, inside, taught = (from_all(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
-    return Batch(batch.images, batch.plain, labels, inside, taught)
+    return Batch(batch.images, batch.plain, labels, inside, taught, pixels=batch.pixels)
+
+
+def _at(maps: Tensor, pixels: PixelGrid) -> Tensor:
+    """These pixels of (..., H, W)."""
+    return maps[..., pixels.rows, pixels.columns]
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,8 @@ class Distiller(Supervised):
         loss = alpha * student_loss(student_logits, labels)
              + (1 - alpha) * T^2 * KL( softmax(teacher_logits / T) || softmax(student_logits / T) )
 
-    Softmax over classes, KL summed over classes and averaged over pixels. Void counts in neither, nor does padding;
+    Softmax over classes, KL summed over classes and averaged over pixels, where a batch says so over one pixel of every
+    block (`TrainBatches`). Void counts in neither, nor does padding;
     images without labels count in the distillation loss alone. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 
     Args:
@@ -286,7 +293,7 @@ class Distiller(Supervised):
     def _teacher_logits(self, batch: Batch) -> Tensor:
         if self.teachers:
             with self.fabric.autocast():
-                answers = [teacher(batch.plain) for teacher in self.teachers]
+                answers = [_at(teacher(batch.plain), batch.pixels) for teacher in self.teachers]
         elif batch.teacher_logits:
             answers = list(batch.teacher_logits)
         else:
@@ -298,8 +305,9 @@ class Distiller(Supervised):
         teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
         logits = plain_float(from_all(self.fabric, self.stepper.forward(batch.images)))  # once for all losses
         batch = batch_of_all(self.fabric, batch)
-        student_loss = self._student_loss(logits, batch.labels)
-        terms = self._logit_terms(logits, teacher_logits, batch) | self._feature_terms(batch)
+        for_labels, for_teacher = with_some(logits, batch.pixels.rows, batch.pixels.columns)
+        student_loss = self._student_loss(for_labels, batch.labels)
+        terms = self._logit_terms(for_teacher, teacher_logits, batch) | self._feature_terms(batch)
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
         alpha = self.alpha
         loss = alpha * student_loss + (1 - alpha) * total
@@ -313,10 +321,10 @@ class Distiller(Supervised):
         return losses, logits, batch
 
     def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Part]:
-        valid = batch.taught
+        valid, labels = (_at(part, batch.pixels) for part in (batch.taught, batch.labels))
         if self.teaches is not None:
             known = torch.tensor([*self.teaches, VOID], device=logits.device)
-            logits, valid = logits[:, self.teaches], valid & torch.isin(batch.labels, known)
+            logits, valid = logits[:, self.teaches], valid & torch.isin(labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
         return {

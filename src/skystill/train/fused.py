@@ -1,4 +1,4 @@
-"""Sums over pixels that losses are made of, with their gradients written out.
+"""What losses are made of, with its gradient written out.
 
 Autograd would keep each intermediate tensor, as large as the logits, and go over all of them once more: for small
 students that cost as much as the network itself (docs/log.md).
@@ -18,6 +18,39 @@ def plain_float(logits: Tensor) -> Tensor:
     return logits.to(torch.float32, memory_format=torch.contiguous_format)  # both in one pass
 
 
+def surprise(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(logits)[label] of each pixel, 0 where void.
+
+    Args:
+        logits: (N, C, H, W) float.
+        labels: (N, H, W) int64, 255 = void.
+
+    Returns:
+        (N, H, W) float32.
+    """
+    found: Tensor = _Surprise.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Surprise(torch.autograd.Function):
+    """Its gradient is softmax(logits), less 1 at the label."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ANN401
+        log_p = F.log_softmax(plain_float(logits), dim=1)
+        valid = labels != VOID
+        truth = labels.where(valid, 0)[:, None]
+        found = log_p.gather(1, truth)[:, 0].neg_().where(valid, 0.0)
+        ctx.save_for_backward(log_p.exp_(), truth, valid)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        p, truth, valid = ctx.saved_tensors
+        of_pixel = gradients[0].where(valid, 0.0)[:, None]
+        return (p * of_pixel).scatter_add_(1, truth, -of_pixel), None
+
+
 def class_sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What cross-entropy and Dice are made of, p = softmax(logits), sums over pixels that are not void.
 
@@ -28,8 +61,8 @@ def class_sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         sum of -log p[label], a scalar; sum of p[label] by label, (C,); sum of p by class, (C,). float32.
     """
-    surprise, shared, predicted = _ClassSums.apply(logits, labels)  # type: ignore[no-untyped-call]
-    return surprise, shared, predicted
+    sums: tuple[Tensor, Tensor, Tensor] = _ClassSums.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return sums
 
 
 class _ClassSums(torch.autograd.Function):
@@ -96,3 +129,36 @@ def _softened(logits: Tensor, temperature: float) -> Tensor:
     """Logits / T in `plain_float`, divided in place where that made a copy."""
     plain = plain_float(logits)
     return plain / temperature if plain.data_ptr() == logits.data_ptr() else plain.div_(temperature)
+
+
+def with_some(logits: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+    """The logits, and those of some rows and columns, for two losses.
+
+    Autograd would fill a tensor as large as all logits for the gradient of the few, and then add it to the other's.
+
+    Args:
+        logits: (N, C, H, W) float.
+        rows: which rows.
+        columns: which columns.
+
+    Returns:
+        (N, C, H, W) and (N, C, h, w).
+    """
+    if rows == columns == slice(0, None, 1):
+        return logits, logits
+    both: tuple[Tensor, Tensor] = _WithSome.apply(logits, rows, columns)  # type: ignore[no-untyped-call]
+    return both
+
+
+class _WithSome(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        ctx.place = (..., rows, columns)
+        return logits.view_as(logits), logits[ctx.place].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        of_all, of_some = gradients
+        slope = of_all.clone(memory_format=torch.contiguous_format)  # not ours to change
+        slope[ctx.place] += of_some
+        return slope, None, None

@@ -32,7 +32,8 @@ TILE, MARGIN = 1024, 128
 
 
 class CachedLogits:
-    """The logits of one image in their file. Slicing rows and columns reads these and no more.
+    """The logits of one image in their file. Slicing rows and columns reads these and no more, as they are stored;
+    `decode` makes logits of them.
 
     Args:
         path: a file that `LogitCache.fill` wrote.
@@ -55,14 +56,18 @@ class CachedLogits:
                 f"{path} (a teacher's cached logits) cannot be read: {error}. Delete it and run skystill cache again."
             ) from error
 
-    def __getitem__(self, place: tuple[slice, slice]) -> Logits16:
-        """(h, w, C) float16."""
+    def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[Any]:
+        """(h, w, C) uint8 or float16."""
         values: npt.NDArray[Any] = self._values[place]
+        return values
+
+    def decode(self, values: npt.NDArray[Any]) -> Logits16:
+        """Stored values (h, w, C) to logits float16."""
         if self._step is None or self._low is None:
             return np.asarray(values, np.float16)
         # A row at a time and by torch: a seventh of what numpy takes over pixels of six values each.
         step, low = (torch.from_numpy(np.tile(one, values.shape[1])) for one in (self._step, self._low))
-        rows = torch.from_numpy(values).flatten(1).float().mul_(step).add_(low)
+        rows = torch.from_numpy(np.ascontiguousarray(values)).flatten(1).float().mul_(step).add_(low)
         return np.asarray(rows.half().numpy(), np.float16).reshape(values.shape)
 
 
@@ -168,4 +173,5 @@ def mirror_agreement(cache: LogitCache, excerpt: Excerpt, teacher: nn.Module, de
     """Share of pixels where the teacher on the mirrored image, and the mirrored cache, have the same class."""
     mirrored = transform(excerpt.read()[0], 4)
     live = whole_logits(teacher, mirrored, device).argmax(axis=2)
-    return float((live == transform(cache.open(excerpt)[:, :], 4).argmax(axis=2)).mean())
+    cached = cache.open(excerpt)
+    return float((live == transform(cached.decode(cached[:, :]), 4).argmax(axis=2)).mean())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skystill.classes import VOID
 from skystill.errors import SettingsError
-from skystill.train.fused import class_sums, plain_float, softened_kl
+from skystill.train.fused import class_sums, plain_float, softened_kl, surprise
 
 StudentLoss = Callable[[Tensor, Tensor], Tensor]
 DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -45,8 +45,7 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        total = F.cross_entropy(plain_float(logits), labels, ignore_index=VOID, reduction="sum")
-        return total / (labels != VOID).sum().clamp(min=1)
+        return surprise(logits, labels).sum() / (labels != VOID).sum().clamp(min=1)
 
 
 class Focal(nn.Module):
@@ -72,8 +71,8 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        surprise = F.cross_entropy(plain_float(logits), labels, ignore_index=VOID, reduction="none")
-        return mean_over((1 - torch.exp(-surprise)) ** self.gamma * surprise, labels != VOID)
+        of_pixel = surprise(logits, labels)
+        return mean_over((1 - torch.exp(-of_pixel)) ** self.gamma * of_pixel, labels != VOID)
 
 
 class Dice(nn.Module):
@@ -111,8 +110,8 @@ class CrossEntropyDice(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        surprise, shared, predicted = class_sums(logits, labels)
-        return surprise / (labels != VOID).sum().clamp(min=1) + dice(shared, predicted, labels)
+        total, shared, predicted = class_sums(logits, labels)
+        return total / (labels != VOID).sum().clamp(min=1) + dice(shared, predicted, labels)
 
 
 class Sum(nn.Module):

@@ -297,15 +297,19 @@ def _batches(
     caches = teaching.caches if teaching else []
     seen = (settings.crop, settings.jitter, caches, settings.zoom)
     views = Views(labeled_scenes(prepared.split.train, prepared.classes), *seen)
-    unlabeled, share = None, 0.0
-    if teaching and teaching.unlabeled and isinstance(settings, DistillSettings):
-        unlabeled = Views(unlabeled_scenes(teaching.unlabeled), *seen)
-        share = settings.unlabeled_share
+    taught: dict[str, Any] = {}
+    if teaching and isinstance(settings, DistillSettings):
+        taught["stride"] = settings.distillation_stride
+        if teaching.unlabeled:
+            taught |= {
+                "unlabeled": Views(unlabeled_scenes(teaching.unlabeled), *seen),
+                "share": settings.unlabeled_share,
+            }
     rank, ranks = fabric.global_rank, fabric.world_size
-    ahead = fabric.device.type != "cpu"
     batches = TrainBatches(
-        views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks, ahead
-    )
+        views, settings.batch_size, settings.seed, settings.crops_per_image,
+        rank=rank, ranks=ranks, ahead=fabric.device.type != "cpu", **taught,
+    )  # fmt: skip
     held_out = prepared.split.validation
     return batches, WholeImages(
         labeled_scenes(held_out, prepared.classes), rank=rank, ranks=ranks

@@ -7,7 +7,8 @@
   (a16) the same in Keras's mixed_bfloat16
   (b) SkyStill online, the same networks
   (c) SkyStill with cached logits, the same networks
-  (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`; (f) `kite-tiny`
+  (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`; (f) `kite-tiny`; these compare one pixel in
+      four with the teacher, as the commands do; (f1) `kite-tiny` and every pixel, as (a) to (c) do
 
 SkyStill runs in `--precision`, by default what the commands choose: bf16 where the processor has matrix units (AMX),
 float32 elsewhere. Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in
@@ -37,9 +38,11 @@ WAYS = {
     "d": "SkyStill cached, kite",
     "e": "SkyStill cached, kite-small",
     "f": "SkyStill cached, kite-tiny",
+    "f1": "the same, every pixel",
 }
 PEER = {"a": "float32", "a16": "mixed_bfloat16"}  # Keras's names of precisions
-STUDENTS = {"d": "kite", "e": "kite-small", "f": "kite-tiny"}
+STUDENTS = {"d": "kite", "e": "kite-small", "f": "kite-tiny", "f1": "kite-tiny"}
+STRIDES = {"d": 2, "e": 2, "f": 2}  # what `skystill distill` begins with
 WARM_UP = 5  # in the first five steps SkyStill also looks at the losses' gradients
 
 
@@ -153,7 +156,7 @@ def ours(chosen: argparse.Namespace) -> None:
     )
     distiller.stepper.plan(chosen.steps + WARM_UP, "one-cycle", 0.0)
     views = Views(labeled_scenes(pairs, classes), 256, 0.2, [] if teacher else [cache])
-    batches = TrainBatches(views, chosen.batch, seed=0)
+    batches = TrainBatches(views, chosen.batch, seed=0, stride=STRIDES.get(chosen.way, 1))
     batches.steps_per_epoch = chosen.steps + WARM_UP
     for step, batch in enumerate(batches.epoch(0)):
         if step == WARM_UP:

@@ -140,7 +140,8 @@ def run_ceiling(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
     from skystill.measure import cores
     from skystill.memory import choose_plan
     from skystill.predict import Predictor
-    from skystill.raster import RasterSource, Tile, gdal_environment
+    from skystill.raster.grid import Tile
+    from skystill.raster.source import RasterSource, gdal_environment
     from skystill.settings import RasterSettings
     from skystill.stream import most_likely
 

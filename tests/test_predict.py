@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 from skystill.classes import DUBAI
 from skystill.errors import DiskFull, PredictionStopped, RunFolderError, SettingsError
 from skystill.predict import Predictor
-from skystill.raster import RasterOutput
+from skystill.raster.output import RasterOutput
 from skystill.settings import RasterSettings
 from skystill.stream import most_likely
 

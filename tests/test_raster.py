@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from skystill.errors import DataError, SettingsError
-from skystill.raster import Grid, RasterSource, RowSpool, gdal_environment
+from skystill.raster.grid import Grid
+from skystill.raster.source import RasterSource, gdal_environment
+from skystill.raster.spool import RowSpool
 
 Writer = Callable[..., Path]
 

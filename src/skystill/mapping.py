@@ -15,7 +15,7 @@ from skystill.box import boxed_model
 from skystill.classes import read_classes
 from skystill.errors import DamagedSource, DataError, PredictionStopped, SettingsError, UserError
 from skystill.predict import Prediction, Predictor, wanted_layers
-from skystill.raster import gdal_environment, is_georeferenced
+from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".vrt", ".jp2", ".webp", ".bmp"})

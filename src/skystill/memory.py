@@ -10,8 +10,8 @@ import psutil
 from skystill.engine import Run
 from skystill.errors import SettingsError
 from skystill.measure import cores, peak_rss_bytes
-from skystill.raster import Grid, RasterSource
-from skystill.raster.source import CACHE_BYTES
+from skystill.raster.grid import Grid
+from skystill.raster.source import CACHE_BYTES, RasterSource
 from skystill.settings import RasterSettings
 
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256)

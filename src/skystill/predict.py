@@ -15,7 +15,10 @@ from skystill.classes import ClassMap, Labels
 from skystill.engine import Run, open_engine
 from skystill.errors import DataError, PredictionStopped, SettingsError
 from skystill.memory import Cost, Plan, choose_plan, measure_cost
-from skystill.raster import Grid, Layer, RasterOutput, RasterSource, RowSpool, gdal_environment
+from skystill.raster.grid import Grid
+from skystill.raster.output import Layer, RasterOutput
+from skystill.raster.source import RasterSource, gdal_environment
+from skystill.raster.spool import RowSpool
 from skystill.settings import RasterSettings
 from skystill.stream import Stream, most_likely, softmax
 from skystill.symmetry import SYMMETRIES, transform, transform_back

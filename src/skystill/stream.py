@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from skystill.classes import Labels
 from skystill.engine import Run
-from skystill.raster import Grid, RasterOutput, RasterSource, RowSpool, Tile, Unit
-from skystill.raster.output import NODATA, SHARE_SCALE, Arrays
-from skystill.raster.source import Bytes, Valid
+from skystill.raster.grid import Grid, Tile, Unit
+from skystill.raster.output import NODATA, SHARE_SCALE, Arrays, RasterOutput
+from skystill.raster.source import Bytes, RasterSource, Valid
+from skystill.raster.spool import RowSpool
 
 Logits = npt.NDArray[np.float32]
 OnPixels = Callable[[int], None]

@@ -8,7 +8,7 @@ from PIL import Image
 from rasterio.enums import Resampling
 
 from skystill.classes import VOID, ClassMap
-from skystill.raster import RasterSource, gdal_environment
+from skystill.raster.source import RasterSource, gdal_environment
 from skystill.run_folder import write_table, written_whole
 from skystill.settings import RasterSettings
 

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, SettingsError
-from skystill.raster import gdal_environment
+from skystill.raster.source import gdal_environment
 from skystill.run_folder import written_whole
 
 try:

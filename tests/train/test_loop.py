@@ -154,10 +154,10 @@ def test_a_nan_loss_names_step_and_checkpoint(tmp_path: Path) -> None:
 
 def test_the_meter_weighs_by_pixels() -> None:
     meter = Meter(2)
-    small = as_batch((torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long)))
-    large = as_batch((torch.zeros(1, 3, 1, 3), torch.ones(1, 1, 3, dtype=torch.long)))
-    meter.add({"loss": 1.0}, torch.tensor([[[[1.0]], [[0.0]]]]), small)
-    result = meter.add({"loss": 5.0}, torch.tensor([[[[0.0, 1.0, 1.0]], [[1.0, 0.0, 0.0]]]]), large)
+    small = meter.count(torch.tensor([[[[1.0]], [[0.0]]]]), torch.zeros(1, 1, 1, dtype=torch.long))
+    large = meter.count(torch.tensor([[[[0.0, 1.0, 1.0]], [[1.0, 0.0, 0.0]]]]), torch.ones(1, 1, 3, dtype=torch.long))
+    meter.add({"loss": 1.0}, small, 1)
+    result = meter.add({"loss": 5.0}, large, 3)
     assert result["loss"] == pytest.approx((1 + 3 * 5) / 4)
     assert meter.confusion.tolist() == [[1, 0], [2, 1]]
     assert result["pixel_accuracy"] == pytest.approx(0.5)

@@ -17,7 +17,7 @@ from skystill.classes import VOID, ClassMap, Labels
 from skystill.dataset import Pair, read_image, read_labels
 from skystill.errors import SettingsError
 from skystill.train.augment import ALL_PIXELS, PixelGrid, draw_view, jitter_colors
-from skystill.train.excerpts import Excerpt, whole
+from skystill.train.excerpts import Excerpt, everywhere, whole
 from skystill.train.logit_cache import LogitCache
 
 _HELD_BYTES = 4 * 2**30  # decoded images kept in memory; what is beyond is read from disk when it is drawn
@@ -118,7 +118,7 @@ def labeled_scenes(pairs: Sequence[Pair], classes: ClassMap) -> Scenes:
     def read(index: int) -> Scene:
         image = read_image(pairs[index].image)
         labels = read_labels(pairs[index].mask, classes).labels
-        return Scene(image, labels, np.ones(labels.shape, bool), True)
+        return Scene(image, labels, everywhere(*labels.shape), True)
 
     return Scenes(whole(pairs), read)
 

@@ -20,7 +20,7 @@ from skystill.evaluate import METRICS
 from skystill.train.augment import PixelGrid
 from skystill.train.data import AnyBatch, Batch, LoaderBatches, as_batch
 from skystill.train.features import Tap
-from skystill.train.fused import plain_float, with_some
+from skystill.train.fused import float_and_some
 from skystill.train.gradients import GradientLog, Part
 from skystill.train.loop import Batches, History, Keeper, Stepper, Watch, run
 from skystill.train.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
@@ -140,8 +140,9 @@ class Supervised:
         batch = as_batch(batch)
         self.stepper.network.train()
         losses, logits, batch = self.losses(batch)
-        values = self.stepper.step(losses)
-        return self._count(values, logits, batch)
+        confusion = self._meter_of(logits).count(logits, batch.labels)
+        del logits  # makes room for the backward pass
+        return self.meter.add(self.stepper.step(losses), confusion, float(batch.inside.sum()))
 
     @torch.no_grad()
     def test_step(self, batch: AnyBatch) -> dict[str, float]:
@@ -150,7 +151,8 @@ class Supervised:
         network = self.stepper.plain_network.eval()  # the wrapper of several ranks would wait for the others
         with self.fabric.autocast():
             logits: Tensor = network(batch.images)
-        return self._count({"student_loss": float(self._student_loss(logits, batch.labels))}, logits, batch)
+        loss = {"student_loss": float(self._student_loss(logits, batch.labels))}
+        return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), float(batch.inside.sum()))
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """The losses of a batch, "loss" being what is minimised; the logits they came from; the batch of all ranks."""
@@ -159,10 +161,11 @@ class Supervised:
         loss = self._student_loss(logits, batch.labels)
         return {"loss": loss, "student_loss": loss}, logits, batch
 
-    def _count(self, losses: dict[str, float], logits: Tensor, batch: Batch) -> dict[str, float]:
+    def _meter_of(self, logits: Tensor) -> Meter:
+        """The meter, made anew where it is not one of these classes and metrics."""
         if self.meter.confusion.shape[0] != logits.shape[1] or self.meter.metrics is not self._metrics:
             self.meter = Meter(logits.shape[1], self._metrics)
-        return self.meter.add(losses, logits, batch)
+        return self.meter
 
 
 def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
@@ -303,11 +306,11 @@ class Distiller(Supervised):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """The weighed loss and its two parts, the student's logits, and the batch of all ranks."""
         teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
-        logits = plain_float(from_all(self.fabric, self.stepper.forward(batch.images)))  # once for all losses
+        answer = from_all(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
-        for_labels, for_teacher = with_some(logits, batch.pixels.rows, batch.pixels.columns)
-        student_loss = self._student_loss(for_labels, batch.labels)
-        terms = self._logit_terms(for_teacher, teacher_logits, batch) | self._feature_terms(batch)
+        logits, compared = float_and_some(answer, batch.pixels.rows, batch.pixels.columns)
+        student_loss = self._student_loss(logits, batch.labels)
+        terms = self._logit_terms(compared, teacher_logits, batch) | self._feature_terms(batch)
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
         alpha = self.alpha
         loss = alpha * student_loss + (1 - alpha) * total
@@ -321,6 +324,7 @@ class Distiller(Supervised):
         return losses, logits, batch
 
     def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Part]:
+        compared = logits
         valid, labels = (_at(part, batch.pixels) for part in (batch.taught, batch.labels))
         if self.teaches is not None:
             known = torch.tensor([*self.teaches, VOID], device=logits.device)
@@ -328,7 +332,7 @@ class Distiller(Supervised):
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
         return {
-            name: Part(loss(logits, teacher_logits, valid), weight)
+            name: Part(loss(logits, teacher_logits, valid), weight, logits=compared)
             for name, (weight, loss) in self._distillation.items()
         }
 

@@ -14,7 +14,6 @@ from PIL import Image
 from skystill.dataset import Pair, read_image
 from skystill.dataset.pairs import IMAGE_SUFFIXES
 from skystill.errors import DataError
-from skystill.raster import RasterSource, gdal_environment
 
 WINDOW = 1024
 """Largest side of a window in pixels; an image that is no larger is one window."""
@@ -63,14 +62,21 @@ class Excerpt:
         """
         if self.window is None:
             image = read_image(self.path)
-            return image, np.ones(image.shape[:2], bool)
+            return image, everywhere(*image.shape[:2])
+        from skystill.raster.source import RasterSource, gdal_environment  # GDAL is 20 MB; few have rasters
+
         with gdal_environment():
             source = RasterSource(str(self.path))
             planes, valid = source.read(*self.window)
             source.close()
         if source.damaged:
             raise DataError(f"{self.path} is damaged at {source.damaged[0]}; get a whole copy or take it out.")
-        return planes.transpose(1, 2, 0).copy(), np.ones(planes.shape[1:], bool) if valid is None else valid
+        return planes.transpose(1, 2, 0).copy(), everywhere(*planes.shape[1:]) if valid is None else valid
+
+
+def everywhere(height: int, width: int) -> npt.NDArray[np.bool_]:
+    """(H, W) bool, all True, in one byte."""
+    return np.broadcast_to(np.bool_(True), (height, width))
 
 
 @lru_cache(maxsize=4096)
@@ -94,6 +100,8 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[Excerpt]:
     Raises:
         DataError: no folder, no image, a file that is none, or one that is a validation or test image.
     """
+    from skystill.raster.source import RasterSource, gdal_environment  # as above
+
     files = _image_files(folder)
     excerpts: list[Excerpt] = []
     problems: list[str] = []

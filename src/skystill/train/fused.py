@@ -39,7 +39,7 @@ class _Surprise(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ANN401
         log_p = F.log_softmax(plain_float(logits), dim=1)
         valid = labels != VOID
-        truth = labels.where(valid, 0)[:, None]
+        truth = (labels if valid.all() else labels.where(valid, 0))[:, None]
         found = log_p.gather(1, truth)[:, 0].neg_().where(valid, 0.0)
         ctx.save_for_backward(log_p.exp_(), truth, valid)
         return found
@@ -131,10 +131,11 @@ def _softened(logits: Tensor, temperature: float) -> Tensor:
     return plain / temperature if plain.data_ptr() == logits.data_ptr() else plain.div_(temperature)
 
 
-def with_some(logits: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-    """The logits, and those of some rows and columns, for two losses.
+def float_and_some(logits: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+    """The logits in `plain_float` for one loss, and those of some rows and columns for another.
 
-    Autograd would fill a tensor as large as all logits for the gradient of the few, and then add it to the other's.
+    Autograd would fill a tensor as large as all logits for the gradient of the few, add it to the other's, and then
+    make the sum as coarse as the logits are.
 
     Args:
         logits: (N, C, H, W) float.
@@ -142,23 +143,31 @@ def with_some(logits: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tens
         columns: which columns.
 
     Returns:
-        (N, C, H, W) and (N, C, h, w).
+        (N, C, H, W) and (N, C, h, w), float32.
     """
     if rows == columns == slice(0, None, 1):
-        return logits, logits
-    both: tuple[Tensor, Tensor] = _WithSome.apply(logits, rows, columns)  # type: ignore[no-untyped-call]
+        plain = plain_float(logits)
+        return plain, plain
+    both: tuple[Tensor, Tensor] = _FloatAndSome.apply(logits, rows, columns)  # type: ignore[no-untyped-call]
     return both
 
 
-class _WithSome(torch.autograd.Function):
+class _FloatAndSome(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        ctx.place = (..., rows, columns)
-        return logits.view_as(logits), logits[ctx.place].contiguous()
+        ctx.place, ctx.shape, ctx.dtype, ctx.device = (..., rows, columns), logits.shape, logits.dtype, logits.device
+        ctx.set_materialize_grads(False)
+        plain = plain_float(logits)
+        return plain.view_as(plain), plain[ctx.place].contiguous()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        of_all, of_some = gradients
-        slope = of_all.clone(memory_format=torch.contiguous_format)  # not ours to change
-        slope[ctx.place] += of_some
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        of_all, of_some = gradients  # None where a loss did not use it
+        if of_all is None:
+            slope = torch.zeros(ctx.shape, dtype=ctx.dtype, device=ctx.device)
+        else:
+            slope = of_all.to(ctx.dtype, copy=True)  # a gradient that comes in is not ours to change
+        if of_some is not None:
+            total = of_some if of_all is None else of_all[ctx.place] + of_some
+            slope[ctx.place] = total.to(ctx.dtype)  # rounded once
         return slope, None, None

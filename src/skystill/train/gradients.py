@@ -1,7 +1,7 @@
 """How hard each part of the loss pulls at the student: looked at in the first steps, so that nobody is surprised."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,15 +15,17 @@ class Part:
         value: the loss.
         weight: of it in the sum.
         at: the student's features it is computed from; None for its logits.
+        logits: those of the logits it is computed from; None for all. The norm is the same, the gradient smaller.
     """
 
     value: Tensor
     weight: float
     at: Tensor | None = None
+    logits: Tensor | None = None
 
     def weighed(self, factor: float) -> "Part":
         """The same with another factor before it."""
-        return Part(self.value, self.weight * factor, self.at)
+        return replace(self, weight=self.weight * factor)
 
 
 class GradientLog:
@@ -47,7 +49,8 @@ class GradientLog:
         reference = parts["student loss"]
         at_logits = _pull(reference, logits)
         for name, part in parts.items():
-            size = _pull(part, logits if part.at is None else part.at)
+            own = logits if part.logits is None else part.logits
+            size = _pull(part, own if part.at is None else part.at)
             if part.at is not None:
                 size *= at_logits / max(_pull(reference, part.at), 1e-30)
             self.sizes.setdefault(name, []).append(size)
@@ -76,4 +79,4 @@ def _pull(part: Part, at: Tensor) -> float:
     if part.weight == 0 or not part.value.requires_grad:
         return 0.0
     (gradient,) = torch.autograd.grad(part.value, at, retain_graph=True, allow_unused=True)
-    return 0.0 if gradient is None else part.weight * float(gradient.norm())
+    return 0.0 if gradient is None else part.weight * float(torch.linalg.vector_norm(gradient, dtype=torch.float32))

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from skystill.errors import DataError
-from skystill.raster import Grid
+from skystill.raster.grid import Grid
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.train.excerpts import Excerpt
@@ -47,8 +47,8 @@ class CachedLogits:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            file: Any = safe_open(path, framework="numpy")  # maps the file; carries no types
-            self._values = file.get_slice("logits")
+            file = self._map()
+            file.get_slice("logits")
             coded = "step" in file.keys()  # noqa: SIM118 - not a dict
             self._step, self._low = (file.get_tensor(name) if coded else None for name in ("step", "low"))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -58,8 +58,12 @@ class CachedLogits:
 
     def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[Any]:
         """(h, w, C) uint8 or float16."""
-        values: npt.NDArray[Any] = self._values[place]
+        values: npt.NDArray[Any] = self._map().get_slice("logits")[place]
         return values
+
+    def _map(self) -> Any:  # noqa: ANN401 - carries no types
+        """The file in memory: anew for each reading (0.1 ms), or all pages once read would count as this process's."""
+        return safe_open(self.path, framework="numpy")
 
     def decode(self, values: npt.NDArray[Any]) -> Logits16:
         """Stored values (h, w, C) to logits float16."""

@@ -10,7 +10,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from skystill.evaluate import METRICS
-from skystill.train.data import Batch
 
 Metrics = Mapping[str, Callable[[npt.NDArray[np.int64]], float]]
 """Name to a function of confusion counts (C, C), truth down, prediction across."""
@@ -35,14 +34,16 @@ class Meter:
         self.confusion = np.zeros_like(self.confusion)
         self._sums, self._pixels = {}, 0.0
 
-    def add(self, losses: Mapping[str, float], logits: Tensor, batch: Batch) -> dict[str, float]:
-        """Count one batch and return the means and metrics so far."""
-        pixels = float(batch.inside.sum())
+    def count(self, logits: Tensor, labels: Tensor) -> npt.NDArray[np.int64]:
+        """Confusion counts of a batch for `add`; zeros where no metric wants them."""
+        return count_confusion(logits, labels) if self.metrics else np.zeros_like(self.confusion)
+
+    def add(self, losses: Mapping[str, float], confusion: npt.NDArray[np.int64], pixels: float) -> dict[str, float]:
+        """Add one batch of so many pixels and return the means and metrics so far."""
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value * pixels
         self._pixels += pixels
-        if self.metrics:
-            self.confusion += count_confusion(logits, batch.labels)
+        self.confusion += confusion
         return self.result()
 
     def result(self) -> dict[str, float]:

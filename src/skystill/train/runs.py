@@ -20,10 +20,8 @@ from skystill.evaluate import evaluate, metrics_for
 from skystill.measure import peak_rss_bytes
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
-from skystill.train.budget import choose_student
 from skystill.train.data import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
 from skystill.train.distiller import Distiller, Supervised
-from skystill.train.export import describe, export_network
 from skystill.train.gradients import GradientLog
 from skystill.train.int8_aware import int8_aware
 from skystill.train.logit_cache import Track, whole_logits
@@ -191,6 +189,8 @@ def within_budget(settings: DistillSettings, tell: Callable[[str], None]) -> Dis
     folder = RunFolder(settings.out)
     if folder.config.is_file():
         return settings.model_copy(update={"student": folder.read_config()["student"]})
+    from skystill.train.budget import choose_student  # not at the top: as in _finish
+
     classes, _ = resolve_classes(settings.data, settings.classes, find_pairs(settings.data).pairs)
     return choose_student(settings, classes, tell)
 
@@ -363,6 +363,8 @@ class Telling:
 
 
 def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: Prepared) -> None:
+    from skystill.train.export import describe, export_network  # ONNX is 40 MB that training need not have
+
     name = network_name(name)
     about = {"network": name, "classes": prepared.classes.to_dict(), "settings": settings.to_config()}
     write_network(folder.weights, network.cpu(), about)

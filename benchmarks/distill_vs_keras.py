@@ -8,7 +8,7 @@
   (b) SkyStill online, the same networks
   (c) SkyStill with cached logits, the same networks
   (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`; (f) `kite-tiny`; these compare one pixel in
-      four with the teacher, as the commands do; (f1) `kite-tiny` and every pixel, as (a) to (c) do
+      four with the teacher (--distillation-stride 2); (f1) `kite-tiny` and every pixel, as (a) to (c) and the commands
 
 SkyStill runs in `--precision`, by default what the commands choose: bf16 where the processor has matrix units (AMX),
 float32 elsewhere. Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in
@@ -35,14 +35,14 @@ WAYS = {
     "a16": "the same in mixed_bfloat16",
     "b": "SkyStill online",
     "c": "SkyStill cached",
-    "d": "SkyStill cached, kite",
-    "e": "SkyStill cached, kite-small",
-    "f": "SkyStill cached, kite-tiny",
+    "d": "SkyStill cached, kite, one pixel in 4",
+    "e": "SkyStill cached, kite-small, one pixel in 4",
+    "f": "SkyStill cached, kite-tiny, one pixel in 4",
     "f1": "the same, every pixel",
 }
 PEER = {"a": "float32", "a16": "mixed_bfloat16"}  # Keras's names of precisions
 STUDENTS = {"d": "kite", "e": "kite-small", "f": "kite-tiny", "f1": "kite-tiny"}
-STRIDES = {"d": 2, "e": 2, "f": 2}  # what `skystill distill` begins with
+STRIDES = {"d": 2, "e": 2, "f": 2}  # --distillation-stride
 WARM_UP = 5  # in the first five steps SkyStill also looks at the losses' gradients
 
 

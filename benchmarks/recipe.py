@@ -41,6 +41,8 @@ ARMS: dict[str, dict[str, str]] = {
     "zoom 0.5": {"zoom": "0.5"},
     "one pixel in 4": {"distillation-stride": "2"},
     "one pixel in 16": {"distillation-stride": "4"},
+    "batch 16": {"batch-size": "16"},
+    "batch 16, one pixel in 4": {"batch-size": "16", "distillation-stride": "2"},
 }
 
 

@@ -21,5 +21,4 @@ def transform(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
 
 def transform_back(array: npt.NDArray[Any], symmetry: int) -> npt.NDArray[Any]:
     """Undo `transform`."""
-    plain = array[:, ::-1] if symmetry >= 4 else array
-    return np.ascontiguousarray(np.rot90(plain, -(symmetry % 4)))
+    return transform(array, symmetry if symmetry >= 4 else -symmetry % 4)  # a mirror undoes itself

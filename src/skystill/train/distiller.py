@@ -204,8 +204,8 @@ class Distiller(Supervised):
              + (1 - alpha) * T^2 * KL( softmax(teacher_logits / T) || softmax(student_logits / T) )
 
     Softmax over classes, KL summed over classes and averaged over pixels, where a batch says so over one pixel of every
-    block (`TrainBatches`). Void counts in neither, nor does padding;
-    images without labels count in the distillation loss alone. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
+    block (`TrainBatches`). Void counts in neither, nor does padding; images without labels count in the distillation
+    loss alone. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 
     Args:
         student: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W); the only one that learns.

@@ -32,17 +32,24 @@ def surprise(logits: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
+def _log_softmax_at(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What both below begin with: log softmax(logits) (N, C, H, W); it at the labels (N, H, W), 0 where void; the
+    labels (N, 1, H, W), 0 where void; where they are not void (N, H, W).
+    """
+    log_p = F.log_softmax(plain_float(logits), dim=1)
+    valid = labels != VOID
+    truth = (labels if valid.all() else labels.where(valid, 0))[:, None]
+    return log_p, log_p.gather(1, truth)[:, 0].where(valid, 0.0), truth, valid
+
+
 class _Surprise(torch.autograd.Function):
     """Its gradient is softmax(logits), less 1 at the label."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ANN401
-        log_p = F.log_softmax(plain_float(logits), dim=1)
-        valid = labels != VOID
-        truth = (labels if valid.all() else labels.where(valid, 0))[:, None]
-        found = log_p.gather(1, truth)[:, 0].neg_().where(valid, 0.0)
+        log_p, log_truth, truth, valid = _log_softmax_at(logits, labels)
         ctx.save_for_backward(log_p.exp_(), truth, valid)
-        return found
+        return log_truth.neg_()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
@@ -69,10 +76,7 @@ class _ClassSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
         num_classes = logits.shape[1]
-        log_p = F.log_softmax(plain_float(logits), dim=1)
-        valid = labels != VOID
-        truth = labels.where(valid, 0)[:, None]
-        log_truth = log_p.gather(1, truth)[:, 0].where(valid, 0.0)
+        log_p, log_truth, truth, valid = _log_softmax_at(logits, labels)
         p, p_truth = log_p.exp_(), log_truth.exp().where(valid, 0.0)
         shared = torch.zeros(num_classes, device=p.device).index_add_(0, truth.flatten(), p_truth.flatten())
         predicted = torch.bmm(p.flatten(2), valid.float().flatten(1)[:, :, None]).sum(dim=0)[:, 0]

@@ -297,18 +297,14 @@ def _batches(
     caches = teaching.caches if teaching else []
     seen = (settings.crop, settings.jitter, caches, settings.zoom)
     views = Views(labeled_scenes(prepared.split.train, prepared.classes), *seen)
-    taught: dict[str, Any] = {}
+    unlabeled, share, stride = None, 0.0, 1
     if teaching and isinstance(settings, DistillSettings):
-        taught["stride"] = settings.distillation_stride
-        if teaching.unlabeled:
-            taught |= {
-                "unlabeled": Views(unlabeled_scenes(teaching.unlabeled), *seen),
-                "share": settings.unlabeled_share,
-            }
+        share, stride = settings.unlabeled_share, settings.distillation_stride
+        unlabeled = Views(unlabeled_scenes(teaching.unlabeled), *seen) if teaching.unlabeled else None
     rank, ranks = fabric.global_rank, fabric.world_size
     batches = TrainBatches(
-        views, settings.batch_size, settings.seed, settings.crops_per_image,
-        rank=rank, ranks=ranks, ahead=fabric.device.type != "cpu", **taught,
+        views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks,
+        ahead=fabric.device.type != "cpu", stride=stride,
     )  # fmt: skip
     held_out = prepared.split.validation
     return batches, WholeImages(

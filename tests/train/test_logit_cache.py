@@ -84,8 +84,8 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
     for step in range(6):
         batch = batches.batch(0, step)
         (found,) = batch.teacher_logits
-        assert found.dtype == torch.float16
-        for view, logits in zip(batch.plain, found, strict=True):
+        assert found.values.dtype == torch.float16
+        for view, logits in zip(batch.plain, found.logits(), strict=True):
             image = view.permute(1, 2, 0).numpy()
             expected = symmetric_logits(teacher, image, CPU).transpose(2, 0, 1)
             assert np.abs(logits.numpy() - expected).max() < 2e-3 * np.abs(expected).max()  # 16 bits
@@ -105,8 +105,21 @@ def test_thinned_logits_are_those_of_the_same_pixels(
         full, few = every.batch(0, step), thinned.batch(0, step)
         assert torch.equal(few.images, full.images)
         inside = few.inside[:, few.pixels.rows, few.pixels.columns][:, None]
-        wanted = full.teacher_logits[0][:, :, few.pixels.rows, few.pixels.columns]
-        assert torch.equal(few.teacher_logits[0].where(inside, 0), wanted.where(inside, 0))
+        wanted = full.teacher_logits[0].logits()[:, :, few.pixels.rows, few.pixels.columns]
+        assert torch.equal(few.teacher_logits[0].logits().where(inside, 0), wanted.where(inside, 0))
+
+
+def test_each_image_of_a_batch_has_its_own_steps(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
+    caches = [LogitCache(tmp_path / "logits", "key", bits=bits) for bits in (8, 16)]
+    for cache in caches:
+        cache.fill(whole(pairs), teacher, CPU, no_bar)
+    views = Views(labeled_scenes(pairs, CLASSES), 64, 0.0, caches)  # two teachers: the same in 8 and in 16 bits
+    batch = TrainBatches(views, 8, seed=0, crops_per_image=8).batch(0, 0)
+    coarse, fine = batch.teacher_logits
+    assert coarse.values.dtype == torch.uint8
+    assert len(torch.unique(coarse.step, dim=0)) == len(pairs)
+    away = (coarse.logits() - fine.logits()).abs()
+    assert (away <= coarse.step / 2 + 1e-2).all()
 
 
 class Symmetric(nn.Module):
@@ -172,8 +185,8 @@ def test_eight_bits_are_half_a_step_off_at_most_and_half_as_large(
     exact = symmetric_logits(teacher, image.read()[0], CPU)
     step = (exact.max(axis=(0, 1)) - exact.min(axis=(0, 1))) / 255
     stored = caches[8].open(image)
-    coarse = stored.decode(stored[:, :]).astype(np.float32)
-    assert (np.abs(coarse - exact) <= step / 2 + 1e-2).all()  # 16 bits at the way out
+    coarse = stored[:, :] * stored.step + stored.low
+    assert (np.abs(coarse - exact) <= step / 2 + 1e-5).all()
     assert np.abs(coarse - exact).max() > step.min() / 4
     assert caches[8].bytes_needed([(64, 64)], 6) * 2 == caches[16].bytes_needed([(64, 64)], 6)
 

@@ -26,14 +26,6 @@ class Sliced(Protocol):
         ...
 
 
-class Coded(Sliced, Protocol):
-    """A file of logits, sliced as it is stored."""
-
-    def decode(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
-        """Stored values (h, w, C), turned or thinned out as may be, to logits."""
-        ...
-
-
 @dataclass(frozen=True)
 class PixelGrid:
     """One pixel of every `stride` x `stride` block, or with stride 1 all of them.
@@ -99,10 +91,10 @@ class View:
         """(H, W) uint8 to (size, size); padding is void."""
         return self._nearest(self._cut(labels, VOID))
 
-    def of_logits(self, logits: Coded, pixels: PixelGrid) -> npt.NDArray[np.float16]:
-        """(H, W, C) to the view's `pixels`, (h, w, C); what padding is means nothing."""
-        stored = self._nearest(self._cut(logits, 0))
-        return logits.decode(stored[pixels.rows, pixels.columns])  # last: fewer pixels, and turning bytes is cheaper
+    def of_logits(self, logits: Sliced, pixels: PixelGrid) -> npt.NDArray[Any]:
+        """(H, W, C) to the view's `pixels`, (h, w, C), as they are stored; what padding is means nothing."""
+        stored: npt.NDArray[Any] = self._nearest(self._cut(logits, 0))[pixels.rows, pixels.columns]
+        return stored
 
     def _cut(self, array: Sliced, fill: int) -> npt.NDArray[Any]:
         seen = self.seen or self.size

@@ -18,7 +18,7 @@ from skystill.dataset import Pair, read_image, read_labels
 from skystill.errors import SettingsError
 from skystill.train.augment import ALL_PIXELS, PixelGrid, draw_view, jitter_colors
 from skystill.train.excerpts import Excerpt, everywhere, whole
-from skystill.train.logit_cache import LogitCache
+from skystill.train.logit_cache import LogitCache, StoredLogits
 
 _HELD_BYTES = 4 * 2**30  # decoded images kept in memory; what is beyond is read from disk when it is drawn
 
@@ -34,7 +34,7 @@ class Batch:
         inside: (N, H, W) bool, False on padding and nodata.
         taught: (N, H, W) bool, where the teacher is asked: not on padding, nor on the void of an image with labels.
         pixels: where in the view the student is compared with the teacher.
-        teacher_logits: (N, C, h, w) float16 of these pixels from each teacher, where they come from a cache.
+        teacher_logits: of these pixels from each teacher, where they come from a cache.
     """
 
     images: Tensor
@@ -42,16 +42,17 @@ class Batch:
     labels: Tensor
     inside: Tensor
     taught: Tensor
-    teacher_logits: tuple[Tensor, ...] = ()
+    teacher_logits: tuple[StoredLogits, ...] = ()
     pixels: PixelGrid = ALL_PIXELS
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        images, plain, labels, inside, taught, *logits = (
+        images, plain, labels, inside, taught = (
             part.to(device, non_blocking=True)
-            for part in (self.images, self.plain, self.labels, self.inside, self.taught, *self.teacher_logits)
+            for part in (self.images, self.plain, self.labels, self.inside, self.taught)
         )
-        return Batch(images, plain, labels, inside, taught, tuple(logits), self.pixels)
+        logits = tuple(one.to(device) for one in self.teacher_logits)
+        return Batch(images, plain, labels, inside, taught, logits, self.pixels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -154,7 +155,7 @@ class Views:
         self._weights = areas / self.pixels
 
     def draw(self, rng: np.random.Generator, pixels: PixelGrid) -> tuple[npt.NDArray[Any], ...]:
-        """Seen, plain, labels, inside, taught, and each teacher's logits of one view, these at `pixels` alone."""
+        """Seen, plain, labels, inside, taught of one view; of each teacher what `StoredLogits` needs, at `pixels`."""
         index = int(rng.choice(len(self.scenes), p=self._weights))
         scene = self.scenes[index]
         height, width = scene.labels.shape
@@ -163,7 +164,8 @@ class Views:
         labels = view.of_labels(scene.labels)
         inside = view.of_mask(scene.valid)
         taught = inside & (labels != VOID) if scene.labeled else inside
-        logits = (view.of_logits(teacher[index], pixels) for teacher in self._logits)
+        files = [teacher[index] for teacher in self._logits]
+        logits = [part for file in files for part in (view.of_logits(file, pixels), file.step, file.low)]
         return jitter_colors(rng, plain, self.jitter), plain, labels, inside, taught, *logits
 
 
@@ -223,7 +225,7 @@ class TrainBatches:
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(inside),
             torch.from_numpy(taught),
-            tuple(torch.from_numpy(part).permute(0, 3, 1, 2) for part in logits),
+            tuple(_stored(*logits[start : start + 3]) for start in range(0, len(logits), 3)),
             pixels,
         )
 
@@ -247,6 +249,13 @@ class TrainBatches:
         unlabeled = int((number + 1) * self.share) > int(number * self.share)
         views = self.unlabeled if unlabeled and self.unlabeled else self.views
         return views.draw(rng, pixels)
+
+
+def _stored(values: npt.NDArray[Any], step: npt.NDArray[Any], low: npt.NDArray[Any]) -> StoredLogits:
+    """Values (N, h, w, C), step and low (N, C)."""
+    return StoredLogits(
+        torch.from_numpy(values).permute(0, 3, 1, 2), *(torch.from_numpy(one)[..., None, None] for one in (step, low))
+    )
 
 
 class LoaderBatches:

@@ -298,7 +298,7 @@ class Distiller(Supervised):
             with self.fabric.autocast():
                 answers = [_at(teacher(batch.plain), batch.pixels) for teacher in self.teachers]
         elif batch.teacher_logits:
-            answers = list(batch.teacher_logits)
+            answers = [stored.logits() for stored in batch.teacher_logits]
         else:
             raise SettingsError("there is no teacher, and the batch brings no teacher's logits; give one of them.")
         return combine(answers, self.shares or [1.0] * len(answers), self._temperature)

@@ -39,10 +39,8 @@ ARMS: dict[str, dict[str, str]] = {
     "alpha 0.3 to 1": {"alpha-end": "1"},
     "alpha 0 to 1": {"alpha": "0", "alpha-end": "1"},
     "zoom 0.5": {"zoom": "0.5"},
-    "one pixel in 4": {"distillation-stride": "2"},
-    "one pixel in 16": {"distillation-stride": "4"},
-    "batch 16": {"batch-size": "16"},
-    "batch 16, one pixel in 4": {"batch-size": "16", "distillation-stride": "2"},
+    "means of 2 x 2 pixels": {"distillation-stride": "2"},
+    "means of 4 x 4 pixels": {"distillation-stride": "4"},
 }
 
 

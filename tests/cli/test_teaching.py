@@ -104,6 +104,7 @@ def test_what_cannot_be_learnt_from_is_refused_before_anything_is_written(
         (["--distillation-loss=pkd", "--student-layer=levels.9"], "near it are levels."),
         ([f"--unlabeled={scenes}"], "on which the student is scored"),
         ([f"--teacher={teacher}", "--teacher-share=1"], "2 teacher(s), but 1 --teacher-share"),
+        (["--distillation-stride=3"], "does not divide into blocks of --distillation-stride 3"),
         (["--teacher=model.tflite"], "of a kind that is not known"),
         (["--nodes=2"], "--nodes: start the command on each machine"),
     ):

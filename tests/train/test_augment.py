@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skystill.symmetry import SYMMETRIES, transform, transform_back
-from skystill.train.augment import PixelGrid, View, draw_view, jitter_colors
+from skystill.train.augment import View, draw_view, jitter_colors
 
 symmetries = st.integers(0, SYMMETRIES - 1)
 
@@ -51,13 +51,20 @@ def test_channels_turn_together_as_they_would_one_by_one(symmetry: int, dtype: t
     assert np.array_equal(transform(image[:, :, :3], symmetry), np.stack(each, axis=-1))
 
 
-@given(st.integers(1, 5), st.integers(0, 30))
-def test_every_pixel_has_its_turn_once(stride: int, start: int) -> None:
-    visits = np.zeros((7, 11), int)
-    for step in range(start, start + stride**2):
-        pixels = PixelGrid.in_turn(stride, step)
-        visits[pixels.rows, pixels.columns] += 1
-    assert (visits == 1).all()
+@given(st.integers(1, 4), st.integers(3, 40), st.integers(3, 40), st.integers(1, 9), st.integers(0, 999))
+def test_what_is_kept_in_blocks_goes_through_a_view_as_its_pixels_do(
+    side: int, height: int, width: int, blocks: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 100, (height, width, 2)).astype(np.float32)
+    padded = np.pad(pixels, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge")
+    kept = padded.reshape(-(-height // side), side, -1, side, 2).mean((1, 3))
+    view = draw_view(rng, height, width, side * blocks, side=side)
+    found, there = view.of_logits(kept, side), view.of_mask(np.ones((height, width), bool))
+    seen = view.of_logits(pixels, 1).reshape(blocks, side, blocks, side, 2).mean((1, 3))
+    whole = there.reshape(blocks, side, blocks, side).all((1, 3))
+    assert found.shape == (blocks, blocks, 2)
+    assert np.allclose(found[whole], seen[whole])
 
 
 def test_a_zoomed_view_by_hand() -> None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from skystill.errors import LossNotFinite, SettingsError
 from skystill.train import Distiller, Supervised
-from skystill.train.augment import ALL_PIXELS, PixelGrid
 from skystill.train.data import Batch
 from skystill.train.losses import DistillationMSE, Focal
 
@@ -77,18 +76,29 @@ def test_the_loss_is_the_formula_in_float64(alpha: float, temperature: float) ->
     assert result["loss"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
-def test_one_pixel_of_each_block_in_turn_is_the_whole_loss_in_the_end() -> None:
-    """Blocks of 2 x 2 fill the image and no pixel is void, so the mean of four turns is the loss over all pixels."""
-    distiller = compiled(0.3, 2.0)
-    images, labels = batches(1, void=False)[0]
-    there = torch.ones_like(labels, dtype=torch.bool)
-    grids = [ALL_PIXELS, *(PixelGrid.in_turn(2, step) for step in range(4))]
-    found = [distiller.losses(Batch(images, images, labels, there, there, pixels=grid))[0] for grid in grids]
-    whole, *turns = (one["distillation_loss"].item() for one in found)
-    assert len(set(turns)) == 4
-    assert np.mean(turns) == pytest.approx(whole, rel=1e-5)
-    labelled = [one["student_loss"].item() for one in found]
-    assert labelled == pytest.approx(labelled[:1] * 5)
+@pytest.mark.parametrize("stride", [2, 5])
+def test_at_a_stride_the_means_of_whole_blocks_are_compared(stride: int) -> None:
+    """24 x 20 pixels, of which 5 columns are padding and 3 rows void: by 5 the last 4 rows are no whole block."""
+    distiller = compiled(0.3, 2.0, stride=stride)
+    images, labels = batches(1)[0]
+    inside = torch.ones_like(labels, dtype=torch.bool)
+    inside[0, :, 15:] = False
+    labels[~inside] = 255
+    with torch.no_grad():
+        logits = [net.train()(images).double().numpy() for net in map(copy.deepcopy, [distiller.student])]
+        logits.append(distiller.teachers[0].network(images).double().numpy())
+    result = distiller.train_step(Batch(images, images, labels, inside, labels != 255))
+
+    kept = [slice(0, size - size % stride) for size in (24, 20)]
+    blocks = (24 // stride, stride, 20 // stride, stride)
+    student, teacher = (one[:, :, *kept].reshape(2, C, *blocks).mean((3, 5)) for one in logits)
+    counted = (labels.numpy() != 255)[:, *kept].reshape(2, *blocks).all((2, 4))
+    assert counted.sum() < counted.size
+    p, q = _softmax(teacher / 2), _softmax(student / 2)
+    kl = (p * np.log(p / q)).sum(1)[counted].mean()
+    assert result["distillation_loss"] == pytest.approx(4 * kl, rel=1e-5, abs=1e-6)
+    right = np.take_along_axis(_softmax(logits[0]), labels.where(labels != 255, 0).numpy()[:, None], 1)[:, 0]
+    assert result["student_loss"] == pytest.approx(-np.log(right)[labels.numpy() != 255].mean(), rel=1e-6)
 
 
 def test_only_the_student_moves() -> None:

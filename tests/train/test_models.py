@@ -7,7 +7,15 @@ from safetensors.torch import save_file
 from skystill.classes import DUBAI
 from skystill.errors import CheckpointError, SettingsError
 from skystill.train.export import multiply_adds_per_megapixel
-from skystill.train.models import FAMILY, NETWORKS, build_network, count_parameters, read_network, write_network
+from skystill.train.models import (
+    FAMILY,
+    NETWORKS,
+    Normalize,
+    build_network,
+    count_parameters,
+    read_network,
+    write_network,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,15 @@ class TestContract:
             assert torch.equal(network(images), read(images))
         assert about["network"] == name
         assert not read.training
+
+
+def test_bytes_are_scaled_to_the_same_values_in_half_precision() -> None:
+    images = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 3, 16, 16)
+    expected = Normalize()(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Normalize()(images)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found.float(), expected)
 
 
 def test_other_sizes_stand_behind_the_name() -> None:

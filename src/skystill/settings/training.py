@@ -87,6 +87,10 @@ class TeacherSettings(Settings):
     the work, and wrong under flips by as much as is then printed."""
     cache_bits: Literal["8", "16"] = "8"
     """Bits of a cached logit."""
+    distillation_stride: int = Field(2, ge=1, le=8)
+    """Losses on logits compare means of logits over blocks of this side, and the cache holds these: at 2 a quarter of
+    the disk, a fifth more images a second for a small student, and no mIoU lost that could be measured
+    (docs/results.md). Labels are learnt pixel by pixel all the same."""
 
     @field_validator("teacher", mode="before")
     @classmethod
@@ -120,10 +124,6 @@ class LearnSettings(TeacherSettings, FitSettings):
     distillation_loss: str = "kl"
     """Loss against the teacher: kl (Hinton), mse on logits, cwd (channel-wise), dist (correlation), boundary-kl; on
     features pkd, at, fitnet, ifvd, cirkd; or several with weights, such as kl+0.5*pkd."""
-    distillation_stride: int = Field(1, ge=1, le=8)
-    """Losses on logits compare student and teacher on one pixel of every block of this side, each in turn. 2 takes a
-    sixth off the time of a small student's step, and cost 0.9 points after the same short training (docs/results.md).
-    Boundaries are then counted in blocks."""
     student_layer: str | None = None
     """Module path of the student's layer for losses on features. Default: its deepest level."""
     teacher_layer: str | None = None

@@ -27,38 +27,6 @@ class Sliced(Protocol):
 
 
 @dataclass(frozen=True)
-class PixelGrid:
-    """One pixel of every `stride` x `stride` block, or with stride 1 all of them.
-
-    Args:
-        stride: side of the blocks in pixels.
-        top, left: row and column of the pixel in its block.
-    """
-
-    stride: int = 1
-    top: int = 0
-    left: int = 0
-
-    @classmethod
-    def in_turn(cls, stride: int, step: int) -> "PixelGrid":
-        """The pixel whose turn it is: after stride^2 steps every pixel had one."""
-        return cls(stride, *divmod(step % stride**2, stride))
-
-    @property
-    def rows(self) -> slice:
-        """Which rows of an image."""
-        return slice(self.top, None, self.stride)
-
-    @property
-    def columns(self) -> slice:
-        """Which columns."""
-        return slice(self.left, None, self.stride)
-
-
-ALL_PIXELS = PixelGrid()
-
-
-@dataclass(frozen=True)
 class View:
     """A crop, a symmetry, a scale.
 
@@ -91,10 +59,13 @@ class View:
         """(H, W) uint8 to (size, size); padding is void."""
         return self._nearest(self._cut(labels, VOID))
 
-    def of_logits(self, logits: Sliced, pixels: PixelGrid) -> npt.NDArray[Any]:
-        """(H, W, C) to the view's `pixels`, (h, w, C), as they are stored; what padding is means nothing."""
-        stored: npt.NDArray[Any] = self._nearest(self._cut(logits, 0))[pixels.rows, pixels.columns]
-        return stored
+    def of_logits(self, logits: Sliced, side: int) -> npt.NDArray[Any]:
+        """Logits of blocks of side x side pixels (H / side, W / side, C) to (size / side, size / side, C), as they are
+        stored. The view must begin and end between blocks. What padding is means nothing.
+        """
+        top, left, size, seen = (value // side for value in (self.top, self.left, self.size, self.seen or self.size))
+        coarse = View(top, left, size, self.symmetry, seen)
+        return coarse._nearest(coarse._cut(logits, 0))
 
     def _cut(self, array: Sliced, fill: int) -> npt.NDArray[Any]:
         seen = self.seen or self.size
@@ -113,7 +84,7 @@ class View:
         return resized
 
 
-def draw_view(rng: np.random.Generator, height: int, width: int, size: int, zoom: float = 0.0) -> View:
+def draw_view(rng: np.random.Generator, height: int, width: int, size: int, zoom: float = 0.0, side: int = 1) -> View:
     """Draw a crop of an image and a symmetry, all equally likely. An image smaller than the crop is padded.
 
     Args:
@@ -122,10 +93,12 @@ def draw_view(rng: np.random.Generator, height: int, width: int, size: int, zoom
         width: of the image, in pixels.
         size: side of the result.
         zoom: the crop's side is up to (1 + zoom) times larger or smaller than the result's.
+        side: the crop begins and ends between blocks of side x side pixels.
     """
     seen = round(size * (1 + zoom) ** rng.uniform(-1, 1)) if zoom else size
     top = int(rng.integers(0, max(0, height - seen) + 1))
     left = int(rng.integers(0, max(0, width - seen) + 1))
+    top, left, seen = (value - value % side for value in (top, left, seen))
     return View(top, left, size, int(rng.integers(SYMMETRIES)), seen)
 
 

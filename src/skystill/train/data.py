@@ -16,7 +16,7 @@ from torch import Tensor
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.dataset import Pair, read_image, read_labels
 from skystill.errors import SettingsError
-from skystill.train.augment import ALL_PIXELS, PixelGrid, draw_view, jitter_colors
+from skystill.train.augment import draw_view, jitter_colors
 from skystill.train.excerpts import Excerpt, everywhere, whole
 from skystill.train.logit_cache import LogitCache, StoredLogits
 
@@ -33,8 +33,7 @@ class Batch:
         labels: (N, H, W) int64, 255 = void.
         inside: (N, H, W) bool, False on padding and nodata.
         taught: (N, H, W) bool, where the teacher is asked: not on padding, nor on the void of an image with labels.
-        pixels: where in the view the student is compared with the teacher.
-        teacher_logits: of these pixels from each teacher, where they come from a cache.
+        teacher_logits: from each teacher, where they come from a cache.
     """
 
     images: Tensor
@@ -43,7 +42,6 @@ class Batch:
     inside: Tensor
     taught: Tensor
     teacher_logits: tuple[StoredLogits, ...] = ()
-    pixels: PixelGrid = ALL_PIXELS
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -51,8 +49,7 @@ class Batch:
             part.to(device, non_blocking=True)
             for part in (self.images, self.plain, self.labels, self.inside, self.taught)
         )
-        logits = tuple(one.to(device) for one in self.teacher_logits)
-        return Batch(images, plain, labels, inside, taught, logits, self.pixels)
+        return Batch(images, plain, labels, inside, taught, tuple(one.to(device) for one in self.teacher_logits))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -143,29 +140,36 @@ class Views:
         jitter: strength of the colour jitter, 0 for none.
         caches: logits of these images, one cache a teacher.
         zoom: how much larger or smaller than the crop its piece of the image may be, 0 for no scaling.
+        stride: crops begin and end between blocks of stride x stride pixels, of which the caches hold the logits.
     """
 
     def __init__(
-        self, scenes: Scenes, crop: int, jitter: float, caches: Sequence[LogitCache], zoom: float = 0.0
+        self,
+        scenes: Scenes,
+        crop: int,
+        jitter: float,
+        caches: Sequence[LogitCache],
+        zoom: float = 0.0,
+        stride: int = 1,
     ) -> None:
-        self.scenes, self.crop, self.jitter, self.zoom = scenes, crop, jitter, zoom
+        self.scenes, self.crop, self.jitter, self.zoom, self.stride = scenes, crop, jitter, zoom, stride
         self._logits = [[cache.open(excerpt) for excerpt in scenes.excerpts] for cache in caches]
         areas = np.array([height * width for height, width in scenes.sizes], float)
         self.pixels = areas.sum()
         self._weights = areas / self.pixels
 
-    def draw(self, rng: np.random.Generator, pixels: PixelGrid) -> tuple[npt.NDArray[Any], ...]:
-        """Seen, plain, labels, inside, taught of one view; of each teacher what `StoredLogits` needs, at `pixels`."""
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[Any], ...]:
+        """Seen, plain, labels, inside, taught of one view, and what `StoredLogits` needs of each teacher."""
         index = int(rng.choice(len(self.scenes), p=self._weights))
         scene = self.scenes[index]
         height, width = scene.labels.shape
-        view = draw_view(rng, height, width, self.crop, self.zoom)
+        view = draw_view(rng, height, width, self.crop, self.zoom, self.stride)
         plain = view.of_image(scene.image)
         labels = view.of_labels(scene.labels)
         inside = view.of_mask(scene.valid)
         taught = inside & (labels != VOID) if scene.labeled else inside
         files = [teacher[index] for teacher in self._logits]
-        logits = [part for file in files for part in (view.of_logits(file, pixels), file.step, file.low)]
+        logits = [part for file in files for part in (view.of_logits(file, self.stride), file.step, file.low)]
         return jitter_colors(rng, plain, self.jitter), plain, labels, inside, taught, *logits
 
 
@@ -185,7 +189,6 @@ class TrainBatches:
         rank, ranks: which part of each batch is made here.
         ahead: make the next batch while the last is used, for a GPU. On a CPU its thread takes from the threads of the
             step, which wait for each other, more than it saves (docs/log.md).
-        stride: the student is compared with the teacher on one pixel of every stride x stride block, each in turn.
 
     Raises:
         SettingsError: the ranks cannot share a batch evenly.
@@ -202,12 +205,10 @@ class TrainBatches:
         rank: int = 0,
         ranks: int = 1,
         ahead: bool = False,
-        stride: int = 1,
     ) -> None:
         if batch_size % ranks:
             raise SettingsError(f"--batch-size {batch_size} cannot be shared by {ranks} ranks; make it a multiple.")
         self.views, self.batch_size, self.seed, self.ahead = views, batch_size, seed, ahead
-        self.stride = stride
         self.unlabeled, self.share = unlabeled, share if unlabeled else 0.0
         part = batch_size // ranks
         self._places = range(rank * part, (rank + 1) * part)
@@ -216,8 +217,7 @@ class TrainBatches:
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step; the same for the same seed, epoch and step."""
-        pixels = PixelGrid.in_turn(self.stride, step)
-        drawn = [self._draw(epoch, step, place, pixels) for place in self._places]
+        drawn = [self._draw(epoch, step, place) for place in self._places]
         images, plain, labels, inside, taught, *logits = (np.stack(part) for part in zip(*drawn, strict=True))
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),  # channels stay last in memory
@@ -226,7 +226,6 @@ class TrainBatches:
             torch.from_numpy(inside),
             torch.from_numpy(taught),
             tuple(_stored(*logits[start : start + 3]) for start in range(0, len(logits), 3)),
-            pixels,
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -243,12 +242,12 @@ class TrainBatches:
                 coming = maker.submit(self.batch, epoch, step + 1) if step + 1 < self.steps_per_epoch else None
                 yield batch
 
-    def _draw(self, epoch: int, step: int, place: int, pixels: PixelGrid) -> tuple[npt.NDArray[Any], ...]:
+    def _draw(self, epoch: int, step: int, place: int) -> tuple[npt.NDArray[Any], ...]:
         rng = np.random.default_rng((self.seed, epoch, step, place))
         number = step * self.batch_size + place
         unlabeled = int((number + 1) * self.share) > int(number * self.share)
         views = self.unlabeled if unlabeled and self.unlabeled else self.views
-        return views.draw(rng, pixels)
+        return views.draw(rng)
 
 
 def _stored(values: npt.NDArray[Any], step: npt.NDArray[Any], low: npt.NDArray[Any]) -> StoredLogits:

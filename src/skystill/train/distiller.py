@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from skystill.classes import VOID
 from skystill.errors import SettingsError
 from skystill.evaluate import METRICS
-from skystill.train.augment import PixelGrid
 from skystill.train.data import AnyBatch, Batch, LoaderBatches, as_batch
 from skystill.train.features import Tap
-from skystill.train.fused import float_and_some
+from skystill.train.fused import block_means, float_and_means, whole_blocks
 from skystill.train.gradients import GradientLog, Part
 from skystill.train.loop import Batches, History, Keeper, Stepper, Watch, run
 from skystill.train.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
@@ -171,12 +170,7 @@ class Supervised:
 def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
     """What the losses need of the batches of all ranks."""
     labels, inside, taught = (from_all(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
-    return Batch(batch.images, batch.plain, labels, inside, taught, pixels=batch.pixels)
-
-
-def _at(maps: Tensor, pixels: PixelGrid) -> Tensor:
-    """These pixels of (..., H, W)."""
-    return maps[..., pixels.rows, pixels.columns]
+    return Batch(batch.images, batch.plain, labels, inside, taught)
 
 
 @dataclass(frozen=True)
@@ -203,9 +197,9 @@ class Distiller(Supervised):
         loss = alpha * student_loss(student_logits, labels)
              + (1 - alpha) * T^2 * KL( softmax(teacher_logits / T) || softmax(student_logits / T) )
 
-    Softmax over classes, KL summed over classes and averaged over pixels, where a batch says so over one pixel of every
-    block (`TrainBatches`). Void counts in neither, nor does padding; images without labels count in the distillation
-    loss alone. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
+    Softmax over classes, KL summed over classes and averaged over pixels, or blocks of pixels (`compile`). Void counts
+    in neither, nor does padding; images without labels count in the distillation loss alone. Source: Hinton, Vinyals,
+    Dean 2015, arXiv 1503.02531.
 
     Args:
         student: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W); the only one that learns.
@@ -237,7 +231,7 @@ class Distiller(Supervised):
         self.gradients = GradientLog()
         self._distillation: dict[str, tuple[float, DistillationLoss]] = {}
         self._features: tuple[FeatureTerm, ...] = ()
-        self._alpha, self._alpha_end, self._temperature = 0.1, 0.1, 10.0
+        self._alpha, self._alpha_end, self._temperature, self._stride = 0.1, 0.1, 10.0, 1
 
     def compile(  # type: ignore[override]  # more to say than a Supervised has
         self,
@@ -251,6 +245,7 @@ class Distiller(Supervised):
         metrics: Metrics = METRICS,
         features: Sequence[FeatureTerm] = (),
         alpha_end: float | None = None,
+        stride: int = 1,
     ) -> None:
         """Say how to distil.
 
@@ -265,6 +260,8 @@ class Distiller(Supervised):
             features: losses on layers, beside those on logits; they need a teacher that runs, not a cache.
             alpha_end: where alpha goes, in a straight line over all steps; None to leave it. Source: teacher annealing,
                 Clark 2019, arXiv 1907.04829.
+            stride: losses on logits compare means of logits over blocks of stride x stride pixels; a block counts if
+                all its pixels do. Cached logits must be such means.
 
         Raises:
             SettingsError: alpha outside 0..1, a temperature that is not positive, or an optimiser over other weights.
@@ -285,7 +282,7 @@ class Distiller(Supervised):
         for term in features:
             self.stepper.learn_beside(self.fabric.to_device(term.loss))
         self._distillation, self._features = dict(distillation_loss), tuple(features)
-        self._alpha, self._alpha_end, self._temperature = alpha, alpha_end, temperature
+        self._alpha, self._alpha_end, self._temperature, self._stride = alpha, alpha_end, temperature, stride
 
     @property
     def alpha(self) -> float:
@@ -296,7 +293,8 @@ class Distiller(Supervised):
     def _teacher_logits(self, batch: Batch) -> Tensor:
         if self.teachers:
             with self.fabric.autocast():
-                answers = [_at(teacher(batch.plain), batch.pixels) for teacher in self.teachers]
+                answers = [teacher(batch.plain) for teacher in self.teachers]
+            answers = [block_means(answer.float(), self._stride) for answer in answers]
         elif batch.teacher_logits:
             answers = [stored.logits() for stored in batch.teacher_logits]
         else:
@@ -308,7 +306,7 @@ class Distiller(Supervised):
         teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
         answer = from_all(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
-        logits, compared = float_and_some(answer, batch.pixels.rows, batch.pixels.columns)
+        logits, compared = float_and_means(answer, self._stride)
         student_loss = self._student_loss(logits, batch.labels)
         terms = self._logit_terms(compared, teacher_logits, batch) | self._feature_terms(batch)
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
@@ -324,15 +322,15 @@ class Distiller(Supervised):
         return losses, logits, batch
 
     def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Part]:
-        compared = logits
-        valid, labels = (_at(part, batch.pixels) for part in (batch.taught, batch.labels))
+        compared, valid = logits, batch.taught
         if self.teaches is not None:
             known = torch.tensor([*self.teaches, VOID], device=logits.device)
-            logits, valid = logits[:, self.teaches], valid & torch.isin(labels, known)
+            logits, valid = logits[:, self.teaches], valid & torch.isin(batch.labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
+        valid = whole_blocks(valid, self._stride)
         return {
-            name: Part(loss(logits, teacher_logits, valid), weight, logits=compared)
+            name: Part(loss(logits, teacher_logits, valid), weight, means=compared, side=self._stride)
             for name, (weight, loss) in self._distillation.items()
         }
 

@@ -15,13 +15,15 @@ class Part:
         value: the loss.
         weight: of it in the sum.
         at: the student's features it is computed from; None for its logits.
-        logits: those of the logits it is computed from; None for all. The norm is the same, the gradient smaller.
+        means: of the logits over blocks, where it is computed from those.
+        side: of these blocks in pixels.
     """
 
     value: Tensor
     weight: float
     at: Tensor | None = None
-    logits: Tensor | None = None
+    means: Tensor | None = None
+    side: int = 1
 
     def weighed(self, factor: float) -> "Part":
         """The same with another factor before it."""
@@ -49,10 +51,14 @@ class GradientLog:
         reference = parts["student loss"]
         at_logits = _pull(reference, logits)
         for name, part in parts.items():
-            own = logits if part.logits is None else part.logits
-            size = _pull(part, own if part.at is None else part.at)
-            if part.at is not None:
-                size *= at_logits / max(_pull(reference, part.at), 1e-30)
+            if part is reference:
+                size = at_logits
+            elif part.at is not None:
+                size = _pull(part, part.at) * at_logits / max(_pull(reference, part.at), 1e-30)
+            elif part.means is not None:
+                size = _pull(part, part.means) / part.side  # spread evenly over the block's side^2 pixels
+            else:
+                size = _pull(part, logits)
             self.sizes.setdefault(name, []).append(size)
 
     def means(self) -> dict[str, float]:

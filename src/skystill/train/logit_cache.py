@@ -23,7 +23,7 @@ from skystill.raster.grid import Grid
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.train.excerpts import Excerpt
-from skystill.train.fused import plain_float
+from skystill.train.fused import block_means, plain_float
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
@@ -98,17 +98,20 @@ class LogitCache:
         teacher_key: of the teacher's weights and of how they are run.
         symmetric: whether the files hold the mean over the 8 symmetries.
         bits: 16, or 8: 256 steps between the least and the largest logit of each class in each image.
+        stride: the files hold means over blocks of stride x stride pixels.
     """
 
     folder: Path
     teacher_key: str
     symmetric: bool = True
     bits: int = 16
+    stride: int = 1
 
     @property
     def own_folder(self) -> Path:
         """Where the files of this teacher are."""
-        return self.folder / f"{self.teacher_key[:24]}-{'d4' if self.symmetric else 'plain'}-{self.bits}"
+        how = f"{'d4' if self.symmetric else 'plain'}-{self.bits}{f'-{self.stride}' if self.stride > 1 else ''}"
+        return self.folder / f"{self.teacher_key[:24]}-{how}"
 
     def path(self, excerpt: Excerpt) -> Path:
         """The file of an image: another one where a byte of the image differs."""
@@ -120,7 +123,8 @@ class LogitCache:
 
     def bytes_needed(self, sizes: Sequence[tuple[int, int]], num_classes: int) -> int:
         """Size on disk of images of these (height, width)."""
-        return sum(height * width for height, width in sizes) * num_classes * self.bits // 8
+        blocks = sum(-(-height // self.stride) * -(-width // self.stride) for height, width in sizes)
+        return blocks * num_classes * self.bits // 8
 
     def fill(self, excerpts: Sequence[Excerpt], teacher: nn.Module, device: torch.device, track: Track) -> None:
         """Run the teacher over the images that have no file yet.
@@ -131,7 +135,7 @@ class LogitCache:
         """
         run = symmetric_logits if self.symmetric else whole_logits
         for excerpt in track(self.missing(excerpts), "teacher"):
-            logits = run(teacher, excerpt.read()[0], device)
+            logits = _blocks(run(teacher, excerpt.read()[0], device), self.stride)
             with written_whole(self.path(excerpt)) as part:
                 save_file(self._pack(logits), part)
 
@@ -155,8 +159,16 @@ class LogitCache:
         if self.own_folder.is_dir():
             return "it holds this teacher's logits of other images"
         if self.folder.is_dir() and any(self.folder.iterdir()):
-            return "it holds the logits of another teacher, or in other bits or symmetry"
+            return "it holds the logits of another teacher, or in other bits, symmetry or resolution"
         return "it is empty"
+
+
+def _blocks(logits: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+    """Means of blocks of side x side pixels (H, W, C). Beyond the image its last pixels are repeated."""
+    height, width = logits.shape[:2]
+    padded = np.pad(logits, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge")
+    means = block_means(torch.from_numpy(padded).permute(2, 0, 1), side)
+    return np.asarray(means.permute(1, 2, 0).numpy())
 
 
 @torch.no_grad()
@@ -188,9 +200,9 @@ def symmetric_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: t
 
 
 def mirror_agreement(cache: LogitCache, excerpt: Excerpt, teacher: nn.Module, device: torch.device) -> float:
-    """Share of pixels where the teacher on the mirrored image, and the mirrored cache, have the same class."""
-    mirrored = transform(excerpt.read()[0], 4)
-    live = whole_logits(teacher, mirrored, device).argmax(axis=2)
+    """Share of pixels, or of blocks, where the teacher on the mirrored image and the mirrored cache agree in class."""
+    image = excerpt.read()[0]
+    live = transform_back(whole_logits(teacher, transform(image, 4), device), 4)
     cached = cache.open(excerpt)
     logits = cached[:, :] * cached.step + cached.low
-    return float((live == transform(logits, 4).argmax(axis=2)).mean())
+    return float((_blocks(live, cache.stride).argmax(axis=2) == logits.argmax(axis=2)).mean())

@@ -45,7 +45,7 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        return surprise(logits, labels).sum() / (labels != VOID).sum().clamp(min=1)
+        return surprise(logits, labels).sum() / (labels != VOID).count_nonzero().clamp(min=1)
 
 
 class Focal(nn.Module):
@@ -111,7 +111,7 @@ class CrossEntropyDice(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
         total, shared, predicted = class_sums(logits, labels)
-        return total / (labels != VOID).sum().clamp(min=1) + dice(shared, predicted, labels)
+        return total / (labels != VOID).count_nonzero().clamp(min=1) + dice(shared, predicted, labels)
 
 
 class Sum(nn.Module):

@@ -295,16 +295,18 @@ def _batches(
     settings: FitSettings, prepared: Prepared, fabric: Fabric, teaching: Teaching | None = None
 ) -> tuple[TrainBatches, WholeImages | None]:
     caches = teaching.caches if teaching else []
-    seen = (settings.crop, settings.jitter, caches, settings.zoom)
+    stride, share = (
+        (settings.distillation_stride, settings.unlabeled_share) if isinstance(settings, DistillSettings) else (1, 0.0)
+    )
+    seen = (settings.crop, settings.jitter, caches, settings.zoom, stride)
     views = Views(labeled_scenes(prepared.split.train, prepared.classes), *seen)
-    unlabeled, share, stride = None, 0.0, 1
-    if teaching and isinstance(settings, DistillSettings):
-        share, stride = settings.unlabeled_share, settings.distillation_stride
+    unlabeled = None
+    if teaching:
         unlabeled = Views(unlabeled_scenes(teaching.unlabeled), *seen) if teaching.unlabeled else None
     rank, ranks = fabric.global_rank, fabric.world_size
     batches = TrainBatches(
         views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks,
-        ahead=fabric.device.type != "cpu", stride=stride,
+        ahead=fabric.device.type != "cpu",
     )  # fmt: skip
     held_out = prepared.split.validation
     return batches, WholeImages(

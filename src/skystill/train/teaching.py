@@ -59,7 +59,7 @@ def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) ->
             raise SettingsError(
                 f"{len(missing)} of {len(images)} images have no logits of {text} in {cache.folder} "
                 f"({missing[0].name}, ...); {cache.what_else()}. Fill it with skystill cache, same data, split, "
-                "teacher, --cache-bits and --cache-symmetry."
+                "teacher, --cache-bits, --cache-symmetry and --distillation-stride."
             )
     return Teaching(teachers, [], caches, unlabeled)
 
@@ -74,6 +74,9 @@ def check_teaching(settings: DistillSettings) -> None:
         raise SettingsError(f"{len(settings.teacher)} teacher(s), but {len(settings.teacher_share)} --teacher-share.")
     if any(share <= 0 for share in settings.teacher_share):
         raise SettingsError("--teacher-share must be more than 0.")
+    if settings.crop % settings.distillation_stride:
+        raise SettingsError(f"--crop {settings.crop} does not divide into blocks of --distillation-stride "
+                            f"{settings.distillation_stride}.")  # fmt: skip
     on_features = [term.name for term in distillation_terms(settings) if term.name in FEATURE_LOSSES]
     if on_features and settings.teacher_mode == "cached":
         raise SettingsError(f"{', '.join(on_features)}: losses on features need the teacher itself, not its cache: "
@@ -97,7 +100,13 @@ def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) 
         raise SettingsError("say where the logits go: --cache DIR.")
     how = f"tile {TILE} margin {MARGIN}"
     return [
-        LogitCache(folder, origin.key(channels, how), settings.cache_symmetry == "d4", int(settings.cache_bits))
+        LogitCache(
+            folder,
+            origin.key(channels, how),
+            settings.cache_symmetry == "d4",
+            int(settings.cache_bits),
+            settings.distillation_stride,
+        )
         for origin, channels in zip(teachers.origins, teachers.channels, strict=True)
     ]
 
@@ -198,6 +207,7 @@ def build_distiller(
         alpha=settings.alpha,
         alpha_end=settings.alpha_end,
         temperature=settings.temperature,
+        stride=settings.distillation_stride,
         features=_feature_terms(student, task.teachers, settings, [t for t in terms if t.name in FEATURE_LOSSES]),
         **more,  # type: ignore[arg-type]
     )

@@ -142,6 +142,19 @@ def test_cached_and_live_give_the_same_loss_in_every_step(
     assert losses["cached"] == pytest.approx(losses["online"], rel=1e-3)
 
 
+def test_a_cache_at_another_stride_than_the_losses_is_refused(
+    teacher: Teacher, pairs: list[Pair], tmp_path: Path
+) -> None:
+    cache = LogitCache(tmp_path / "logits", "key", stride=2)
+    cache.fill(whole(pairs), teacher, CPU, no_bar)
+    student = build_network("kite?channels=(8,)&blocks=(1,)", 6)
+    distiller = Distiller(student, None, Fabric(accelerator="cpu", devices=1))
+    distiller.compile(torch.optim.SGD(student.parameters(), lr=0.01))
+    batches = TrainBatches(Views(labeled_scenes(pairs, CLASSES), 64, 0.2, [cache], stride=2), 2, seed=0)
+    with pytest.raises(SettingsError, match="the same stride"):
+        distiller.train_step(batches.batch(0, 0))
+
+
 def test_what_is_there_is_not_made_again_and_another_byte_is_another_file(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:

@@ -328,6 +328,11 @@ class Distiller(Supervised):
             logits, valid = logits[:, self.teaches], valid & torch.isin(batch.labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
+        if teacher_logits.shape[2:] != logits.shape[2:]:
+            raise SettingsError(
+                f"the teacher's logits are {tuple(teacher_logits.shape[2:])} pixels or blocks, the student's "
+                f"{tuple(logits.shape[2:])}: give the cache, the views and `compile` the same stride."
+            )
         valid = whole_blocks(valid, self._stride)
         return {
             name: Part(loss(logits, teacher_logits, valid), weight, means=compared, side=self._stride)

@@ -76,7 +76,7 @@ def check_teaching(settings: DistillSettings) -> None:
         raise SettingsError("--teacher-share must be more than 0.")
     if settings.crop % settings.distillation_stride:
         raise SettingsError(f"--crop {settings.crop} does not divide into blocks of --distillation-stride "
-                            f"{settings.distillation_stride}.")  # fmt: skip
+                            f"{settings.distillation_stride}; take another crop, or stride 1.")  # fmt: skip
     on_features = [term.name for term in distillation_terms(settings) if term.name in FEATURE_LOSSES]
     if on_features and settings.teacher_mode == "cached":
         raise SettingsError(f"{', '.join(on_features)}: losses on features need the teacher itself, not its cache: "

@@ -3,8 +3,14 @@
     python -m venv peer && peer/bin/pip install -r benchmarks/keras-requirements.txt
     python benchmarks/distill_vs_keras.py --peer peer/bin/python --data DIR
 
+And for (t), where torch's CPU build is already installed in the other environment:
+
+    other/bin/pip install --no-deps -r benchmarks/torchdistill-requirements.txt
+    python benchmarks/distill_vs_keras.py --peer peer/bin/python --torchdistill other/bin/python --data DIR
+
   (a) keras.distillation.Distiller on TensorFlow, the mission's two U-Nets
   (a16) the same in Keras's mixed_bfloat16
+  (t) torchdistill's DistillationBox on torch, the same networks
   (b) SkyStill online, the same networks
   (c) SkyStill with cached logits, the same networks
   (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`; (f) `kite-tiny`; these compare means of 2 x 2
@@ -12,8 +18,8 @@
 
 SkyStill runs in `--precision`, by default what the commands choose: bf16 where the processor has matrix units (AMX),
 float32 elsewhere. Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in
-turn, five rounds; medians, and each round's ratio to (a). Keras is given its crops ready in memory; SkyStill reads,
-cuts, flips, turns and jitters its own, and clips gradients. Neither computes metrics. Filling the cache runs apart,
+turn, five rounds; medians, and each round's ratio to (a). The peers are given their crops ready in memory; SkyStill
+reads, cuts, flips, turns and jitters its own, and clips gradients. None computes metrics. Filling the cache runs apart,
 once, and its seconds are printed.
 """
 
@@ -33,6 +39,7 @@ import numpy as np
 WAYS = {
     "a": "Keras Distiller, TensorFlow",
     "a16": "the same in mixed_bfloat16",
+    "t": "torchdistill",
     "b": "SkyStill online",
     "c": "SkyStill cached",
     "d": "SkyStill cached, kite",
@@ -40,7 +47,7 @@ WAYS = {
     "f": "SkyStill cached, kite-tiny",
     "f1": "the same, --distillation-stride 1",
 }
-PEER = {"a": "float32", "a16": "mixed_bfloat16"}  # Keras's names of precisions
+KERAS = {"a": "float32", "a16": "mixed_bfloat16"}  # Keras's names of precisions
 STUDENTS = {"d": "kite", "e": "kite-small", "f": "kite-tiny", "f1": "kite-tiny"}
 STRIDES = {"d": 2, "e": 2, "f": 2}  # --distillation-stride
 WARM_UP = 5  # in the first five steps SkyStill also looks at the losses' gradients
@@ -51,6 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="images and masks of Dubai; procedural scenes without it")
     parser.add_argument("--peer", type=Path, help="python of the environment with Keras; without it (a) is left out")
+    parser.add_argument("--torchdistill", type=Path, help="python of its environment; without it (t) is left out")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="the first is compared with")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
@@ -65,8 +74,10 @@ def main() -> None:
         chosen.work = Path(folder)
         chosen.data = chosen.data or paint(chosen.work / "scenes")
         write_crops(chosen)
-        print(f"filling the cache: {measure(chosen, 'fill')['seconds']:.1f} s, once for all epochs")
-        ways = [way for way in WAYS if way not in PEER or chosen.peer]
+        absent = {*([] if chosen.peer else KERAS), *([] if chosen.torchdistill else "t")}
+        ways = [way for way in chosen.ways if way not in absent]
+        if not {"b", "t", *KERAS}.issuperset(ways):
+            print(f"filling the cache: {measure(chosen, 'fill')['seconds']:.1f} s, once for all epochs")
         rounds = [{way: measure(chosen, way) for way in ways} for _ in range(chosen.rounds)]
     report(ways, rounds)
 
@@ -103,10 +114,11 @@ def write_crops(chosen: argparse.Namespace) -> None:
 
 def measure(chosen: argparse.Namespace, way: str) -> dict[str, float]:
     """One way in a process of its own."""
-    if way in PEER:
-        crops = str(chosen.work / "crops.npz")
-        peer = Path(__file__).with_name("peer_keras.py")
-        command = [str(chosen.peer), str(peer), crops, str(chosen.batch), str(chosen.steps), PEER[way]]
+    peer = [str(chosen.work / "crops.npz"), str(chosen.batch), str(chosen.steps)]
+    if way in KERAS:
+        command = [str(chosen.peer), str(Path(__file__).with_name("peer_keras.py")), *peer, KERAS[way]]
+    elif way == "t":
+        command = [str(chosen.torchdistill), str(Path(__file__).with_name("peer_torchdistill.py")), *peer]
     else:
         command = [sys.executable, __file__, f"--way={way}", f"--data={chosen.data}", f"--work={chosen.work}",
                    f"--batch={chosen.batch}", f"--steps={chosen.steps}",

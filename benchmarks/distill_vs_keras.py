@@ -13,8 +13,8 @@ And for (t), where torch's CPU build is already installed in the other environme
   (t) torchdistill's DistillationBox on torch, the same networks
   (b) SkyStill online, the same networks
   (c) SkyStill with cached logits, the same networks
-  (d) SkyStill with cached logits, `kite` as student; (e) `kite-small`; (f) `kite-tiny`; these compare means of 2 x 2
-      pixels with the teacher's, as the commands do; (f1) `kite-tiny` and each pixel by itself, as (a) to (c)
+  (d) SkyStill with cached logits and an efficient student, `kite-small`; (e) `kite-tiny`; (f) `kite`; these compare means
+      of 2 x 2 pixels with the teacher's, as the commands do; (e1) `kite-tiny` and each pixel by itself, as (a) to (c)
 
 SkyStill runs in `--precision`, by default what the commands choose: bf16 where the processor has matrix units (AMX),
 float32 elsewhere. Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in
@@ -42,13 +42,13 @@ WAYS = {
     "t": "torchdistill",
     "b": "SkyStill online",
     "c": "SkyStill cached",
-    "d": "SkyStill cached, kite",
-    "e": "SkyStill cached, kite-small",
-    "f": "SkyStill cached, kite-tiny",
-    "f1": "the same, --distillation-stride 1",
+    "d": "SkyStill cached, kite-small",
+    "e": "SkyStill cached, kite-tiny",
+    "e1": "the same, --distillation-stride 1",
+    "f": "SkyStill cached, kite",
 }
 KERAS = {"a": "float32", "a16": "mixed_bfloat16"}  # Keras's names of precisions
-STUDENTS = {"d": "kite", "e": "kite-small", "f": "kite-tiny", "f1": "kite-tiny"}
+STUDENTS = {"d": "kite-small", "e": "kite-tiny", "e1": "kite-tiny", "f": "kite"}
 STRIDES = {"d": 2, "e": 2, "f": 2}  # --distillation-stride
 WARM_UP = 5  # in the first five steps SkyStill also looks at the losses' gradients
 

@@ -13,7 +13,7 @@ And for (t), where torch's CPU build is already installed in the other environme
   (t) torchdistill's DistillationBox on torch, the same networks
   (b) SkyStill online, the same networks
   (c) SkyStill with cached logits, the same networks
-  (d) SkyStill with cached logits and an efficient student, `kite-small`; (e) `kite-tiny`; (f) `kite`; these compare means
+  (d) SkyStill, cached logits and an efficient student, `kite-small`; (e) `kite-tiny`; (f) `kite`; these compare means
       of 2 x 2 pixels with the teacher's, as the commands do; (e1) `kite-tiny` and each pixel by itself, as (a) to (c)
 
 SkyStill runs in `--precision`, by default what the commands choose: bf16 where the processor has matrix units (AMX),

@@ -148,7 +148,6 @@ def ours(chosen: argparse.Namespace) -> None:
     keep_freed_memory()  # as the commands do
     torch.manual_seed(0)
     classes, pairs = sampled(chosen.data)
-    stride = STRIDES.get(chosen.way, 1)
     if chosen.way == "fill":
         teacher = Teacher(in_layout(build_network("unet", 6), torch.channels_last))
         for side in (2, 1):
@@ -157,6 +156,7 @@ def ours(chosen: argparse.Namespace) -> None:
             cache.fill(whole(pairs), teacher, torch.device("cpu"), lambda items, about: items)
         print(json.dumps({"seconds": time.perf_counter() - began}))
         return
+    stride = STRIDES.get(chosen.way, 1)
     cache = LogitCache(chosen.work / "logits", "teacher", bits=8, stride=stride)
     student = build_network(STUDENTS.get(chosen.way, "two-level"), 6)
     teacher = build_network("unet", 6) if chosen.way == "b" else None

@@ -80,13 +80,14 @@ def train(
     settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
     """Train a network on labels alone: a teacher, or a student without one."""
-    from skystill.train.ranks import rank_and_count
+    from skystill.train.ranks import leave_ranks, rank_and_count
     from skystill.train.runs import train_run
 
     if start_ranks(settings):
         return
     with training_bar(settings.network) as bar:
         train_run(settings, resume, bar, show_notes)
+    leave_ranks()
     if report and rank_and_count()[0] == 0:
         score(settings.out)
 
@@ -97,7 +98,7 @@ def distill(
     settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
-    from skystill.train.ranks import rank_and_count
+    from skystill.train.ranks import leave_ranks, rank_and_count
     from skystill.train.runs import alone_settings, cache_settings, distill_run, within_budget
 
     if start_ranks(settings):
@@ -109,6 +110,7 @@ def distill(
     name = Path(settings.student).stem if settings.student.endswith(".safetensors") else settings.student
     with training_bar(f"{name} distilled") as bar:
         distill_run(settings, resume, bar, show_notes)
+    leave_ranks()
     if rank_and_count()[0] > 0:
         return
     if settings.quantize or settings.has_budget:

@@ -16,6 +16,7 @@ from skystill.train.distiller import Distiller, FeatureTerm
 from skystill.train.features import FEATURE_LOSSES, Tap
 from skystill.train.losses import DISTILLATION_LOSSES, STUDENT_LOSSES
 from skystill.train.models import build_network
+from skystill.train.ranks import leave_ranks
 
 STEPS = 8
 
@@ -59,3 +60,4 @@ def main(scenes: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    leave_ranks()

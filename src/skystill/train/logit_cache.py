@@ -165,6 +165,8 @@ class LogitCache:
 
 def _blocks(logits: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
     """Means of blocks of side x side pixels (H, W, C). Beyond the image its last pixels are repeated."""
+    if side == 1:
+        return logits
     height, width = logits.shape[:2]
     padded = np.pad(logits, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge")
     means = block_means(torch.from_numpy(padded).permute(2, 0, 1), side)

@@ -5,6 +5,7 @@ batch; gradients flow through its own part only, and their sum over the ranks is
 right, also one that is no mean over pixels.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,19 @@ def lost_ranks_are_said(fabric: Fabric) -> Iterator[None]:
         if fabric.world_size > 1 and (isinstance(error, dist.DistError) or "gloo" in said or "nccl" in said):
             raise RankLost(fabric.global_rank, fabric.world_size) from error
         raise
+
+
+def leave_ranks() -> None:
+    """Leave the group, once all that trained in it is out of reach.
+
+    A thread of gloo lets go of the last tensors a moment after it has answered, and needs the GIL for it; whoever
+    ends the group waits for that thread. A process that just ends takes the GIL away from it and aborts, and torch's
+    `DistributedDataParallel`, where it is the last to hold the group, ends it with the GIL in hand: it waits for ever.
+    `destroy_process_group` gives the GIL away first, and so must come last.
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
 
 
 def launched() -> bool:

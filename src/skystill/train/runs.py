@@ -295,14 +295,12 @@ def _batches(
     settings: FitSettings, prepared: Prepared, fabric: Fabric, teaching: Teaching | None = None
 ) -> tuple[TrainBatches, WholeImages | None]:
     caches = teaching.caches if teaching else []
-    stride, share = (
-        (settings.distillation_stride, settings.unlabeled_share) if isinstance(settings, DistillSettings) else (1, 0.0)
-    )
+    stride, share = 1, 0.0
+    if isinstance(settings, DistillSettings):
+        stride, share = settings.distillation_stride, settings.unlabeled_share
     seen = (settings.crop, settings.jitter, caches, settings.zoom, stride)
     views = Views(labeled_scenes(prepared.split.train, prepared.classes), *seen)
-    unlabeled = None
-    if teaching:
-        unlabeled = Views(unlabeled_scenes(teaching.unlabeled), *seen) if teaching.unlabeled else None
+    unlabeled = Views(unlabeled_scenes(teaching.unlabeled), *seen) if teaching and teaching.unlabeled else None
     rank, ranks = fabric.global_rank, fabric.world_size
     batches = TrainBatches(
         views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks,

@@ -30,8 +30,8 @@ from skystill.measure import compare_models
 from skystill.plots import save_plot
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import QuantizeSettings
+from skystill.train.models import FAMILY
 
-STUDENTS = ("kite-tiny", "kite-small", "kite-medium", "kite", "kite-large")
 ARMS = ("alone", "alone, INT8", "distilled", "distilled, INT8")
 COLORS = {
     "alone": "#999999",
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", action="append", required=True, help="run folder; several are averaged")
     parser.add_argument("--out", type=Path, default=Path("runs/family"))
-    parser.add_argument("--students", nargs="+", default=list(STUDENTS))
+    parser.add_argument("--students", nargs="+", default=list(FAMILY))
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=["alone", "distilled"], choices=["alone", "distilled"])

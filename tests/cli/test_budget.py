@@ -40,14 +40,14 @@ def choose(tmp_path: Path, **budget: str) -> DistillSettings:
 
 
 def test_the_most_capable_that_fits_is_taken(tmp_path: Path) -> None:
-    assert choose(tmp_path, max_latency="150ms/MP").student == "kite-medium"
-    assert choose(tmp_path, max_latency="100").student == "kite-medium"
+    assert choose(tmp_path, max_latency="1500ms/MP").student == "kite-medium"
+    assert choose(tmp_path, max_latency="1000").student == "kite-medium"
     assert choose(tmp_path, max_latency="1e9ms".replace("1e9", "1000000")).student == "kite-large"
-    assert choose(tmp_path, max_size="120KB", max_latency="5000ms/MP").student == "kite-small"
+    assert choose(tmp_path, max_size="170KB", max_latency="5000ms/MP").student == "kite-small"
 
 
 def test_what_the_nearest_needs_is_said(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"nearest, kite-tiny needs 100.0 MB of memory instead of 60"):
+    with pytest.raises(SettingsError, match=r"nearest, kite-nano needs 100.0 MB of memory instead of 60"):
         choose(tmp_path, max_memory="60MB")
     (tmp_path / "m.json").write_text("{}")
     settings = DistillSettings(data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_size="1MB")

@@ -25,6 +25,7 @@ from skystill.train.models import (
         ("unet-bn", 1_942_662),
         ("two-level", 25_766),
         ("unet-large", 7_732_256),
+        ("kite-nano", 28_128),
         ("kite-tiny", 53_952),
         ("kite-small", 103_040),
         ("kite-medium", 256_960),

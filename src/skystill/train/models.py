@@ -190,13 +190,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "two-level": partial(UNet, channels=16, depth=2, norm=False),  # 25,766: the mission's student
     # Widths are multiples of 16, as many as 8-bit kernels take at once: of 8 first channels a student is *slower* in
     # INT8 than of 16. Time is made at the first level; deep levels are nearly free, and buy what a student can hold.
-    "kite-tiny": partial(Kite, channels=(16, 16, 32), blocks=(1, 1, 1)),  # 53,952: the smallest file
+    "kite-nano": partial(Kite, channels=(16, 16, 16), blocks=(0, 0, 1)),  # 28,128: the smallest file
+    "kite-tiny": partial(Kite, channels=(16, 16, 32), blocks=(1, 1, 1)),  # 53,952
     "kite-small": partial(Kite, channels=(16, 32, 48), blocks=(1, 1, 1)),  # 103,040
     "kite-medium": partial(Kite, channels=(16, 32, 64, 64), blocks=(1, 1, 1, 1)),  # 256,960, in kite-small's time
     "kite": partial(Kite, channels=(32, 64, 96), blocks=(1, 1, 1)),  # 393,376: the efficient student
     "kite-large": partial(Kite, channels=(32, 48, 64, 96), blocks=(1, 1, 1, 1)),  # 478,336
 }
-FAMILY = ("kite-tiny", "kite-small", "kite-medium", "kite", "kite-large")
+FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite-medium", "kite", "kite-large")
 """The efficient students, the least capable first."""
 PRUNED = "pruned "
 """Before the name of a network whose widths are no longer those of the table, but those of its weights."""

@@ -150,7 +150,7 @@ def chart(rows: list[dict[str, Any]]) -> Figure:
         for arm, color in COLORS.items():
             draw_arm(axes, [row for row in rows if row["arm"] == arm], arm, color, key, factor)
         axes.set(xscale="log", xlabel=title)
-        axes.margins(x=0.15, y=0.12)
+        axes.margins(x=0.2, y=0.12)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -173,7 +173,8 @@ def draw_arm(axes: Axes, rows: list[dict[str, Any]], arm: str, color: str, key: 
     axes.errorbar(x, means, yerr=spread, fmt=mark, color=color, label=label, markersize=6, elinewidth=1)
     if arm in ("others", "alone, INT8"):
         for at, mean, row in zip(x, means, rows, strict=True):
-            axes.annotate(row["name"], (at, mean), xytext=(5, -11), textcoords="offset points", fontsize=7.5)
+            where: dict[str, Any] = {"xytext": (-6, -3), "ha": "right"} if arm != "others" else {"xytext": (5, 5)}
+            axes.annotate(row["name"], (at, mean), textcoords="offset points", fontsize=7.5, **where)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,15 +147,19 @@ def summary(evaluations: list[Evaluation]) -> dict[str, Any]:
     }
 
 
+def percents(shares: Iterable[float], between: str) -> str:
+    """Shares as percentages in one line."""
+    return between.join(f"{100 * share:.1f}" for share in shares)
+
+
 def print_table(split: str, found: dict[str, Any]) -> None:
     """Print one split's table, ready for docs/results.md."""
     print(f"\n**{split}**, {found['test_images']} test images\n")
     print(f"| model | seeds | mIoU (each seed) | 95 % interval | {' | '.join(DUBAI.names[:5])} |")
     print("|---|---:|---:|---:|" + "---:|" * 5)
     for kind, row in found["models"].items():
-        each = ", ".join(f"{100 * value:.1f}" for value in row["seeds"])
-        classes = " | ".join(f"{100 * value:.1f}" for value in row["iou"][:5])
-        interval = " to ".join(f"{100 * value:.1f}" for value in row["interval"])
+        each, classes = percents(row["seeds"], ", "), percents(row["iou"][:5], " | ")
+        interval = percents(row["interval"], " to ")
         print(f"| {kind} | {len(row['seeds'])} | {100 * row['miou']:.1f} ({each}) | {interval} | {classes} |")
     for name, row in found["differences"].items():
         low, high = row["interval"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dubai import evaluated, learn, summary
+from dubai import evaluated, learn, percents, summary
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -40,6 +40,7 @@ COLORS = {
     "distilled, INT8": "#D55E00",
     "others": "#009E73",
 }
+NAMED = {"alone, INT8": ((-6, -3), "right"), "others": ((5, 5), "left")}  # arms whose marks carry names, and where
 
 
 def main() -> None:
@@ -129,8 +130,8 @@ def print_tables(rows: list[dict[str, Any]], differences: dict[str, Any]) -> Non
     print("\n| model | | parameters | file, kB | ms a megapixel | mIoU (each seed) | 95 % interval |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for row in rows:
-        each = f" ({', '.join(f'{100 * value:.1f}' for value in row['seeds'])})" if len(row["seeds"]) > 1 else ""
-        interval = " to ".join(f"{100 * value:.1f}" for value in row["interval"])
+        each = f" ({percents(row['seeds'], ', ')})" if len(row["seeds"]) > 1 else ""
+        interval = percents(row["interval"], " to ")
         low, high = row["latency_spread_ms_per_mp"]
         print(f"| {row['name']} | {'' if row['arm'] == 'others' else row['arm']} | {row['parameters']:,} "
               f"| {row['size_bytes'] / 1e3:,.0f} | {row['latency_ms_per_mp']:.1f} ({low:.1f} to {high:.1f}) "
@@ -171,10 +172,10 @@ def draw_arm(axes: Axes, rows: list[dict[str, Any]], arm: str, color: str, key: 
               [each.max() - mean for mean, each in zip(means, seeds, strict=True)]]  # fmt: skip
     mark, label = ("D", None) if arm == "others" else ("o", arm)
     axes.errorbar(x, means, yerr=spread, fmt=mark, color=color, label=label, markersize=6, elinewidth=1)
-    if arm in ("others", "alone, INT8"):
+    if arm in NAMED:
+        offset, side = NAMED[arm]
         for at, mean, row in zip(x, means, rows, strict=True):
-            where: dict[str, Any] = {"xytext": (-6, -3), "ha": "right"} if arm != "others" else {"xytext": (5, 5)}
-            axes.annotate(row["name"], (at, mean), textcoords="offset points", fontsize=7.5, **where)
+            axes.annotate(row["name"], (at, mean), xytext=offset, ha=side, textcoords="offset points", fontsize=7.5)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from statistics import mean
 
-from dubai import evaluated, learn, logged, summary
+from dubai import evaluated, learn, logged, percents, summary
 
 from skystill.dataset import find_pairs, split_pairs
 from skystill.evaluate import compare
@@ -68,8 +68,7 @@ def score(chosen: argparse.Namespace) -> None:
         difference = compare(scored["distilled"], scored["alone"]).to_dict()
         table = {arm: summary(each) for arm, each in scored.items()}
         found.append({"epochs": pair, "seconds": took, "models": table, "difference": difference})
-        cells = [f"{100 * row['miou']:.1f} ({', '.join(f'{100 * one:.1f}' for one in row['seeds'])})"
-                 for row in table.values()]  # fmt: skip
+        cells = [f"{100 * row['miou']:.1f} ({percents(row['seeds'], ', ')})" for row in table.values()]
         low, high = difference["interval"]
         print(f"| {pair} | {len(done)} | {took['distilled']:.0f} : {took['alone']:.0f} | {' | '.join(cells)} "
               f"| {100 * difference['difference']:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")  # fmt: skip

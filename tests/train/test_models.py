@@ -28,9 +28,10 @@ from skystill.train.models import (
         ("kite-nano", 28_128),
         ("kite-tiny", 53_952),
         ("kite-small", 103_040),
-        ("kite-medium", 256_960),
-        ("kite-large", 478_336),
         ("kite", 393_376),
+        ("swift-tiny", 48_280),
+        ("swift-small", 229_720),
+        ("swift", 445_848),
     ],
 )
 def test_the_table_says_the_true_sizes(name: str, parameters: int) -> None:

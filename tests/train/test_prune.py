@@ -14,7 +14,13 @@ from skystill.train.models import build_network, count_parameters, network_name,
 from skystill.train.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-NETWORKS = ["kite-tiny", "kite?channels=(12,20)&blocks=(2,1)", "unet?channels=8&depth=3&norm=True", "two-level"]
+NETWORKS = [
+    "kite-tiny",
+    "swift-tiny",
+    "kite?channels=(12,20)&blocks=(2,1)",
+    "unet?channels=8&depth=3&norm=True",
+    "two-level",
+]
 
 
 def squares(network: nn.Module) -> None:

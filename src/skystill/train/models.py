@@ -7,7 +7,7 @@ Every network takes images (N, 3, H, W), uint8 or float, 0 to 255, any H and W f
 
 import ast
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -136,8 +136,19 @@ class Residual(nn.Module):
         return F.relu(features + self.second(F.relu(self.first(features))))
 
 
+def _levels(inputs: int, channels: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
+    """An encoder: each level halves the resolution of the one before it, and has so many residual blocks."""
+    return nn.ModuleList(
+        nn.Sequential(
+            nn.Sequential(ConvNorm(before, size, stride=2 if level else 1), nn.ReLU(inplace=True)),
+            *(Residual(size) for _ in range(count)),
+        )
+        for level, (before, size, count) in enumerate(zip([inputs, *channels[:-1]], channels, blocks, strict=True))
+    )
+
+
 class Kite(nn.Module):
-    """The efficient student: at 1/4 resolution from the first layer to the last, pixel-shuffled up at the end.
+    """The fastest student: at 1/4 resolution from the first layer to the last, pixel-shuffled up at the end.
 
     Full-resolution convolutions are what makes a small U-Net slow (docs/design.md): here none is left. The encoder
     goes 1/4, 1/8, 1/16, ...; the decoder adds each level, brought to the width of the first, onto the next finer.
@@ -148,19 +159,14 @@ class Kite(nn.Module):
         blocks: residual blocks at each level.
     """
 
-    stride = 4  # at 2 the first level costs four times as much; at 8 roads and small houses dissolve
+    stride = 4  # at 8 roads and small houses dissolve; for 2 see Swift
 
     def __init__(self, num_classes: int, channels: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
         self.multiple = self.stride * 2 ** (len(channels) - 1)
         self.feature_layer = f"levels.{len(channels) - 1}"
         self.normalize = Normalize()
-        self.levels = nn.ModuleList()
-        before = 3 * self.stride**2
-        for level, (size, count) in enumerate(zip(channels, blocks, strict=True)):
-            down = nn.Sequential(ConvNorm(before, size, stride=2 if level else 1), nn.ReLU(inplace=True))
-            self.levels.append(nn.Sequential(down, *(Residual(size) for _ in range(count))))
-            before = size
+        self.levels = _levels(3 * self.stride**2, channels, blocks)
         self.lateral = nn.ModuleList(ConvNorm(size, channels[0], kernel=1) for size in channels)
         self.smooth = nn.ModuleList(Residual(channels[0]) for _ in channels[1:])
         self.head = nn.Conv2d(channels[0], num_classes * self.stride**2, 1)
@@ -181,6 +187,52 @@ class Kite(nn.Module):
         return unfold_pixels(self.head(features), self.stride)[..., :height, :width]
 
 
+class Swift(nn.Module):
+    """The accurate student: as Kite, but from 1/2 resolution, with next to no work there and each level's own width.
+
+    The encoder goes 1/2, 1/4, 1/8, ...; the decoder brings what is deeper to the width of the next finer level, adds
+    it there, and goes on with residual blocks: a U-Net that adds where that one concatenates.
+
+    Args:
+        num_classes: C, channels of the logits.
+        channels: width of each level, from 1/2 down.
+        blocks: residual blocks at each level, on the way down.
+        up_blocks: the same on the way up, from 1/2 down: one level less, the deepest is not on it.
+    """
+
+    stride = 2
+
+    def __init__(
+        self, num_classes: int, channels: tuple[int, ...], blocks: tuple[int, ...], up_blocks: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.multiple = self.stride * 2 ** (len(channels) - 1)
+        self.feature_layer = f"levels.{len(channels) - 1}"
+        self.normalize = Normalize()
+        self.levels = _levels(3 * self.stride**2, channels, blocks)
+        self.narrow = nn.ModuleList(ConvNorm(deep, shallow, kernel=1) for shallow, deep in pairwise(channels))
+        self.smooth = nn.ModuleList(
+            nn.Sequential(*(Residual(size) for _ in range(count)))
+            for size, count in zip(channels[:-1], up_blocks, strict=True)
+        )
+        self.head = nn.Conv2d(channels[0], num_classes * self.stride**2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        height, width = images.shape[-2:]
+        folded = fold_pixels(pad_to_multiple(images, self.multiple), self.stride)  # of bytes: cheaper
+        features = self.normalize(folded)
+        pyramid: list[Tensor] = []
+        for level in self.levels:
+            features = level(features)
+            pyramid.append(features)
+        pyramid.pop()
+        for narrow, smooth in zip(reversed(self.narrow), reversed(self.smooth), strict=True):
+            up = F.interpolate(narrow(features), scale_factor=2.0, mode="bilinear", align_corners=False)
+            features = smooth(F.relu(pyramid.pop() + up))
+        return unfold_pixels(self.head(features), self.stride)[..., :height, :width]
+
+
 # The table of sizes; parameters are for the six classes of Dubai. To add a network: a line here and, where it is a new
 # kind, a class above; tests/train/test_models.py puts every line of this table through the same contract.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -190,14 +242,15 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "two-level": partial(UNet, channels=16, depth=2, norm=False),  # 25,766: the mission's student
     # Widths are multiples of 16, as many as 8-bit kernels take at once: of 8 first channels a student is *slower* in
     # INT8 than of 16. Time is made at the first level; deep levels are nearly free, and buy what a student can hold.
-    "kite-nano": partial(Kite, channels=(16, 16, 16), blocks=(0, 0, 1)),  # 28,128: the smallest file
+    "kite-nano": partial(Kite, channels=(16, 16, 16), blocks=(0, 0, 1)),  # 28,128: the fastest
     "kite-tiny": partial(Kite, channels=(16, 16, 32), blocks=(1, 1, 1)),  # 53,952
     "kite-small": partial(Kite, channels=(16, 32, 48), blocks=(1, 1, 1)),  # 103,040
-    "kite-medium": partial(Kite, channels=(16, 32, 64, 64), blocks=(1, 1, 1, 1)),  # 256,960, in kite-small's time
-    "kite": partial(Kite, channels=(32, 64, 96), blocks=(1, 1, 1)),  # 393,376: the efficient student
-    "kite-large": partial(Kite, channels=(32, 48, 64, 96), blocks=(1, 1, 1, 1)),  # 478,336
+    "kite": partial(Kite, channels=(32, 64, 96), blocks=(1, 1, 1)),  # 393,376
+    "swift-tiny": partial(Swift, channels=(16, 16, 32, 32), blocks=(0, 1, 0, 1), up_blocks=(0, 1, 0)),  # 48,280
+    "swift-small": partial(Swift, channels=(16, 32, 48, 64), blocks=(0, 0, 1, 1), up_blocks=(0, 1, 1)),  # 229,720
+    "swift": partial(Swift, channels=(16, 32, 64, 96), blocks=(0, 1, 1, 1), up_blocks=(1, 1, 1)),  # 445,848
 }
-FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite-medium", "kite", "kite-large")
+FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-tiny", "swift-small", "swift")
 """The efficient students, the least capable first."""
 PRUNED = "pruned "
 """Before the name of a network whose widths are no longer those of the table, but those of its weights."""

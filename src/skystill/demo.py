@@ -36,6 +36,12 @@ def prepare_demo(
     network = "kite?channels=(64,96,128)&blocks=(2,2,2)"
     teacher = TrainSettings(**shared, out=settings.out / "teacher", network=network, epochs=8)
     student = DistillSettings(
-        **shared, out=settings.out / "student", teacher=[str(teacher.out)], epochs=7, alpha=0.5, temperature=2.0
+        **shared,
+        out=settings.out / "student",
+        student="kite",  # quicker to train than the default
+        teacher=[str(teacher.out)],
+        epochs=7,
+        alpha=0.5,
+        temperature=2.0,
     )
     return teacher, student

@@ -29,7 +29,6 @@ from skystill.train.models import (
         ("kite-tiny", 53_952),
         ("kite-small", 103_040),
         ("kite", 393_376),
-        ("swift-tiny", 48_280),
         ("swift-small", 229_720),
         ("swift", 445_848),
     ],

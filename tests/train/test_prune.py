@@ -16,7 +16,7 @@ from skystill.train.prune import Cut, Group, choose_cuts, cut, find_groups, prun
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS = [
     "kite-tiny",
-    "swift-tiny",
+    "swift-small",
     "kite?channels=(12,20)&blocks=(2,1)",
     "unet?channels=8&depth=3&norm=True",
     "two-level",

@@ -171,8 +171,8 @@ class BudgetSettings(Settings):
 class DistillSettings(BudgetSettings, LearnSettings):
     """`skystill distill`. With a budget the most capable of the family that keeps it takes the place of `student`."""
 
-    student: str = "kite"
-    """A network by name: kite, two-level (see skystill networks), or a file of weights to begin with (.safetensors).
+    student: str = "swift-small"
+    """A network by name: swift-small, kite (see skystill networks), or a file of weights to begin with (.safetensors).
     With a budget it is chosen: the most capable of the family, measured before training."""
     measured: Path | None = None
     """What students cost on another, weaker computer, as skystill measure --save wrote it there. Default: this one."""

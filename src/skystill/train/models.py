@@ -246,11 +246,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "kite-tiny": partial(Kite, channels=(16, 16, 32), blocks=(1, 1, 1)),  # 53,952
     "kite-small": partial(Kite, channels=(16, 32, 48), blocks=(1, 1, 1)),  # 103,040
     "kite": partial(Kite, channels=(32, 64, 96), blocks=(1, 1, 1)),  # 393,376
-    "swift-tiny": partial(Swift, channels=(16, 16, 32, 32), blocks=(0, 1, 0, 1), up_blocks=(0, 1, 0)),  # 48,280
     "swift-small": partial(Swift, channels=(16, 32, 48, 64), blocks=(0, 0, 1, 1), up_blocks=(0, 1, 1)),  # 229,720
     "swift": partial(Swift, channels=(16, 32, 64, 96), blocks=(0, 1, 1, 1), up_blocks=(1, 1, 1)),  # 445,848
 }
-FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-tiny", "swift-small", "swift")
+FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-small", "swift")
 """The efficient students, the least capable first."""
 PRUNED = "pruned "
 """Before the name of a network whose widths are no longer those of the table, but those of its weights."""

@@ -31,7 +31,7 @@ _STARTUP, _WARM_UP = 5, 1  # trials, and epochs, before one may be given up
 
 def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettings:
     """Draw the settings of a trial: what is searched over is here and nowhere else."""
-    width = trial.suggest_int("width", 16, 48, step=8)
+    width = trial.suggest_int("width", 16, 48, step=16)
     shared = {
         name: getattr(settings, name) for name in DistillSettings.model_fields if name in TuneSettings.model_fields
     }
@@ -40,7 +40,7 @@ def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettin
         "alpha": trial.suggest_float("alpha", 0.0, 1.0),
         "temperature": trial.suggest_float("temperature", 1.0, 10.0, log=True),
         "distillation_loss": trial.suggest_categorical("distillation_loss", LOSSES),
-        "student": f"kite?channels=({width},{2 * width},{3 * width})&blocks=(1,1,1)",
+        "student": f"swift-small?channels=(16,{width},{3 * width // 2},{2 * width})",
     }
     own = {"out": settings.out / "trials" / f"{first_number(trial)}", "teacher_mode": "cached", "alone": False}
     cache = settings.cache or (None if settings.run_teacher else settings.out / "logits")

@@ -62,8 +62,8 @@ class FitSettings(Settings):
 class TrainSettings(FitSettings):
     """`skystill train`."""
 
-    network: str = "unet-large"
-    """A network by name, other sizes behind it: unet-large, unet?channels=32&depth=4 (see skystill networks). Or a file
+    network: str = "swift"
+    """A network by name, other sizes behind it: swift, unet?channels=32&depth=4 (see skystill networks). Or a file
     of weights to begin with (.safetensors)."""
 
 

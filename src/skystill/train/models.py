@@ -238,7 +238,7 @@ class Swift(nn.Module):
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": partial(UNet, channels=16, depth=5, norm=False),  # 1,941,190: the mission's teacher
     "unet-bn": partial(UNet, channels=16, depth=5),  # 1,942,662: the same with BatchNorm, which trains better
-    "unet-large": partial(UNet, channels=64, depth=4, stride=4),  # 7,732,256: a strong teacher in half unet's time
+    "unet-large": partial(UNet, channels=64, depth=4, stride=4),  # 7,732,256: many weights in half unet's time
     "two-level": partial(UNet, channels=16, depth=2, norm=False),  # 25,766: the mission's student
     # Widths are multiples of 16, as many as 8-bit kernels take at once: of 8 first channels a student is *slower* in
     # INT8 than of 16. Time is made at the first level; deep levels are nearly free, and buy what a student can hold.

@@ -82,7 +82,7 @@ def train(data: Path, out: Path, split: str, seeds: range) -> None:
             student.append(f"--split={out / 'teacher' / 'split.json'}")  # fractions are drawn by the seed
         run("train", *student, f"--out={out / f'alone-{seed}'}", "--network=kite")
         run("distill", *student, f"--out={out / f'kite-{seed}'}", "--student=kite", f"--teacher={out / 'teacher'}",
-            "--alpha=0.3", "--temperature=2", "--no-alone")  # fmt: skip
+            "--alpha=0.3", "--alpha-end=0.3", "--temperature=2", "--no-alone")  # fmt: skip
 
 
 def run(verb: str, *flags: str) -> None:
@@ -98,8 +98,7 @@ def learn(student: str, data: Path, out: Path, *flags: str, teaching: Sequence[s
     if not teaching:
         run("train", *shared, f"--network={student}")
         return
-    run("distill", *shared, f"--student={student}", *teaching, "--teacher-mode=cached", "--alpha=0.3",
-        "--temperature=2", "--no-alone")  # fmt: skip
+    run("distill", *shared, f"--student={student}", *teaching, "--teacher-mode=cached", "--no-alone")
 
 
 def logged(path: Path, column: str) -> list[float]:

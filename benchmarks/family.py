@@ -96,8 +96,7 @@ def score(chosen: argparse.Namespace) -> None:
                 differences[f"{student}: {one} minus {other}"] = difference | {"seeds": len(seeds)}
     several = len(chosen.teacher) > 1
     others = [
-        (f"teacher {Path(path).name}" if several else "teacher", RunFolder(Path(path)).model)
-        for path in chosen.teacher
+        (f"teacher {Path(path).name}" if several else "teacher", RunFolder(Path(path)).model) for path in chosen.teacher
     ]
     others += [(name, Path(path)) for name, path in (text.split("=", 1) for text in chosen.also)]
     rows += [row_of(name, "others", [path], [evaluated(path, test)]) for name, path in others]

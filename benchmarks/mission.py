@@ -48,7 +48,7 @@ def main() -> None:
     command("train", *shared, f"--out={teacher}", "--network=unet", "--no-report")
     command(
         "distill", *shared, f"--out={student}", f"--teacher={teacher}", "--student=two-level",
-        "--alpha=0.1", "--temperature=10", "--no-alone",
+        "--alpha=0.1", "--alpha-end=0.1", "--temperature=10", "--no-alone",
     )  # fmt: skip
     results = json.loads((student / "results.json").read_text(encoding="utf-8"))
     rows = {role: row(results["models"][role]) for role in ("teacher", "student")}

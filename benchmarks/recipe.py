@@ -15,15 +15,15 @@ from dubai import logged, run
 
 from skystill.run_folder import RunFolder, write_json
 
-BASE = {"alpha": "0.3", "temperature": "2", "distillation-loss": "kl", "distillation-stride": "1"}
+BASE = {"alpha": "0.3", "alpha-end": "0.3", "temperature": "2", "distillation-loss": "kl", "distillation-stride": "1"}
 ARMS: dict[str, dict[str, str]] = {
     "base: alpha 0.3, T 2, kl": {},
-    "alpha 0.1, T 10": {"alpha": "0.1", "temperature": "10"},
-    "alpha 0.1": {"alpha": "0.1"},
-    "alpha 0.5": {"alpha": "0.5"},
-    "alpha 0.7": {"alpha": "0.7"},
-    "alpha 1: labels alone": {"alpha": "1"},
-    "alpha 0.5, T 1": {"alpha": "0.5", "temperature": "1"},
+    "alpha 0.1, T 10": {"alpha": "0.1", "alpha-end": "0.1", "temperature": "10"},
+    "alpha 0.1": {"alpha": "0.1", "alpha-end": "0.1"},
+    "alpha 0.5": {"alpha": "0.5", "alpha-end": "0.5"},
+    "alpha 0.7": {"alpha": "0.7", "alpha-end": "0.7"},
+    "alpha 1: labels alone": {"alpha": "1", "alpha-end": "1"},
+    "alpha 0.5, T 1": {"alpha": "0.5", "alpha-end": "0.5", "temperature": "1"},
     "T 1": {"temperature": "1"},
     "T 4": {"temperature": "4"},
     "boundary-kl": {"distillation-loss": "boundary-kl"},

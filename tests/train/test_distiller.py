@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from skystill.errors import LossNotFinite, SettingsError
+from skystill.settings import LearnSettings
 from skystill.train import Distiller, Supervised
 from skystill.train.data import Batch
 from skystill.train.losses import DistillationMSE, Focal
@@ -258,6 +260,13 @@ def test_alpha_goes_to_its_end_in_a_straight_line() -> None:
         expected = alpha * step["student_loss"] + (1 - alpha) * step["distillation_loss"]
         assert step["loss"] == pytest.approx(expected, rel=1e-5)
     assert compiled(alpha=0.2, alpha_end=1.0).alpha == 0.2  # steps without a plan
+
+
+def test_labels_have_the_last_word_where_there_are_labels() -> None:
+    said = {"data": Path("d"), "out": Path("o"), "teacher": ["t"]}
+    assert LearnSettings(**said).alpha_at_end == 1.0
+    assert LearnSettings(**said, unlabeled=Path("more")).alpha_at_end == LearnSettings(**said).alpha == 0.3
+    assert LearnSettings(**said, unlabeled=Path("more"), alpha_end=0.5).alpha_at_end == 0.5
 
 
 @pytest.mark.parametrize(

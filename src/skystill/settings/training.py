@@ -118,7 +118,8 @@ class LearnSettings(TeacherSettings, FitSettings):
     alpha: float = Field(0.3, ge=0, le=1)
     """Weight of the student loss; the distillation loss gets 1 - alpha."""
     alpha_end: float | None = Field(None, ge=0, le=1)
-    """Where alpha goes, in a straight line over all steps: at 1 the labels have the last word. Default: it stays."""
+    """Where alpha goes, in a straight line over all steps. Default: 1, the labels have the last word; with --unlabeled
+    it stays, since labels say nothing of those images."""
     temperature: float = Field(2.0, gt=0)
     """Softens teacher and student alike; 1 leaves them as they are."""
     distillation_loss: str = "kl"
@@ -128,6 +129,12 @@ class LearnSettings(TeacherSettings, FitSettings):
     """Module path of the student's layer for losses on features. Default: its deepest level."""
     teacher_layer: str | None = None
     """The same of the teacher's."""
+
+    @property
+    def alpha_at_end(self) -> float:
+        """`alpha_end`, or what it is where nothing is said."""
+        stays = self.alpha if self.unlabeled else 1.0
+        return stays if self.alpha_end is None else self.alpha_end
 
 
 class BudgetSettings(Settings):

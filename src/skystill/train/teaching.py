@@ -205,7 +205,7 @@ def build_distiller(
         student_loss=build_student_loss(settings.student_loss),
         distillation_loss=on_logits,
         alpha=settings.alpha,
-        alpha_end=settings.alpha_end,
+        alpha_end=settings.alpha_at_end,
         temperature=settings.temperature,
         stride=settings.distillation_stride,
         features=_feature_terms(student, task.teachers, settings, [t for t in terms if t.name in FEATURE_LOSSES]),

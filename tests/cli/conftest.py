@@ -59,7 +59,8 @@ def student(scenes: Path, teacher: Path) -> Path:
     """A student distilled from it, with its baseline and report."""
     out = teacher.parent / "student"
     done = process(
-        "distill", "--data", scenes, "--teacher", teacher, "--out", out, "--student=two-level", "--epochs=3", *TINY
-    )
+        "distill", "--data", scenes, "--teacher", teacher, "--out", out, "--student=two-level", "--epochs=3",
+        "--alpha-end=0.3", *TINY,
+    )  # fmt: skip
     assert done.code == 0, done.err
     return out

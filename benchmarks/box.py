@@ -1,6 +1,6 @@
 """Make the model in the box: quantise a student trained on split dubai, score it on the test images, write its card.
 
-    python benchmarks/box.py --run runs/family/swift-small-distilled-0 --data DIR    # writes src/skystill/models/dubai.*
+    python benchmarks/box.py --run runs/family/swift-small-distilled-0 --data DIR   # writes src/skystill/models/dubai.*
 
 The student is the one of benchmarks/family.py that is best on *validation* images in INT8.
 """
@@ -26,8 +26,8 @@ classes Building, Land, Road, Vegetation, Water and Unlabeled. It is meant for t
 ## What it was trained on
 The {train} training images of "Semantic segmentation of aerial imagery" (Humans in the Loop with the Mohammed Bin
 Rashid Space Centre; licence CC0 1.0): satellite images of Dubai, split by image (in every tile parts 001 to 006).
-Trained for {steps:,} steps on their labels and on the answers of two networks averaged, a U-Net of 1.9 million parameters
-and one like itself of twice the size (docs/results.md). No image is in the file; its licence is MIT.
+Trained for {steps:,} steps on their labels and on the answers of two networks averaged, a U-Net of 1.9 million
+parameters and one like itself of twice the size (docs/results.md). No image is in the file; its licence is MIT.
 
 ## How good it is
 On the {test} test images of the same tiles (parts 008 and 009), whole images:

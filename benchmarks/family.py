@@ -21,6 +21,7 @@ import numpy as np
 from dubai import evaluated, learn, percents, summary
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from skystill.dataset import find_pairs, split_pairs
@@ -40,7 +41,7 @@ COLORS = {
     "distilled, INT8": "#D55E00",
     "others": "#009E73",
 }
-NAMED = {"alone, INT8": ((-6, -3), "right"), "others": ((5, 5), "left")}  # arms whose marks carry names, and where
+NAMED = {"alone, INT8": ((-6, -3), "right"), "others": ((6, -3), "left")}  # arms whose marks carry names, and where
 
 
 def main() -> None:
@@ -174,7 +175,10 @@ def draw_arm(axes: Axes, rows: list[dict[str, Any]], arm: str, color: str, key: 
     if arm in NAMED:
         offset, side = NAMED[arm]
         for at, mean, row in zip(x, means, rows, strict=True):
-            axes.annotate(row["name"], (at, mean), xytext=offset, ha=side, textcoords="offset points", fontsize=7.5)
+            name = axes.annotate(
+                row["name"], (at, mean), xytext=offset, ha=side, textcoords="offset points", fontsize=7.5
+            )
+            name.set_path_effects([withStroke(linewidth=2, foreground="white")])  # names cross the bars of others
 
 
 if __name__ == "__main__":

@@ -82,6 +82,6 @@ def test_a_distilled_student_keeps_its_size(
         assert "the budget is kept" in done.out
         assert (tmp_path / "s/student-int8.onnx").stat().st_size <= 25_000
     again = skystill("distill", *shared, f"--out={tmp_path / 's'}", "--max-size=25KB", "--max-memory=2GB", "--resume")
-    assert again.code == 0 or "nothing was written" in again.err, again.err  # timed anew on a computer that others use
+    assert again.code == done.code, again.err
     done = skystill("distill", *shared, f"--out={tmp_path / 'no'}", "--max-latency=wide")
     assert done.code == 2 and "40ms/MP" in done.err

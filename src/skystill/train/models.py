@@ -55,6 +55,14 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=128)
 
 
+def pad_and_fold(images: Tensor, multiple: int, stride: int) -> Tensor:
+    """Images filled up to a multiple of `multiple`, squares of stride x stride pixels folded into channels.
+
+    Before `Normalize`, so that bytes are moved and not floats: cheaper.
+    """
+    return fold_pixels(pad_to_multiple(images, multiple), stride)
+
+
 class DoubleConv(nn.Sequential):
     """Two 3x3 convolutions with ReLU; with `norm`, BatchNorm before each ReLU (and then no bias)."""
 
@@ -101,8 +109,7 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        folded = fold_pixels(pad_to_multiple(images, self.multiple), self.stride)  # of bytes: cheaper
-        features = self.normalize(folded)
+        features = self.normalize(pad_and_fold(images, self.multiple, self.stride))
         skips: list[Tensor] = []
         for level, block in enumerate(self.encoder):
             features = block(F.max_pool2d(features, 2) if level else features)
@@ -147,6 +154,11 @@ def _levels(inputs: int, channels: Sequence[int], blocks: Sequence[int]) -> nn.M
     )
 
 
+def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:
+    """A level, and what comes from the next coarser one, of the same width and half the resolution."""
+    return F.relu(fine + F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False))
+
+
 class Kite(nn.Module):
     """The fastest student: at 1/4 resolution from the first layer to the last, pixel-shuffled up at the end.
 
@@ -174,16 +186,14 @@ class Kite(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        folded = fold_pixels(pad_to_multiple(images, self.multiple), self.stride)  # of bytes: cheaper
-        features = self.normalize(folded)
+        features = self.normalize(pad_and_fold(images, self.multiple, self.stride))
         pyramid: list[Tensor] = []
         for level, lateral in zip(self.levels, self.lateral, strict=True):
             features = level(features)
             pyramid.append(lateral(features))
         features = pyramid.pop()
         for smooth in self.smooth:
-            up = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-            features = smooth(F.relu(pyramid.pop() + up))
+            features = smooth(_add_doubled(pyramid.pop(), features))
         return unfold_pixels(self.head(features), self.stride)[..., :height, :width]
 
 
@@ -220,16 +230,14 @@ class Swift(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        folded = fold_pixels(pad_to_multiple(images, self.multiple), self.stride)  # of bytes: cheaper
-        features = self.normalize(folded)
+        features = self.normalize(pad_and_fold(images, self.multiple, self.stride))
         pyramid: list[Tensor] = []
         for level in self.levels:
             features = level(features)
             pyramid.append(features)
         pyramid.pop()
         for narrow, smooth in zip(reversed(self.narrow), reversed(self.smooth), strict=True):
-            up = F.interpolate(narrow(features), scale_factor=2.0, mode="bilinear", align_corners=False)
-            features = smooth(F.relu(pyramid.pop() + up))
+            features = smooth(_add_doubled(pyramid.pop(), narrow(features)))
         return unfold_pixels(self.head(features), self.stride)[..., :height, :width]
 
 

@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def score(data: Path, out: Path) -> dict[str, Any]:
         predictor = Predictor(path / "student.onnx")
         kinds[path.name.split("-")[0]].append(evaluate(predictor.probabilities, read_scenes(test, DUBAI), DUBAI))
         if path.name == "teacher":
-            turned = evaluate(predictor.symmetric_probabilities, read_scenes(test, DUBAI), DUBAI)
+            turned = evaluate(partial(predictor.probabilities, views=8), read_scenes(test, DUBAI), DUBAI)
             kinds["teacher, 8 symmetries"].append(turned)
     table = {kind: summary(evaluations) for kind, evaluations in kinds.items() if evaluations}
     wanted = (("kite", "alone"), ("kite", "teacher"), ("alone", "teacher"))

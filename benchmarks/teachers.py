@@ -38,7 +38,7 @@ def main() -> None:
     totals = [np.zeros((len(DUBAI), *labels.shape), np.float32) for _, _, labels in scenes]
     for count, path in enumerate(chosen.teachers, 1):
         predictor = Predictor(RunFolder(path).model)
-        found = [predictor.symmetric_probabilities(image) for _, image, _ in scenes]
+        found = [predictor.probabilities(image, views=8) for _, image, _ in scenes]
         totals = [total + one for total, one in zip(totals, found, strict=True)]
         print_row(path.name, judge(found, scenes))
         if count > 1:

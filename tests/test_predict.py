@@ -165,6 +165,16 @@ def test_a_limit_of_memory_is_kept_or_refused(tmp_path: Path, predictor: Predict
     assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
 
 
+@pytest.mark.parametrize("mode", ["crop", "blend"])
+@pytest.mark.parametrize("views", ["2", "4", "8"])
+def test_views_come_back_to_their_place(
+    tmp_path: Path, predictor: Predictor, raster: Path, mode: str, views: str
+) -> None:
+    settings = RasterSettings(mode=mode, views=views, tile=192, overlap=32, max_memory="9GB")  # type: ignore[arg-type]
+    predictor.predict(raster, tmp_path / "out.tif", settings)
+    assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
+
+
 def test_a_limit_of_memory_does_not_keep_a_run_from_going_on(
     tmp_path: Path, predictor: Predictor, raster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,8 +192,7 @@ def test_a_limit_of_memory_does_not_keep_a_run_from_going_on(
     with pytest.raises(PredictionStopped):
         predictor.predict(raster, tmp_path / "out.tif", settings)
     monkeypatch.setattr(RasterOutput, "write", write_unit)
-    assert predictor._cost is not None
-    predictor._cost = replace(predictor._cost, bytes_per_pixel=1e9)  # now nothing would fit
+    predictor._costs = {1: replace(predictor._costs[1], bytes_per_pixel=1e9)}  # now nothing would fit
     predictor.predict(raster, tmp_path / "out.tif", settings, resume=True)
     assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from skystill import __version__
 from skystill.classes import ClassMap, Labels
-from skystill.engine import Run, open_engine
+from skystill.engine import Run, open_engine, over_views
 from skystill.errors import DataError, PredictionStopped, SettingsError
 from skystill.memory import Cost, Plan, choose_plan, measure_cost
 from skystill.raster.grid import Grid
@@ -21,7 +21,6 @@ from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
 from skystill.settings import RasterSettings
 from skystill.stream import Stream, most_likely, softmax
-from skystill.symmetry import SYMMETRIES, transform, transform_back
 
 PixelWatch = Callable[[int, int], None]
 """Somebody who looks on, such as a progress bar: takes the pixels done and the total after each unit."""
@@ -71,10 +70,10 @@ class Predictor:
         engine = open_engine(self.path, threads, runtime, classes)
         self._run, self.info, self.runtime = engine.run, engine.info, engine.runtime
         self._single: Run | None = self._run if threads == 1 else None
-        self._cost: Cost | None = None
+        self._costs: dict[int, Cost] = {}
         self.classes = self.info.classes
 
-    def probabilities(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def probabilities(self, image: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float32]:
         """Class probabilities of a whole image.
 
         Large images go through the network in tiles that overlap; of each only the valid centre is kept, so that
@@ -82,6 +81,7 @@ class Predictor:
 
         Args:
             image: (H, W, 3) uint8 RGB.
+            views: mirrored and turned views of each tile whose logits are averaged: 1, 2, 4 or 8.
 
         Returns:
             (C, H, W) float32, summing to one over C.
@@ -90,26 +90,14 @@ class Predictor:
             DataError: not such an array, or without pixels.
         """
         result = np.empty((len(self.classes), *image.shape[:2]), np.float32)
-        for here, logits in self._tiles(image):
+        for here, logits in self._tiles(image, views):
             result[:, *here] = softmax(logits)
         return result
 
-    def symmetric_probabilities(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The mean of `probabilities` over the 8 symmetries of the square: better, and eight times the work.
-
-        What comes of a turned or mirrored image is exactly the turned or mirrored result.
-        """
-        total = np.zeros((len(self.classes), *image.shape[:2]), np.float32)
-        for symmetry in range(SYMMETRIES):
-            found = self.probabilities(transform(image, symmetry))
-            total += transform_back(found.transpose(1, 2, 0), symmetry).transpose(2, 0, 1)
-        total /= SYMMETRIES
-        return total
-
-    def labels(self, image: npt.NDArray[np.uint8]) -> Labels:
-        """The most probable class of each pixel: (H, W, 3) uint8 to (H, W) uint8; errors as `probabilities`."""
+    def labels(self, image: npt.NDArray[np.uint8], views: int = 1) -> Labels:
+        """The most probable class of each pixel, (H, W, 3) uint8 to (H, W) uint8; else as `probabilities`."""
         result = np.empty(image.shape[:2], np.uint8)
-        for here, logits in self._tiles(image):
+        for here, logits in self._tiles(image, views):
             result[here] = most_likely(logits)
         return result
 
@@ -174,7 +162,7 @@ class Predictor:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
-            run = self.single_threaded()
+            run = over_views(self.single_threaded(), int(settings.views))
             stream = Stream(run, plan.grid, rows, output, len(self.classes), plan.threads, names)
             stream.predict(done, on_pixels)
         return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
@@ -188,9 +176,13 @@ class Predictor:
     def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
         tile = settings.tile or self.info.tile_size
         overlap = self.info.overlap if settings.overlap is None else settings.overlap
-        if settings.max_memory and self._cost is None:
-            self._cost = measure_cost(self.single_threaded())
-        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, self._cost)
+        cost = self._cost_of(int(settings.views)) if settings.max_memory else None
+        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+
+    def _cost_of(self, views: int) -> Cost:
+        if views not in self._costs:
+            self._costs[views] = measure_cost(over_views(self.single_threaded(), views))
+        return self._costs[views]
 
     def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, Any]:
         """All that decides the result: an interrupted prediction goes on only with the same.
@@ -210,16 +202,16 @@ class Predictor:
             **settings.model_dump(mode="json", exclude={"max_memory"}),
         }
 
-    def _tiles(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
+    def _tiles(self, image: npt.NDArray[np.uint8], views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
         """Each tile's place in the image, and the logits there."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
         size, margin = self.info.tile_size, self.info.overlap // 2
-        planes = image.transpose(2, 0, 1)
+        planes, run = image.transpose(2, 0, 1), over_views(self._run, views)
         height, width = image.shape[:2]
         for unit in Grid(height, width, size, size, margin, width).units():
             for tile in unit.tiles:
-                yield tile.place, self._run(planes[:, *tile.read])[:, *tile.core]
+                yield tile.place, run(planes[:, *tile.read])[:, *tile.core]
 
 
 def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:

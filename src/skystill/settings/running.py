@@ -31,6 +31,8 @@ class RasterSettings(Settings):
     overlap: int | None = Field(default=None, ge=0)
     """Pixels that neighbouring tiles share. Default: the model's. More is smoother; time grows by
     (tile / (tile - overlap))^2."""
+    views: Literal["1", "2", "4", "8"] = "1"
+    """Mirrored and turned views of each tile whose logits are averaged: more accurate, and so many times slower."""
     bands: str | None = None
     """Which bands are red, green and blue, such as 4,3,2; one number for grey. Default: as the file says, or 1,2,3."""
     scale: str | None = None

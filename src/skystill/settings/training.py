@@ -40,7 +40,8 @@ class FitSettings(Settings):
     student_loss: StudentLossName = "ce+dice"
     """Loss against the labels: ce (cross-entropy), focal, ce+dice or focal+dice."""
     average: float = Field(0.99, ge=0, lt=1)
-    """Decay of the moving average of the weights, which is what remains; 0 for none."""
+    """Decay of the moving average of the weights, which is what remains; it looks back over the last ninth of the steps
+    so far at most. 0 for none."""
     jitter: float = Field(0.2, ge=0, le=1)
     """Strength of the colour jitter, 0 for none."""
     zoom: float = Field(0.0, ge=0, le=3)

@@ -97,8 +97,9 @@ class Supervised:
             validation: evaluated after each epoch: batches, or (images, labels).
             epochs: how many in all.
             schedule: "one-cycle", "cosine" or "constant".
-            average: decay of a moving average of the weights, which then is what is evaluated and what remains; 0 for
-                none. It costs one more copy of the weights and a pass over them a step.
+            average: decay of a moving average of the weights, which then is what is evaluated and what remains. It
+                looks back over the last ninth of the steps so far at most. 0 for none. It costs one more copy of the
+                weights and a pass over them a step.
             keeper: saves checkpoints and goes on from them; none by default.
             watch: a progress bar.
 

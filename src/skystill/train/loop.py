@@ -172,7 +172,8 @@ class Stepper:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # Early on the average follows closely, or it would remember the random start for thousands of steps.
+        # It looks back over the last ninth of the steps so far at most (Shamir, Zhang 2013, arXiv 1212.1824: averaging
+        # with polynomial decay), or it would remember the random start for thousands of steps.
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, value in self.plain_network.state_dict().items():
             if name in self.average and value.is_floating_point():

@@ -1,4 +1,4 @@
-"""Several teachers, each as the mean over its 8 symmetries, and all of them averaged, on split dubai.
+"""Several teachers, each as the mean over 8 views, and all of them averaged, on split dubai.
 
     python benchmarks/teachers.py --data DIR --teachers RUN RUN ... --part validation    # choose which to take
     python benchmarks/teachers.py --data DIR --teachers RUN RUN ... --part test          # then look once
@@ -43,6 +43,18 @@ def main() -> None:
         print_row(path.name, judge(found, scenes))
         if count > 1:
             print_row(f"these {count} averaged", judge([total / count for total in totals], scenes))
+
+
+def averaged(
+    runs: Sequence[Path], scenes: Sequence[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
+) -> Evaluation:
+    """Score the mean of all teachers, each over 8 views."""
+    predictors = [Predictor(RunFolder(path).model) for path in runs]
+
+    def mean(image: npt.NDArray[np.uint8]) -> Floats:
+        return np.mean([one.probabilities(image, views=8) for one in predictors], axis=0, dtype=np.float32)
+
+    return evaluate(mean, scenes, DUBAI)
 
 
 def judge(

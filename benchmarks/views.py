@@ -1,0 +1,119 @@
+"""What mirrored and turned views (`skystill predict --views`) are worth: accuracy against time, student and teachers.
+
+    python benchmarks/views.py --data DIR --students FILE FILE FILE --teachers RUN RUN --out docs/images/views.png
+
+Students are model files of one network, a seed each; the first teacher is the one that they are compared with, and all
+teachers averaged over 8 views are what they learnt from. Split dubai, whole test images; times are of the network on
+all threads, a tile of 1024 x 1024, median of seven, so run it on an idle machine.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from dubai import percents, summary
+from matplotlib.figure import Figure
+from teachers import averaged
+
+from skystill.classes import DUBAI
+from skystill.dataset import find_pairs, read_scenes, split_pairs
+from skystill.engine import open_engine, over_views
+from skystill.evaluate import Evaluation, compare, evaluate
+from skystill.plots import save_plot
+from skystill.predict import Predictor
+from skystill.run_folder import RunFolder
+from skystill.symmetry import VIEWS
+
+_SIDE, _WARM_UP, _RUNS = 1024, 2, 7
+Curve = list[tuple[float, list[Evaluation]]]
+"""For each number of views: milliseconds a megapixel, and what each seed scores."""
+
+
+def main() -> None:
+    """Score, time, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--students", type=Path, nargs="+", required=True, help="model files, a seed each")
+    parser.add_argument("--teachers", type=Path, nargs="+", required=True, help="run folders")
+    parser.add_argument("--out", type=Path, required=True, help="the chart")
+    chosen = parser.parse_args()
+    test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test
+    scenes = list(read_scenes(test, DUBAI))
+    student = [(milliseconds(chosen.students[0], views), [scored(file, views, scenes) for file in chosen.students])
+               for views in VIEWS]  # fmt: skip
+    one = RunFolder(chosen.teachers[0]).model
+    teacher = [(milliseconds(one, views), [scored(one, views, scenes)]) for views in VIEWS]
+    best = averaged(chosen.teachers, scenes)
+    print_table(student, teacher, best)
+    save_plot(lambda: chart(student, teacher, best), chosen.out, "light")
+
+
+def scored(path: Path, views: int, scenes: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Evaluation:
+    """A model file on whole images, over so many views."""
+    return evaluate(partial(Predictor(path).probabilities, views=views), scenes, DUBAI)
+
+
+def milliseconds(path: Path, views: int) -> float:
+    """Median time of a megapixel."""
+    run = over_views(open_engine(path).run, views)
+    planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), np.uint8)
+    times = []
+    for _ in range(_WARM_UP + _RUNS):
+        began = time.perf_counter()
+        run(planes)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[_WARM_UP:]) * 1e9 / _SIDE**2
+
+
+def print_table(student: Curve, teacher: Curve, best: Evaluation) -> None:
+    """Ready for docs/results.md."""
+    print(
+        "| | views | ms a megapixel | mIoU (each seed) | 95 % interval | minus the teacher, one view | minus averaged |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name, curve in (("student", student), ("teacher", teacher)):
+        for views, (cost, found) in zip(VIEWS, curve, strict=True):
+            row = summary(found)
+            differences = " | ".join(difference(found, other) for other in (teacher[0][1][0], best))
+            each = f" ({percents(row['seeds'], ', ')})" if len(found) > 1 else ""
+            interval = percents(row["interval"], " to ")
+            print(f"| {name} | {views} | {cost:.1f} | {100 * row['miou']:.1f}{each} | {interval} | {differences} |")
+    print(f"\naveraged: {100 * summary([best])['miou']:.1f}")
+
+
+def difference(found: Sequence[Evaluation], other: Evaluation) -> str:
+    """How far the seeds stand above another model, with the paired interval."""
+    row = compare(found, [other] * len(found)).to_dict()
+    low, high = row["interval"]
+    return f"{100 * row['difference']:+.2f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def chart(student: Curve, teacher: Curve, best: Evaluation) -> Figure:
+    """Test mIoU against time, a mark for each number of views; a bar spans the seeds."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for name, curve, color, mark in (
+        ("swift-small distilled, INT8, 252 kB", student, "#D55E00", "o"),
+        ("U-Net of 16 filters, float, 7.8 MB", teacher, "#009E73", "D"),
+    ):
+        times = [cost for cost, _ in curve]
+        seeds = 100 * np.array([summary(found)["seeds"] for _, found in curve])
+        means = seeds.mean(axis=1)
+        spread = np.abs(np.stack([seeds.min(axis=1), seeds.max(axis=1)]) - means)
+        axes.errorbar(times, means, yerr=spread, fmt=f"{mark}-", color=color, label=name, markersize=6, elinewidth=1)
+        for views, cost, mean in zip(VIEWS, times, means, strict=True):
+            axes.annotate(str(views), (cost, mean), xytext=(5, -11), textcoords="offset points", fontsize=8)
+    axes.axhline(100 * summary([best])["miou"], color="#0072B2", linestyle="--", linewidth=1, label="teachers averaged")
+    axes.set(xscale="log", xlabel="ms a megapixel (beside the marks: views averaged)", ylabel="test mIoU, %")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.grid(True, linewidth=0.5)
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

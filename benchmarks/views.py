@@ -1,8 +1,8 @@
 """What mirrored and turned views (`skystill predict --views`) are worth: accuracy against time, student and teachers.
 
-    python benchmarks/views.py --data DIR --students FILE FILE FILE --teachers RUN RUN --out docs/images/views.png
+    python benchmarks/views.py --data DIR --student "NAME=FILE FILE FILE" --teachers RUN RUN --out docs/images/views.png
 
-Students are model files of one network, a seed each; the first teacher is the one that they are compared with, and all
+A student is model files of one network, a seed each; the first teacher is the one that they are compared with, and all
 teachers averaged over 8 views are what they learnt from. Split dubai, whole test images; times are of the network on
 all threads, a tile of 1024 x 1024, median of seven, so run it on an idle machine.
 """
@@ -28,6 +28,7 @@ from skystill.predict import Predictor
 from skystill.run_folder import RunFolder
 from skystill.symmetry import VIEWS
 
+COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#009E73")  # students, the U-Net last
 _SIDE, _WARM_UP, _RUNS = 1024, 2, 7
 Curve = list[tuple[float, list[Evaluation]]]
 """For each number of views: milliseconds a megapixel, and what each seed scores."""
@@ -37,19 +38,23 @@ def main() -> None:
     """Score, time, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--students", type=Path, nargs="+", required=True, help="model files, a seed each")
+    parser.add_argument("--student", action="append", required=True, metavar="NAME=FILES", help="a file a seed")
     parser.add_argument("--teachers", type=Path, nargs="+", required=True, help="run folders")
     parser.add_argument("--out", type=Path, required=True, help="the chart")
     chosen = parser.parse_args()
     test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test
     scenes = list(read_scenes(test, DUBAI))
-    student = [(milliseconds(chosen.students[0], views), [scored(file, views, scenes) for file in chosen.students])
-               for views in VIEWS]  # fmt: skip
-    one = RunFolder(chosen.teachers[0]).model
-    teacher = [(milliseconds(one, views), [scored(one, views, scenes)]) for views in VIEWS]
+    curves = {name: curve_of([Path(file) for file in files.split()], scenes)
+              for name, files in (text.split("=", 1) for text in chosen.student)}  # fmt: skip
+    curves["U-Net of 16 filters"] = curve_of([RunFolder(chosen.teachers[0]).model], scenes)
     best = averaged(chosen.teachers, scenes)
-    print_table(student, teacher, best)
-    save_plot(lambda: chart(student, teacher, best), chosen.out, "light")
+    print_table(curves, best)
+    save_plot(lambda: chart(curves, best), chosen.out, "light")
+
+
+def curve_of(files: Sequence[Path], scenes: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Curve:
+    """One network over 1, 2, 4 and 8 views."""
+    return [(milliseconds(files[0], views), [scored(file, views, scenes) for file in files]) for views in VIEWS]
 
 
 def scored(path: Path, views: int, scenes: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Evaluation:
@@ -69,16 +74,17 @@ def milliseconds(path: Path, views: int) -> float:
     return statistics.median(times[_WARM_UP:]) * 1e9 / _SIDE**2
 
 
-def print_table(student: Curve, teacher: Curve, best: Evaluation) -> None:
+def print_table(curves: dict[str, Curve], best: Evaluation) -> None:
     """Ready for docs/results.md."""
+    teacher = list(curves.values())[-1][0][1][0]
     print(
-        "| | views | ms a megapixel | mIoU (each seed) | 95 % interval | minus the teacher, one view | minus averaged |"
+        "| | views | ms a megapixel | mIoU (each seed) | 95 % interval | minus the U-Net, one view | minus averaged |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|")
-    for name, curve in (("student", student), ("teacher", teacher)):
+    for name, curve in curves.items():
         for views, (cost, found) in zip(VIEWS, curve, strict=True):
             row = summary(found)
-            differences = " | ".join(difference(found, other) for other in (teacher[0][1][0], best))
+            differences = " | ".join(difference(found, other) for other in (teacher, best))
             each = f" ({percents(row['seeds'], ', ')})" if len(found) > 1 else ""
             interval = percents(row["interval"], " to ")
             print(f"| {name} | {views} | {cost:.1f} | {100 * row['miou']:.1f}{each} | {interval} | {differences} |")
@@ -92,19 +98,16 @@ def difference(found: Sequence[Evaluation], other: Evaluation) -> str:
     return f"{100 * row['difference']:+.2f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def chart(student: Curve, teacher: Curve, best: Evaluation) -> Figure:
+def chart(curves: dict[str, Curve], best: Evaluation) -> Figure:
     """Test mIoU against time, a mark for each number of views; a bar spans the seeds."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    for name, curve, color, mark in (
-        ("swift-small distilled, INT8, 252 kB", student, "#D55E00", "o"),
-        ("U-Net of 16 filters, float, 7.8 MB", teacher, "#009E73", "D"),
-    ):
+    for (name, curve), color in zip(curves.items(), COLORS[-len(curves) :], strict=True):
         times = [cost for cost, _ in curve]
         seeds = 100 * np.array([summary(found)["seeds"] for _, found in curve])
         means = seeds.mean(axis=1)
         spread = np.abs(np.stack([seeds.min(axis=1), seeds.max(axis=1)]) - means)
-        axes.errorbar(times, means, yerr=spread, fmt=f"{mark}-", color=color, label=name, markersize=6, elinewidth=1)
+        axes.errorbar(times, means, yerr=spread, fmt="o-", color=color, label=name, markersize=6, elinewidth=1)
         for views, cost, mean in zip(VIEWS, times, means, strict=True):
             axes.annotate(str(views), (cost, mean), xytext=(5, -11), textcoords="offset points", fontsize=8)
     axes.axhline(100 * summary([best])["miou"], color="#0072B2", linestyle="--", linewidth=1, label="teachers averaged")

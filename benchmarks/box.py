@@ -2,7 +2,7 @@
 
     python benchmarks/box.py --run runs/family/swift-small-distilled-0 --data DIR   # writes src/skystill/models/dubai.*
 
-The student is the one of benchmarks/family.py that is best on *validation* images in INT8.
+The student is the `swift-small` of benchmarks/family.py that is best on *validation* images in INT8.
 """
 
 import argparse

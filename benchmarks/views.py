@@ -9,7 +9,6 @@ all threads, a tile of 1024 x 1024, median of seven, so run it on an idle machin
 
 import argparse
 import statistics
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,14 @@ from skystill.classes import DUBAI
 from skystill.dataset import find_pairs, read_scenes, split_pairs
 from skystill.engine import open_engine, over_views
 from skystill.evaluate import Evaluation, compare, evaluate
+from skystill.measure import time_per_megapixel
 from skystill.plots import save_plot
 from skystill.predict import Predictor
 from skystill.run_folder import RunFolder
 from skystill.symmetry import VIEWS
 
 COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#009E73")  # students, the U-Net last
-_SIDE, _WARM_UP, _RUNS = 1024, 2, 7
+_SIDE = 1024
 Curve = list[tuple[float, list[Evaluation]]]
 """For each number of views: milliseconds a megapixel, and what each seed scores."""
 
@@ -66,12 +66,7 @@ def milliseconds(path: Path, views: int) -> float:
     """Median time of a megapixel."""
     run = over_views(open_engine(path).run, views)
     planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), np.uint8)
-    times = []
-    for _ in range(_WARM_UP + _RUNS):
-        began = time.perf_counter()
-        run(planes)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[_WARM_UP:]) * 1e9 / _SIDE**2
+    return statistics.median(time_per_megapixel(lambda: run(planes), _SIDE**2))
 
 
 def print_table(curves: dict[str, Curve], best: Evaluation) -> None:

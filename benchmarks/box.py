@@ -11,11 +11,11 @@ from pathlib import Path
 
 from dubai import evaluated
 
-from skystill.box import boxed_model
 from skystill.classes import DUBAI
-from skystill.dataset import find_pairs, split_pairs
-from skystill.evaluate import compare
-from skystill.int8 import quantize_on_data
+from skystill.data import find_pairs, split_pairs
+from skystill.model.bundled import boxed_model
+from skystill.report.int8 import quantize_on_data
+from skystill.report.metrics import compare
 from skystill.run_folder import RunFolder, write_text
 from skystill.settings import QuantizeSettings
 

@@ -84,7 +84,7 @@ def main() -> None:
 
 def paint(folder: Path) -> Path:
     """Procedural scenes as large as Dubai's images."""
-    from skystill.scenes import write_scene, write_scene_classes
+    from skystill.data.scenes import write_scene, write_scene_classes
 
     write_scene_classes(folder)
     for index in range(10):
@@ -94,7 +94,7 @@ def paint(folder: Path) -> Path:
 
 def sampled(data: Path) -> tuple[Any, list[Any]]:
     """Classes, and ten images drawn by seed 0."""
-    from skystill.dataset import find_pairs, resolve_classes, sample_images
+    from skystill.data import find_pairs, resolve_classes, sample_images
 
     pairs = find_pairs(data).pairs
     return resolve_classes(data, None, pairs)[0], list(sample_images(pairs, 10, 0))
@@ -102,7 +102,7 @@ def sampled(data: Path) -> tuple[Any, list[Any]]:
 
 def write_crops(chosen: argparse.Namespace) -> None:
     """Crops for the peer."""
-    from skystill.train.data import TrainBatches, Views, labeled_scenes
+    from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes
 
     classes, pairs = sampled(chosen.data)
     batches = TrainBatches(Views(labeled_scenes(pairs, classes), 256, 0.2, []), chosen.batch, seed=0)
@@ -136,14 +136,14 @@ def ours(chosen: argparse.Namespace) -> None:
     from lightning_fabric import Fabric
 
     from skystill.allocator import keep_freed_memory
-    from skystill.measure import peak_rss_bytes
-    from skystill.train.data import TrainBatches, Views, labeled_scenes
-    from skystill.train.distiller import Distiller
-    from skystill.train.excerpts import whole
-    from skystill.train.logit_cache import LogitCache
-    from skystill.train.models import build_network, count_parameters, in_layout
+    from skystill.data.unlabeled import whole
+    from skystill.model.measure import peak_rss_bytes
+    from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes
+    from skystill.train.loop.distiller import Distiller
+    from skystill.train.networks.models import build_network, count_parameters, in_layout
     from skystill.train.runs import choose_precision
-    from skystill.train.teacher import Teacher
+    from skystill.train.teachers.logit_cache import LogitCache
+    from skystill.train.teachers.teacher import Teacher
 
     keep_freed_memory()  # as the commands do
     torch.manual_seed(0)

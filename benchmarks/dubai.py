@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from skystill.classes import DUBAI
-from skystill.dataset import Pair, find_pairs, read_image, read_scenes
-from skystill.evaluate import Evaluation, compare, evaluate
+from skystill.data import Pair, find_pairs, read_image, read_scenes
 from skystill.predict import Predictor
+from skystill.report.metrics import Evaluation, compare, evaluate
 from skystill.run_folder import RunFolder, write_json, written_whole
 
 TEACHER = "kite?channels=(64,96,128,160)&blocks=(2,2,2,2)"

@@ -24,14 +24,14 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from skystill.dataset import find_pairs, split_pairs
-from skystill.evaluate import Evaluation, compare
-from skystill.int8 import quantize_on_data
-from skystill.measure import compare_models
-from skystill.plots import save_plot
+from skystill.data import find_pairs, split_pairs
+from skystill.model.measure import compare_models
+from skystill.report.int8 import quantize_on_data
+from skystill.report.metrics import Evaluation, compare
+from skystill.report.plots import save_plot
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import QuantizeSettings
-from skystill.train.models import FAMILY
+from skystill.train.networks.models import FAMILY
 
 ARMS = ("alone", "alone, INT8", "distilled", "distilled, INT8")
 COLORS = {

@@ -22,8 +22,8 @@ from statistics import mean
 
 from dubai import evaluated, learn, logged, print_table, summary
 
-from skystill.dataset import find_pairs, sample_images, split_pairs
-from skystill.evaluate import Evaluation, compare
+from skystill.data import find_pairs, sample_images, split_pairs
+from skystill.report.metrics import Evaluation, compare
 from skystill.run_folder import write_json
 
 LABELED = 10

@@ -25,10 +25,10 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
-from skystill.dataset import read_image
-from skystill.measure import peak_rss_bytes
+from skystill.data import read_image
+from skystill.data.scenes import paint_scene
+from skystill.model.measure import peak_rss_bytes
 from skystill.run_folder import write_json
-from skystill.scenes import paint_scene
 
 
 def main() -> None:
@@ -137,13 +137,13 @@ def run_ceiling(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
     """The same workers on the same tiles from memory; nothing is read or written."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from skystill.measure import cores
-    from skystill.memory import choose_plan
+    from skystill.model.measure import cores
     from skystill.predict import Predictor
-    from skystill.raster.grid import Tile
+    from skystill.predict.plan import choose_plan
+    from skystill.predict.stream import most_likely
     from skystill.raster.source import RasterSource, gdal_environment
     from skystill.settings import RasterSettings
-    from skystill.stream import most_likely
+    from skystill.tiling import Tile
 
     predictor = Predictor(chosen.student)
     run = predictor.single_threaded()
@@ -173,7 +173,7 @@ def run_plain(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
     """What people write first: torch, the teacher, one tile after the other, one array for the result."""
     import torch
 
-    from skystill.train.models import read_network
+    from skystill.train.networks.models import read_network
 
     network, _ = read_network(chosen.teacher / "checkpoints" / "model.safetensors")
     with rasterio.open(raster) as source, torch.inference_mode():

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from dubai import percents, summary
 
 from skystill.classes import DUBAI
-from skystill.dataset import find_pairs, read_scenes, split_pairs
-from skystill.evaluate import Evaluation, evaluate
+from skystill.data import find_pairs, read_scenes, split_pairs
 from skystill.predict import Predictor
+from skystill.report.metrics import Evaluation, evaluate
 from skystill.run_folder import RunFolder
 
 Floats = npt.NDArray[np.float32]

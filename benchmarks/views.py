@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from teachers import averaged
 
 from skystill.classes import DUBAI
-from skystill.dataset import find_pairs, read_scenes, split_pairs
-from skystill.engine import open_engine, over_views
-from skystill.evaluate import Evaluation, compare, evaluate
-from skystill.measure import time_per_megapixel
-from skystill.plots import save_plot
+from skystill.data import find_pairs, read_scenes, split_pairs
+from skystill.model.engine import open_engine, over_views
+from skystill.model.measure import time_per_megapixel
 from skystill.predict import Predictor
+from skystill.report.metrics import Evaluation, compare, evaluate
+from skystill.report.plots import save_plot
 from skystill.run_folder import RunFolder
 from skystill.symmetry import VIEWS
 

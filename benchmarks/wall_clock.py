@@ -16,8 +16,8 @@ from statistics import mean
 
 from dubai import evaluated, learn, logged, percents, summary
 
-from skystill.dataset import find_pairs, split_pairs
-from skystill.evaluate import compare
+from skystill.data import find_pairs, split_pairs
+from skystill.report.metrics import compare
 from skystill.run_folder import RunFolder, write_json
 
 

@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from skystill.classes import DUBAI
-from skystill.model_file import ModelInfo
+from skystill.model.file import ModelInfo
 
 INFO = ModelInfo(DUBAI, "constant", parameters=0, multiply_adds_per_megapixel=0, tile_size=64, overlap=16)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skystill.scenes import write_scene, write_scene_classes
+from skystill.data.scenes import write_scene, write_scene_classes
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 CLASSES_YAML = """

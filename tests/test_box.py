@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skystill.box import boxed_model, model_card
 from skystill.classes import DUBAI
+from skystill.data.scenes import paint_scene
+from skystill.model.bundled import boxed_model, model_card
 from skystill.predict import Predictor
-from skystill.scenes import paint_scene
 
 from .cli.conftest import Done, process
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skystill.classes import DUBAI, ClassMap, read_classes
-from skystill.dataset import (
+from skystill.data import (
     Pair,
     check_data,
     find_pairs,

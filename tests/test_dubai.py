@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from skystill.dataset import check_data, find_pairs, resolve_classes, split_pairs
+from skystill.data import check_data, find_pairs, resolve_classes, split_pairs
 
 DUBAI = Path(os.environ.get("SKYSTILL_DUBAI", Path(__file__).parents[2] / "shared/data/dubai"))
 pytestmark = pytest.mark.skipif(not DUBAI.is_dir(), reason="the Dubai data is not here (SKYSTILL_DUBAI)")

@@ -12,7 +12,7 @@ from torchmetrics.classification import (
 
 from skystill.classes import ClassMap
 from skystill.errors import DataError
-from skystill.evaluate import (
+from skystill.report.metrics import (
     BINS,
     Evaluation,
     compare,

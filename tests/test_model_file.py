@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from skystill.errors import DataError, ModelFileError
-from skystill.measure import measure_models, peak_rss_bytes, time_per_megapixel
-from skystill.model_file import REQUIRED_KEYS, open_session, read_info
-from skystill.predict import Predictor, softmax
+from skystill.model.file import REQUIRED_KEYS, open_session, read_info
+from skystill.model.measure import measure_models, peak_rss_bytes, time_per_megapixel
+from skystill.predict.predictor import Predictor, softmax
 from skystill.symmetry import VIEWS
 
 from .channel_model import INFO, write_model

@@ -12,9 +12,9 @@ from rasterio.transform import from_origin
 from skystill.classes import DUBAI
 from skystill.errors import DiskFull, PredictionStopped, RunFolderError, SettingsError
 from skystill.predict import Predictor
+from skystill.predict.stream import most_likely
 from skystill.raster.output import RasterOutput
 from skystill.settings import RasterSettings
-from skystill.stream import most_likely
 
 from .channel_model import INFO, write_model
 

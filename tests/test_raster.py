@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from skystill.errors import DataError, SettingsError
-from skystill.raster.grid import Grid
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
+from skystill.tiling import Grid
 
 Writer = Callable[..., Path]
 

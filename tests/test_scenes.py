@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
-from skystill.dataset import check_data, find_pairs, resolve_classes
-from skystill.scenes import SCENE_CLASSES, paint_scene
+from skystill.data import check_data, find_pairs, resolve_classes
+from skystill.data.scenes import SCENE_CLASSES, paint_scene
 
 
 def test_a_scene_is_a_function_of_its_seed() -> None:

@@ -10,11 +10,11 @@ import rasterio
 from rasterio.features import rasterize, shapes
 from rasterio.transform import from_origin
 
-from skystill import vector
 from skystill.classes import DUBAI
+from skystill.predict import polygons as vector
+from skystill.predict.polygons import write_polygons
+from skystill.predict.summary import write_areas, write_overlay
 from skystill.settings import RasterSettings
-from skystill.summary import write_areas, write_overlay
-from skystill.vector import write_polygons
 
 pyogrio = pytest.importorskip("pyogrio")
 shapely = pytest.importorskip("shapely")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skystill.engine import over_views
+from skystill.model.engine import over_views
 from skystill.symmetry import SYMMETRIES, VIEWS, turned
 
 AXES = (1, 2)

@@ -14,7 +14,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_importing_the_package_and_its_command_loads_no_torch() -> None:
     done = python(
-        "import skystill, skystill.cli, skystill.results, skystill.report, skystill.demo, sys;"
+        "import skystill, skystill.cli.commands, skystill.report.results, skystill.report.page, skystill.cli.demo, sys;"
         "heavy = {'torch', 'lightning_fabric', 'torchmetrics'} & set(sys.modules); assert not heavy, heavy"
     )
     assert done.returncode == 0, done.stderr
@@ -22,8 +22,8 @@ def test_importing_the_package_and_its_command_loads_no_torch() -> None:
 
 def test_help_needs_nothing_heavy() -> None:
     done = python(
-        "import sys; sys.argv = ['skystill', '--help']\nimport skystill.cli\n"
-        "try: skystill.cli.main()\nexcept SystemExit: pass\n"
+        "import sys; sys.argv = ['skystill', '--help']\nimport skystill.cli.commands\n"
+        "try: skystill.cli.commands.main()\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'onnxruntime', 'rasterio', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,5 @@
 """`python -m skystill`."""
 
-from skystill.cli import main
+from skystill.cli.commands import main
 
 main()

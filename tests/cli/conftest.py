@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from skystill import cli
+from skystill.cli import commands as cli
 
 TINY = ["--crop=32", "--batch-size=4", "--crops-per-image=4", "--split=0.5/0.1/0.4"]
 """Settings of runs that take a second."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skystill.dataset import read_image
+from skystill.data import read_image
 
 from .conftest import TINY, Done, process
 

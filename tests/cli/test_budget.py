@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import DataError, SettingsError
-from skystill.scenes import SCENE_CLASSES
 from skystill.settings import DistillSettings
-from skystill.train import budget as budget_module
-from skystill.train.budget import Budget, choose_student
-from skystill.train.models import FAMILY
+from skystill.train.compress import budget as budget_module
+from skystill.train.compress.budget import Budget, choose_student
+from skystill.train.networks.models import FAMILY
 
 from .conftest import TINY, Done
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from skystill.dataset import read_image
+from skystill.cli.processes import to_arguments
+from skystill.data import read_image
 from skystill.errors import SettingsError
 from skystill.predict import Predictor
-from skystill.processes import to_arguments
-from skystill.results import paint_disagreement
+from skystill.report.results import paint_disagreement
 from skystill.settings import DistillSettings
 from skystill.train.runs import distill_run
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from skystill.model_file import open_session, read_info
-from skystill.train.models import count_parameters, read_network
+from skystill.model.file import open_session, read_info
+from skystill.train.networks.models import count_parameters, read_network
 
 from .conftest import TINY, Done
 

@@ -16,10 +16,10 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
-from skystill import int8
-from skystill.dataset import read_image
-from skystill.measure import compare_models
+from skystill.data import read_image
+from skystill.model.measure import compare_models
 from skystill.predict import Predictor
+from skystill.report import int8
 from tests.channel_model import INFO, write_model
 
 from .conftest import TINY, Done, process
@@ -81,7 +81,7 @@ def test_a_disk_that_fills_up_leaves_nothing_under_the_name(model: Path, raster:
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000));"
         f"sys.argv = ['skystill', 'predict', {str(raster)!r}, '--model={model}', '--out={tmp_path}/out.tif'];"
-        "from skystill.cli import main; main()"
+        "from skystill.cli.commands import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
@@ -165,8 +165,8 @@ def test_the_memory_limit_is_kept(student: Path, raster: Path, tmp_path: Path) -
     flags = [str(raster), f"--model={student / 'student.onnx'}", f"--out={tmp_path}/o.tif", "--max-memory=320MB"]
     script = (
         f"import sys; sys.argv = ['skystill', 'predict', *{flags!r}]\n"
-        "from skystill import cli\n"
-        "from skystill.measure import peak_rss_bytes\n"
+        "from skystill.cli import commands as cli\n"
+        "from skystill.model.measure import peak_rss_bytes\n"
         "cli.main()\nprint(peak_rss_bytes())"
     )
     script = script.replace("cli.main()", "cli.app(standalone_mode=False)")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from skystill.scenes import paint_scene
+from skystill.data.scenes import paint_scene
 
 from .conftest import TINY, Done, process
 

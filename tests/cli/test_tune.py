@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 # The command with a quicker pulse: others take a dead process's trial over after 4 seconds instead of 40.
 QUICK = (
     "import sys; from skystill.train import tune; tune._HEARTBEAT, tune._GRACE = 1, 4; "
-    "from skystill.cli import main; main()"
+    "from skystill.cli.commands import main; main()"
 )
 
 

@@ -16,10 +16,10 @@ import transformers
 from safetensors.torch import save_file
 
 from skystill.classes import ClassMap
+from skystill.data.scenes import paint_scene
 from skystill.errors import CheckpointError, SettingsError
-from skystill.scenes import paint_scene
-from skystill.train.origins import find_teachers
-from skystill.train.teacher import Teacher
+from skystill.train.teachers.origins import find_teachers
+from skystill.train.teachers.teacher import Teacher
 
 ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 IMAGES = torch.from_numpy(np.stack([paint_scene(72, seed)[0] for seed in (1, 2)])).permute(0, 3, 1, 2)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skystill.symmetry import SYMMETRIES, transform, transform_back
-from skystill.train.augment import View, draw_view, jitter_colors
+from skystill.train.batches.augment import View, draw_view, jitter_colors
 
 symmetries = st.integers(0, SYMMETRIES - 1)
 

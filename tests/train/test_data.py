@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from skystill.dataset import find_pairs, read_labels
+from skystill.data import find_pairs, read_labels
+from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import SettingsError
-from skystill.scenes import SCENE_CLASSES
-from skystill.train import data as data_module
-from skystill.train.data import LoaderBatches, Scenes, TrainBatches, Views, WholeImages, labeled_scenes
+from skystill.train.batches import batches as data_module
+from skystill.train.batches.batches import LoaderBatches, Scenes, TrainBatches, Views, WholeImages, labeled_scenes
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from skystill.errors import LossNotFinite, SettingsError
 from skystill.settings import LearnSettings
 from skystill.train import Distiller, Supervised
-from skystill.train.data import Batch
-from skystill.train.losses import DistillationMSE, Focal
+from skystill.train.batches.batches import Batch
+from skystill.train.losses.losses import DistillationMSE, Focal
 
 C = 4
 CPU = Fabric(accelerator="cpu", devices=1)

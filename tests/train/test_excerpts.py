@@ -6,11 +6,11 @@ import pytest
 import rasterio
 from PIL import Image
 
-from skystill.dataset import Pair, find_pairs
+from skystill.data import Pair, find_pairs
+from skystill.data.scenes import SCENE_CLASSES, paint_scene
+from skystill.data.unlabeled import Excerpt, find_unlabeled
 from skystill.errors import DataError
-from skystill.scenes import SCENE_CLASSES, paint_scene
-from skystill.train.data import TrainBatches, Views, labeled_scenes, unlabeled_scenes
-from skystill.train.excerpts import Excerpt, find_unlabeled
+from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes, unlabeled_scenes
 
 
 def save(path: Path, image: np.ndarray, **options: object) -> Path:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from skystill.classes import DUBAI, ClassMap
-from skystill.model_file import open_session, read_info
+from skystill.data.scenes import paint_scene
+from skystill.model.file import open_session, read_info
 from skystill.predict import Predictor
-from skystill.scenes import paint_scene
 from skystill.settings import RasterSettings
-from skystill.train import export as export_module
-from skystill.train.export import ExportDiffers, describe, export_network
-from skystill.train.models import NETWORKS, build_network
+from skystill.train.compress import export as export_module
+from skystill.train.compress.export import ExportDiffers, describe, export_network
+from skystill.train.networks.models import NETWORKS, build_network
 
 
 def trained_a_little(name: str) -> nn.Module:

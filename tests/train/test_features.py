@@ -5,8 +5,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from skystill.errors import SettingsError
-from skystill.train.distiller import Distiller, FeatureTerm
-from skystill.train.features import (
+from skystill.train.loop.distiller import Distiller, FeatureTerm
+from skystill.train.loop.gradients import GradientLog, Part
+from skystill.train.losses.features import (
     FEATURE_LOSSES,
     PKD,
     AttentionTransfer,
@@ -16,8 +17,7 @@ from skystill.train.features import (
     Tap,
     to_one_size,
 )
-from skystill.train.gradients import GradientLog, Part
-from skystill.train.models import build_network
+from skystill.train.networks.models import build_network
 
 VOID = 255
 

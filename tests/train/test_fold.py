@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skystill.train.fold import fold_pixels, unfold_pixels
+from skystill.train.networks.pixel_shuffle import fold_pixels, unfold_pixels
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

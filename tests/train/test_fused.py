@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skystill.train.fused import float_and_means
+from skystill.train.losses.fused import float_and_means
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from skystill.classes import DUBAI
-from skystill.train.export import describe, export_network
-from skystill.train.int8_aware import RoundInput, RoundWeights, int8_aware
-from skystill.train.models import build_network
+from skystill.train.compress.export import describe, export_network
+from skystill.train.compress.int8_aware import RoundInput, RoundWeights, int8_aware
+from skystill.train.networks.models import build_network
 
 
 def test_weights_are_rounded_per_channel_by_hand() -> None:

@@ -9,16 +9,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from skystill.classes import ClassMap
-from skystill.dataset import Pair
+from skystill.data import Pair
+from skystill.data.scenes import paint_scene
+from skystill.data.unlabeled import Excerpt, whole
 from skystill.errors import DataError, SettingsError
-from skystill.scenes import paint_scene
 from skystill.symmetry import transform
-from skystill.train.data import TrainBatches, Views, labeled_scenes
-from skystill.train.distiller import Distiller
-from skystill.train.excerpts import Excerpt, whole
-from skystill.train.logit_cache import LogitCache, mirror_agreement, symmetric_logits, whole_logits
-from skystill.train.models import build_network
-from skystill.train.teacher import Teacher
+from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes
+from skystill.train.loop.distiller import Distiller
+from skystill.train.networks.models import build_network
+from skystill.train.teachers.logit_cache import LogitCache, mirror_agreement, symmetric_logits, whole_logits
+from skystill.train.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite
 from skystill.train import Supervised
-from skystill.train.data import Batch, as_batch
-from skystill.train.loop import Keeper, learning_rate
-from skystill.train.meter import Meter
+from skystill.train.batches.batches import Batch, as_batch
+from skystill.train.loop.loop import Keeper, learning_rate
+from skystill.train.loop.meter import Meter
 
 STEPS = 5
 
@@ -187,7 +187,7 @@ def test_the_printed_rate_is_images_by_the_clock() -> None:
         def on_epoch(self, row: Mapping[str, float]) -> None:
             shown.append(row["images_per_second"])
 
-    from skystill.train import loop
+    from skystill.train.loop import loop
 
     clock = iter(np.arange(0.0, 100.0, 0.5))
     made = task()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from skystill.errors import SettingsError
-from skystill.train.losses import (
+from skystill.train.losses.losses import (
     DISTILLATION_LOSSES,
     STUDENT_LOSSES,
     BoundaryKL,

@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 
 from skystill.classes import DUBAI
 from skystill.errors import CheckpointError, SettingsError
-from skystill.train.export import multiply_adds_per_megapixel
-from skystill.train.models import (
+from skystill.train.compress.export import multiply_adds_per_megapixel
+from skystill.train.networks.models import (
     FAMILY,
     NETWORKS,
     Normalize,

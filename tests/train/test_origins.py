@@ -17,13 +17,13 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from skystill.classes import DUBAI, ClassMap
+from skystill.data.scenes import paint_scene
 from skystill.errors import CheckpointError, ClassCountMismatch, ClassesError, RunFolderError, SettingsError
 from skystill.run_folder import RunFolder
-from skystill.scenes import paint_scene
-from skystill.train.foreign import FixedSize, read_state
-from skystill.train.models import build_network, write_network
-from skystill.train.origins import find_teachers
-from skystill.train.teacher import Teacher
+from skystill.train.networks.models import build_network, write_network
+from skystill.train.teachers.foreign import FixedSize, read_state
+from skystill.train.teachers.origins import find_teachers
+from skystill.train.teachers.teacher import Teacher
 
 ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 IMAGES = torch.from_numpy(np.stack([paint_scene(72, seed)[0] for seed in (1, 2)])).permute(0, 3, 1, 2)

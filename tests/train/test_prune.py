@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import CheckpointError, SettingsError
-from skystill.scenes import SCENE_CLASSES
 from skystill.settings import PruneSettings, build_settings
-from skystill.train.budget import Budget
-from skystill.train.export import describe, export_network, multiply_adds_per_megapixel
-from skystill.train.models import build_network, count_parameters, network_name, read_network, write_network
-from skystill.train.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network
+from skystill.train.compress.budget import Budget
+from skystill.train.compress.export import describe, export_network, multiply_adds_per_megapixel
+from skystill.train.compress.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network
+from skystill.train.networks.models import build_network, count_parameters, network_name, read_network, write_network
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS = [
@@ -55,7 +55,7 @@ def test_silent_channels_go_without_a_trace(name: str) -> None:
 
 def _silence(network: nn.Module, root: str, channels: list[int]) -> None:
     """Set to 0 all that cutting these channels takes away."""
-    from skystill.train.prune import _graph  # the library's own list of what hangs together
+    from skystill.train.compress.prune import _graph  # the library's own list of what hangs together
 
     layer = network.get_submodule(root)
     graph = _graph(network)

@@ -9,16 +9,16 @@ import onnxruntime
 import pytest
 import torch
 
-from skystill import int8
 from skystill.classes import DUBAI
+from skystill.data.scenes import paint_scene
 from skystill.errors import ModelFileError
-from skystill.int8 import NotFaster, quantize_on_data
+from skystill.model.quantize import quantize_model
 from skystill.predict import Predictor
-from skystill.quantize import quantize_model
-from skystill.scenes import paint_scene
+from skystill.report import int8
+from skystill.report.int8 import NotFaster, quantize_on_data
 from skystill.settings import QuantizeSettings
-from skystill.train.export import describe, export_network
-from skystill.train.models import build_network
+from skystill.train.compress.export import describe, export_network
+from skystill.train.networks.models import build_network
 
 SPEC = "kite?channels=(8,16)&blocks=(1,1)"
 

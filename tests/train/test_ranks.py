@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from skystill.train.ranks import GlobalBatchNorm, environment_of_one, rank_and_count, with_global_norms
+from skystill.train.loop.ranks import GlobalBatchNorm, environment_of_one, rank_and_count, with_global_norms
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 

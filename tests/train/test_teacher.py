@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from skystill.errors import SettingsError
-from skystill.train.teacher import INPUT_SCALES, Teacher, are_probabilities, combine
+from skystill.train.teachers.teacher import INPUT_SCALES, Teacher, are_probabilities, combine
 
 
 def test_probabilities_become_logits_that_softmax_back() -> None:

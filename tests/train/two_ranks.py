@@ -9,14 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from skystill.dataset import find_pairs
-from skystill.scenes import SCENE_CLASSES
-from skystill.train.data import TrainBatches, Views, WholeImages, labeled_scenes
-from skystill.train.distiller import Distiller, FeatureTerm
-from skystill.train.features import FEATURE_LOSSES, Tap
-from skystill.train.losses import DISTILLATION_LOSSES, STUDENT_LOSSES
-from skystill.train.models import build_network
-from skystill.train.ranks import leave_ranks
+from skystill.data import find_pairs
+from skystill.data.scenes import SCENE_CLASSES
+from skystill.train.batches.batches import TrainBatches, Views, WholeImages, labeled_scenes
+from skystill.train.loop.distiller import Distiller, FeatureTerm
+from skystill.train.loop.ranks import leave_ranks
+from skystill.train.losses.features import FEATURE_LOSSES, Tap
+from skystill.train.losses.losses import DISTILLATION_LOSSES, STUDENT_LOSSES
+from skystill.train.networks.models import build_network
 
 STEPS = 8
 

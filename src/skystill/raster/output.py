@@ -25,8 +25,8 @@ from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, RunFolderError
-from skystill.raster.grid import Unit
 from skystill.run_folder import write_json, write_text, written_whole
+from skystill.tiling import Unit
 
 Arrays = Mapping[str, npt.NDArray[np.uint8]]
 """Layer name to (bands, H, W) uint8."""

@@ -1,5 +1,5 @@
 """The training half: everything that needs torch. Install it with `pip install "skystill[train]"`."""
 
-from skystill.train.distiller import Distiller, Supervised
+from skystill.train.loop.distiller import Distiller, Supervised
 
 __all__ = ["Distiller", "Supervised"]

@@ -14,23 +14,23 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from skystill.allocator import keep_freed_memory
-from skystill.dataset import find_pairs, read_image, read_scenes, resolve_classes
+from skystill.data import find_pairs, read_image, read_scenes, resolve_classes
+from skystill.data.prepare import Prepared, Tell, ignore_notes, prepare
 from skystill.errors import SettingsError
-from skystill.evaluate import evaluate, metrics_for
-from skystill.measure import peak_rss_bytes
+from skystill.model.measure import peak_rss_bytes
+from skystill.report.metrics import evaluate, metrics_for
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
-from skystill.train.data import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
-from skystill.train.distiller import Distiller, Supervised
-from skystill.train.gradients import GradientLog
-from skystill.train.int8_aware import int8_aware
-from skystill.train.logit_cache import Track, whole_logits
-from skystill.train.loop import History, Keeper, Watch
-from skystill.train.losses import build_student_loss
-from skystill.train.models import build_network, count_parameters, network_name, write_network
-from skystill.train.prepared import Prepared, Tell, ignore_notes, prepare
-from skystill.train.ranks import lost_ranks_are_said, rank_and_count
-from skystill.train.teacher import combine
+from skystill.train.batches.batches import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
+from skystill.train.compress.int8_aware import int8_aware
+from skystill.train.loop.distiller import Distiller, Supervised
+from skystill.train.loop.gradients import GradientLog
+from skystill.train.loop.loop import History, Keeper, Watch
+from skystill.train.loop.ranks import lost_ranks_are_said, rank_and_count
+from skystill.train.losses.losses import build_student_loss
+from skystill.train.networks.models import build_network, count_parameters, network_name, write_network
+from skystill.train.teachers.logit_cache import Track, whole_logits
+from skystill.train.teachers.teacher import combine
 from skystill.train.teaching import (
     Teaching,
     build_distiller,
@@ -189,7 +189,7 @@ def within_budget(settings: DistillSettings, tell: Callable[[str], None]) -> Dis
     folder = RunFolder(settings.out)
     if folder.config.is_file():
         return settings.model_copy(update={"student": folder.read_config()["student"]})
-    from skystill.train.budget import choose_student  # not at the top: as in _finish
+    from skystill.train.compress.budget import choose_student  # not at the top: as in _finish
 
     classes, _ = resolve_classes(settings.data, settings.classes, find_pairs(settings.data).pairs)
     return choose_student(settings, classes, tell)
@@ -359,7 +359,7 @@ class Telling:
 
 
 def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: Prepared) -> None:
-    from skystill.train.export import describe, export_network  # ONNX is 40 MB that training need not have
+    from skystill.train.compress.export import describe, export_network  # ONNX is 40 MB that training need not have
 
     name = network_name(name)
     about = {"network": name, "classes": prepared.classes.to_dict(), "settings": settings.to_config()}

@@ -9,18 +9,18 @@ from torch import nn
 
 from skystill.allocator import keep_freed_memory
 from skystill.classes import ClassMap
-from skystill.dataset import Split
+from skystill.data import Split
+from skystill.data.unlabeled import Excerpt, find_unlabeled, whole
 from skystill.errors import SettingsError
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
-from skystill.train.distiller import Distiller, FeatureTerm
-from skystill.train.excerpts import Excerpt, find_unlabeled, whole
-from skystill.train.features import FEATURE_LOSSES, Tap
-from skystill.train.logit_cache import MARGIN, TILE, LogitCache, Track, mirror_agreement
-from skystill.train.losses import DISTILLATION_LOSSES, DistillationLoss, Term, build_student_loss, parse_terms
-from skystill.train.models import in_layout
-from skystill.train.origins import Teachers, find_teachers
-from skystill.train.teacher import Teacher
+from skystill.train.loop.distiller import Distiller, FeatureTerm
+from skystill.train.losses.features import FEATURE_LOSSES, Tap
+from skystill.train.losses.losses import DISTILLATION_LOSSES, DistillationLoss, Term, build_student_loss, parse_terms
+from skystill.train.networks.models import in_layout
+from skystill.train.teachers.logit_cache import MARGIN, TILE, LogitCache, Track, mirror_agreement
+from skystill.train.teachers.origins import Teachers, find_teachers
+from skystill.train.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)

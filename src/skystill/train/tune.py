@@ -16,11 +16,11 @@ import yaml
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
+from skystill.data.prepare import Tell
 from skystill.errors import LossNotFinite, SettingsError
 from skystill.run_folder import RunFolder, write_json, write_text
 from skystill.settings import DistillSettings, TuneSettings
-from skystill.train.loop import Watch
-from skystill.train.prepared import Tell
+from skystill.train.loop.loop import Watch
 from skystill.train.runs import distill_run
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -1,0 +1,23 @@
+"""Images and masks on disk: find pairs, read them as uint8, check them whole, split them by image."""
+
+from skystill.data.check import DataCheck, ImageRecord, check_data, resolve_classes
+from skystill.data.pairs import Pair, PairSearch, find_pairs
+from skystill.data.read import MaskReading, read_image, read_labels, read_scenes
+from skystill.data.split import Split, sample_images, split_pairs
+
+__all__ = [
+    "DataCheck",
+    "ImageRecord",
+    "MaskReading",
+    "Pair",
+    "PairSearch",
+    "Split",
+    "check_data",
+    "find_pairs",
+    "read_image",
+    "read_labels",
+    "read_scenes",
+    "resolve_classes",
+    "sample_images",
+    "split_pairs",
+]

@@ -1,0 +1,191 @@
+"""Check a whole data set before anything is trained: every file is opened, every problem is reported at once."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, nearest_class, parse_color, read_classes
+from skystill.data.pairs import Pair, PairSearch
+from skystill.data.read import read_image, read_labels
+from skystill.errors import ClassesError, DataError
+
+_BESIDE = ("classes.yaml", "classes.yml", "classes.json")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One pair, opened: size in pixels, and pixels of each label 0..255 (255 = void)."""
+
+    pair: Pair
+    height: int
+    width: int
+    counts: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What a data set holds, and what is wrong with it.
+
+    Args:
+        classes: the classes that the masks were read with.
+        records: every pair that could be read.
+        problems: what must be mended before training, each naming its file.
+        notes: what the user should know.
+    """
+
+    classes: ClassMap
+    records: tuple[ImageRecord, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(256,) pixels of each label over all masks."""
+        return np.asarray(sum((record.counts for record in self.records), np.zeros(256, np.int64)))
+
+    def raise_problems(self, root: Path) -> None:
+        """Raise one error with the whole list, where there is any problem.
+
+        Raises:
+            DataError: there is a problem.
+        """
+        if self.problems:
+            raise DataError(
+                f"{root}: {len(self.problems)} problem(s) in the data:",
+                self.problems,
+                f"Mend them, then look again with: skystill data check {root}",
+            )
+
+
+def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tuple[ClassMap, tuple[str, ...]]:
+    """The classes of a data set, and notes on where they came from.
+
+    Args:
+        root: the data folder.
+        given: `--classes`, a file or a built-in name; None looks for a classes file beside the data.
+        pairs: the pairs; where a file beside the data disagrees with their masks and a built-in map of the same
+            classes agrees, the masks win.
+
+    Raises:
+        ClassesError: no classes anywhere, or a file that cannot be read.
+    """
+    if given is not None:
+        return read_classes(given), ()
+    beside = next((root / name for name in _BESIDE if (root / name).is_file()), None)
+    if beside is None:
+        raise ClassesError(
+            f"no classes: {root} has no classes.yaml or classes.json, and no --classes was given. "
+            f"Give a file with names and colours, or a built-in name ({', '.join(BUILT_IN)})."
+        )
+    classes = read_classes(beside)
+    spread = pairs[:: max(1, len(pairs) // 8)]  # eight masks show the colours without reading thousands
+    if not classes.indexed and _unknown_share(spread, classes) > 0.01:
+        for built_in in BUILT_IN.values():
+            if _same_names(classes, built_in) and _unknown_share(spread, built_in) < 0.01:
+                return built_in, _disagreements(beside, classes, built_in)
+    return classes, ()
+
+
+def check_data(
+    search: PairSearch, classes: ClassMap, progress: Callable[[Iterable[Pair]], Iterable[Pair]] = iter
+) -> DataCheck:
+    """Open every image and mask of a data set and collect all problems.
+
+    Args:
+        search: what `find_pairs` found; its problems are the first of the result.
+        classes: how to read the masks.
+        progress: wraps the loop over pairs, to show a bar.
+    """
+    problems = list(search.problems)
+    unknown: dict[str, dict[Path, int]] = {}
+    records: list[ImageRecord] = []
+    for pair in progress(search.pairs):
+        try:
+            height, width = read_image(pair.image).shape[:2]
+            reading = read_labels(pair.mask, classes)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if reading.labels.shape != (height, width):
+            found = f"{reading.labels.shape[1]}x{reading.labels.shape[0]}"
+            problems.append(f"{pair.mask}: {found} pixels; its image {pair.image.name} has {width}x{height}.")
+            continue
+        for color, count in reading.unknown.items():
+            unknown.setdefault(color, {})[pair.mask] = count
+        records.append(ImageRecord(pair, height, width, np.bincount(reading.labels.ravel(), minlength=256)))
+    problems.extend(_describe_unknown(unknown, classes))
+    problems.extend(_unseen(records, classes))
+    return DataCheck(classes, tuple(records), tuple(problems), tuple(_void_notes(records, classes)))
+
+
+def _describe_unknown(unknown: dict[str, dict[Path, int]], classes: ClassMap) -> list[str]:
+    lines: list[str] = []
+    for color, where in sorted(unknown.items(), key=lambda item: -sum(item[1].values())):
+        near = ""
+        if color.startswith("#"):
+            name, nearest = nearest_class(parse_color(color, "mask"), classes)
+            near = f"; the nearest class colour is {name} {hex_color(nearest)}"
+        files = [str(path) for path in where]
+        listed = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        lines.append(
+            f"{color}: {sum(where.values()):,} pixels in {len(files)} mask(s) belong to no class of {classes.source}"
+            f"{near}. In: {listed}. Give it a class in a --classes FILE, or list it there under void."
+        )
+    return lines
+
+
+def _unseen(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:
+    if not records:
+        return []
+    counts = np.sum([record.counts for record in records], axis=0)
+    return [
+        f"{name} {hex_color(color)}: no mask holds a pixel of this class of {classes.source}. "
+        "Correct its colour, or take it out of a --classes FILE."
+        for label, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
+        if counts[label] == 0 and name not in classes.unscored
+    ]
+
+
+def _void_notes(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:
+    holding = [record for record in records if record.counts[VOID]]
+    if not holding:
+        return []
+    total = sum(int(record.counts[VOID]) for record in holding)
+    colors = ", ".join(hex_color(color) for color in classes.void_colors) or "label 255"
+    most = sorted(holding, key=lambda record: -record.counts[VOID])
+    files = ", ".join(f"{record.pair.mask} ({record.counts[VOID]:,})" for record in most[:10])
+    return [f"void ({colors}, neither trained on nor scored): {total:,} pixels in {len(holding)} mask(s): {files}."]
+
+
+def _unknown_share(pairs: Sequence[Pair], classes: ClassMap) -> float:
+    unknown, total = 0, 0
+    for pair in pairs:
+        try:
+            reading = read_labels(pair.mask, classes)
+        except DataError:
+            continue  # reported by check_data, with all others
+        unknown += sum(reading.unknown.values())
+        total += reading.labels.size
+    return unknown / max(1, total)
+
+
+def _plain(name: str) -> str:
+    return name.split("(")[0].strip().lower()
+
+
+def _same_names(one: ClassMap, other: ClassMap) -> bool:
+    return Counter(map(_plain, one.names)) == Counter(map(_plain, other.names))
+
+
+def _disagreements(path: Path, written: ClassMap, used: ClassMap) -> tuple[str, ...]:
+    by_name = {_plain(name): color for name, color in zip(written.names, written.colors, strict=True)}
+    differing = [
+        f"{name}: {path} says {hex_color(by_name[_plain(name)])}, the masks use {hex_color(color)}."
+        for name, color in zip(used.names, used.colors, strict=True)
+        if by_name[_plain(name)] != color
+    ]
+    return (f"the colours in {path} are not those of the masks; the masks win (classes: {used.source}).", *differing)

@@ -1,0 +1,162 @@
+"""Split pairs into train, validation and test: by image, never by patch (neighbouring patches look alike)."""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skystill.data.pairs import Pair
+from skystill.errors import DataError, SettingsError
+
+_PARTS = ("train", "validation", "test")
+_DUBAI_KEY = re.compile(r"Tile (\d+)/image_part_0*(\d+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which pair serves what.
+
+    Args:
+        rule: how it came about, for reports.
+        train, validation, test: pairs; test is never empty and never seen in training.
+    """
+
+    rule: str
+    train: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Keys only; as a split file, and as `split.json` in a run folder."""
+        return {"rule": self.rule, **{part: [pair.key for pair in getattr(self, part)] for part in _PARTS}}
+
+
+def _dubai(tile: int, part: int) -> str:
+    return "train" if part <= 6 else "validation" if part == 7 else "test"
+
+
+def _dubai_tiles(tile: int, part: int) -> str:
+    return {1: "validation", 3: "test", 6: "test"}.get(tile, "train")
+
+
+RULES: dict[str, Callable[[int, int], str]] = {"dubai": _dubai, "dubai-tiles": _dubai_tiles}
+"""Built-in rules for the Dubai data: (tile, part) to a part of the split."""
+
+
+def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0) -> Split:
+    """Split pairs by image.
+
+    Args:
+        pairs: all pairs of the data set.
+        how: "dubai" or "dubai-tiles"; a file (YAML or JSON) with lists of keys under train, validation and test;
+            fractions such as "0.7/0.15/0.15"; "folders" for the data set's own train, val and test folders; or
+            "auto": folders where there are any, dubai where the names are Dubai's, otherwise 0.7/0.15/0.15.
+        seed: draws the fractions.
+
+    Raises:
+        SettingsError: `how` is none of these, or a file names images that do not exist.
+        DataError: too few images, or nothing to train or test on.
+    """
+    if how == "auto":
+        how = _choose(pairs)
+    if how in RULES:
+        split = _by_rule(pairs, how)
+    elif how == "folders":
+        split = _collect(how, [(pair, pair.subset) for pair in pairs])
+    elif re.fullmatch(r"[\d.]+/[\d.]+/[\d.]+", how):
+        split = _by_fractions(pairs, how, seed)
+    else:
+        split = _by_file(pairs, Path(how))
+    empty = [part for part in ("train", "test") if not getattr(split, part)]
+    if empty:
+        raise DataError(
+            f"the split {how!r} of {len(pairs)} image(s) leaves nothing for {' and '.join(empty)}.",
+            mend="Training needs an image, and an honest score another: add images, or name them in a --split FILE.",
+        )
+    return split
+
+
+def sample_images(pairs: Sequence[Pair], count: int, seed: int) -> tuple[Pair, ...]:
+    """Draw `count` pairs (`--limit-images`), the same for the same seed, in the order of their keys.
+
+    Raises:
+        SettingsError: fewer pairs than that.
+    """
+    if count > len(pairs):
+        raise SettingsError(f"--limit-images {count}: there are only {len(pairs)} training images.")
+    return tuple(sorted(random.Random(seed).sample(sorted(pairs), count)))
+
+
+def _choose(pairs: Sequence[Pair]) -> str:
+    subsets = {pair.subset for pair in pairs}
+    if "" not in subsets and {"train", "test"} <= subsets:
+        return "folders"
+    if all(_DUBAI_KEY.search(pair.key) for pair in pairs):
+        return "dubai"
+    return "0.7/0.15/0.15"
+
+
+def _by_rule(pairs: Sequence[Pair], how: str) -> Split:
+    chosen: list[tuple[Pair, str]] = []
+    for pair in pairs:
+        match = _DUBAI_KEY.search(pair.key)
+        if match is None:
+            raise SettingsError(
+                f"--split {how} is for the Dubai data (Tile N/image_part_00M); {pair.image} is not of it."
+            )
+        chosen.append((pair, RULES[how](int(match[1]), int(match[2]))))
+    return _collect(how, chosen)
+
+
+def _by_fractions(pairs: Sequence[Pair], how: str, seed: int) -> Split:
+    fractions = [float(value) for value in how.split("/")]
+    if abs(sum(fractions) - 1) > 1e-6:
+        raise SettingsError(f"--split {how}: the fractions add up to {sum(fractions):g}; they must add up to 1.")
+    shuffled = sorted(pairs)
+    random.Random(seed).shuffle(shuffled)
+    count = len(shuffled)
+    # Each part that was asked for gets an image while there are any: test first, then validation.
+    test = min(max(1, round(fractions[2] * count)), count) if fractions[2] else 0
+    validation = min(max(1, round(fractions[1] * count)), max(0, count - test - 1)) if fractions[1] else 0
+    parts = ["test"] * test + ["validation"] * validation
+    parts += ["train"] * (count - len(parts))
+    return _collect(f"{how}, seed {seed}", list(zip(shuffled, parts, strict=True)))
+
+
+def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
+    if not path.is_file():
+        raise SettingsError(
+            f"--split {path}: neither a file, nor fractions (0.7/0.15/0.15), nor one of "
+            f"auto, folders, {', '.join(RULES)}."
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--split {path}: not YAML or JSON: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in _PARTS):
+        raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
+    by_name = {name: pair for pair in pairs for name in (pair.key, pair.image.name)}
+    by_name |= {pair.key: pair for pair in pairs}  # a key wins over another image's file name
+    chosen: list[tuple[Pair, str]] = []
+    missing: list[str] = []
+    for part in _PARTS:
+        for name in content.get(part, []):
+            pair = by_name.get(str(name))
+            missing.extend([] if pair else [str(name)])
+            chosen.extend([(pair, part)] if pair else [])
+    if missing:
+        raise SettingsError(f"--split {path} names images that the data does not hold: {', '.join(missing)}.")
+    keys = [pair.key for pair, _ in chosen]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise SettingsError(f"--split {path} names images twice, so that a part would leak: {', '.join(twice)}.")
+    return _collect(str(content.get("rule", path.name)), chosen)
+
+
+def _collect(rule: str, chosen: list[tuple[Pair, str]]) -> Split:
+    parts = {part: tuple(sorted(pair for pair, where in chosen if where == part)) for part in _PARTS}
+    return Split(rule, **parts)

@@ -1,0 +1,171 @@
+"""Images without masks: files, and windows of rasters too large to be read whole."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from skystill.data import Pair, read_image
+from skystill.data.pairs import IMAGE_SUFFIXES
+from skystill.errors import DataError
+
+WINDOW = 1024
+"""Largest side of a window in pixels; an image that is no larger is one window."""
+_THUMB = 16
+_SAME = 3.0  # grey levels between thumbnails: a copy saved as JPEG differs by less, another place by far more
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What the teacher is asked about: an image, or a window of a raster.
+
+    Args:
+        path: the file.
+        window: top, bottom, left, right in pixels; None for a training image, whole.
+    """
+
+    path: Path
+    window: tuple[int, int, int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.path) if self.window is None else f"{self.path} (rows {self.window[0]} to {self.window[1] - 1})"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        if self.window is None:
+            with Image.open(self.path) as picture:
+                return picture.height, picture.width
+        top, bottom, left, right = self.window
+        return bottom - top, right - left
+
+    @property
+    def content(self) -> str:
+        """Hash of the file's bytes and of the window's place."""
+        digest = hashlib.sha256(_file_hash(self.path).encode())
+        digest.update(repr(self.window).encode() if self.window else b"")
+        return digest.hexdigest()[:24]
+
+    def read(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Image (H, W, 3) uint8, and (H, W) bool, False where the raster has no data.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        if self.window is None:
+            image = read_image(self.path)
+            return image, everywhere(*image.shape[:2])
+        from skystill.raster.source import RasterSource, gdal_environment  # GDAL is 20 MB; few have rasters
+
+        with gdal_environment():
+            source = RasterSource(str(self.path))
+            planes, valid = source.read(*self.window)
+            source.close()
+        if source.damaged:
+            raise DataError(f"{self.path} is damaged at {source.damaged[0]}; get a whole copy or take it out.")
+        return planes.transpose(1, 2, 0).copy(), everywhere(*planes.shape[1:]) if valid is None else valid
+
+
+def everywhere(height: int, width: int) -> npt.NDArray[np.bool_]:
+    """(H, W) bool, all True, in one byte."""
+    return np.broadcast_to(np.bool_(True), (height, width))
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def whole(pairs: Sequence[Pair]) -> list[Excerpt]:
+    """The images of pairs."""
+    return [Excerpt(pair.image) for pair in pairs]
+
+
+def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[Excerpt]:
+    """Every image and raster below a folder, cut into windows where it is large.
+
+    Args:
+        folder: where to look. Masks are no images: folders called masks, and names that end in _mask, are passed over.
+        held_out: validation and test images, which must not be among them.
+
+    Raises:
+        DataError: no folder, no image, a file that is none, or one that is a validation or test image.
+    """
+    from skystill.raster.source import RasterSource, gdal_environment  # as above
+
+    files = _image_files(folder)
+    excerpts: list[Excerpt] = []
+    problems: list[str] = []
+    known = _Known(held_out)
+    with gdal_environment():
+        for path in files:
+            try:
+                source = RasterSource(str(path))
+                size = source.height, source.width
+                source.close()
+                excerpts.extend(Excerpt(path, window) for window in _windows(*size))
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            if twin := known.twin(path, size):
+                problems.append(f"{path} is {twin}, on which the student is scored")
+    if problems:
+        raise DataError(
+            f"{folder}: {len(problems)} of {len(files)} file(s) cannot teach:", problems, "Take them out of the folder."
+        )
+    return excerpts
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give one with images (--unlabeled DIR).")
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | {".vrt"} and p.is_file()]
+    files = [p for p in files if not _is_mask(p.relative_to(folder))]
+    if not files:
+        raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    return files
+
+
+def _is_mask(relative: Path) -> bool:
+    return any(
+        part.lower() in ("masks", "mask", "labels") for part in relative.parts[:-1]
+    ) or relative.stem.lower().endswith(("_mask", "_label"))
+
+
+def _windows(height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """Equal windows, none larger than `WINDOW` on a side."""
+    rows, columns = (np.linspace(0, size, -(-size // WINDOW) + 1).astype(int).tolist() for size in (height, width))
+    return [(top, bottom, left, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
+
+
+class _Known:
+    """Images that must not be met again: by their bytes, or, saved anew, by their looks."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self._by_hash = {_file_hash(pair.image): pair for pair in pairs}
+        self._looks: dict[tuple[int, int], list[tuple[npt.NDArray[np.float64], Pair]]] = {}
+        for pair in pairs:
+            image = read_image(pair.image)
+            self._looks.setdefault(image.shape[:2], []).append((_thumbnail(image), pair))
+
+    def twin(self, path: Path, size: tuple[int, int]) -> str | None:
+        """The image that a file is a copy of."""
+        if found := self._by_hash.get(_file_hash(path)):
+            return str(found.image)
+        if size not in self._looks:
+            return None
+        look = _thumbnail(Excerpt(path, (0, size[0], 0, size[1])).read()[0])
+        return next((str(p.image) for other, p in self._looks[size] if np.abs(look - other).mean() < _SAME), None)
+
+
+def _thumbnail(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    return np.asarray(Image.fromarray(image).resize((_THUMB, _THUMB), Image.Resampling.BOX), np.float64)

@@ -1,0 +1,173 @@
+"""What runs a model file: ONNX Runtime, or OpenVINO where it is installed and faster."""
+
+import importlib.util
+import math
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill.classes import ClassMap
+from skystill.errors import ModelFileError, SettingsError
+from skystill.model.file import ModelInfo, open_session, read_info
+from skystill.symmetry import VIEWS, inverse, turned
+
+Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""Planes (3, H, W) uint8 to logits (C, H, W) float32. May be called from several threads at once; the logits hold until
+the same thread calls again."""
+
+RUNTIMES = ("auto", "onnxruntime", "openvino")
+_TRIAL_SIDE, _TRIALS = 512, 3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An open model file.
+
+    Args:
+        run: the network.
+        info: what the file says of itself.
+        runtime: what runs it, onnxruntime or openvino.
+    """
+
+    run: Run
+    info: ModelInfo
+    runtime: str
+
+
+def open_engine(path: Path, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None) -> Engine:
+    """Open a model file to run it.
+
+    Args:
+        path: the file.
+        threads: that one call uses; 0 for all cores.
+        runtime: onnxruntime, openvino, or auto: the faster of those installed, found by running both for a moment.
+        classes: for a file without our metadata.
+
+    Raises:
+        ModelFileError: the file cannot be opened, or lacks what it must carry.
+        SettingsError: no such runtime, or it is not installed.
+    """
+    if runtime not in RUNTIMES:
+        raise SettingsError(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}.")
+    run, info = _open_onnxruntime(path, threads, classes)
+    there = importlib.util.find_spec("openvino") is not None
+    if runtime == "openvino" and not there:
+        raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
+    if runtime == "onnxruntime" or not there:
+        return Engine(run, info, "onnxruntime")
+    other = _open_openvino(path, threads)
+    if runtime == "openvino" or _trial(other) < _trial(run):
+        return Engine(other, info, "openvino")
+    return Engine(run, info, "onnxruntime")
+
+
+def over_views(run: Run, views: int) -> Run:
+    """A network that answers with the mean of its logits over mirrored and turned views: better, and as many times the
+    work. What comes of a turned tile is, over all 8, exactly the turned result.
+
+    Args:
+        run: the network.
+        views: 1, 2, 4 or 8.
+    """
+    if views == 1:
+        return run
+    axes = (1, 2)
+
+    def over_mirrors(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        first, *others = VIEWS[min(views, 4)]
+        total = turned(run(turned(planes, first, axes)), inverse(first), axes).copy()  # its buffer is the next call's
+        for symmetry in others:
+            total += turned(run(turned(planes, symmetry, axes)), inverse(symmetry), axes)
+        return total
+
+    def run_views(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        total = over_mirrors(planes)
+        if views == 8:  # the four mirrors of a quarter turn: floats are turned once, which is slow, and not four times
+            total += turned(over_mirrors(turned(planes, 1, axes)), inverse(1), axes)
+        total /= views
+        return total
+
+    return run_views
+
+
+def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tuple[Run, ModelInfo]:
+    session = open_session(path, threads)
+    info = read_info(session, path, classes)
+    taken = session.get_inputs()[0]
+    given = session.get_outputs()[0].name
+    kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+    if taken.type not in kinds:
+        raise ModelFileError(f"{path} takes {taken.type}; an image is tensor(uint8), or tensor(float) from 0 to 255.")
+    kind: Any = kinds[taken.type]
+    if info.parameters and kind is np.uint8:
+        return _bound(session, len(info.classes)), info
+
+    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        image = np.ascontiguousarray(planes, kind)[None]
+        return np.asarray(session.run([given], {taken.name: image})[0][0], np.float32)
+
+    return run, info
+
+
+def _bound(session: Any, num_classes: int) -> Run:  # noqa: ANN401 - onnxruntime carries no types
+    """A file of ours gives logits of the image's own size: they go into one buffer a thread, made once.
+
+    ONNX Runtime would allocate them anew for each tile: 24 MB a megapixel, which the allocator of two threads then
+    keeps twice (docs/log.md).
+    """
+    here = threading.local()
+
+    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        image = np.ascontiguousarray(planes)[None]
+        shape = (1, num_classes, *image.shape[2:])
+        size = math.prod(shape)
+        if getattr(here, "buffer", np.empty(0)).size < size:
+            here.buffer = np.empty(size, np.float32)
+        logits: npt.NDArray[np.float32] = here.buffer[:size].reshape(shape)
+        binding = session.io_binding()
+        binding.bind_input("image", "cpu", 0, np.uint8, image.shape, image.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, shape, logits.ctypes.data)
+        session.run_with_iobinding(binding)
+        first: npt.NDArray[np.float32] = logits[0]
+        return first
+
+    return run
+
+
+def _open_openvino(path: Path, threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    try:
+        # CACHE_DIR stays unset: nothing is written beside the files. On CPUs with bf16 OpenVINO would round to it,
+        # and a pixel in 600 change its class.
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        model = core.compile_model(path, "CPU", options)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path} cannot be opened in OpenVINO ({str(error).splitlines()[0]}).") from error
+
+    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        request = model.create_infer_request()  # one a call: requests are not for several threads
+        found = request.infer([np.ascontiguousarray(planes)[None]])
+        return np.array(next(iter(found.values()))[0], np.float32)
+
+    return run
+
+
+def _trial(run: Run) -> float:
+    """Seconds a small tile takes: the median of a few calls after one to warm up."""
+    planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
+    run(planes)
+    times = []
+    for _ in range(_TRIALS):
+        began = time.perf_counter()
+        run(planes)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

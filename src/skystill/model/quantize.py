@@ -1,0 +1,243 @@
+"""ONNX float to ONNX INT8: static, per channel, calibrated on real images; layers that hurt stay in float.
+
+Needs `onnx` (`pip install "skystill[quantize]"`) and no torch. Accuracy is the caller's: a function that scores a file.
+"""
+
+import contextlib
+import itertools
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from skystill.errors import ModelFileError, SettingsError
+from skystill.model.file import open_session, read_info
+from skystill.run_folder import written_whole
+
+try:
+    import onnx
+    from onnx import helper, numpy_helper
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+except ImportError as error:
+    raise SettingsError(f'{error}: quantising needs onnx. Install it with pip install "skystill[quantize]".') from error
+
+Images = Sequence[npt.NDArray[np.uint8]]
+Score = Callable[[Path], float]
+"""A model file to its mIoU on validation images."""
+Tell = Callable[[str], None]
+
+_NOT_COMPUTED = ("DepthToSpace", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
+"""Operations that move values and do not change them: they work on bytes as well as on floats."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What quantisation came to.
+
+    Args:
+        float_score: mIoU of the float file.
+        score: mIoU of the INT8 file.
+        kept: names of the layers that stay in float.
+        layers: number of layers that could be quantised.
+    """
+
+    float_score: float
+    score: float
+    kept: tuple[str, ...]
+    layers: int
+
+
+def quantize_model(
+    path: Path, out: Path, images: Images, score: Score, max_drop: float = 0.005, tell: Tell = lambda line: None
+) -> Quantized:
+    """Quantise a model file until the loss of accuracy is small enough.
+
+    All layers are quantised first. Where that costs more than `max_drop`, the layers are ranked by how far each alone
+    moves the logits, and the worst stay in float: 1, then 2, 4, ... until the loss is small enough.
+
+    Args:
+        path: a float model file.
+        out: the INT8 file, which appears whole or not at all.
+        images: (H, W, 3) uint8, to calibrate on; 8 to 32 crops of training images are enough.
+        score: scores a file; called once for the float file and once for each attempt.
+        max_drop: of mIoU, as a share (0.005 is half a point).
+        tell: takes a line about each attempt.
+
+    Raises:
+        ModelFileError: not a float model file of ours.
+        SettingsError: no images.
+        DiskFull: the file cannot be written.
+    """
+    info = read_info(open_session(path), path)
+    if info.precision != "float32":
+        raise ModelFileError(f"{path} is {info.precision} already; quantise the float32 file that it came from.")
+    if not images:
+        raise SettingsError("there are no images to calibrate on; give --data a folder with images.")
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        prepared = Path(scratch) / "prepared.onnx"
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        layers = [node.name for node in onnx.load(prepared).graph.node if node.op_type in ("Conv", "ConvTranspose")]
+        float_score = score(path)
+        ranked: list[str] = []
+        kept = 0
+        while True:
+            part = Path(scratch) / "int8.onnx"
+            _quantize(prepared, part, images, keep=ranked[:kept])
+            found = score(part)
+            tell(f"{len(layers) - kept} of {len(layers)} layers in INT8: mIoU {found:.4f} (float {float_score:.4f})")
+            if float_score - found <= max_drop or kept >= len(layers):
+                break
+            ranked = ranked or _rank(prepared, Path(scratch), layers, images[:4])
+            kept = min(max(1, 2 * kept), len(layers))
+        model = onnx.load(part)
+        scores = {**info.scores, "validation_miou": round(found, 4), "validation_miou_float": round(float_score, 4)}
+        del model.metadata_props[:]
+        helper.set_model_props(model, replace(info, precision="int8", scores=scores).to_metadata())
+        with written_whole(out) as target:
+            target.write_bytes(model.SerializeToString())
+    return Quantized(float_score, found, tuple(ranked[:kept]), len(layers))
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, images: Images) -> None:
+        self._planes = (np.ascontiguousarray(image.transpose(2, 0, 1))[None] for image in images)
+
+    def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+        planes = next(self._planes, None)
+        return None if planes is None else {"image": planes}
+
+
+def _quantize(prepared: Path, out: Path, images: Images, keep: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+    quantize_static(
+        prepared,
+        out,
+        _Calibration(images),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=list(keep),
+        nodes_to_quantize=list(only) or None,
+    )
+    model = onnx.load(out)
+    _take_bytes(model)
+    _give_bytes(model)
+    _shorten_names(model)
+    out.write_bytes(model.SerializeToString())
+
+
+def _rank(prepared: Path, scratch: Path, layers: Sequence[str], images: Images) -> list[str]:
+    """Layers by how much the logits move when that layer alone is quantised, the worst first."""
+    expected = _logits(prepared, images)
+    moved: dict[str, float] = {}
+    for layer in layers:
+        part = scratch / "one.onnx"
+        _quantize(prepared, part, images, only=[layer])
+        moved[layer] = float(np.mean((_logits(part, images) - expected) ** 2))
+    return sorted(layers, key=lambda layer: -moved[layer])
+
+
+def _logits(path: Path, images: Images) -> npt.NDArray[np.float32]:
+    session = open_session(path)
+    found = [session.run(None, {"image": image.transpose(2, 0, 1)[None]})[0].ravel() for image in images]
+    return np.concatenate(found)
+
+
+def _take_bytes(model: onnx.ModelProto) -> None:
+    """Drop the conversion of the normalised image to bytes: the image is bytes, with the same meaning (export.py)."""
+    nodes = model.graph.node
+    normalize = next((node for node in nodes if node.name == "normalize"), None)
+    if normalize is None:
+        return
+    readers = [node for node in nodes if normalize.output[0] in node.input]
+    if [node.op_type for node in readers] != ["QuantizeLinear"]:
+        return
+    back = next(node for node in nodes if readers[0].output[0] in node.input)
+    for node in (readers[0], back):
+        nodes.remove(node)
+    _rewire(model, back.output[0], normalize.output[0])
+
+
+def _give_bytes(model: onnx.ModelProto) -> None:
+    """Move the last DequantizeLinear behind the pixel shuffle and the crop: a quarter of the memory is moved.
+
+    Only over a tail that moves values without computing with them; any other graph stays as it is.
+    """
+    graph = model.graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    output = graph.output[0].name
+    node = made_by[output]
+    tail = []
+    while node.op_type in _NOT_COMPUTED:
+        tail.append(node)
+        node = made_by[node.input[0]]
+    if not tail or node.op_type != "DequantizeLinear":
+        return
+    tail[-1].input[0] = node.input[0]
+    for moved in tail:
+        moved.output[0] += "_bytes"
+    for later, earlier in itertools.pairwise(tail):
+        later.input[0] = earlier.output[0]
+    graph.node.remove(node)
+    node.input[0] = tail[0].output[0]
+    node.output[0] = output
+    graph.node.append(node)
+
+
+def _rewire(model: onnx.ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == old:
+                node.input[place] = new
+
+
+def _shorten_names(model: onnx.ModelProto) -> None:
+    """Names of inner values as short as they can be, scales of equal value once: in a file of 400 KB they weigh."""
+    graph = model.graph
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    first: dict[bytes, str] = {}
+    short: dict[str, str] = {"": ""}
+    kept = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        content = f"{tensor.data_type}{tensor.dims}".encode() + values.tobytes()
+        same = first.setdefault(content, tensor.name)
+        if same == tensor.name:
+            kept.append(numpy_helper.from_array(values, tensor.name))
+        short[tensor.name] = same
+    names = {name: f"w{index}" for index, name in enumerate(first.values())}
+    short = {name: names.get(same, same) for name, same in short.items()}
+    for tensor in kept:
+        tensor.name = names[tensor.name]
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for names_of in (node.input, node.output):
+            for place, name in enumerate(names_of):
+                if name not in fixed and name not in short:
+                    short[name] = f"v{len(short)}"
+                names_of[place] = short.get(name, name)
+    for index, node in enumerate(graph.node):
+        node.name = f"n{index}"
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    del graph.value_info[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser warns of steps that are done here already."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        onnxruntime.set_default_logger_severity(2)

@@ -1,0 +1,252 @@
+"""`Predictor`: an image in, labels out; a raster of any size in, a class raster out. Without torch."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill import __version__
+from skystill.classes import ClassMap, Labels
+from skystill.errors import DataError, PredictionStopped, SettingsError
+from skystill.model.engine import Run, open_engine, over_views
+from skystill.predict.plan import Cost, Plan, choose_plan, measure_cost
+from skystill.predict.stream import Stream, most_likely, softmax
+from skystill.raster.output import Layer, RasterOutput
+from skystill.raster.source import RasterSource, gdal_environment
+from skystill.raster.spool import RowSpool
+from skystill.settings import RasterSettings
+from skystill.tiling import Grid
+
+PixelWatch = Callable[[int, int], None]
+"""Somebody who looks on, such as a progress bar: takes the pixels done and the total after each unit."""
+
+
+def _no_watch(done: int, total: int) -> None:
+    """Look away."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came of one raster.
+
+    Args:
+        path: the class raster.
+        pixels: predicted, those without data counted.
+        damaged: places in the source that could not be read, and are nodata in the result.
+        notes: how bands, bit depth and resolution were handled.
+    """
+
+    path: Path
+    pixels: int
+    damaged: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Predictor:
+    """A model file, ready to run.
+
+    Args:
+        path: a file that SkyStill exported, or with `classes` any segmentation model in ONNX.
+        threads: 0 for all cores.
+        runtime: onnxruntime, openvino, or auto: the faster of those installed.
+        classes: for a file without our metadata.
+
+    Raises:
+        ModelFileError: the file cannot be opened, or is not ours.
+        SettingsError: the runtime is not installed.
+    """
+
+    def __init__(
+        self, path: Path | str, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.threads = threads
+        self._classes = classes
+        engine = open_engine(self.path, threads, runtime, classes)
+        self._run, self.info, self.runtime = engine.run, engine.info, engine.runtime
+        self._single: Run | None = self._run if threads == 1 else None
+        self._costs: dict[int, Cost] = {}
+        self.classes = self.info.classes
+
+    def probabilities(self, image: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float32]:
+        """Class probabilities of a whole image.
+
+        Large images go through the network in tiles that overlap; of each only the valid centre is kept, so that
+        memory besides the result does not grow with the image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            views: mirrored and turned views of each tile whose logits are averaged: 1, 2, 4 or 8.
+
+        Returns:
+            (C, H, W) float32, summing to one over C.
+
+        Raises:
+            DataError: not such an array, or without pixels.
+        """
+        result = np.empty((len(self.classes), *image.shape[:2]), np.float32)
+        for here, logits in self._tiles(image, views):
+            result[:, *here] = softmax(logits)
+        return result
+
+    def labels(self, image: npt.NDArray[np.uint8], views: int = 1) -> Labels:
+        """The most probable class of each pixel, (H, W, 3) uint8 to (H, W) uint8; else as `probabilities`."""
+        result = np.empty(image.shape[:2], np.uint8)
+        for here, logits in self._tiles(image, views):
+            result[here] = most_likely(logits)
+        return result
+
+    def predict(
+        self,
+        source: str | Path,
+        target: str | Path,
+        settings: RasterSettings | None = None,
+        resume: bool = False,
+        watch: PixelWatch = _no_watch,
+    ) -> Prediction:
+        """Predict a raster of any size into a class raster, window by window.
+
+        Args:
+            source: anything that GDAL opens.
+            target: .tif (GeoTIFF) or .png; labels as bytes with the classes' colours, 255 where there is no data.
+            settings: how; the defaults without.
+            resume: go on with an interrupted prediction of the same target.
+            watch: who looks on.
+
+        Raises:
+            DataError: the source cannot be opened, or has no pixels.
+            SettingsError: bands, tiles or memory that cannot be.
+            RunFolderError: an interrupted prediction is there, or another process is at it.
+            DiskFull: no room, or no permission; what is done is kept for `resume`.
+            PredictionStopped: Ctrl-C; what is done is kept for `resume`.
+        """
+        settings = settings or RasterSettings()
+        with gdal_environment():
+            opened = _open_source(str(source), settings, self.info.resolution_m)
+            try:
+                return self._predict(opened, Path(target), settings, resume, watch)
+            except KeyboardInterrupt as error:
+                raise PredictionStopped(Path(target)) from error
+            finally:
+                opened.close()
+
+    def _predict(
+        self, source: RasterSource, target: Path, settings: RasterSettings, resume: bool, watch: PixelWatch
+    ) -> Prediction:
+        layers = wanted_layers(target, settings, self.classes)
+        output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
+        begun = output.begun_with() if resume else {}
+        if "grid" in begun and settings.max_memory:  # what is free differs from run to run; the cut may not
+            plan = Plan(Grid(**begun["grid"]), int(begun["_threads"]))
+        else:
+            plan = self._plan(source, settings)
+        names = tuple(layer.name for layer in layers)
+        total, finished = source.height * source.width, 0
+
+        def on_pixels(pixels: int) -> None:
+            nonlocal finished
+            finished += pixels
+            watch(finished, total)
+
+        with (
+            output.opened(self._identity(source, settings, plan), resume) as done,
+            contextlib.ExitStack() as stack,
+        ):
+            rows: RasterSource | RowSpool = source
+            if plan.grid.rows_first:
+                lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
+                rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
+                stack.callback(rows.close)
+            run = over_views(self.single_threaded(), int(settings.views))
+            stream = Stream(run, plan.grid, rows, output, len(self.classes), plan.threads, names)
+            stream.predict(done, on_pixels)
+        return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
+
+    def single_threaded(self) -> Run:
+        """The network on one thread a call, for several calls at once."""
+        if self._single is None:
+            self._single = open_engine(self.path, 1, self.runtime, self._classes).run
+        return self._single
+
+    def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
+        tile = settings.tile or self.info.tile_size
+        overlap = self.info.overlap if settings.overlap is None else settings.overlap
+        cost = self._cost_of(int(settings.views)) if settings.max_memory else None
+        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+
+    def _cost_of(self, views: int) -> Cost:
+        if views not in self._costs:
+            self._costs[views] = measure_cost(over_views(self.single_threaded(), views))
+        return self._costs[views]
+
+    def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, Any]:
+        """All that decides the result: an interrupted prediction goes on only with the same.
+
+        What begins with "_" may differ.
+        """
+        file = Path(source.path)
+        state = file.stat() if file.is_file() else None
+        return {
+            "source": source.path,
+            "source_state": [state.st_size, state.st_mtime_ns] if state else [source.height, source.width],
+            "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "version": __version__,
+            "runtime": self.runtime,
+            "grid": asdict(plan.grid),
+            "_threads": plan.threads,
+            **settings.model_dump(mode="json", exclude={"max_memory"}),
+        }
+
+    def _tiles(self, image: npt.NDArray[np.uint8], views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
+        """Each tile's place in the image, and the logits there."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
+        size, margin = self.info.tile_size, self.info.overlap // 2
+        planes, run = image.transpose(2, 0, 1), over_views(self._run, views)
+        height, width = image.shape[:2]
+        for unit in Grid(height, width, size, size, margin, width).units():
+            for tile in unit.tiles:
+                yield tile.place, run(planes[:, *tile.read])[:, *tile.core]
+
+
+def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:
+    """Open the source; where a resolution is asked for, at that one."""
+    source = RasterSource(path, settings.band_numbers, settings.scale_range)
+    if settings.resolution is None:
+        own = source.resolution_m
+        if own and model_resolution and not 0.5 < own / model_resolution < 2:
+            source.notes.append(
+                f"{path} has {own:g} m a pixel, the model was trained at {model_resolution:g} m; "
+                f"--resolution {model_resolution:g} resamples."
+            )
+        return source
+    own = source.resolution_m
+    source.close()
+    if own is None:
+        raise SettingsError(f"{path} does not say how large its pixels are in metres; leave --resolution out.")
+    return RasterSource(path, settings.band_numbers, settings.scale_range, settings.resolution / own)
+
+
+def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> list[Layer]:
+    """The rasters to write, the class raster first.
+
+    Raises:
+        SettingsError: a file name that says no format.
+    """
+    if target.suffix.lower() not in (".tif", ".tiff", ".png"):
+        raise SettingsError(f"{target}: name it .tif (GeoTIFF) or .png.")
+    if settings.cog and target.suffix.lower() == ".png":
+        raise SettingsError(f"{target} is a PNG and --cog asks for a GeoTIFF; name it .tif.")
+    layers = [Layer("classes", target, ("class",), is_classes=True, cog=settings.cog)]
+    if settings.confidence:
+        path = target.with_name(f"{target.stem}-confidence.tif")
+        layers.append(Layer("confidence", path, ("confidence",), cog=settings.cog))
+    if settings.probabilities:
+        path = target.with_name(f"{target.stem}-probabilities.tif")
+        layers.append(Layer("probabilities", path, classes.names, cog=settings.cog))
+    return layers

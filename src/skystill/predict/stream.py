@@ -1,0 +1,319 @@
+"""A raster through a network in bounded memory: a reader, workers that each run whole tiles, a writer, side by side.
+
+Each worker runs the network on one thread: two tiles on two cores finish sooner than one tile on both, since no core
+waits for the other between layers.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill.classes import Labels
+from skystill.model.engine import Run
+from skystill.raster.output import NODATA, SHARE_SCALE, Arrays, RasterOutput
+from skystill.raster.source import Bytes, RasterSource, Valid
+from skystill.raster.spool import RowSpool
+from skystill.tiling import Grid, Tile, Unit
+
+Logits = npt.NDArray[np.float32]
+OnPixels = Callable[[int], None]
+"""Takes the number of pixels that were just finished."""
+
+_STRIP_VALUES = 2**17  # of one class at a time: fits the cache of a core
+
+
+def most_likely(scores: Logits) -> Labels:
+    """Argmax over the first axis, (C, H, W) to (H, W) uint8; the first of equals, as `argmax`, but faster."""
+    classes, height, width = scores.shape
+    labels = np.zeros((height, width), np.uint8)
+    rows = max(1, _STRIP_VALUES // max(1, width))
+    for top in range(0, height, rows):
+        part, out = scores[:, top : top + rows], labels[top : top + rows]
+        best = part[0].copy()
+        for label in range(1, classes):
+            # Labels only rise, so the largest one that won is the last one that won: no branch for any pixel.
+            won = (part[label] > best).view(np.uint8)
+            won *= np.uint8(label)
+            np.maximum(out, won, out=out)
+            np.maximum(best, part[label], out=best)
+    return labels
+
+
+def softmax(logits: Logits) -> Logits:
+    """Softmax over the first axis of (C, H, W)."""
+    raised = np.exp(logits - logits.max(axis=0))
+    return np.asarray(raised / raised.sum(axis=0))
+
+
+def shares_to_bytes(shares: Logits) -> Bytes:
+    """0..1 to 0..250."""
+    return np.asarray(np.rint(shares / SHARE_SCALE), np.uint8)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """All that predicting one raster needs.
+
+    Args:
+        run: the network.
+        grid: how the raster is cut.
+        source: what is read.
+        output: where it goes.
+        num_classes: C.
+        threads: tiles at once.
+        layers: names of the arrays wanted: "classes", "confidence", "probabilities".
+    """
+
+    run: Run
+    grid: Grid
+    source: RasterSource | RowSpool
+    output: RasterOutput
+    num_classes: int
+    threads: int
+    layers: tuple[str, ...]
+
+    def predict(self, done: Iterable[int], on_pixels: OnPixels) -> None:
+        """Predict what is not done, and put what is done into the rasters."""
+        finished = set(done)
+        with (
+            ThreadPoolExecutor(1) as reading,
+            ThreadPoolExecutor(self.threads) as working,
+            ThreadPoolExecutor(1) as pen,
+        ):
+            writes: deque[Future[None]] = deque()
+            units = list(self.grid.units())
+            for unit in units:
+                if unit.index in finished:
+                    self.output.replay(unit)
+                    on_pixels((unit.bottom - unit.top) * (unit.right - unit.left))
+            for unit, arrays in self._computed(reading, working, _to_compute(units, finished, self.grid.blend)):
+                if unit.index in finished:
+                    continue
+                writes.append(pen.submit(self._write, unit, arrays, on_pixels))
+                while len(writes) > 1:
+                    writes.popleft().result()
+            for write in writes:
+                write.result()
+
+    def _write(self, unit: Unit, arrays: Arrays, on_pixels: OnPixels) -> None:
+        self.output.write(unit, arrays)
+        on_pixels((unit.bottom - unit.top) * (unit.right - unit.left))
+
+    def _computed(
+        self, reading: ThreadPoolExecutor, working: ThreadPoolExecutor, units: Sequence[Unit]
+    ) -> Iterator[tuple[Unit, Arrays]]:
+        """Units with their arrays, in order; the next is read while this one is run."""
+        if not units:
+            return
+        reader = _RollingReader(self.source)
+        coming = reading.submit(reader.read, units[0])
+        jobs: deque[tuple[_UnitResult, Tile, Future[Piece]]] = deque()
+        blender = _Blender(self.grid, self.num_classes) if self.grid.blend else None
+        for place, unit in enumerate(units):
+            planes, valid = coming.result()
+            if place + 1 < len(units):
+                coming = reading.submit(reader.read, units[place + 1])
+            result = _UnitResult(unit, self.layers, self.num_classes, valid)
+            for tile in unit.tiles:
+                while len(jobs) > self.threads:
+                    yield from _settle(jobs.popleft(), blender)
+                jobs.append((result, tile, working.submit(self._work, unit, tile, planes, valid)))
+        while jobs:
+            yield from _settle(jobs.popleft(), blender)
+
+    def _work(self, unit: Unit, tile: Tile, planes: Bytes, valid: Valid | None) -> "Piece":
+        """Run one tile: its core's arrays, or, where tiles are blended, its weighted probabilities."""
+        top, _, left, _ = unit.read
+        part = np.s_[tile.read_top - top : tile.read_bottom - top, tile.read_left - left : tile.read_right - left]
+        if valid is not None and not valid[part].any():
+            return Piece(None)
+        logits = self.run(planes[:, *part])
+        if self.grid.blend:
+            return Piece(softmax(logits) * _weights(tile, self.grid))
+        return Piece(None, to_layers(logits[:, *tile.core], self.layers, is_logits=True))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a tile gave: weighted probabilities (C, H, W) or finished arrays; neither where nothing is valid."""
+
+    weighted: Logits | None
+    arrays: dict[str, Bytes] = field(default_factory=dict)
+
+
+def to_layers(scores: Logits, layers: Sequence[str], is_logits: bool) -> dict[str, Bytes]:
+    """Scores (C, H, W) to the arrays wanted, each (bands, H, W) uint8."""
+    arrays = {"classes": most_likely(scores)[None]}
+    if len(layers) > 1:
+        shares = softmax(scores) if is_logits else scores
+        arrays["confidence"] = shares_to_bytes(shares.max(axis=0))[None]
+        arrays["probabilities"] = shares_to_bytes(shares)
+    return {name: arrays[name] for name in layers}
+
+
+class _RollingReader:
+    """Reads units; the rows that the unit above has read already are not read again."""
+
+    def __init__(self, source: RasterSource | RowSpool) -> None:
+        self._source = source
+        self._last: tuple[Unit, Bytes, Valid | None] | None = None
+
+    def read(self, unit: Unit) -> tuple[Bytes, Valid | None]:
+        """Planes (3, H, W) and the valid pixels (H, W) of what the unit's tiles read."""
+        top, bottom, left, right = unit.read
+        planes = np.empty((3, bottom - top, right - left), np.uint8)
+        valid: Valid | None = None
+        start = top
+        if self._last is not None and self._last[0].lane == unit.lane and self._last[0].read[1] > top:
+            above, above_planes, above_valid = self._last
+            kept = above.read[1] - top
+            planes[:, :kept] = above_planes[:, -kept:]
+            if above_valid is not None:
+                valid = np.ones(planes.shape[1:], bool)
+                valid[:kept] = above_valid[-kept:]
+            start = above.read[1]
+        if start < bottom:
+            planes[:, start - top :], new_valid = self._source.read(start, bottom, left, right)
+            if new_valid is not None:
+                valid = np.ones(planes.shape[1:], bool) if valid is None else valid
+                valid[start - top :] = new_valid
+        self._last = (unit, planes, valid)
+        return planes, valid
+
+
+class _UnitResult:
+    """The arrays of a unit, filled tile by tile; what is not valid stays nodata."""
+
+    def __init__(self, unit: Unit, layers: Sequence[str], num_classes: int, valid: Valid | None) -> None:
+        self.unit = unit
+        self.layers = tuple(layers)
+        self._valid = valid
+        shape = (unit.bottom - unit.top, unit.right - unit.left)
+        self.arrays = {
+            name: np.full((num_classes if name == "probabilities" else 1, *shape), NODATA, np.uint8) for name in layers
+        }
+
+    def put(self, top: int, left: int, arrays: Arrays) -> None:
+        """Paste arrays whose first pixel is at row `top` and column `left` of the raster; what is outside is cut."""
+        unit = self.unit
+        for name, array in arrays.items():
+            rows = max(top, unit.top), min(top + array.shape[1], unit.bottom)
+            columns = max(left, unit.left), min(left + array.shape[2], unit.right)
+            if rows[0] >= rows[1] or columns[0] >= columns[1]:
+                continue
+            cut = array[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+            here = np.s_[:, rows[0] - unit.top : rows[1] - unit.top, columns[0] - unit.left : columns[1] - unit.left]
+            self.arrays[name][here] = cut
+
+    def finished(self) -> Arrays:
+        """All arrays, nodata where the source has none."""
+        if self._valid is not None:
+            unit = self.unit
+            top, _, left, _ = unit.read
+            valid = self._valid[unit.top - top : unit.bottom - top, unit.left - left : unit.right - left]
+            for array in self.arrays.values():
+                array[:, ~valid] = NODATA
+        return self.arrays
+
+
+def _settle(
+    job: tuple[_UnitResult, Tile, "Future[Piece]"], blender: "_Blender | None"
+) -> Iterator[tuple[Unit, Arrays]]:
+    """Take a tile's result in; with the last tile of a unit, give the unit out."""
+    result, tile, future = job
+    piece = future.result()
+    if blender is not None:
+        blender.add(result, tile, piece.weighted)
+    elif piece.arrays:
+        result.put(tile.top, tile.left, piece.arrays)
+    if tile is result.unit.tiles[-1]:
+        yield result.unit, result.finished()
+
+
+def _to_compute(units: Sequence[Unit], done: set[int], blend: bool) -> list[Unit]:
+    """Units to run: those not done, and where tiles are blended the done one above the first of them in its lane."""
+    wanted = {unit.index for unit in units if unit.index not in done}
+    if blend:
+        places = {(unit.lane, unit.row) for unit in units if unit.index in wanted}
+        wanted |= {unit.index for unit in units if (unit.lane, unit.row + 1) in places}
+    return [unit for unit in units if unit.index in wanted]
+
+
+def _weights(tile: Tile, grid: Grid) -> Logits:
+    """(H, W) float32 of a tile: 1 in the middle, falling to 0 over the inner half of the overlap as half a cosine.
+
+    The weights of the tiles that cover a pixel add up to 1, so nothing has to be divided afterwards.
+    """
+    rows = _ramp(tile.read_top, tile.read_bottom, tile.top, tile.bottom, grid.margin, grid.height)
+    columns = _ramp(tile.read_left, tile.read_right, tile.left, tile.right, grid.margin, grid.width)
+    return np.asarray(rows[:, None] * columns[None, :], np.float32)
+
+
+def _ramp(start: int, end: int, core_start: int, core_end: int, margin: int, size: int) -> npt.NDArray[np.float64]:
+    at = np.arange(start, end) + 0.5
+    weights = np.ones(end - start)
+    # Over half the margin: farther out a tile sees too little around it to have a say.
+    if margin and core_start > 0:
+        weights *= _rise((at - core_start) / (margin / 2))
+    if margin and core_end < size:
+        weights *= 1 - _rise((at - core_end) / (margin / 2))
+    return weights
+
+
+def _rise(at: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """0 up to -1, 1 from 1 on, half a cosine between."""
+    return np.asarray(0.5 + 0.5 * np.sin(np.clip(at, -1, 1) * (np.pi / 2)))
+
+
+class _Blender:
+    """Adds weighted probabilities of neighbours; holds twice the margin of rows of one lane, and of columns of a tile.
+
+    Args:
+        grid: how the raster is cut.
+        num_classes: C.
+    """
+
+    def __init__(self, grid: Grid, num_classes: int) -> None:
+        self._grid = grid
+        self._num_classes = num_classes
+        self._edge: Logits | None = None  # columns that the next tile adds to
+        self._above: Logits | None = None  # rows of the unit above that this one adds to
+        self._below: Logits | None = None
+        self._of_lane: dict[int, Logits | None] = {}  # what each lane's last unit left for the next
+
+    def add(self, result: _UnitResult, tile: Tile, weighted: Logits | None) -> None:
+        """Add a tile, and put what no other tile adds to into the result."""
+        unit, margin = result.unit, self._grid.margin
+        first, last = tile is unit.tiles[0], tile is unit.tiles[-1]
+        shape = (tile.read_bottom - tile.read_top, tile.read_right - tile.read_left)
+        if weighted is None:
+            weighted = np.zeros((self._num_classes, *shape), np.float32)
+        if first:
+            self._start_unit(unit)
+        elif self._edge is not None:
+            weighted[:, :, : self._edge.shape[2]] += self._edge
+        complete = weighted.shape[2] if last else max(0, tile.right - margin - tile.read_left)
+        self._edge = None if last else weighted[:, :, complete:].copy()
+        block = weighted[:, :, :complete]
+        columns = np.s_[tile.read_left - unit.read[2] : tile.read_left - unit.read[2] + complete]
+        if self._above is not None:
+            block[:, : self._above.shape[1]] += self._above[:, :, columns]
+        if self._below is not None:
+            cut = block.shape[1] - self._below.shape[1]
+            self._below[:, :, columns] = block[:, cut:]
+            block = block[:, :cut]
+        if block.size:
+            result.put(tile.read_top, tile.read_left, to_layers(block, result.layers, is_logits=False))
+
+    def _start_unit(self, unit: Unit) -> None:
+        _, bottom, left, right = unit.read
+        self._above = self._of_lane.pop(unit.lane, None) if unit.row else None
+        core_bottom = unit.tiles[0].bottom
+        held = bottom - (core_bottom - self._grid.margin) if core_bottom < self._grid.height else 0
+        self._below = np.zeros((self._num_classes, held, right - left), np.float32) if held else None
+        self._of_lane[unit.lane] = self._below

@@ -1,0 +1,108 @@
+"""`skystill quantize`: images to calibrate on, a score to hold, both files timed before one is called the result."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill.data import Pair, find_pairs, read_image, read_scenes, split_pairs
+from skystill.errors import DataError, UserError
+from skystill.model.file import open_session, read_info
+from skystill.model.measure import compare_models
+from skystill.model.quantize import Quantized, quantize_model
+from skystill.predict.predictor import Predictor
+from skystill.report.metrics import evaluate
+from skystill.run_folder import written_whole
+from skystill.settings import QuantizeSettings
+
+_CROP = 512
+
+
+class NotFaster(UserError):
+    """The INT8 file is not faster than the float file, so it is not written."""
+
+    def __init__(self, float_cost: dict[str, Any], int8_cost: dict[str, Any]) -> None:
+        super().__init__(
+            f"INT8 takes {int8_cost['latency_ms_per_mp']:.0f} ms a megapixel on this computer, float "
+            f"{float_cost['latency_ms_per_mp']:.0f}: nothing was written. Keep the float file; INT8 pays on processors "
+            "with 8-bit dot products (VNNI, or ARM's dotprod)."
+        )
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A quantised file and what it came to.
+
+    Args:
+        path: the file.
+        quantized: scores, and the layers that stay in float.
+        costs: of the float file and of this one, from `compare_models`.
+    """
+
+    path: Path
+    quantized: Quantized
+    costs: tuple[dict[str, Any], dict[str, Any]]
+
+
+def quantize_on_data(settings: QuantizeSettings, tell: Callable[[str], None]) -> Quantization:
+    """Quantise a model file: calibrate on training images, score on validation images; test images stay untouched.
+
+    Args:
+        settings: of the command.
+        tell: takes a line about each attempt.
+
+    Raises:
+        ModelFileError: not a float model file of ours.
+        DataError: no pairs, or none to validate on.
+        NotFaster: INT8 is slower here.
+    """
+    out = settings.out or settings.model.with_name(settings.model.stem + "-int8.onnx")
+    classes = read_info(open_session(settings.model), settings.model).classes
+    train, validation = _images(settings)
+    crops = _calibration(train, settings.images, settings.seed)
+
+    def score(path: Path) -> float:
+        predictor = Predictor(path)
+        return float(evaluate(predictor.probabilities, read_scenes(validation, classes), classes).scores()["miou"])
+
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "int8.onnx"
+        quantized = quantize_model(settings.model, made, crops, score, settings.max_drop / 100, tell)
+        float_cost, int8_cost = compare_models([settings.model, made])
+        if int8_cost["latency_ms_per_mp"] >= float_cost["latency_ms_per_mp"]:
+            raise NotFaster(float_cost, int8_cost)
+        with written_whole(out) as part:
+            part.write_bytes(made.read_bytes())
+    return Quantization(out, quantized, (float_cost, {**int8_cost, "path": str(out)}))
+
+
+def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs: of the run that the model lies in, where it has a split, or of `split`."""
+    pairs = find_pairs(settings.data).pairs
+    own = settings.model.parent / "split.json"
+    if settings.split is None and own.exists():
+        names = json.loads(own.read_text(encoding="utf-8"))
+        by_key = {pair.key: pair for pair in pairs}
+        if all(key in by_key for part in ("train", "validation") for key in names[part]):
+            return [by_key[key] for key in names["train"]], [by_key[key] for key in names["validation"]]
+    split = split_pairs(pairs, settings.split or "auto", settings.seed)
+    if not split.validation:
+        raise DataError(f"{settings.data} leaves no validation images to score on; choose another --split.")
+    return list(split.train), list(split.validation)
+
+
+def _calibration(pairs: list[Pair], count: int, seed: int) -> list[npt.NDArray[np.uint8]]:
+    """Crops of different images, drawn by the seed."""
+    rng = np.random.default_rng(seed)
+    crops = []
+    for index in rng.permutation(len(pairs))[:count]:
+        image = read_image(pairs[index].image)
+        top = int(rng.integers(0, max(0, image.shape[0] - _CROP) + 1))
+        left = int(rng.integers(0, max(0, image.shape[1] - _CROP) + 1))
+        crops.append(image[top : top + _CROP, left : left + _CROP])
+    return crops

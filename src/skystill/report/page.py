@@ -1,0 +1,198 @@
+"""`results.json` to `report.html` and `plots/*.png`. It computes nothing: every figure shown is in the file."""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from skystill import __version__
+from skystill.classes import hex_color
+from skystill.report.plots import (
+    plot_confusions,
+    plot_importance,
+    plot_losses,
+    plot_precision_recall,
+    plot_study,
+    save_plot,
+)
+from skystill.report.results import DISAGREEMENT
+from skystill.run_folder import RunFolder, write_text
+
+ROLES = {"teacher": "Teacher", "alone": "Student alone", "student": "Distilled student"}
+
+
+def write_report(folder: RunFolder) -> list[str]:
+    """Write the report and the plots of an evaluated run.
+
+    Args:
+        folder: holds `results.json` and samples.
+
+    Returns:
+        the verdict, in sentences.
+
+    Raises:
+        RunFolderError: the run was not evaluated, or its results are damaged.
+    """
+    results = folder.read_json(folder.results)
+    verdict: list[str] = results["verdict"]
+    models: dict[str, Any] = results["models"]
+    names = {role: ROLES[role] for role in models}
+    if "student" not in models:
+        names = {"teacher": "Network"}
+    plots = {
+        "losses": (
+            "Training and validation loss against epochs",
+            _draw(folder.plots, "losses", lambda: plot_losses(models, names)),
+        ),
+        "precision-recall": (
+            "Precision against recall",
+            _draw(folder.plots, "precision-recall", lambda: plot_precision_recall(models, names, results["classes"])),
+        ),
+        "confusion": (
+            "Confusion matrices: share of each true class (row) that is called so (column)",
+            _draw(folder.plots, "confusion", lambda: plot_confusions(models, names, results["classes"])),
+        ),
+    }
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            results=results,
+            names=names,
+            rows=table_rows(models, names, results["classes"]["classes"]),
+            plots=plots,
+            samples=[_embed_sample(folder, sample) for sample in results["samples"]],
+            kinds=_kinds(results["samples"], names),
+            disagreement={meaning: hex_color(color) for meaning, color in DISAGREEMENT.items()},
+        )
+    )
+    write_text(folder.report, page)
+    return verdict
+
+
+def write_study_report(folder: Path) -> Path:
+    """Write `study.html` from the `study.json` of a search.
+
+    Raises:
+        RunFolderError: there is none, or it is damaged.
+    """
+    study = RunFolder(folder).read_json(folder / "study.json")
+    trials: list[dict[str, Any]] = study["trials"]
+    plots = [("Trials", _draw(folder / "plots", "history", lambda: plot_study(trials)))]
+    if study["importance"]:
+        drawn = _draw(folder / "plots", "importance", lambda: plot_importance(study["importance"]))
+        plots.append(("What matters", drawn))
+    best = next(trial for trial in trials if trial["number"] == study["best"])
+    page = (
+        _environment()
+        .get_template("study.html.j2")
+        .render(
+            study=study,
+            title=folder.name,
+            version=__version__,
+            config=folder / "best.yaml",
+            best=", ".join(
+                [f"{percent(best['validation_miou'])} %", *(f"{k} {short(v)}" for k, v in best["drawn"].items())]
+            ),
+            names=sorted({name for trial in trials for name in trial["drawn"]}),
+            rows=sorted(trials, key=lambda trial: -(trial["validation_miou"] or 0)),
+            plots=plots,
+        )
+    )
+    write_text(folder / "study.html", page)
+    return folder / "study.html"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("skystill.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": percent, "big": big, "megabytes": megabytes, "short": short}
+    return environment
+
+
+def short(value: object) -> str:
+    """A number to three digits, anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def table_rows(
+    models: dict[str, Any], names: dict[str, str], classes: list[dict[str, Any]]
+) -> list[tuple[str, list[str]]]:
+    """The table of the report, a row a figure: its name, and a cell a model."""
+
+    def row(title: str, cell: Callable[[dict[str, Any]], str]) -> tuple[str, list[str]]:
+        return title, [cell(models[role]) for role in names]
+
+    def iou_of(label: int) -> Callable[[dict[str, Any]], str]:
+        return lambda model: percent(model["scores"]["per_class"]["iou"][label])
+
+    def mean_iou(model: dict[str, Any]) -> str:
+        low, high = model["scores"]["miou_interval"]
+        return f"{percent(model['scores']['miou'])} ({percent(low)} to {percent(high)})"
+
+    def latency(model: dict[str, Any]) -> str:
+        low, high = model["cost"]["latency_spread_ms_per_mp"]
+        return f"{model['cost']['latency_ms_per_mp']:.0f} ({low:.0f} to {high:.0f})"
+
+    return [
+        row("Network", lambda m: m["cost"]["network"]),
+        row("Mean IoU, % (95 % interval)", mean_iou),
+        *[row(f"IoU {entry['name']}, %", iou_of(label)) for label, entry in enumerate(classes)],
+        row("Mean F1, %", lambda m: percent(m["scores"]["mf1"])),
+        row("Mean precision, %", lambda m: percent(m["scores"]["mprecision"])),
+        row("Mean recall, %", lambda m: percent(m["scores"]["mrecall"])),
+        row("Pixel accuracy, %", lambda m: percent(m["scores"]["pixel_accuracy"])),
+        row("Parameters", lambda m: big(m["cost"]["parameters"])),
+        row("Model file, MB", lambda m: megabytes(m["cost"]["size_bytes"], 2)),
+        row("Multiply-adds a megapixel, G", lambda m: f"{m['cost']['multiply_adds_per_megapixel'] / 1e9:.1f}"),
+        row("CPU time a megapixel, ms (least to most)", latency),
+        row("Peak memory in use, MB", lambda m: megabytes(m["cost"]["peak_rss_bytes"])),
+        row("Peak memory in training, MB", lambda m: megabytes(m["training"]["peak_rss_bytes"])),
+        row("Training time, s", lambda m: f"{m['training']['seconds']:.0f}"),
+        row("Training steps", lambda m: big(m["training"]["steps"])),
+    ]
+
+
+def percent(share: float | None) -> str:
+    """0.6384 to "63.8"; a hyphen where there is no value."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def big(number: int) -> str:
+    """1941190 to "1,941,190"."""
+    return f"{number:,}"
+
+
+def megabytes(size: int, digits: int = 0) -> str:
+    """Bytes to MB (10^6 bytes)."""
+    return f"{size / 1e6:,.{digits}f}"
+
+
+def _draw(plots: Path, name: str, plot: Callable[[], Figure]) -> dict[str, str]:
+    """A plot in both themes: as files, and as data for the page."""
+    paths = {theme: plots / f"{name}{'' if theme == 'light' else '-dark'}.png" for theme in ("light", "dark")}
+    for theme, path in paths.items():
+        save_plot(plot, path, theme)
+    return {theme: _data_url(path) for theme, path in paths.items()}
+
+
+def _kinds(samples: list[dict[str, str]], names: dict[str, str]) -> dict[str, str]:
+    titles = {"image": "Image", "truth": "Truth", **names, "disagreement": "Where they disagree"}
+    return {kind: title for kind, title in titles.items() if samples and kind in samples[0]}
+
+
+def _embed_sample(folder: RunFolder, sample: dict[str, str]) -> dict[str, str]:
+    return {kind: name if kind == "key" else _data_url(folder.samples / name) for kind, name in sample.items()}
+
+
+def _data_url(path: Path) -> str:
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

@@ -1,0 +1,1 @@
+"""Training batches as a pure function of (seed, epoch, step)."""

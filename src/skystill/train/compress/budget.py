@@ -1,0 +1,131 @@
+"""Budgets: the most capable student of the family that keeps to a time, a memory and a size, in INT8.
+
+Time and memory do not depend on what a network has learnt, so each candidate is exported untrained, quantised and
+measured before anything is trained: on this computer, or from the figures of a weaker one (`skystill measure --save`).
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from skystill.classes import ClassMap
+from skystill.errors import DataError, SettingsError
+from skystill.model.measure import measure_models
+from skystill.model.quantize import quantize_model
+from skystill.settings import BudgetSettings, DistillSettings
+from skystill.train.compress.export import describe, export_network
+from skystill.train.networks.models import FAMILY, build_network
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a student may cost in use; None where it does not matter.
+
+    Args:
+        latency: milliseconds a megapixel.
+        memory: peak of the process in bytes.
+        size: of the model file in bytes.
+    """
+
+    latency: float | None
+    memory: int | None
+    size: int | None
+
+    def broken(self, cost: Mapping[str, Any]) -> list[str]:
+        """What a measured cost breaks, in words."""
+        limits = (
+            ("latency_ms_per_mp", self.latency, 1.0, "ms a megapixel"),
+            ("peak_rss_bytes", self.memory, 1e-6, "MB of memory"),
+            ("size_bytes", self.size, 1e-3, "kB of file"),
+        )
+        return [
+            f"{cost[key] * factor:.1f} {unit} instead of {limit * factor:g}"
+            for key, limit, factor, unit in limits
+            if limit is not None and cost[key] > limit
+        ]
+
+
+def budget_of(settings: BudgetSettings) -> Budget:
+    """The budget that the settings ask for."""
+    return Budget(settings.latency_ms, settings.memory_bytes, settings.size_bytes)
+
+
+def check_result(model: Path, budget: Budget) -> str:
+    """Measure a trained, quantised student, and say whether it keeps the budget."""
+    broken = budget.broken(measure_models([model])[0])
+    return f"budget broken: {', '.join(broken)}" if broken else "the budget is kept"
+
+
+def choose_student(settings: DistillSettings, classes: ClassMap, tell: Callable[[str], None]) -> DistillSettings:
+    """The same settings with the most capable student that keeps the budget.
+
+    Args:
+        settings: of the distillation, with the budget to keep.
+        classes: the data's.
+        tell: takes a line about each candidate.
+
+    Raises:
+        SettingsError: no student keeps it; the nearest is named with what it would need.
+        DataError: the figures of another computer cannot be read, or hold no student of the family.
+    """
+    budget = budget_of(settings)
+    known = None if settings.measured is None else read_measured(settings.measured)
+    breaks: list[str] = []
+    for name in reversed(FAMILY):  # the most capable first
+        cost = known.get(name) if known is not None else measure_untrained(name, classes)
+        if cost is None:
+            continue
+        broken = budget.broken(cost)
+        tell(
+            f"{name}: {cost['latency_ms_per_mp']:.1f} ms a megapixel, {cost['peak_rss_bytes'] / 1e6:.0f} MB, "
+            f"{cost['size_bytes'] / 1e3:.0f} kB{'; too much' if broken else ': taken'}"
+        )
+        if not broken:
+            return settings.model_copy(update={"student": name})
+        breaks.append(f"{name} needs {', '.join(broken)}")
+    raise SettingsError(f"no student keeps this budget; the nearest, {breaks[-1]}. Allow that much.")
+
+
+def measure_untrained(name: str, classes: ClassMap) -> dict[str, Any]:
+    """What a student costs in INT8 on this computer, whatever it will learn."""
+    return measure_int8(name, build_network(name, len(classes)), classes)
+
+
+def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> dict[str, Any]:
+    """What a network costs in INT8 on this computer."""
+    with int8_file(name, network, classes) as (_, made):
+        return measure_models([made])[0]
+
+
+@contextmanager
+def int8_file(name: str, network: nn.Module, classes: ClassMap) -> Iterator[tuple[Path, Path]]:
+    """A network as a float and an INT8 file, calibrated on noise: time does not depend on the scales."""
+    noise = [np.random.default_rng(index).integers(0, 256, (256, 256, 3), np.uint8) for index in range(2)]
+    with tempfile.TemporaryDirectory() as scratch:
+        exported, made = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
+        export_network(network, describe(name, network, classes), exported)
+        quantize_model(exported, made, noise, lambda path: 0.0)
+        yield exported, made
+
+
+def read_measured(path: Path) -> dict[str, dict[str, Any]]:
+    """INT8 figures by network, as `skystill measure --save` wrote them.
+
+    Raises:
+        DataError: it cannot be read, or holds no student of the family in INT8.
+    """
+    try:
+        costs = json.loads(path.read_text(encoding="utf-8"))["models"]
+        found = {cost["network"]: cost for cost in costs if cost["precision"] == "int8" and cost["network"] in FAMILY}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} holds no figures of skystill measure --save ({error}).") from error
+    if not found:
+        raise DataError(f"{path} holds no INT8 figures of {', '.join(FAMILY)}; measure such files on that computer.")
+    return found

@@ -1,0 +1,167 @@
+"""From torch to a model file, checked before its name appears."""
+
+import contextlib
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from skystill.classes import ClassMap
+from skystill.errors import SkystillError
+from skystill.model.file import ModelInfo, open_session
+from skystill.run_folder import written_whole
+from skystill.train.networks.models import count_parameters, in_layout
+
+TOLERANCE = 1e-4
+"""Largest difference between torch's and ONNX Runtime's logits, relative to the largest logit (at least 1)."""
+_OPSET = 18  # the oldest that torch's exporter writes without conversion
+
+
+class ExportDiffers(SkystillError):
+    """The exported model does not compute what the network computes: a fault of ours, or of the exporter."""
+
+    def __init__(self, path: Path, difference: float) -> None:
+        super().__init__(
+            f"{path} was not written: its logits differ from torch's by {difference:.2g} (at most {TOLERANCE:g})."
+        )
+
+
+def export_network(
+    network: nn.Module, info: ModelInfo, path: Path, images: Sequence[npt.NDArray[np.uint8]] = ()
+) -> ModelInfo:
+    """Write a network as a model file.
+
+    Args:
+        network: on the CPU; put in eval mode.
+        info: what the file says of itself.
+        path: the file, which appears only when its logits equal torch's.
+        images: (H, W, 3) uint8 to compare the logits on, besides one of noise.
+
+    Raises:
+        ExportDiffers: they do not.
+        DiskFull: the file cannot be written.
+    """
+    network = in_layout(network.eval(), torch.contiguous_format)
+    example = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    free = torch.export.Dim.DYNAMIC
+    model = to_onnx(network, example, _OPSET, {0: free, 2: free, 3: free})
+    _take_bytes(model)
+    onnx.helper.set_model_props(model, info.to_metadata())
+    with written_whole(path) as part:
+        part.write_bytes(model.SerializeToString())
+        _check(network, part, path, images)
+    return info
+
+
+def describe(name: str, network: nn.Module, classes: ClassMap, data: str = "") -> ModelInfo:
+    """What a network's model file will say of itself."""
+    work = multiply_adds_per_megapixel(network)
+    return ModelInfo(classes, name, count_parameters(network), work, data=data)
+
+
+def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any] | None = None) -> onnx.ModelProto:
+    """A network as an ONNX graph from `image` to `logits`.
+
+    Args:
+        network: in eval mode, on the CPU.
+        example: an input of the right type.
+        opset: of ONNX.
+        free: axes of the input that are not fixed; None fixes all.
+    """
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=(free,) if free else None,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    for node in model.graph.node:  # the exporter's notes, stack traces among them: a quarter of a small file
+        del node.metadata_props[:]
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    return model
+
+
+def _take_bytes(model: onnx.ModelProto) -> None:
+    """Write `Normalize` (convert, subtract 128, divide by 64) as one DequantizeLinear: the same numbers in one pass.
+
+    An INT8 graph then begins with the image's own bytes: nothing is converted at all (quantize.py).
+    """
+    nodes = model.graph.node
+    made_by = {output: node for node in nodes for output in node.output}
+    chain = [
+        (cast, subtract, divide)
+        for divide in nodes
+        if divide.op_type == "Div"
+        and (subtract := made_by.get(divide.input[0])) is not None
+        and (cast := made_by.get(subtract.input[0])) is not None
+        and (cast.op_type, subtract.op_type) == ("Cast", "Sub")
+    ]
+    assert len(chain) == 1, "every network of ours normalises once"
+    cast, subtract, divide = chain[0]
+    place = list(nodes).index(cast)
+    normalize = onnx.helper.make_node(
+        "DequantizeLinear", [cast.input[0], "image_scale", "image_zero"], [divide.output[0]], name="normalize"
+    )
+    for node in chain[0]:
+        nodes.remove(node)
+    nodes.insert(place, normalize)
+    model.graph.initializer.extend(
+        [
+            onnx.numpy_helper.from_array(np.array(1 / 64, np.float32), "image_scale"),
+            onnx.numpy_helper.from_array(np.array(128, np.uint8), "image_zero"),
+        ]
+    )
+
+
+def multiply_adds_per_megapixel(network: nn.Module) -> int:
+    """Multiplications with addition for 10^6 pixels, counted on shapes alone (no image is made)."""
+    side = 1024
+    shapes = copy.deepcopy(network).to("meta").eval()
+    images = torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shapes(images)
+    return round(int(counter.get_total_flops()) / 2 / side**2 * 1e6)
+
+
+def _check(network: nn.Module, part: Path, path: Path, images: Sequence[npt.NDArray[np.uint8]]) -> None:
+    """Compare on an odd size of noise, where padding and cropping would show, and on real images."""
+    noise = np.random.default_rng(0).integers(0, 256, (75, 141, 3), dtype=np.uint8)
+    session = open_session(part)
+    for image in (noise, *images):
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1))[None]
+        with torch.no_grad():
+            expected = network(torch.from_numpy(planes)).numpy()
+        found = session.run(None, {"image": planes})[0]
+        difference = float(np.abs(expected - found).max() / max(1.0, np.abs(expected).max()))
+        if not difference <= TOLERANCE:
+            raise ExportDiffers(path, difference)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its progress, of torchvision's absence, and of its own deprecations."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

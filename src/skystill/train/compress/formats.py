@@ -1,0 +1,147 @@
+"""`skystill export`: a run's network as a model file for ONNX Runtime, for QGIS's Deepness, or for OpenVINO."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from skystill.classes import classes_from
+from skystill.data import find_pairs, read_image
+from skystill.errors import SettingsError, SkystillError
+from skystill.model.file import ModelInfo, open_session
+from skystill.run_folder import RunFolder, written_whole
+from skystill.settings import ExportSettings
+from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
+from skystill.train.networks.models import read_network
+
+_DEEPNESS_OPSET = 17  # the newest that Deepness's ONNX Runtime is sure to read
+
+
+def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
+    """Write a run's network in the format asked for.
+
+    Raises:
+        RunFolderError: not a run.
+        CheckpointError: the run has not finished, or its weights are damaged.
+        SettingsError: a name that does not fit the format, or a format whose library is not installed.
+        ExportDiffers: the written file does not compute what the network computes.
+    """
+    folder = RunFolder(settings.run)
+    config = folder.read_config()
+    network, about = read_network(folder.weights)
+    classes = classes_from(about["classes"], str(folder.weights))
+    info = describe(about["network"], network, classes, data=Path(str(config["data"])).name)
+    info = replace(info, resolution_m=settings.resolution, scores=_scores(folder, config))
+    suffix = {"onnx": ".onnx", "deepness": ".onnx", "openvino": ".xml"}[settings.format]
+    if settings.out.suffix != suffix:
+        raise SettingsError(f"--out {settings.out}: a file for {settings.format} ends in {suffix}.")
+    if settings.stac and settings.format != "onnx":
+        raise SettingsError("--stac describes an ONNX file for SkyStill; leave it out, or use --format onnx.")
+    if settings.format == "onnx":
+        export_network(network, info, settings.out, _test_images(folder, config))
+    elif settings.format == "deepness":
+        _export_for_deepness(network, info, settings.out)
+    else:
+        _export_for_openvino(network, info, settings.out)
+    return settings.out, info
+
+
+def _scores(folder: RunFolder, config: dict[str, Any]) -> dict[str, float]:
+    """Test scores of the run's own network, where it was evaluated."""
+    if not folder.results.exists():
+        return {}
+    models = json.loads(folder.results.read_text(encoding="utf-8"))["models"]
+    scores = models["student" if "teacher" in config else "teacher"]["scores"]
+    return {name: round(float(scores[name]), 4) for name in ("miou", "pixel_accuracy") if name in scores}
+
+
+def _test_images(folder: RunFolder, config: dict[str, Any]) -> list[Any]:
+    """Two real images to compare on, where the data is still there."""
+    data = Path(str(config["data"]))
+    if not data.is_dir() or not folder.split.exists():
+        return []
+    keys = json.loads(folder.split.read_text(encoding="utf-8"))["test"][:2]
+    return [read_image(pair.image)[:1024, :1024] for pair in find_pairs(data).pairs if pair.key in keys]
+
+
+class _ForDeepness(nn.Module):
+    """Images 0..1 in, probabilities out: what Deepness feeds and expects."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(1, 3, S, S) float, 0 to 1, to probabilities (1, C, S, S)."""
+        logits: Tensor = self.network(images * 255.0)
+        return torch.softmax(logits, dim=1)
+
+
+def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> None:
+    """A square of fixed size, opset 17, keys as Deepness's code reads them."""
+    side = 512  # Deepness runs one tile at a time and holds the whole result
+    info = replace(info, tile_size=side)
+    wrapped = _ForDeepness(network).eval()
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    model = _to_opset_17(to_onnx(wrapped, image, 18))
+    onnx.checker.check_model(model)
+    metadata = info.to_metadata()
+    onnx.helper.set_model_props(model, {key: metadata[key] for key in metadata if key not in ("classes", "scores")})
+    with written_whole(path) as part:
+        part.write_bytes(model.SerializeToString())
+        found = open_session(part).run(None, {"image": image.numpy()})[0]
+        with torch.no_grad():
+            difference = float(np.abs(found - wrapped(image).numpy()).max())
+        if not difference <= TOLERANCE:
+            raise ExportDiffers(path, difference)
+
+
+def _to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in the older opset; onnx's own converter cannot go back over Pad.
+
+    What our networks use of opset 18 differs from 17 in attributes that only say the default.
+    """
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            new = [a for a in node.attribute if a.name not in ("antialias", "keep_aspect_ratio_policy", "axes")]
+            del node.attribute[:]
+            node.attribute.extend(new)
+    for opset in model.opset_import:
+        if opset.domain == "":
+            opset.version = _DEEPNESS_OPSET
+    return model
+
+
+def _export_for_openvino(network: nn.Module, info: ModelInfo, path: Path) -> None:
+    """OpenVINO's own two files, .xml and .bin, in float32; the .bin first, so that the .xml never lacks it."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".') from error
+    source = path.with_suffix(".onnx.part")
+    weights = path.with_suffix(".bin")
+    try:
+        export_network(network, info, source)
+        model = openvino.convert_model(source)
+        for key, value in info.to_metadata().items():
+            model.set_rt_info(value, ["skystill", key])
+        with written_whole(weights) as weights_part, written_whole(path) as part:
+            openvino.serialize(model, part, weights_part)
+        _check_openvino(openvino, path, network)
+    finally:
+        source.unlink(missing_ok=True)
+
+
+def _check_openvino(openvino: Any, path: Path, network: nn.Module) -> None:  # noqa: ANN401 - a module without types
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 75, 141), dtype=np.uint8)
+    found = next(iter(openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([image]).values()))
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).numpy()
+    difference = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    if not difference <= 10 * TOLERANCE:  # OpenVINO reorders sums more freely than ONNX Runtime
+        raise SkystillError(f"{path}: OpenVINO's logits differ from torch's by {difference:.2g}.")

@@ -1,0 +1,355 @@
+"""`Distiller`: a student learns from labels and from a teacher. `Supervised`: a network learns from labels alone.
+
+distiller = Distiller(student=student, teacher=teacher)
+distiller.compile(optimizer, student_loss=..., distillation_loss=..., alpha=0.1, temperature=10.0, metrics=...)
+history = distiller.fit(train, validation=val, epochs=50)
+scores = distiller.evaluate(test)
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from skystill.classes import VOID
+from skystill.errors import SettingsError
+from skystill.report.metrics import METRICS
+from skystill.train.batches.batches import AnyBatch, Batch, LoaderBatches, as_batch
+from skystill.train.loop.gradients import GradientLog, Part
+from skystill.train.loop.loop import Batches, History, Keeper, Stepper, Watch, run
+from skystill.train.loop.meter import Meter, Metrics
+from skystill.train.loop.ranks import from_all
+from skystill.train.losses.features import Tap
+from skystill.train.losses.fused import block_means, float_and_means, whole_blocks
+from skystill.train.losses.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
+from skystill.train.networks.models import in_layout
+from skystill.train.teachers.teacher import Teacher, combine
+
+
+class Supervised:
+    """A network that learns from labels alone: a teacher, or the student that a distilled one is compared with.
+
+    Args:
+        network: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W).
+        fabric: devices and precision; by default the best device, float32.
+    """
+
+    def __init__(self, network: nn.Module, fabric: Fabric | None = None) -> None:
+        self.network = network
+        self.fabric = fabric or Fabric(accelerator="auto", devices=1)
+        self.meter = Meter(1)
+        self._stepper: Stepper | None = None
+        self._student_loss: StudentLoss = CrossEntropy()
+        self._metrics: Metrics = METRICS
+
+    def compile(
+        self,
+        optimizer: torch.optim.Optimizer,
+        student_loss: StudentLoss | None = None,
+        metrics: Metrics = METRICS,
+    ) -> None:
+        """Say how to train.
+
+        Args:
+            optimizer: over weights of the network; its learning rates are the peaks of the schedule.
+            student_loss: (logits, labels) to a scalar; cross-entropy by default.
+            metrics: name to a function of confusion counts (C, C); {} for none.
+
+        Raises:
+            SettingsError: the optimiser holds weights that are not the network's.
+        """
+        own = {id(parameter) for parameter in self.network.parameters()}
+        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+            raise SettingsError("the optimizer holds weights that are not the student's; only the student may learn.")
+        self._stepper = Stepper(self.fabric, self.network, optimizer)
+        self._student_loss = student_loss or CrossEntropy()
+        self._metrics = metrics
+
+    @property
+    def stepper(self) -> Stepper:
+        """Network, optimiser and moving average.
+
+        Raises:
+            SettingsError: `compile` was not called.
+        """
+        if self._stepper is None:
+            raise SettingsError(f"call {type(self).__name__}.compile(optimizer, ...) first.")
+        return self._stepper
+
+    def fit(
+        self,
+        train: Batches | Iterable[tuple[Tensor, Tensor]],
+        validation: Iterable[AnyBatch] | None = None,
+        epochs: int = 50,
+        *,
+        schedule: str = "one-cycle",
+        average: float = 0.0,
+        keeper: Keeper | None = None,
+        watch: Watch | None = None,
+    ) -> History:
+        """Train for a number of epochs.
+
+        Args:
+            train: our batches, or any loader with a length that gives (images, labels).
+            validation: evaluated after each epoch: batches, or (images, labels).
+            epochs: how many in all.
+            schedule: "one-cycle", "cosine" or "constant".
+            average: decay of a moving average of the weights, which then is what is evaluated and what remains. It
+                looks back over the last ninth of the steps so far at most. 0 for none. It costs one more copy of the
+                weights and a pass over them a step.
+            keeper: saves checkpoints and goes on from them; none by default.
+            watch: a progress bar.
+
+        Returns:
+            one row an epoch: losses, metrics, learning rate, seconds; validation's begin with "validation_".
+
+        Raises:
+            SettingsError: not compiled, or no such schedule.
+            LossNotFinite: the loss became NaN or infinite.
+        """
+        stepper = self.stepper
+        batches = train if isinstance(train, Batches) else LoaderBatches(train)
+        stepper.plan(epochs * batches.steps_per_epoch, schedule, average)
+        self.meter.reset()
+        history = run(self, batches, validation, epochs, keeper=keeper, watch=watch)
+        stepper.take_average()
+        return history
+
+    def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:
+        """Losses and metrics over all batches of a test set; with several ranks each gives its own batches."""
+        self.meter.reset()
+        for batch in test:
+            self.test_step(as_batch(batch).to(self.fabric.device))
+        self.meter.add_ranks(self.fabric)
+        result = self.meter.result()
+        self.meter.reset()
+        return result
+
+    def train_step(self, batch: AnyBatch) -> dict[str, float]:
+        """Run the models on one batch, weigh the losses, step the optimiser.
+
+        Returns:
+            "loss", its parts, and the metrics: means since the start of the epoch.
+
+        Raises:
+            LossNotFinite: the loss is NaN or infinite; the weights were not moved.
+        """
+        batch = as_batch(batch)
+        self.stepper.network.train()
+        losses, logits, batch = self.losses(batch)
+        confusion = self._meter_of(logits).count(logits, batch.labels)
+        del logits  # makes room for the backward pass
+        return self.meter.add(self.stepper.step(losses), confusion, float(batch.inside.sum()))
+
+    @torch.no_grad()
+    def test_step(self, batch: AnyBatch) -> dict[str, float]:
+        """Run the student alone on one batch: its loss and metrics, means since the start of `evaluate`."""
+        batch = as_batch(batch)
+        network = self.stepper.plain_network.eval()  # the wrapper of several ranks would wait for the others
+        with self.fabric.autocast():
+            logits: Tensor = network(batch.images)
+        loss = {"student_loss": float(self._student_loss(logits, batch.labels))}
+        return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), float(batch.inside.sum()))
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
+        """The losses of a batch, "loss" being what is minimised; the logits they came from; the batch of all ranks."""
+        logits = from_all(self.fabric, self.stepper.forward(batch.images))
+        batch = batch_of_all(self.fabric, batch)
+        loss = self._student_loss(logits, batch.labels)
+        return {"loss": loss, "student_loss": loss}, logits, batch
+
+    def _meter_of(self, logits: Tensor) -> Meter:
+        """The meter, made anew where it is not one of these classes and metrics."""
+        if self.meter.confusion.shape[0] != logits.shape[1] or self.meter.metrics is not self._metrics:
+            self.meter = Meter(logits.shape[1], self._metrics)
+        return self.meter
+
+
+def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
+    """What the losses need of the batches of all ranks."""
+    labels, inside, taught = (from_all(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
+    return Batch(batch.images, batch.plain, labels, inside, taught)
+
+
+@dataclass(frozen=True)
+class FeatureTerm:
+    """A feature loss with its weight and the two layers it compares.
+
+    Args:
+        name: for messages.
+        weight: beside the losses on logits.
+        loss: (student_features, teacher_features, labels, valid) to a scalar; what it learns, learns with the student.
+        student, teacher: the layers.
+    """
+
+    name: str
+    weight: float
+    loss: nn.Module
+    student: Tap
+    teacher: Tap
+
+
+class Distiller(Supervised):
+    """A student that learns from labels and from frozen teachers.
+
+        loss = alpha * student_loss(student_logits, labels)
+             + (1 - alpha) * T^2 * KL( softmax(teacher_logits / T) || softmax(student_logits / T) )
+
+    Softmax over classes, KL summed over classes and averaged over pixels, or blocks of pixels (`compile`). Void counts
+    in neither, nor does padding; images without labels count in the distillation loss alone. Source: Hinton, Vinyals,
+    Dean 2015, arXiv 1503.02531.
+
+    Args:
+        student: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W); the only one that learns.
+        teacher: the same to logits or probabilities (N, C, h, w), resized to the image's size where it differs; or
+            several, whose softened probabilities are averaged. Frozen: eval mode, no gradients, for good. None where
+            batches bring logits from a cache.
+        fabric: devices and precision; by default the best device, float32.
+        shares: weight of each teacher; all alike by default.
+        teaches: labels of the classes that the teachers give, in their order; None for all. Distillation then is among
+            these classes, on pixels whose label is one of them or unknown; the others are learnt from labels alone.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | Sequence[nn.Module] | None,
+        fabric: Fabric | None = None,
+        shares: Sequence[float] | None = None,
+        teaches: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(student, fabric)
+        self.student = student
+        given = [] if teacher is None else [teacher] if isinstance(teacher, nn.Module) else list(teacher)
+        self.teachers = [one if isinstance(one, Teacher) else Teacher(one) for one in given]
+        for one in self.teachers:
+            self.fabric.to_device(in_layout(one, torch.channels_last))
+        self.shares = shares
+        self.teaches = None if teaches is None else list(teaches)
+        self.gradients = GradientLog()
+        self._distillation: dict[str, tuple[float, DistillationLoss]] = {}
+        self._features: tuple[FeatureTerm, ...] = ()
+        self._alpha, self._alpha_end, self._temperature, self._stride = 0.1, 0.1, 10.0, 1
+
+    def compile(  # type: ignore[override]  # more to say than a Supervised has
+        self,
+        optimizer: torch.optim.Optimizer,
+        student_loss: StudentLoss | None = None,
+        distillation_loss: DistillationLoss | type[nn.Module] | Mapping[str, tuple[float, DistillationLoss]] = (
+            DistillationKL
+        ),
+        alpha: float = 0.1,
+        temperature: float = 10.0,
+        metrics: Metrics = METRICS,
+        features: Sequence[FeatureTerm] = (),
+        alpha_end: float | None = None,
+        stride: int = 1,
+    ) -> None:
+        """Say how to distil.
+
+        Args:
+            optimizer: over the student's weights only.
+            student_loss: (student_logits, labels) to a scalar; cross-entropy by default.
+            distillation_loss: (student_logits, teacher_logits, valid) to a scalar. A class is built with the
+                temperature; an object is taken as it is, T^2 and all; several with weights: name to (weight, loss).
+            alpha: weight of the *student* loss, 0 to 1; the distillation losses get 1 - alpha.
+            temperature: T > 0, softens both.
+            metrics: name to a function of confusion counts (C, C); {} for none.
+            features: losses on layers, beside those on logits; they need a teacher that runs, not a cache.
+            alpha_end: where alpha goes, in a straight line over all steps; None to leave it. Source: teacher annealing,
+                Clark 2019, arXiv 1907.04829.
+            stride: losses on logits compare means of logits over blocks of stride x stride pixels; a block counts if
+                all its pixels do. Cached logits must be such means.
+
+        Raises:
+            SettingsError: alpha outside 0..1, a temperature that is not positive, or an optimiser over other weights.
+        """
+        alpha_end = alpha if alpha_end is None else alpha_end
+        for value in (alpha, alpha_end):
+            if not 0 <= value <= 1:
+                raise SettingsError(f"alpha is {value:g}; it is the weight of the student loss, 0 to 1.")
+        if isinstance(distillation_loss, type):
+            distillation_loss = cast(DistillationLoss, distillation_loss(temperature))
+        if not isinstance(distillation_loss, Mapping):
+            distillation_loss = {"logits": (1.0, distillation_loss)}
+        if features and len(self.teachers) != 1:
+            raise SettingsError(
+                "feature losses compare layers: they need one teacher that runs (--teacher-mode online)."
+            )
+        super().compile(optimizer, student_loss, metrics)
+        for term in features:
+            self.stepper.learn_beside(self.fabric.to_device(term.loss))
+        self._distillation, self._features = dict(distillation_loss), tuple(features)
+        self._alpha, self._alpha_end, self._temperature, self._stride = alpha, alpha_end, temperature, stride
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the student loss in the coming step."""
+        done = min(1.0, self.stepper.steps / max(1, self.stepper.total - 1))
+        return self._alpha + (self._alpha_end - self._alpha) * done
+
+    def _teacher_logits(self, batch: Batch) -> Tensor:
+        if self.teachers:
+            with self.fabric.autocast():
+                answers = [teacher(batch.plain) for teacher in self.teachers]
+            answers = [block_means(answer.float(), self._stride) for answer in answers]
+        elif batch.teacher_logits:
+            answers = [stored.logits() for stored in batch.teacher_logits]
+        else:
+            raise SettingsError("there is no teacher, and the batch brings no teacher's logits; give one of them.")
+        return combine(answers, self.shares or [1.0] * len(answers), self._temperature)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
+        """The weighed loss and its two parts, the student's logits, and the batch of all ranks."""
+        teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
+        answer = from_all(self.fabric, self.stepper.forward(batch.images))
+        batch = batch_of_all(self.fabric, batch)
+        logits, compared = float_and_means(answer, self._stride)
+        student_loss = self._student_loss(logits, batch.labels)
+        terms = self._logit_terms(compared, teacher_logits, batch) | self._feature_terms(batch)
+        total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
+        alpha = self.alpha
+        loss = alpha * student_loss + (1 - alpha) * total
+        # With several ranks a look at features would go through the wrapper, which allows one backward pass only.
+        if self.gradients.due(self.stepper.steps) and (self.fabric.world_size == 1 or not self._features):
+            weighed = {name: term.weighed(1 - alpha) for name, term in terms.items()}
+            self.gradients.add(logits, {"student loss": Part(student_loss, alpha), **weighed})
+        losses = {"loss": loss, "student_loss": student_loss, "distillation_loss": total}
+        if len(terms) > 1:
+            losses |= {f"{name}_loss": term.value for name, term in terms.items()}
+        return losses, logits, batch
+
+    def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Part]:
+        compared, valid = logits, batch.taught
+        if self.teaches is not None:
+            known = torch.tensor([*self.teaches, VOID], device=logits.device)
+            logits, valid = logits[:, self.teaches], valid & torch.isin(batch.labels, known)
+        if teacher_logits.shape[1] != logits.shape[1]:
+            raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
+        if teacher_logits.shape[2:] != logits.shape[2:]:
+            raise SettingsError(
+                f"the teacher's logits are {tuple(teacher_logits.shape[2:])} pixels or blocks, the student's "
+                f"{tuple(logits.shape[2:])}: give the cache, the views and `compile` the same stride."
+            )
+        valid = whole_blocks(valid, self._stride)
+        return {
+            name: Part(loss(logits, teacher_logits, valid), weight, means=compared, side=self._stride)
+            for name, (weight, loss) in self._distillation.items()
+        }
+
+    def _feature_terms(self, batch: Batch) -> dict[str, Part]:
+        # Taps first: two terms may share a layer.
+        taken = {
+            id(tap): from_all(self.fabric, tap.take())
+            for term in self._features
+            for tap in (term.student, term.teacher)
+        }
+        found: dict[str, Part] = {}
+        for term in self._features:
+            student, teacher = taken[id(term.student)], taken[id(term.teacher)]
+            value = term.loss(student, teacher.detach(), batch.labels, batch.taught)
+            found[term.name] = Part(value, term.weight, student)
+        return found

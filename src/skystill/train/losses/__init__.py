@@ -1,0 +1,1 @@
+"""Losses against labels, against a teacher's logits, and against a teacher's features."""

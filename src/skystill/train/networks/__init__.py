@@ -1,0 +1,1 @@
+"""The networks, the table of their sizes, and their weights files."""

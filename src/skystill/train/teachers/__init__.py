@@ -1,0 +1,1 @@
+"""Teachers from anywhere: what is written after `--teacher`, loaded, run, and cached."""

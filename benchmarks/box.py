@@ -13,7 +13,7 @@ from dubai import evaluated
 
 from skystill.classes import DUBAI
 from skystill.data import find_pairs, split_pairs
-from skystill.model.bundled import boxed_model
+from skystill.model.bundled import bundled_model
 from skystill.report.int8 import quantize_on_data
 from skystill.report.metrics import compare
 from skystill.run_folder import RunFolder, write_text
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     chosen = parser.parse_args()
-    folder, out = RunFolder(chosen.run), boxed_model()
+    folder, out = RunFolder(chosen.run), bundled_model()
     out.parent.mkdir(exist_ok=True)
     made = quantize_on_data(QuantizeSettings(model=folder.model, data=chosen.data, out=out), print)
     test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test

@@ -102,10 +102,10 @@ def sampled(data: Path) -> tuple[Any, list[Any]]:
 
 def write_crops(chosen: argparse.Namespace) -> None:
     """Crops for the peer."""
-    from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes
+    from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 
     classes, pairs = sampled(chosen.data)
-    batches = TrainBatches(Views(labeled_scenes(pairs, classes), 256, 0.2, []), chosen.batch, seed=0)
+    batches = TrainBatches(CropSampler(labeled_images(pairs, classes), 256, 0.2, []), chosen.batch, seed=0)
     drawn = [batches.batch(0, step) for step in range(8)]
     images = np.concatenate([batch.images.permute(0, 2, 3, 1).numpy() for batch in drawn])
     labels = np.concatenate([batch.labels.numpy() for batch in drawn])
@@ -136,11 +136,10 @@ def ours(chosen: argparse.Namespace) -> None:
     from lightning_fabric import Fabric
 
     from skystill.allocator import keep_freed_memory
-    from skystill.data.unlabeled import whole
     from skystill.model.measure import peak_rss_bytes
-    from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes
+    from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
     from skystill.train.loop.distiller import Distiller
-    from skystill.train.networks.models import build_network, count_parameters, in_layout
+    from skystill.train.networks.models import build_network, count_parameters, to_memory_format
     from skystill.train.runs import choose_precision
     from skystill.train.teachers.logit_cache import LogitCache
     from skystill.train.teachers.teacher import Teacher
@@ -149,11 +148,11 @@ def ours(chosen: argparse.Namespace) -> None:
     torch.manual_seed(0)
     classes, pairs = sampled(chosen.data)
     if chosen.way == "fill":
-        teacher = Teacher(in_layout(build_network("unet", 6), torch.channels_last))
+        teacher = Teacher(to_memory_format(build_network("unet", 6), torch.channels_last))
         for side in (2, 1):
             began = time.perf_counter()
             cache = LogitCache(chosen.work / "logits", "teacher", bits=8, stride=side)
-            cache.fill(whole(pairs), teacher, torch.device("cpu"), lambda items, about: items)
+            cache.fill(whole_images(pairs), teacher, torch.device("cpu"), lambda items, about: items)
         print(json.dumps({"seconds": time.perf_counter() - began}))
         return
     stride = STRIDES.get(chosen.way, 1)
@@ -165,7 +164,7 @@ def ours(chosen: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(student.parameters(), lr=2e-3, fused=True)
     distiller.compile(optimizer, alpha=0.1, temperature=10.0, metrics={}, stride=stride)
     distiller.stepper.plan(chosen.steps + WARM_UP, "one-cycle", 0.0)
-    views = Views(labeled_scenes(pairs, classes), 256, 0.2, [] if teacher else [cache], stride=stride)
+    views = CropSampler(labeled_images(pairs, classes), 256, 0.2, [] if teacher else [cache], stride=stride)
     batches = TrainBatches(views, chosen.batch, seed=0)
     batches.steps_per_epoch = chosen.steps + WARM_UP
     for step, batch in enumerate(batches.epoch(0)):

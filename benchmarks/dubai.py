@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from skystill.classes import DUBAI
-from skystill.data import Pair, find_pairs, read_image, read_scenes
+from skystill.data import Pair, find_pairs, read_image, read_pairs
 from skystill.predict import Predictor
 from skystill.report.metrics import Evaluation, compare, evaluate
 from skystill.run_folder import RunFolder, write_json, written_whole
@@ -89,7 +89,7 @@ def train(data: Path, out: Path, split: str, seeds: range) -> None:
 def run(verb: str, *flags: str) -> None:
     """Run one of our commands; a run that has finished is over at once."""
     out = next(Path(flag.removeprefix("--out=")) for flag in flags if flag.startswith("--out="))
-    if not (out / "student.onnx").exists():
+    if not RunFolder(out).model.exists():
         subprocess.run([sys.executable, "-m", "skystill", verb, *flags], check=True)
 
 
@@ -111,14 +111,14 @@ def logged(path: Path, column: str) -> list[float]:
 def score(data: Path, out: Path) -> dict[str, Any]:
     """Score every finished run of a split on the same whole test images."""
     pairs = {pair.key: pair for pair in find_pairs(data).pairs}
-    runs = sorted(path.parent for path in out.glob("*/student.onnx"))
+    runs = sorted(path for path in out.glob("*") if RunFolder(path).model.exists())
     test = [pairs[key] for key in json.loads((runs[0] / "split.json").read_text(encoding="utf-8"))["test"]]
     kinds: dict[str, list[Evaluation]] = {"teacher": [], "teacher, 8 symmetries": [], "alone": [], "kite": []}
     for path in runs:
-        predictor = Predictor(path / "student.onnx")
-        kinds[path.name.split("-")[0]].append(evaluate(predictor.probabilities, read_scenes(test, DUBAI), DUBAI))
+        predictor = Predictor(RunFolder(path).model)
+        kinds[path.name.split("-")[0]].append(evaluate(predictor.probabilities, read_pairs(test, DUBAI), DUBAI))
         if path.name == "teacher":
-            turned = evaluate(partial(predictor.probabilities, views=8), read_scenes(test, DUBAI), DUBAI)
+            turned = evaluate(partial(predictor.probabilities, views=8), read_pairs(test, DUBAI), DUBAI)
             kinds["teacher, 8 symmetries"].append(turned)
     table = {kind: summary(evaluations) for kind, evaluations in kinds.items() if evaluations}
     wanted = (("kite", "alone"), ("kite", "teacher"), ("alone", "teacher"))
@@ -132,7 +132,7 @@ def score(data: Path, out: Path) -> dict[str, Any]:
 
 def evaluated(path: Path, pairs: Sequence[Pair]) -> Evaluation:
     """A model file on whole images."""
-    return evaluate(Predictor(path).probabilities, read_scenes(pairs, DUBAI), DUBAI)
+    return evaluate(Predictor(path).probabilities, read_pairs(pairs, DUBAI), DUBAI)
 
 
 def summary(evaluations: list[Evaluation]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dubai import evaluated, learn, logged, print_table, summary
 
 from skystill.data import find_pairs, sample_images, split_pairs
 from skystill.report.metrics import Evaluation, compare
-from skystill.run_folder import write_json
+from skystill.run_folder import RunFolder, write_json
 
 LABELED = 10
 ARMS = ("alone", "alone, longer", "ten", "ten, 16 bits", "all")
@@ -83,8 +83,9 @@ def score(data: Path, out: Path) -> None:
     test = split_pairs(find_pairs(data).pairs, "dubai", 0).test
     found: dict[str, list[Evaluation]] = {}
     for arm in ARMS:
-        done = sorted(p.parent for p in out.glob(f"{folder(out, arm, 0).name[:-1]}[0-9]/student.onnx"))
-        found[arm] = [evaluated(path / "student.onnx", test) for path in done]
+        paths = sorted(out.glob(f"{folder(out, arm, 0).name[:-1]}[0-9]"))
+        done = [path for path in paths if RunFolder(path).model.exists()]
+        found[arm] = [evaluated(RunFolder(path).model, test) for path in done]
         if done:
             print(f"{arm}: {mean(sum(logged(path, 'seconds')) for path in done):.0f} s of training")
     table = {arm: summary(evaluations) for arm, evaluations in found.items() if evaluations}

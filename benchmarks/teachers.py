@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dubai import percents, summary
 
 from skystill.classes import DUBAI
-from skystill.data import find_pairs, read_scenes, split_pairs
+from skystill.data import find_pairs, read_pairs, split_pairs
 from skystill.predict import Predictor
 from skystill.report.metrics import Evaluation, evaluate
 from skystill.run_folder import RunFolder
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--teachers", type=Path, nargs="+", required=True, help="run folders")
     parser.add_argument("--part", choices=["validation", "test"], default="validation")
     chosen = parser.parse_args()
-    scenes = list(read_scenes(getattr(split_pairs(find_pairs(chosen.data).pairs, "dubai", 0), chosen.part), DUBAI))
+    scenes = list(read_pairs(getattr(split_pairs(find_pairs(chosen.data).pairs, "dubai", 0), chosen.part), DUBAI))
     print(f"| {chosen.part}, {len(scenes)} images | mIoU | 95 % interval | {' | '.join(DUBAI.names[:5])} |")
     print("|---|---:|---:|" + "---:|" * 5)
     totals = [np.zeros((len(DUBAI), *labels.shape), np.float32) for _, _, labels in scenes]

@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from teachers import averaged
 
 from skystill.classes import DUBAI
-from skystill.data import find_pairs, read_scenes, split_pairs
-from skystill.model.engine import open_engine, over_views
+from skystill.data import find_pairs, read_pairs, split_pairs
+from skystill.model.engine import average_test_time_views, open_engine
 from skystill.model.measure import time_per_megapixel
 from skystill.predict import Predictor
 from skystill.report.metrics import Evaluation, compare, evaluate
 from skystill.report.plots import save_plot
 from skystill.run_folder import RunFolder
-from skystill.symmetry import VIEWS
+from skystill.symmetry import TEST_TIME_VIEWS
 
 COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#009E73")  # students, the U-Net last
 _SIDE = 1024
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the chart")
     chosen = parser.parse_args()
     test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test
-    scenes = list(read_scenes(test, DUBAI))
+    scenes = list(read_pairs(test, DUBAI))
     curves = {name: curve_of([Path(file) for file in files.split()], scenes)
               for name, files in (text.split("=", 1) for text in chosen.student)}  # fmt: skip
     curves["U-Net of 16 filters"] = curve_of([RunFolder(chosen.teachers[0]).model], scenes)
@@ -54,7 +54,9 @@ def main() -> None:
 
 def curve_of(files: Sequence[Path], scenes: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Curve:
     """One network over 1, 2, 4 and 8 views."""
-    return [(milliseconds(files[0], views), [scored(file, views, scenes) for file in files]) for views in VIEWS]
+    return [
+        (milliseconds(files[0], views), [scored(file, views, scenes) for file in files]) for views in TEST_TIME_VIEWS
+    ]
 
 
 def scored(path: Path, views: int, scenes: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Evaluation:
@@ -64,7 +66,7 @@ def scored(path: Path, views: int, scenes: Sequence[tuple[str, np.ndarray, np.nd
 
 def milliseconds(path: Path, views: int) -> float:
     """Median time of a megapixel."""
-    run = over_views(open_engine(path).run, views)
+    run = average_test_time_views(open_engine(path).run, views)
     planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), np.uint8)
     return statistics.median(time_per_megapixel(lambda: run(planes), _SIDE**2))
 
@@ -77,7 +79,7 @@ def print_table(curves: dict[str, Curve], best: Evaluation) -> None:
     )
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, curve in curves.items():
-        for views, (cost, found) in zip(VIEWS, curve, strict=True):
+        for views, (cost, found) in zip(TEST_TIME_VIEWS, curve, strict=True):
             row = summary(found)
             differences = " | ".join(difference(found, other) for other in (teacher, best))
             each = f" ({percents(row['seeds'], ', ')})" if len(found) > 1 else ""
@@ -103,7 +105,7 @@ def chart(curves: dict[str, Curve], best: Evaluation) -> Figure:
         means = seeds.mean(axis=1)
         spread = np.abs(np.stack([seeds.min(axis=1), seeds.max(axis=1)]) - means)
         axes.errorbar(times, means, yerr=spread, fmt="o-", color=color, label=name, markersize=6, elinewidth=1)
-        for views, cost, mean in zip(VIEWS, times, means, strict=True):
+        for views, cost, mean in zip(TEST_TIME_VIEWS, times, means, strict=True):
             axes.annotate(str(views), (cost, mean), xytext=(5, -11), textcoords="offset points", fontsize=8)
     axes.axhline(100 * summary([best])["miou"], color="#0072B2", linestyle="--", linewidth=1, label="teachers averaged")
     axes.set(xscale="log", xlabel="ms a megapixel (beside the marks: views averaged)", ylabel="test mIoU, %")

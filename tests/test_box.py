@@ -7,15 +7,15 @@ from PIL import Image
 
 from skystill.classes import DUBAI
 from skystill.data.scenes import paint_scene
-from skystill.model.bundled import boxed_model, model_card
+from skystill.model.bundled import bundled_model, model_card
 from skystill.predict import Predictor
 
 from .cli.conftest import Done, process
 
 
 def test_it_is_small_and_knows_the_classes_of_dubai() -> None:
-    assert boxed_model().stat().st_size < 500_000
-    predictor = Predictor(boxed_model())
+    assert bundled_model().stat().st_size < 500_000
+    predictor = Predictor(bundled_model())
     assert predictor.classes.names == DUBAI.names
     assert predictor.info.precision == "int8"
     labels = predictor.labels(paint_scene(300, 4)[0])

@@ -8,7 +8,7 @@ from skystill.errors import DataError, ModelFileError
 from skystill.model.file import REQUIRED_KEYS, open_session, read_info
 from skystill.model.measure import measure_models, peak_rss_bytes, time_per_megapixel
 from skystill.predict.predictor import Predictor, softmax
-from skystill.symmetry import VIEWS
+from skystill.symmetry import TEST_TIME_VIEWS
 
 from .channel_model import INFO, write_model
 
@@ -56,7 +56,7 @@ def test_every_pixel_is_predicted_once_in_its_place(tmp_path: Path, height: int,
     assert predictor.labels(image).dtype == np.uint8
 
 
-@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("views", TEST_TIME_VIEWS)
 def test_views_of_a_network_that_looks_at_single_pixels_change_nothing(tmp_path: Path, views: int) -> None:
     predictor = Predictor(write_model(tmp_path / "m.onnx", INFO.to_metadata()))
     image = np.random.default_rng(0).integers(0, 256, (40, 170, 3), np.uint8)

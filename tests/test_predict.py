@@ -192,7 +192,7 @@ def test_a_limit_of_memory_does_not_keep_a_run_from_going_on(
     with pytest.raises(PredictionStopped):
         predictor.predict(raster, tmp_path / "out.tif", settings)
     monkeypatch.setattr(RasterOutput, "write", write_unit)
-    predictor._costs = {1: replace(predictor._costs[1], bytes_per_pixel=1e9)}  # now nothing would fit
+    predictor._memory = {1: replace(predictor._memory[1], bytes_per_pixel=1e9)}  # now nothing would fit
     predictor.predict(raster, tmp_path / "out.tif", settings, resume=True)
     assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skystill.model.engine import over_views
-from skystill.symmetry import SYMMETRIES, VIEWS, turned
+from skystill.model.engine import average_test_time_views
+from skystill.symmetry import SYMMETRIES, TEST_TIME_VIEWS, turned
 
 AXES = (1, 2)
 _buffer = np.empty((3, 8, 8), np.float32)
@@ -22,30 +22,30 @@ def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def test_one_view_is_the_network_itself() -> None:
-    assert over_views(run, 1) is run
+    assert average_test_time_views(run, 1) is run
 
 
 def test_two_views_by_hand() -> None:
     # Seen upside down, the pixel of row 0 lies in row 1: the mean of both rows' numbers, 0 and 1, is 0.5 everywhere.
     planes = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
     expected = 2.0 * planes + 0.5 + 10 * np.arange(3)
-    assert over_views(run, 2)(planes)[:1] == pytest.approx(expected)
+    assert average_test_time_views(run, 2)(planes)[:1] == pytest.approx(expected)
 
 
 def test_four_views_by_hand() -> None:
     # All four mirrors: rows and columns both average out, to 0.5 and to 10.
     planes = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    assert over_views(run, 4)(planes)[:1] == pytest.approx(2.0 * planes + 0.5 + 10)
+    assert average_test_time_views(run, 4)(planes)[:1] == pytest.approx(2.0 * planes + 0.5 + 10)
 
 
 @given(st.integers(0, SYMMETRIES - 1), st.integers(1, 8), st.integers(1, 8), st.integers(0, 99))
 def test_over_all_eight_what_is_turned_comes_out_turned(symmetry: int, height: int, width: int, seed: int) -> None:
     planes = np.random.default_rng(seed).integers(0, 256, (3, height, width), np.uint8)
-    mean = over_views(run, 8)
+    mean = average_test_time_views(run, 8)
     assert np.allclose(mean(turned(planes, symmetry, AXES)), turned(mean(planes), symmetry, AXES), atol=1e-4)
 
 
-@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("views", TEST_TIME_VIEWS)
 def test_views_are_as_many_different_ones_as_they_say(views: int) -> None:
     square = np.arange(9).reshape(3, 3)
-    assert len({turned(square, symmetry).tobytes() for symmetry in VIEWS[views]}) == views
+    assert len({turned(square, symmetry).tobytes() for symmetry in TEST_TIME_VIEWS[views]}) == views

@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from skystill.errors import DiskFull, RunFolderError
+from skystill.settings import with_current_names
 
 
 @contextmanager
@@ -72,13 +73,27 @@ class RunFolder:
         self.report = path / "report.html"
         self.plots = path / "plots"
         self.samples = path / "samples"
-        self.model = path / "student.onnx"
         self.weights = path / "checkpoints" / "model.safetensors"
-        self.model_int8 = path / "student-int8.onnx"
         self.metrics_int8 = path / "metrics-int8.csv"
         self.pruned = path / "checkpoints" / "pruned.safetensors"
         self.resume = path / "checkpoints" / "resume.pt"
         self.resume_int8 = path / "checkpoints" / "resume-int8.pt"
+
+    @property
+    def model(self) -> Path:
+        """The model file: `student.onnx` in a run of distill, `model.onnx` in a run of train."""
+        return self.path / f"{self._model_stem}.onnx"
+
+    @property
+    def model_int8(self) -> Path:
+        """The same in INT8."""
+        return self.path / f"{self._model_stem}-int8.onnx"
+
+    @property
+    def _model_stem(self) -> str:
+        if (self.path / "student.onnx").exists():  # earlier commits called it so in every run
+            return "student"
+        return "student" if self.config.is_file() and "teacher" in self.read_config() else "model"
 
     @property
     def alone(self) -> "RunFolder":
@@ -131,7 +146,7 @@ class RunFolder:
             raise RunFolderError(f"{self.config} is damaged: {error}.") from error
         if not isinstance(content, dict):
             raise RunFolderError(f"{self.config} is damaged: it holds no settings.")
-        return content
+        return with_current_names(content)
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """A JSON file of the run.

@@ -9,7 +9,7 @@ SYMMETRIES = 8
 """Four quarter turns, each plain or mirrored: the dihedral group D4."""
 
 
-VIEWS = {1: (0,), 2: (0, 6), 4: (0, 2, 4, 6), 8: tuple(range(SYMMETRIES))}
+TEST_TIME_VIEWS = {1: (0,), 2: (0, 6), 4: (0, 2, 4, 6), 8: tuple(range(SYMMETRIES))}
 """Symmetries to average over, by how many: up to four of them leave an oblong its shape."""
 
 

@@ -244,14 +244,14 @@ def test_quantize_and_measure(student: Path, scenes: Path, tmp_path: Path, skyst
     assert done.code == 0, done.err
     (one,) = json.loads(saved.read_text())["models"]
     assert (one["parameters"], one["size_bytes"]) == (25_749, (student / "student.onnx").stat().st_size)
-    assert one["latency_ms_per_mp"] > 0 and one["latency_ms_per_mp_1_thread"] > 0 and 0 < one["peak_share"] < 10
+    assert one["latency_ms_per_mp"] > 0 and one["latency_ms_per_mp_1_thread"] > 0 and 0 < one["peak_fraction"] < 10
     assert "ms a megapixel, 1 thread" in done.out
 
 
 def test_distill_quantize_writes_an_int8_file(
     scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    costs = compare_models([teacher / "student.onnx"])  # timing is tested above; here INT8 is said to be faster
+    costs = compare_models([teacher / "model.onnx"])  # timing is tested above; here INT8 is said to be faster
     monkeypatch.setattr(int8, "compare_models", lambda paths: [costs[0], {**costs[0], "latency_ms_per_mp": 0.1}])
     flags = ["--student=kite-small", "--epochs=4", "--no-alone", "--no-report", "--quantize"]
     done = skystill("distill", "--data", scenes, "--teacher", teacher, "--out", tmp_path / "s", *flags, *TINY)

@@ -40,7 +40,7 @@ def test_an_onnx_teacher_unlabelled_images_and_a_cache(
     scenes: Path, teacher: Path, unlabeled: Path, tmp_path: Path, skystill: Cli
 ) -> None:
     done = skystill(
-        "distill", f"--data={scenes}", f"--teacher={teacher / 'student.onnx'}", f"--out={tmp_path / 's'}",
+        "distill", f"--data={scenes}", f"--teacher={teacher / 'model.onnx'}", f"--out={tmp_path / 's'}",
         "--student=kite-small", "--epochs=2", "--no-alone", "--teacher-mode=cached", f"--unlabeled={unlabeled}", *TINY,
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -50,7 +50,7 @@ def test_an_onnx_teacher_unlabelled_images_and_a_cache(
     scores = json.loads((tmp_path / "s/teacher.json").read_text())["scores"]
     of_run = json.loads((teacher / "results.json").read_text())["models"]["teacher"]["scores"]
     assert scores["miou"] == pytest.approx(of_run["miou"], abs=1e-3)
-    assert "student.onnx) reached" in results["verdict"][0]
+    assert "model.onnx) reached" in results["verdict"][0]
     assert "teacher" not in results["samples"][0] and "student" in results["samples"][0]
     assert (tmp_path / "s/report.html").stat().st_size > 50_000
     training = json.loads((tmp_path / "s/training.json").read_text())
@@ -65,7 +65,7 @@ def test_losses_on_features_and_several_teachers(scenes: Path, teacher: Path, tm
     done = skystill("distill", *shared, *flags)
     assert done.code == 0, done.err
     assert {"kl_loss", "pkd_loss"} <= rows(tmp_path / "f")[0].keys()
-    two = [f"--teacher={teacher}", f"--teacher={teacher / 'student.onnx'}", "--teacher-share=2", "--teacher-share=1"]
+    two = [f"--teacher={teacher}", f"--teacher={teacher / 'model.onnx'}", "--teacher-weight=2", "--teacher-weight=1"]
     done = skystill("distill", *shared, *two, f"--out={tmp_path / 'two'}")
     assert done.code == 0, done.err
     one = skystill("distill", *shared, f"--teacher={teacher}", f"--out={tmp_path / 'one'}")
@@ -103,7 +103,7 @@ def test_what_cannot_be_learnt_from_is_refused_before_anything_is_written(
         ),
         (["--distillation-loss=pkd", "--student-layer=levels.9"], "near it are levels."),
         ([f"--unlabeled={scenes}"], "on which the student is scored"),
-        ([f"--teacher={teacher}", "--teacher-share=1"], "2 teacher(s), but 1 --teacher-share"),
+        ([f"--teacher={teacher}", "--teacher-weight=1"], "2 teacher(s), but 1 --teacher-weight"),
         (["--distillation-stride=3"], "does not divide into blocks of --distillation-stride 3"),
         (["--teacher=model.tflite"], "of a kind that is not known"),
         (["--nodes=2"], "--nodes: start the command on each machine"),

@@ -9,19 +9,26 @@ from skystill.data import find_pairs, read_labels
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import SettingsError
 from skystill.train.batches import batches as data_module
-from skystill.train.batches.batches import LoaderBatches, Scenes, TrainBatches, Views, WholeImages, labeled_scenes
+from skystill.train.batches.batches import (
+    CropSampler,
+    LoaderBatches,
+    TrainBatches,
+    TrainingImages,
+    WholeImages,
+    labeled_images,
+)
 
 
 @pytest.fixture(scope="module")
-def loaded(scenes: Path) -> Scenes:
-    return labeled_scenes(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
+def loaded(scenes: Path) -> TrainingImages:
+    return labeled_images(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
 
 
-def batches_of(scenes: Scenes, crop: int, batch_size: int, seed: int, jitter: float = 0.2) -> TrainBatches:
-    return TrainBatches(Views(scenes, crop, jitter, []), batch_size, seed)
+def batches_of(scenes: TrainingImages, crop: int, batch_size: int, seed: int, jitter: float = 0.2) -> TrainBatches:
+    return TrainBatches(CropSampler(scenes, crop, jitter, []), batch_size, seed)
 
 
-def test_a_batch_has_the_promised_shapes(loaded: Scenes) -> None:
+def test_a_batch_has_the_promised_shapes(loaded: TrainingImages) -> None:
     batch = batches_of(loaded, 32, 3, 0).batch(0, 0)
     assert (batch.images.shape, batch.images.dtype) == ((3, 3, 32, 32), torch.uint8)
     assert batch.plain.shape == batch.images.shape
@@ -31,7 +38,7 @@ def test_a_batch_has_the_promised_shapes(loaded: Scenes) -> None:
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_batch_is_a_function_of_seed_epoch_and_step(loaded: Scenes) -> None:
+def test_a_batch_is_a_function_of_seed_epoch_and_step(loaded: TrainingImages) -> None:
     def pixels(seed: int, epoch: int, step: int) -> bytes:
         return batches_of(loaded, 32, 3, seed).batch(epoch, step).images.numpy().tobytes()
 
@@ -40,7 +47,7 @@ def test_a_batch_is_a_function_of_seed_epoch_and_step(loaded: Scenes) -> None:
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: Scenes, ahead: bool) -> None:
+def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: TrainingImages, ahead: bool) -> None:
     batches = batches_of(loaded, 32, 4, 5)
     batches.ahead = ahead
     whole = [batch.images for batch in batches.epoch(3)]
@@ -49,20 +56,20 @@ def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: Scenes,
     assert all(torch.equal(a, b) for a, b in zip(whole[10:], rest, strict=True))
 
 
-def test_colors_are_jittered_for_the_student_only(loaded: Scenes) -> None:
+def test_colors_are_jittered_for_the_student_only(loaded: TrainingImages) -> None:
     batch = batches_of(loaded, 32, 3, 0, jitter=0.3).batch(0, 0)
     assert not torch.equal(batch.images, batch.plain)
     still = batches_of(loaded, 32, 3, 0, jitter=0.0).batch(0, 0)
     assert torch.equal(still.images, still.plain)
 
 
-def test_crops_larger_than_the_image_are_padded_void(loaded: Scenes) -> None:
+def test_crops_larger_than_the_image_are_padded_void(loaded: TrainingImages) -> None:
     batch = batches_of(loaded, 160, 2, 0).batch(0, 0)
     assert batch.inside.sum(dim=(1, 2)).tolist() == [128 * 128] * 2
     assert (batch.labels[~batch.inside] == 255).all()
 
 
-def test_whole_images_leave_nothing_out(loaded: Scenes, scenes: Path) -> None:
+def test_whole_images_leave_nothing_out(loaded: TrainingImages, scenes: Path) -> None:
     seen = np.zeros(256, np.int64)
     shapes = set()
     for batch in WholeImages(loaded, tile=100):
@@ -76,9 +83,11 @@ def test_whole_images_leave_nothing_out(loaded: Scenes, scenes: Path) -> None:
     assert shapes == {(100, 100), (100, 28), (28, 100), (28, 28)}
 
 
-def test_images_beyond_the_room_are_read_again(loaded: Scenes, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_beyond_the_room_are_read_again(
+    loaded: TrainingImages, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data_module, "_HELD_BYTES", 0)
-    unheld = labeled_scenes(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
+    unheld = labeled_images(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
     assert unheld[1] is not unheld[1]
     assert np.array_equal(unheld[1].image, loaded[1].image)
     assert loaded[1] is loaded[1]

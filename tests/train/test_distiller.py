@@ -136,8 +136,8 @@ def test_void_of_a_labelled_image_teaches_nothing_and_an_unlabelled_image_throug
     void = torch.full_like(labels, 255)
     result = compiled(alpha=0.5).train_step((images, void))
     assert (result["student_loss"], result["distillation_loss"]) == (0, 0)
-    everywhere = torch.ones_like(labels, dtype=torch.bool)
-    result = compiled(alpha=0.5).train_step(Batch(images, images, void, everywhere, everywhere))
+    all_valid = torch.ones_like(labels, dtype=torch.bool)
+    result = compiled(alpha=0.5).train_step(Batch(images, images, void, all_valid, all_valid))
     assert result["student_loss"] == 0
     assert result["distillation_loss"] > 0
 
@@ -145,7 +145,7 @@ def test_void_of_a_labelled_image_teaches_nothing_and_an_unlabelled_image_throug
 def test_classes_that_the_teacher_lacks_are_learnt_from_labels_alone() -> None:
     """A teacher of classes 3 and 1: the loss is that of these two, and pixels of other classes are left out."""
     student, teacher = Pixelwise(1), nn.Sequential(Pixelwise(2), Picked([3, 1]))
-    distiller = Distiller(student, teacher, CPU, teaches=[3, 1])
+    distiller = Distiller(student, teacher, CPU, taught_labels=[3, 1])
     distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1), alpha=0.0, temperature=2.0)
     images, labels = batches(1)[0]
     with torch.no_grad():

@@ -8,9 +8,9 @@ from PIL import Image
 
 from skystill.data import Pair, find_pairs
 from skystill.data.scenes import SCENE_CLASSES, paint_scene
-from skystill.data.unlabeled import Excerpt, find_unlabeled
+from skystill.data.unlabeled import ImageWindow, find_unlabeled
 from skystill.errors import DataError
-from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes, unlabeled_scenes
+from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images, unlabeled_images
 
 
 def save(path: Path, image: np.ndarray, **options: object) -> Path:
@@ -36,18 +36,18 @@ def held_out(tmp_path: Path) -> list[Pair]:
 def test_windows_of_a_large_raster_tile_it_exactly(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1500, 2100, 3), np.uint8)
     raster(tmp_path / "r/big.tif", image, tiled=True, blockxsize=256, blockysize=256)
-    excerpts = find_unlabeled(tmp_path / "r", [])
-    assert len(excerpts) == 2 * 3
+    image_windows = find_unlabeled(tmp_path / "r", [])
+    assert len(image_windows) == 2 * 3
     put = np.zeros_like(image)
-    for excerpt in excerpts:
-        assert excerpt.window is not None
-        top, bottom, left, right = excerpt.window
-        assert excerpt.size == (bottom - top, right - left) and max(excerpt.size) <= 1024
-        pixels, valid = excerpt.read()
+    for image_window in image_windows:
+        assert image_window.bounds is not None
+        top, bottom, left, right = image_window.bounds
+        assert image_window.size == (bottom - top, right - left) and max(image_window.size) <= 1024
+        pixels, valid = image_window.read()
         put[top:bottom, left:right] += pixels
         assert valid.all()
     assert np.array_equal(put, image)
-    assert len({excerpt.content for excerpt in excerpts}) == 6
+    assert len({image_window.content for image_window in image_windows}) == 6
 
 
 def test_only_the_window_is_read(tmp_path: Path) -> None:
@@ -58,18 +58,18 @@ def test_only_the_window_is_read(tmp_path: Path) -> None:
     with rasterio.open(path, "w", driver="GTiff", tiled=True, sparse_ok=True, **big) as file:
         window = rasterio.windows.Window(31_000, 31_000, 100, 100)
         file.write(np.full((3, 100, 100), 7, np.uint8), window=window)
-    excerpts = find_unlabeled(tmp_path / "r", [])
-    assert len(excerpts) == 32**2
-    assert excerpts[-1].read()[0].max() == 7
+    image_windows = find_unlabeled(tmp_path / "r", [])
+    assert len(image_windows) == 32**2
+    assert image_windows[-1].read()[0].max() == 7
 
 
 def test_nodata_does_not_teach(tmp_path: Path, scenes: Path) -> None:
     image = paint_scene(64, 2)[0]
     image[:, :20] = 0
     raster(tmp_path / "r/part.tif", image, nodata=0)
-    views = Views(unlabeled_scenes(find_unlabeled(tmp_path / "r", [])), 64, 0.0, [])
-    labeled = Views(labeled_scenes(find_pairs(scenes).pairs[:1], SCENE_CLASSES), 64, 0.0, [])
-    batch = TrainBatches(labeled, 2, seed=0, unlabeled=views, share=0.5).batch(0, 0)
+    views = CropSampler(unlabeled_images(find_unlabeled(tmp_path / "r", [])), 64, 0.0, [])
+    labeled = CropSampler(labeled_images(find_pairs(scenes).pairs[:1], SCENE_CLASSES), 64, 0.0, [])
+    batch = TrainBatches(labeled, 2, seed=0, unlabeled=views, unlabeled_fraction=0.5).batch(0, 0)
     unlabeled = (batch.labels == 255).all(dim=2).all(dim=1)
     assert unlabeled.tolist() == [False, True]
     assert batch.taught[1].sum() == batch.inside[1].sum() == 64 * 44
@@ -78,16 +78,18 @@ def test_nodata_does_not_teach(tmp_path: Path, scenes: Path) -> None:
 
 @pytest.mark.parametrize(("share", "batch_size", "steps"), [(0.25, 4, 8), (0.5, 3, 8), (0.1, 4, 20)])
 def test_unlabelled_images_have_their_share(scenes: Path, share: float, batch_size: int, steps: int) -> None:
-    views = Views(labeled_scenes(find_pairs(scenes).pairs[:2], SCENE_CLASSES), 32, 0.0, [])
-    others = Views(unlabeled_scenes([Excerpt(find_pairs(scenes).pairs[3].image, (0, 128, 0, 128))]), 32, 0.0, [])
-    batches = TrainBatches(views, batch_size, 0, unlabeled=others, share=share)
+    views = CropSampler(labeled_images(find_pairs(scenes).pairs[:2], SCENE_CLASSES), 32, 0.0, [])
+    others = CropSampler(
+        unlabeled_images([ImageWindow(find_pairs(scenes).pairs[3].image, (0, 128, 0, 128))]), 32, 0.0, []
+    )
+    batches = TrainBatches(views, batch_size, 0, unlabeled=others, unlabeled_fraction=share)
     found = sum(int((batches.batch(0, step).labels == 255).flatten(1).all(dim=1).sum()) for step in range(steps))
     assert found == share * batch_size * steps
     assert batches.steps_per_epoch == TrainBatches(views, batch_size, 0).steps_per_epoch
 
 
 def test_ranks_make_the_parts_of_one_batch(scenes: Path) -> None:
-    views = Views(labeled_scenes(find_pairs(scenes).pairs[:3], SCENE_CLASSES), 32, 0.2, [])
+    views = CropSampler(labeled_images(find_pairs(scenes).pairs[:3], SCENE_CLASSES), 32, 0.2, [])
     whole = TrainBatches(views, 4, seed=5).batch(2, 1)
     parts = [TrainBatches(views, 4, seed=5, rank=rank, ranks=2).batch(2, 1) for rank in range(2)]
     for name in ("images", "plain", "labels", "inside", "taught"):
@@ -99,7 +101,7 @@ def test_masks_are_no_images(tmp_path: Path) -> None:
     for name in ("images/a.png", "masks/a.png", "b.png", "b_mask.png"):
         save(tmp_path / "r" / name, paint_scene(64, 3)[0])
     found = find_unlabeled(tmp_path / "r", [])
-    assert sorted(excerpt.path.name for excerpt in found) == ["a.png", "b.png"]
+    assert sorted(image_window.path.name for image_window in found) == ["a.png", "b.png"]
 
 
 COPIES: dict[str, Callable[[Path, np.ndarray], object]] = {

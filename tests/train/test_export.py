@@ -65,7 +65,7 @@ def test_tiles_equal_the_whole_image(tmp_path: Path) -> None:
     predictor = Predictor(tmp_path / "model.onnx")
     image = np.tile(paint_scene(325, 7)[0], (3, 3, 1))[:900, :800]
     planes = image.transpose(2, 0, 1)
-    whole = predictor._run(planes).argmax(axis=0)
+    whole = predictor._infer(planes).argmax(axis=0)
     found = predictor.probabilities(image)
     assert found.shape == (6, 900, 800)
     assert found.sum(axis=0) == pytest.approx(np.ones((900, 800)), abs=1e-5)

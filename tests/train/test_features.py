@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 from skystill.errors import SettingsError
 from skystill.train.loop.distiller import Distiller, FeatureTerm
-from skystill.train.loop.gradients import GradientLog, Part
+from skystill.train.loop.gradients import GradientLog, WeightedLoss
 from skystill.train.losses.features import (
     FEATURE_LOSSES,
     PKD,
     AttentionTransfer,
     CrossImage,
+    FeatureHook,
     FitNet,
     IntraClassVariation,
-    Tap,
     to_one_size,
 )
 from skystill.train.networks.models import build_network
@@ -145,15 +145,15 @@ def test_the_finer_features_are_averaged_and_cells_in_part_valid_do_not_count() 
 
 def test_layers_are_named_by_path_and_near_ones_listed() -> None:
     network = build_network("kite-small", 4)
-    tap = Tap(network, None, "student")
+    tap = FeatureHook(network, None, "student")
     network(torch.zeros(1, 3, 32, 32))
     assert tap.path == "levels.2" and tap.take().shape == (1, 48, 2, 2)
     with pytest.raises(SettingsError, match="gives no tensor"):
         tap.take()
     with pytest.raises(SettingsError, match=r"no layer 'level.2' \(--student-layer\); near it are .*levels\.2"):
-        Tap(network, "level.2", "student")
+        FeatureHook(network, "level.2", "student")
     with pytest.raises(SettingsError, match=r"say which layer of the teacher .* it has 0, 1"):
-        Tap(nn.Sequential(nn.Identity(), nn.Identity()), None, "teacher")
+        FeatureHook(nn.Sequential(nn.Identity(), nn.Identity()), None, "teacher")
 
 
 def distiller(loss: str, teacher_channels: int = 12) -> tuple[Distiller, FeatureTerm]:
@@ -161,7 +161,7 @@ def distiller(loss: str, teacher_channels: int = 12) -> tuple[Distiller, Feature
     student = build_network("kite?channels=(8,12)&blocks=(1,1)", 3)
     teacher = build_network(f"kite?channels=(8,{teacher_channels})&blocks=(1,1)", 3)
     made = Distiller(student, teacher, Fabric(accelerator="cpu", devices=1))
-    taps = Tap(student, None, "student"), Tap(made.teachers[0].network, None, "teacher")
+    taps = FeatureHook(student, None, "student"), FeatureHook(made.teachers[0].network, None, "teacher")
     term = FeatureTerm(loss, 2.0, FEATURE_LOSSES[loss](12, teacher_channels), *taps)
     made.compile(torch.optim.SGD(student.parameters(), lr=0.05), alpha=0.5, features=[term])
     made.stepper.plan(8, "constant", 0.0)
@@ -204,10 +204,10 @@ def test_pulls_are_norms_of_weighed_gradients_and_unequal_ones_are_warned_of() -
     hidden = logits * 1.0
     log = GradientLog()
     parts = {
-        "student loss": Part((3 * hidden).sum(), 0.5),
-        "kl": Part((hidden * 4).sum(), 0.25),
-        "fitnet": Part((600 * hidden).sum(), 1.0, hidden),
-        "off": Part(hidden.sum(), 0.0),
+        "student loss": WeightedLoss((3 * hidden).sum(), 0.5),
+        "kl": WeightedLoss((hidden * 4).sum(), 0.25),
+        "fitnet": WeightedLoss((600 * hidden).sum(), 1.0, hidden),
+        "off": WeightedLoss(hidden.sum(), 0.0),
     }
     log.add(hidden, parts)
     length = 8**0.5

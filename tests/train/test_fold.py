@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skystill.train.networks.pixel_shuffle import fold_pixels, unfold_pixels
+from skystill.train.networks.pixel_shuffle import pixel_shuffle, pixel_unshuffle
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -10,9 +10,9 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 def test_folding_is_pixel_unshuffle_and_unfolding_brings_it_back(stride: int) -> None:
     images = torch.randint(0, 256, (2, 3, 12, 24), dtype=torch.uint8)
-    folded = fold_pixels(images, stride)
+    folded = pixel_unshuffle(images, stride)
     assert torch.equal(folded, F.pixel_unshuffle(images, stride))
-    assert torch.equal(unfold_pixels(folded, stride), images)
+    assert torch.equal(pixel_shuffle(folded, stride), images)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -24,7 +24,7 @@ def test_unfolding_is_pixel_shuffle_and_so_is_its_gradient(
     torch.manual_seed(0)
     features = torch.randn(2, 5 * stride**2, 3, 7).to(kind).to(memory_format=layout).requires_grad_()
     twin = features.detach().clone().requires_grad_()
-    ours, theirs = unfold_pixels(features, stride), F.pixel_shuffle(twin, stride)
+    ours, theirs = pixel_shuffle(features, stride), F.pixel_shuffle(twin, stride)
     assert torch.equal(ours, theirs)
     pull = torch.randn(2, 5, 3 * stride, 7 * stride).to(kind)
     ours.backward(pull)
@@ -35,6 +35,6 @@ def test_unfolding_is_pixel_shuffle_and_so_is_its_gradient(
 
 def test_a_gradient_that_is_one_number_spread_out_arrives() -> None:
     features = torch.randn(1, 32, 2, 2, requires_grad=True)
-    unfold_pixels(features, 4).sum().backward()  # its gradient is an expanded tensor without memory of its own
+    pixel_shuffle(features, 4).sum().backward()  # its gradient is an expanded tensor without memory of its own
     assert features.grad is not None
     assert torch.equal(features.grad, torch.ones(1, 32, 2, 2))

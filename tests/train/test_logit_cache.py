@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from skystill.classes import ClassMap
 from skystill.data import Pair
 from skystill.data.scenes import paint_scene
-from skystill.data.unlabeled import Excerpt, whole
+from skystill.data.unlabeled import ImageWindow, whole_images
 from skystill.errors import DataError, SettingsError
 from skystill.symmetry import transform
-from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes
+from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 from skystill.train.loop.distiller import Distiller
 from skystill.train.networks.models import build_network
 from skystill.train.teachers.logit_cache import LogitCache, mirror_agreement, symmetric_logits, whole_logits
@@ -77,9 +77,9 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path, stride: int
 ) -> None:
     cache = LogitCache(tmp_path / "logits", "key", stride=stride)
-    cache.fill(whole(pairs), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs), teacher, CPU, no_bar)
     batches = TrainBatches(
-        Views(labeled_scenes(pairs, CLASSES), 64, 0.2, [cache], stride=stride), 4, seed=0, crops_per_image=8
+        CropSampler(labeled_images(pairs, CLASSES), 64, 0.2, [cache], stride=stride), 4, seed=0, crops_per_image=8
     )  # whole images
     seen = set()
     for step in range(6):
@@ -98,8 +98,8 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
 def test_each_image_of_a_batch_has_its_own_steps(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     caches = [LogitCache(tmp_path / "logits", "key", bits=bits) for bits in (8, 16)]
     for cache in caches:
-        cache.fill(whole(pairs), teacher, CPU, no_bar)
-    views = Views(labeled_scenes(pairs, CLASSES), 64, 0.0, caches)  # two teachers: the same in 8 and in 16 bits
+        cache.fill(whole_images(pairs), teacher, CPU, no_bar)
+    views = CropSampler(labeled_images(pairs, CLASSES), 64, 0.0, caches)  # two teachers: the same in 8 and in 16 bits
     batch = TrainBatches(views, 8, seed=0, crops_per_image=8).batch(0, 0)
     coarse, fine = batch.teacher_logits
     assert coarse.values.dtype == torch.uint8
@@ -125,7 +125,7 @@ def test_cached_and_live_give_the_same_loss_in_every_step(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path, stride: int
 ) -> None:
     cache = LogitCache(tmp_path / "logits", "key", stride=stride)
-    cache.fill(whole(pairs), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs), teacher, CPU, no_bar)
     losses: dict[str, list[float]] = {"cached": [], "online": []}
     for kind in losses:
         torch.manual_seed(1)
@@ -134,7 +134,7 @@ def test_cached_and_live_give_the_same_loss_in_every_step(
         distiller = Distiller(student, None if kind == "cached" else Symmetric(teacher), fabric)
         distiller.compile(torch.optim.SGD(student.parameters(), lr=0.01), alpha=0.3, temperature=2.0, stride=stride)
         distiller.stepper.plan(5, "constant", 0.0)
-        views = Views(labeled_scenes(pairs, CLASSES), 64, 0.2, [cache] if kind == "cached" else [], stride=stride)
+        views = CropSampler(labeled_images(pairs, CLASSES), 64, 0.2, [cache] if kind == "cached" else [], stride=stride)
         batches = TrainBatches(views, 2, seed=0, crops_per_image=8)
         for step in range(5):
             distiller.meter.reset()
@@ -146,11 +146,11 @@ def test_a_cache_at_another_stride_than_the_losses_is_refused(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:
     cache = LogitCache(tmp_path / "logits", "key", stride=2)
-    cache.fill(whole(pairs), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs), teacher, CPU, no_bar)
     student = build_network("kite?channels=(8,)&blocks=(1,)", 6)
     distiller = Distiller(student, None, Fabric(accelerator="cpu", devices=1))
     distiller.compile(torch.optim.SGD(student.parameters(), lr=0.01))
-    batches = TrainBatches(Views(labeled_scenes(pairs, CLASSES), 64, 0.2, [cache], stride=2), 2, seed=0)
+    batches = TrainBatches(CropSampler(labeled_images(pairs, CLASSES), 64, 0.2, [cache], stride=2), 2, seed=0)
     with pytest.raises(SettingsError, match="the same stride"):
         distiller.train_step(batches.batch(0, 0))
 
@@ -158,7 +158,7 @@ def test_a_cache_at_another_stride_than_the_losses_is_refused(
 def test_what_is_there_is_not_made_again_and_another_byte_is_another_file(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:
-    cache, images = LogitCache(tmp_path / "logits", "key"), whole(pairs)
+    cache, images = LogitCache(tmp_path / "logits", "key"), whole_images(pairs)
     cache.fill(images[:2], teacher, CPU, no_bar)
     before = {image: cache.path(image).stat().st_mtime_ns for image in images[:2]}
     assert cache.missing(images) == [images[2]]
@@ -168,7 +168,7 @@ def test_what_is_there_is_not_made_again_and_another_byte_is_another_file(
     assert 0 < cache.path(images[0]).stat().st_size - cache.bytes_needed([(64, 64)], 6) < 200  # the header
     changed = tmp_path / "changed.png"
     Image.fromarray(255 - paint_scene(64, 0)[0]).save(changed)
-    assert cache.missing([Excerpt(changed)]) == [Excerpt(changed)]
+    assert cache.missing([ImageWindow(changed)]) == [ImageWindow(changed)]
     assert LogitCache(tmp_path / "logits", "other").missing(images) == images
     assert LogitCache(tmp_path / "logits", "key", symmetric=False).missing(images) == images
     assert LogitCache(tmp_path / "logits", "key", bits=8).missing(images) == images
@@ -178,7 +178,7 @@ def test_what_is_there_is_not_made_again_and_another_byte_is_another_file(
 def test_eight_bits_are_half_a_step_off_at_most_and_half_as_large(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:
-    image = whole(pairs)[0]
+    image = whole_images(pairs)[0]
     caches = {bits: LogitCache(tmp_path / "logits", "key", bits=bits) for bits in (8, 16)}
     for cache in caches.values():
         cache.fill([image], teacher, CPU, no_bar)
@@ -193,7 +193,7 @@ def test_eight_bits_are_half_a_step_off_at_most_and_half_as_large(
 
 def test_a_slice_reads_as_the_whole_does(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     for bits in (8, 16):
-        cache, image = LogitCache(tmp_path / "logits", "key", bits=bits), whole(pairs)[0]
+        cache, image = LogitCache(tmp_path / "logits", "key", bits=bits), whole_images(pairs)[0]
         cache.fill([image], teacher, CPU, no_bar)
         logits = cache.open(image)
         assert logits[:, :].shape == (64, 64, 6)
@@ -201,7 +201,7 @@ def test_a_slice_reads_as_the_whole_does(teacher: Teacher, pairs: list[Pair], tm
 
 
 def test_damage_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
-    cache, images = LogitCache(tmp_path / "logits", "key"), whole(pairs)
+    cache, images = LogitCache(tmp_path / "logits", "key"), whole_images(pairs)
     cache.fill(images[:1], teacher, CPU, no_bar)
     path = cache.path(images[0])
     path.write_bytes(path.read_bytes()[:1000])
@@ -212,15 +212,15 @@ def test_damage_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> 
 def test_what_a_folder_holds_instead_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     cache = LogitCache(tmp_path / "logits", "key")
     assert cache.what_else() == "it is empty"
-    cache.fill(whole(pairs[:1]), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs[:1]), teacher, CPU, no_bar)
     assert cache.what_else() == "it holds this teacher's logits of other images"
     assert "another teacher" in LogitCache(tmp_path / "logits", "other").what_else()
 
 
 def test_the_gap_of_a_plain_cache_is_measured(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     plain = LogitCache(tmp_path / "logits", "key", symmetric=False)
-    plain.fill(whole(pairs[:1]), teacher, CPU, no_bar)
-    assert 0 < mirror_agreement(plain, whole(pairs)[0], teacher, CPU) < 0.99
+    plain.fill(whole_images(pairs[:1]), teacher, CPU, no_bar)
+    assert 0 < mirror_agreement(plain, whole_images(pairs)[0], teacher, CPU) < 0.99
 
 
 def test_without_teacher_and_without_logits_nothing_can_be_learnt() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite
 from skystill.train import Supervised
 from skystill.train.batches.batches import Batch, as_batch
-from skystill.train.loop.loop import Keeper, learning_rate
+from skystill.train.loop.loop import Checkpointer, learning_rate
 from skystill.train.loop.meter import Meter
 
 STEPS = 5
@@ -58,8 +58,8 @@ class _Scale(nn.Module):
         return images.float() / 255
 
 
-def keeper(path: Path, saves_each_step: bool = True) -> Keeper:
-    return Keeper(path, lambda history: None, clock=lambda: next(ticks) if saves_each_step else 0.0)
+def checkpointer(path: Path, saves_each_step: bool = True) -> Checkpointer:
+    return Checkpointer(path, lambda history: None, clock=lambda: next(ticks) if saves_each_step else 0.0)
 
 
 ticks = count(0.0, 100.0)
@@ -77,9 +77,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, moment: tuple[
 
     path = tmp_path / "resume.pt"
     with pytest.raises(Killed):
-        task().fit(Batches({moment: kill}), epochs=3, average=0.9, keeper=keeper(path, each_step))
+        task().fit(Batches({moment: kill}), epochs=3, average=0.9, checkpointer=checkpointer(path, each_step))
     resumed = task(seed=1)
-    history = resumed.fit(Batches(), epochs=3, average=0.9, keeper=keeper(path, each_step))
+    history = resumed.fit(Batches(), epochs=3, average=0.9, checkpointer=checkpointer(path, each_step))
     if path.exists() and moment != (0, 0):
         for name, value in weights(whole).items():
             if moment[0] > 0 or each_step:
@@ -98,34 +98,34 @@ def test_ctrl_c_stops_after_the_step_with_the_checkpoint_saved(tmp_path: Path) -
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"stopped after step 8; .*--resume"):
-        task().fit(Batches({(1, 2): press}), epochs=3, keeper=keeper(path, False))
+        task().fit(Batches({(1, 2): press}), epochs=3, checkpointer=checkpointer(path, False))
     content = torch.load(path, weights_only=True)
     assert (content["epoch"], content["step"]) == (1, 3)
     whole, resumed = task(), task()
     whole.fit(Batches(), epochs=3)
-    resumed.fit(Batches(), epochs=3, keeper=keeper(path))
+    resumed.fit(Batches(), epochs=3, checkpointer=checkpointer(path))
     assert all(torch.equal(v, weights(resumed)[n]) for n, v in weights(whole).items())
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_checkpoint_cut_in_half_names_its_file_and_the_mend(tmp_path: Path) -> None:
     path = tmp_path / "resume.pt"
-    task().fit(Batches(), epochs=1, keeper=keeper(path))
+    task().fit(Batches(), epochs=1, checkpointer=checkpointer(path))
     whole = path.read_bytes()
     for kept in (len(whole) // 2, 0, 10):
         path.write_bytes(whole[:kept])
         with pytest.raises(CheckpointError, match=r"resume\.pt cannot be read .*Delete it"):
-            task().fit(Batches(), epochs=2, keeper=keeper(path))
+            task().fit(Batches(), epochs=2, checkpointer=checkpointer(path))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "resume.pt"
-    task().fit(Batches(), epochs=1, keeper=keeper(path))
+    task().fit(Batches(), epochs=1, checkpointer=checkpointer(path))
     network = nn.Sequential(_Scale(), nn.Conv2d(3, 3, 1))
     other = Supervised(network, Fabric(accelerator="cpu", devices=1))
     other.compile(torch.optim.AdamW(network.parameters(), lr=0.01))
     with pytest.raises(CheckpointError, match="of another network"):
-        other.fit(Batches(), epochs=2, keeper=keeper(path))
+        other.fit(Batches(), epochs=2, checkpointer=checkpointer(path))
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     path = tmp_path / "resume.pt"
     torch.save({"stepper": Evil()}, path)
     with pytest.raises(CheckpointError):
-        task().fit(Batches(), epochs=1, keeper=keeper(path))
+        task().fit(Batches(), epochs=1, checkpointer=checkpointer(path))
     assert not (tmp_path / "ran").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_nan_loss_names_step_and_checkpoint(tmp_path: Path) -> None:
         made.network[1].weight.data.fill_(float("nan"))  # type: ignore[index, union-attr]
 
     with pytest.raises(LossNotFinite, match=r"step 7 .*The last good checkpoint is .*resume\.pt"):
-        made.fit(Batches({(1, 1): spoil}), epochs=2, keeper=keeper(path, False))
+        made.fit(Batches({(1, 1): spoil}), epochs=2, checkpointer=checkpointer(path, False))
     assert all(torch.isfinite(v).all() for v in torch.load(path)["stepper"]["network"].values())
 
 
@@ -192,7 +192,7 @@ def test_the_printed_rate_is_images_by_the_clock() -> None:
     clock = iter(np.arange(0.0, 100.0, 0.5))
     made = task()
     made.stepper.plan(STEPS, "constant", 0.0)
-    history = loop.run(made, Batches(), None, 1, watch=Watch(), clock=lambda: float(next(clock)))
+    history = loop.train_epochs(made, Batches(), None, 1, watch=Watch(), clock=lambda: float(next(clock)))
     # two images a step, half a second a look at the clock
     assert shown[:STEPS] == pytest.approx([4.0] * STEPS)
     assert history[0]["seconds"] == pytest.approx(3.0)

@@ -122,10 +122,10 @@ def written_from_the_formula(name: str, logits: Tensor, truth: Tensor) -> Tensor
     valid = (truth != 255)[:, None]
     p = logits.softmax(dim=1) * valid
     hot = F.one_hot(truth.where(valid[:, 0], 0), logits.shape[1]).permute(0, 3, 1, 2) * valid
-    surprise = -(logits.log_softmax(dim=1) * hot).sum() / valid.sum()
+    negative_log_likelihood = -(logits.log_softmax(dim=1) * hot).sum() / valid.sum()
     shared, predicted, size = ((part).sum(dim=(0, 2, 3)) for part in (p * hot, p, hot))
     dice = 1 - ((2 * shared + 1) / (predicted + size + 1))[size > 0].mean()
-    return {"ce": surprise, "dice": dice, "ce+dice": surprise + dice}[name]
+    return {"ce": negative_log_likelihood, "dice": dice, "ce+dice": negative_log_likelihood + dice}[name]
 
 
 @pytest.mark.parametrize(("name", "loss"), [("dice", Dice()), ("ce+dice", CrossEntropyDice()), ("ce", CrossEntropy())])
@@ -238,9 +238,9 @@ def test_correlation_sees_order_and_not_size() -> None:
 def test_boundaries_are_near_changes_between_valid_neighbours() -> None:
     logits = torch.zeros(1, 2, 1, 12)
     logits[0, 1, 0, 6:] = 1.0
-    everywhere = torch.ones(1, 1, 12, dtype=torch.bool)
-    assert near_boundaries(logits, everywhere, 3)[0, 0].tolist() == [0] * 3 + [1] * 6 + [0] * 3
-    hidden = everywhere.clone()
+    all_valid = torch.ones(1, 1, 12, dtype=torch.bool)
+    assert near_boundaries(logits, all_valid, 3)[0, 0].tolist() == [0] * 3 + [1] * 6 + [0] * 3
+    hidden = all_valid.clone()
     hidden[0, 0, 5] = False
     assert float(near_boundaries(logits, hidden, 3).sum()) == 0
 

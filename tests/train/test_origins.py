@@ -57,7 +57,7 @@ def test_classes_are_mapped_by_name_and_what_is_missing_is_said(run: Path) -> No
     names = ("water", "Bridge", "Building")
     data = ClassMap(names, ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
     found = find_teachers([str(run)], None, data)
-    assert found.teaches == (0, 2)
+    assert found.taught_labels == (0, 2)
     assert found.notes == ("no teacher for Bridge: learnt from labels alone.",)
     picked = [DUBAI.names.index("Water"), DUBAI.names.index("Building")]
     assert torch.equal(found.load()[0](IMAGES), everything[:, picked])

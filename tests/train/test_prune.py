@@ -78,7 +78,7 @@ def test_what_a_channel_does_is_its_weights_times_their_gradients() -> None:
     first, second = network.encoder[0][0], network.encoder[0][2]  # type: ignore[index]  # what makes it, what reads it
     made = (first.weight * first.weight.grad).abs().sum(dim=(1, 2, 3))
     read = (second.weight * second.weight.grad).abs().sum(dim=(0, 2, 3))
-    torch.testing.assert_close(group.worth, made + read)
+    torch.testing.assert_close(group.importance, made + read)
 
 
 def test_the_least_worth_for_a_millisecond_goes_first() -> None:
@@ -92,9 +92,9 @@ def test_the_least_worth_for_a_millisecond_goes_first() -> None:
 
 
 def test_widths_go_down_to_a_multiple() -> None:
-    worth = torch.tensor([5.0, 1, 4, 2, 3, 9, 8, 7, 6, 10])
-    assert Group("a", 10, worth, {}).least(4) == [1, 3]
-    assert Group("a", 10, worth, {}).least(5) == [1, 3, 4, 2, 0]
+    importance = torch.tensor([5.0, 1, 4, 2, 3, 9, 8, 7, 6, 10])
+    assert Group("a", 10, importance, {}).least(4) == [1, 3]
+    assert Group("a", 10, importance, {}).least(5) == [1, 3, 4, 2, 0]
 
 
 def test_a_channel_costs_its_part_of_each_layer_that_makes_or_reads_it() -> None:
@@ -103,7 +103,7 @@ def test_a_channel_costs_its_part_of_each_layer_that_makes_or_reads_it() -> None
     # encoder.0.2 makes 4 channels; encoder.1.0 reads them, and decoder.0.0 reads 8: these 4 and 4 from below
     assert groups["encoder.0.2"].layers == {"encoder.0.2": 1 / 4, "encoder.1.0": 1 / 4, "decoder.0.0": 1 / 8}
     shares = {"encoder.0.2": 0.4, "encoder.1.0": 0.2, "head": 0.4}
-    assert groups["encoder.0.2"].share(2, shares) == pytest.approx(0.2 + 0.1)
+    assert groups["encoder.0.2"].time_fraction(2, shares) == pytest.approx(0.2 + 0.1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

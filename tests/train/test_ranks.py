@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from skystill.train.loop.ranks import GlobalBatchNorm, environment_of_one, rank_and_count, with_global_norms
+from skystill.train.loop.ranks import GlobalBatchNorm, environment_of_one, rank_and_count, use_global_batch_norm
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
@@ -36,7 +36,7 @@ def test_norms_are_turned_in_place_and_evaluate_as_before() -> None:
     images = torch.randn(2, 3, 5, 5)
     network(images)
     before, weights = network.eval()(images), list(network.parameters())
-    with_global_norms(network)
+    use_global_batch_norm(network)
     assert type(network[1]) is GlobalBatchNorm
     assert torch.equal(network(images), before)
     assert all(one is other for one, other in zip(network.parameters(), weights, strict=True))

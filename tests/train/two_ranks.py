@@ -11,10 +11,10 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from skystill.data import find_pairs
 from skystill.data.scenes import SCENE_CLASSES
-from skystill.train.batches.batches import TrainBatches, Views, WholeImages, labeled_scenes
+from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages, labeled_images
 from skystill.train.loop.distiller import Distiller, FeatureTerm
-from skystill.train.loop.ranks import leave_ranks
-from skystill.train.losses.features import FEATURE_LOSSES, Tap
+from skystill.train.loop.ranks import leave_process_group
+from skystill.train.losses.features import FEATURE_LOSSES, FeatureHook
 from skystill.train.losses.losses import DISTILLATION_LOSSES, STUDENT_LOSSES
 from skystill.train.networks.models import build_network
 
@@ -32,7 +32,7 @@ def main(scenes: Path, out: Path) -> None:
     if ranks > 1:
         fabric.launch()
     distiller = Distiller(student, teacher, fabric)
-    taps = Tap(student, None, "student"), Tap(distiller.teachers[0].network, None, "teacher")
+    taps = FeatureHook(student, None, "student"), FeatureHook(distiller.teachers[0].network, None, "teacher")
     distiller.compile(
         torch.optim.AdamW(student.parameters(), lr=2e-3),
         student_loss=STUDENT_LOSSES["ce+dice"](),
@@ -46,13 +46,13 @@ def main(scenes: Path, out: Path) -> None:
     )
     distiller.stepper.plan(STEPS, "one-cycle", 0.9)
     pairs = find_pairs(scenes).pairs
-    views = Views(labeled_scenes(pairs[:4], SCENE_CLASSES), 64, 0.2, [])
+    views = CropSampler(labeled_images(pairs[:4], SCENE_CLASSES), 64, 0.2, [])
     batches = TrainBatches(views, 4, seed=1, rank=fabric.global_rank, ranks=fabric.world_size)
     rows = []
     for step in range(STEPS):
         distiller.meter.reset()
         rows.append(distiller.train_step(batches.batch(0, step)))
-    held_out = WholeImages(labeled_scenes(pairs[4:7], SCENE_CLASSES), rank=fabric.global_rank, ranks=fabric.world_size)
+    held_out = WholeImages(labeled_images(pairs[4:7], SCENE_CLASSES), rank=fabric.global_rank, ranks=fabric.world_size)
     rows.append(distiller.evaluate(held_out))
     if fabric.is_global_zero:
         out.write_text(json.dumps(rows))
@@ -60,4 +60,4 @@ def main(scenes: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
-    leave_ranks()
+    leave_process_group()

@@ -11,7 +11,7 @@ from rich.table import Table
 from skystill import __version__
 from skystill.cli.bars import console, messages, pixel_bar, rate, track, training_bar
 from skystill.cli.options import ConfigOption, ReportOption, ResumeOption, settings_options
-from skystill.cli.processes import run_command, start_ranks
+from skystill.cli.processes import call_command, start_ranks
 from skystill.cli.tables import show_check, show_costs, show_notes
 from skystill.errors import Interrupted, SkystillError
 from skystill.settings import (
@@ -80,14 +80,14 @@ def train(
     settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
     """Train a network on labels alone: a teacher, or a student without one."""
-    from skystill.train.loop.ranks import leave_ranks, rank_and_count
+    from skystill.train.loop.ranks import leave_process_group, rank_and_count
     from skystill.train.runs import train_run
 
     if start_ranks(settings):
         return
     with training_bar(settings.network) as bar:
         train_run(settings, resume, bar, show_notes)
-    leave_ranks()
+    leave_process_group()
     if report and rank_and_count()[0] == 0:
         score(settings.out)
 
@@ -98,7 +98,7 @@ def distill(
     settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
-    from skystill.train.loop.ranks import leave_ranks, rank_and_count
+    from skystill.train.loop.ranks import leave_process_group, rank_and_count
     from skystill.train.runs import alone_settings, cache_settings, distill_run, within_budget
 
     if start_ranks(settings):
@@ -106,18 +106,18 @@ def distill(
     settings = within_budget(settings, lambda line: messages.print(line, markup=False))
     if settings.teacher_mode == "cached":
         # A process of its own: afterwards nothing of the teacher is in memory.
-        run_command("cache", cache_settings(settings))
+        call_command("cache", cache_settings(settings))
     name = Path(settings.student).stem if settings.student.endswith(".safetensors") else settings.student
     with training_bar(f"{name} distilled") as bar:
         distill_run(settings, resume, bar, show_notes)
-    leave_ranks()
+    leave_process_group()
     if rank_and_count()[0] > 0:
         return
     if settings.quantize or settings.has_budget:
         quantize_student(settings, check=settings.measured is None)
     if settings.alone:
         # A process of its own, so that its peak memory is its own.
-        run_command("train", alone_settings(settings), "--resume", "--no-report")
+        call_command("train", alone_settings(settings), "--resume", "--no-report")
     if report:
         score(settings.out)
 
@@ -143,7 +143,7 @@ def prune(settings: PruneSettings, resume: ResumeOption = False, report: ReportO
     from skystill.train.compress.prune import prune_run
 
     distilled = prune_run(settings, resume, lambda line: messages.print(line, markup=False), show_notes)
-    run_command("distill", distilled, "--resume", "--no-report")
+    call_command("distill", distilled, "--resume", "--no-report")
     quantize_student(settings)
     if report:
         score(settings.out)
@@ -153,9 +153,9 @@ def prune(settings: PruneSettings, resume: ResumeOption = False, report: ReportO
 @settings_options(CacheSettings)
 def cache(settings: CacheSettings) -> None:
     """Run a teacher once over the training images and keep its logits, for distill --teacher-mode cached."""
-    from skystill.train.runs import cache_run
+    from skystill.train.runs import fill_cache_folder
 
-    cache_run(settings, track, show_notes)
+    fill_cache_folder(settings, track, show_notes)
 
 
 @app.command()
@@ -164,10 +164,10 @@ def tune(settings: TuneSettings) -> None:
     """Search for the best settings of a distillation; run it in several processes to share one study."""
     from skystill.report.page import write_study_report
     from skystill.train.runs import cache_settings
-    from skystill.train.tune import best_line, tune_run
+    from skystill.train.tune import best_line, run_study
 
-    study = tune_run(
-        settings, lambda drawn: run_command("cache", cache_settings(drawn)), training_bar, lambda notes: None
+    study = run_study(
+        settings, lambda drawn: call_command("cache", cache_settings(drawn)), training_bar, lambda notes: None
     )
     console.print(best_line(study), markup=False)
     console.print(f"report: {write_study_report(settings.out)}", markup=False)
@@ -192,10 +192,10 @@ def box() -> None:
     """Show the card of the model that comes with SkyStill: what it knows, how good it is, where it fails."""
     from rich.markdown import Markdown
 
-    from skystill.model.bundled import boxed_model, model_card
+    from skystill.model.bundled import bundled_model, model_card
 
     console.print(Markdown(model_card()))
-    console.print(f"{boxed_model()}", markup=False, soft_wrap=True)
+    console.print(f"{bundled_model()}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -244,12 +244,12 @@ def measure(settings: MeasureSettings) -> None:
 def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file over photographs and rasters of any size, in bounded memory."""
     from skystill.allocator import use_one_heap
-    from skystill.predict.batch import predict_all
+    from skystill.predict.batch import predict_inputs
 
     use_one_heap()
     if settings.model is None:
         show_notes(("the student in the box: Dubai's classes; skystill box says how good it is. Your own: --model.",))
-    for mapped in predict_all(settings, resume, pixel_bar, track):
+    for mapped in predict_inputs(settings, resume, pixel_bar, track):
         show_notes(mapped.prediction.notes)
         speed = rate(mapped.prediction.pixels, mapped.seconds)
         console.print(
@@ -266,8 +266,8 @@ def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
     from skystill.cli.demo import prepare_demo
 
     teacher, student = prepare_demo(settings, resume, track)
-    run_command("train", teacher, *(["--resume"] if resume else []))
-    run_command("distill", student, *(["--resume"] if resume else []))
+    call_command("train", teacher, *(["--resume"] if resume else []))
+    call_command("distill", student, *(["--resume"] if resume else []))
 
 
 @app.command()

@@ -10,7 +10,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from skystill.errors import SettingsError
-from skystill.settings import Settings, build_settings
+from skystill.settings import Settings, build_settings, with_current_names
 
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
@@ -27,7 +27,7 @@ def use_config(context: typer.Context, config: Path | None) -> Path | None:
     if config is None:
         return None
     try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        values = with_current_names(dict(yaml.safe_load(config.read_text(encoding="utf-8"))))
         known = {parameter.name for parameter in context.command.params}
         unknown = sorted(set(values) - known)
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:

@@ -31,14 +31,14 @@ def start_ranks(settings: FitSettings) -> bool:
             "--nodes: start the command on each machine with torchrun --nnodes=... -m skystill, or with srun."
         )
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.devices}", "-m", "skystill"]
-    code = run_process([sys.executable, *start, *sys.argv[1:]])
+    code = call_process([sys.executable, *start, *sys.argv[1:]])
     if code:
         messages.print("a process of this run ended early; what it said is above. Go on with --resume.", style="red")
         raise typer.Exit(code if code in (2, Interrupted.exit_code) else 1)
     return True
 
 
-def run_process(arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
+def call_process(arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
     """Run a process and return its exit code; Ctrl-C is left to it, so that it can save."""
     before = signal.signal(signal.SIGINT, lambda signum, frame: None)
     try:
@@ -47,7 +47,7 @@ def run_process(arguments: Sequence[str], environment: dict[str, str] | None = N
         signal.signal(signal.SIGINT, before)
 
 
-def run_command(verb: str, settings: Settings, *flags: str) -> None:
+def call_command(verb: str, settings: Settings, *flags: str) -> None:
     """Run one of our commands in a process of its own; Ctrl-C is left to it, so that it can save.
 
     Raises:
@@ -57,7 +57,7 @@ def run_command(verb: str, settings: Settings, *flags: str) -> None:
     from skystill.train.loop.ranks import environment_of_one
 
     arguments = [sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags]
-    code = run_process(arguments, environment_of_one())
+    code = call_process(arguments, environment_of_one())
     if code == Interrupted.exit_code:
         raise typer.Exit(code)
     if code:

@@ -34,7 +34,7 @@ def show_costs(costs: Sequence[dict[str, Any]]) -> None:
         "ms a megapixel, 1 thread": lambda cost: span(cost, "_1_thread"),
         f"ms a megapixel, {costs[0]['threads']} threads": lambda cost: span(cost, ""),
         "peak memory, MB": lambda cost: f"{cost['peak_rss_bytes'] / 1e6:.0f}",
-        "of the machine's float32 peak": lambda cost: f"{100 * cost['peak_share']:.0f} %",
+        "of the machine's float32 peak": lambda cost: f"{100 * cost['peak_fraction']:.0f} %",
     }
     for title, cell in rows.items():
         table.add_row(title, *(cell(cost) for cost in costs))

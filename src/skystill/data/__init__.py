@@ -2,7 +2,7 @@
 
 from skystill.data.check import DataCheck, ImageRecord, check_data, resolve_classes
 from skystill.data.pairs import Pair, PairSearch, find_pairs
-from skystill.data.read import MaskReading, read_image, read_labels, read_scenes
+from skystill.data.read import MaskReading, read_image, read_labels, read_pairs
 from skystill.data.split import Split, sample_images, split_pairs
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "find_pairs",
     "read_image",
     "read_labels",
-    "read_scenes",
+    "read_pairs",
     "resolve_classes",
     "sample_images",
     "split_pairs",

@@ -18,7 +18,7 @@ def ignore_notes(notes: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """Data found, checked and split.
 
     Args:
@@ -37,7 +37,7 @@ class Prepared:
         return self.check.classes
 
 
-def prepare(settings: FitSettings | CacheSettings) -> Prepared:
+def prepare_data(settings: FitSettings | CacheSettings) -> PreparedData:
     """Find, check and split the data of a run.
 
     Raises:
@@ -52,7 +52,7 @@ def prepare(settings: FitSettings | CacheSettings) -> Prepared:
     if settings.limit_images is not None:
         drawn = sample_images(split.train, settings.limit_images, settings.seed)
         split = Split(split.rule, drawn, split.validation, split.test)
-    return Prepared(check, split, (*notes, *check.notes, *_missing_in_train(check, split)))
+    return PreparedData(check, split, (*notes, *check.notes, *_missing_in_train(check, split)))
 
 
 def _missing_in_train(check: DataCheck, split: Split) -> list[str]:

@@ -75,7 +75,7 @@ def read_labels(path: Path, classes: ClassMap) -> MaskReading:
     return _from_index(index, classes)
 
 
-def read_scenes(pairs: Iterable[Pair], classes: ClassMap) -> Iterator[tuple[str, npt.NDArray[np.uint8], Labels]]:
+def read_pairs(pairs: Iterable[Pair], classes: ClassMap) -> Iterator[tuple[str, npt.NDArray[np.uint8], Labels]]:
     """Key, image and labels of each pair, one at a time; errors as `read_image` and `read_labels`."""
     for pair in pairs:
         yield pair.key, read_image(pair.image), read_labels(pair.mask, classes).labels

@@ -22,36 +22,36 @@ _SAME = 3.0  # grey levels between thumbnails: a copy saved as JPEG differs by l
 
 
 @dataclass(frozen=True)
-class Excerpt:
+class ImageWindow:
     """What the teacher is asked about: an image, or a window of a raster.
 
     Args:
         path: the file.
-        window: top, bottom, left, right in pixels; None for a training image, whole.
+        bounds: top, bottom, left, right in pixels; None for a training image, whole.
     """
 
     path: Path
-    window: tuple[int, int, int, int] | None = None
+    bounds: tuple[int, int, int, int] | None = None
 
     @property
     def name(self) -> str:
         """For messages."""
-        return str(self.path) if self.window is None else f"{self.path} (rows {self.window[0]} to {self.window[1] - 1})"
+        return str(self.path) if self.bounds is None else f"{self.path} (rows {self.bounds[0]} to {self.bounds[1] - 1})"
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        if self.window is None:
+        if self.bounds is None:
             with Image.open(self.path) as picture:
                 return picture.height, picture.width
-        top, bottom, left, right = self.window
+        top, bottom, left, right = self.bounds
         return bottom - top, right - left
 
     @property
     def content(self) -> str:
         """Hash of the file's bytes and of the window's place."""
         digest = hashlib.sha256(_file_hash(self.path).encode())
-        digest.update(repr(self.window).encode() if self.window else b"")
+        digest.update(repr(self.bounds).encode() if self.bounds else b"")
         return digest.hexdigest()[:24]
 
     def read(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -60,21 +60,21 @@ class Excerpt:
         Raises:
             DataError: the file cannot be read.
         """
-        if self.window is None:
+        if self.bounds is None:
             image = read_image(self.path)
-            return image, everywhere(*image.shape[:2])
+            return image, all_valid(*image.shape[:2])
         from skystill.raster.source import RasterSource, gdal_environment  # GDAL is 20 MB; few have rasters
 
         with gdal_environment():
             source = RasterSource(str(self.path))
-            planes, valid = source.read(*self.window)
+            planes, valid = source.read(*self.bounds)
             source.close()
         if source.damaged:
             raise DataError(f"{self.path} is damaged at {source.damaged[0]}; get a whole copy or take it out.")
-        return planes.transpose(1, 2, 0).copy(), everywhere(*planes.shape[1:]) if valid is None else valid
+        return planes.transpose(1, 2, 0).copy(), all_valid(*planes.shape[1:]) if valid is None else valid
 
 
-def everywhere(height: int, width: int) -> npt.NDArray[np.bool_]:
+def all_valid(height: int, width: int) -> npt.NDArray[np.bool_]:
     """(H, W) bool, all True, in one byte."""
     return np.broadcast_to(np.bool_(True), (height, width))
 
@@ -85,12 +85,12 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def whole(pairs: Sequence[Pair]) -> list[Excerpt]:
+def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
     """The images of pairs."""
-    return [Excerpt(pair.image) for pair in pairs]
+    return [ImageWindow(pair.image) for pair in pairs]
 
 
-def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[Excerpt]:
+def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
     """Every image and raster below a folder, cut into windows where it is large.
 
     Args:
@@ -103,7 +103,7 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[Excerpt]:
     from skystill.raster.source import RasterSource, gdal_environment  # as above
 
     files = _image_files(folder)
-    excerpts: list[Excerpt] = []
+    image_windows: list[ImageWindow] = []
     problems: list[str] = []
     known = _Known(held_out)
     with gdal_environment():
@@ -112,7 +112,7 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[Excerpt]:
                 source = RasterSource(str(path))
                 size = source.height, source.width
                 source.close()
-                excerpts.extend(Excerpt(path, window) for window in _windows(*size))
+                image_windows.extend(ImageWindow(path, window) for window in _windows(*size))
             except DataError as error:
                 problems.append(str(error))
                 continue
@@ -122,7 +122,7 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[Excerpt]:
         raise DataError(
             f"{folder}: {len(problems)} of {len(files)} file(s) cannot teach:", problems, "Take them out of the folder."
         )
-    return excerpts
+    return image_windows
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -163,7 +163,7 @@ class _Known:
             return str(found.image)
         if size not in self._looks:
             return None
-        look = _thumbnail(Excerpt(path, (0, size[0], 0, size[1])).read()[0])
+        look = _thumbnail(ImageWindow(path, (0, size[0], 0, size[1])).read()[0])
         return next((str(p.image) for other, p in self._looks[size] if np.abs(look - other).mean() < _SAME), None)
 
 

@@ -4,11 +4,11 @@ from importlib import resources
 from pathlib import Path
 
 
-def boxed_model() -> Path:
+def bundled_model() -> Path:
     """Its model file."""
     return Path(str(resources.files("skystill.model") / "weights" / "dubai.onnx"))
 
 
 def model_card() -> str:
     """What it was trained on, how good it is, where it fails; Markdown."""
-    return boxed_model().with_suffix(".md").read_text(encoding="utf-8")
+    return bundled_model().with_suffix(".md").read_text(encoding="utf-8")

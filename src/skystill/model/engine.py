@@ -16,9 +16,9 @@ import numpy.typing as npt
 from skystill.classes import ClassMap
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.file import ModelInfo, open_session, read_info
-from skystill.symmetry import VIEWS, inverse, turned
+from skystill.symmetry import TEST_TIME_VIEWS, inverse, turned
 
-Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+Infer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """Planes (3, H, W) uint8 to logits (C, H, W) float32. May be called from several threads at once; the logits hold until
 the same thread calls again."""
 
@@ -31,12 +31,12 @@ class Engine:
     """An open model file.
 
     Args:
-        run: the network.
+        infer: the network.
         info: what the file says of itself.
         runtime: what runs it, onnxruntime or openvino.
     """
 
-    run: Run
+    infer: Infer
     info: ModelInfo
     runtime: str
 
@@ -56,48 +56,48 @@ def open_engine(path: Path, threads: int = 0, runtime: str = "onnxruntime", clas
     """
     if runtime not in RUNTIMES:
         raise SettingsError(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}.")
-    run, info = _open_onnxruntime(path, threads, classes)
+    infer, info = _open_onnxruntime(path, threads, classes)
     there = importlib.util.find_spec("openvino") is not None
     if runtime == "openvino" and not there:
         raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
     if runtime == "onnxruntime" or not there:
-        return Engine(run, info, "onnxruntime")
+        return Engine(infer, info, "onnxruntime")
     other = _open_openvino(path, threads)
-    if runtime == "openvino" or _trial(other) < _trial(run):
+    if runtime == "openvino" or _trial(other) < _trial(infer):
         return Engine(other, info, "openvino")
-    return Engine(run, info, "onnxruntime")
+    return Engine(infer, info, "onnxruntime")
 
 
-def over_views(run: Run, views: int) -> Run:
+def average_test_time_views(infer: Infer, views: int) -> Infer:
     """A network that answers with the mean of its logits over mirrored and turned views: better, and as many times the
     work. What comes of a turned tile is, over all 8, exactly the turned result.
 
     Args:
-        run: the network.
+        infer: the network.
         views: 1, 2, 4 or 8.
     """
     if views == 1:
-        return run
+        return infer
     axes = (1, 2)
 
     def over_mirrors(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        first, *others = VIEWS[min(views, 4)]
-        total = turned(run(turned(planes, first, axes)), inverse(first), axes).copy()  # its buffer is the next call's
+        first, *others = TEST_TIME_VIEWS[min(views, 4)]
+        total = turned(infer(turned(planes, first, axes)), inverse(first), axes).copy()  # its buffer is the next call's
         for symmetry in others:
-            total += turned(run(turned(planes, symmetry, axes)), inverse(symmetry), axes)
+            total += turned(infer(turned(planes, symmetry, axes)), inverse(symmetry), axes)
         return total
 
-    def run_views(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def infer_views(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         total = over_mirrors(planes)
         if views == 8:  # the four mirrors of a quarter turn: floats are turned once, which is slow, and not four times
             total += turned(over_mirrors(turned(planes, 1, axes)), inverse(1), axes)
         total /= views
         return total
 
-    return run_views
+    return infer_views
 
 
-def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tuple[Run, ModelInfo]:
+def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tuple[Infer, ModelInfo]:
     session = open_session(path, threads)
     info = read_info(session, path, classes)
     taken = session.get_inputs()[0]
@@ -109,14 +109,14 @@ def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tup
     if info.parameters and kind is np.uint8:
         return _bound(session, len(info.classes)), info
 
-    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         image = np.ascontiguousarray(planes, kind)[None]
         return np.asarray(session.run([given], {taken.name: image})[0][0], np.float32)
 
-    return run, info
+    return infer, info
 
 
-def _bound(session: Any, num_classes: int) -> Run:  # noqa: ANN401 - onnxruntime carries no types
+def _bound(session: Any, num_classes: int) -> Infer:  # noqa: ANN401 - onnxruntime carries no types
     """A file of ours gives logits of the image's own size: they go into one buffer a thread, made once.
 
     ONNX Runtime would allocate them anew for each tile: 24 MB a megapixel, which the allocator of two threads then
@@ -124,7 +124,7 @@ def _bound(session: Any, num_classes: int) -> Run:  # noqa: ANN401 - onnxruntime
     """
     here = threading.local()
 
-    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         image = np.ascontiguousarray(planes)[None]
         shape = (1, num_classes, *image.shape[2:])
         size = math.prod(shape)
@@ -138,10 +138,10 @@ def _bound(session: Any, num_classes: int) -> Run:  # noqa: ANN401 - onnxruntime
         first: npt.NDArray[np.float32] = logits[0]
         return first
 
-    return run
+    return infer
 
 
-def _open_openvino(path: Path, threads: int) -> Run:
+def _open_openvino(path: Path, threads: int) -> Infer:
     import openvino
 
     core = openvino.Core()
@@ -153,21 +153,21 @@ def _open_openvino(path: Path, threads: int) -> Run:
     except RuntimeError as error:
         raise ModelFileError(f"{path} cannot be opened in OpenVINO ({str(error).splitlines()[0]}).") from error
 
-    def run(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         request = model.create_infer_request()  # one a call: requests are not for several threads
         found = request.infer([np.ascontiguousarray(planes)[None]])
         return np.array(next(iter(found.values()))[0], np.float32)
 
-    return run
+    return infer
 
 
-def _trial(run: Run) -> float:
+def _trial(infer: Infer) -> float:
     """Seconds a small tile takes: the median of a few calls after one to warm up."""
     planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
-    run(planes)
+    infer(planes)
     times = []
     for _ in range(_TRIALS):
         began = time.perf_counter()
-        run(planes)
+        infer(planes)
         times.append(time.perf_counter() - began)
     return statistics.median(times)

@@ -72,9 +72,9 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
     from skystill.model.engine import open_engine
 
     engine = open_engine(path, threads, runtime)
-    run, info = engine.run, engine.info
+    infer, info = engine.infer, engine.info
     planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), dtype=np.uint8)
-    times = time_per_megapixel(lambda: run(planes), _SIDE**2)
+    times = time_per_megapixel(lambda: infer(planes), _SIDE**2)
     return {
         "size_bytes": path.stat().st_size,
         "network": info.network,
@@ -102,7 +102,8 @@ def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnx
 def compare_models(paths: Sequence[Path], runtime: str = "onnxruntime") -> list[dict[str, Any]]:
     """Measure model files on one thread and on all; the figures of all threads, and beside them those of one.
 
-    "peak_share" is the part of the machine's own peak that a file reaches: its multiply-adds a second over those of a
+    "peak_fraction" is the part of the peak of this machine that a file reaches: its multiply-adds per second over those
+    of a
     large float32 matrix product, measured here on all threads. An INT8 file can pass 1.
 
     Raises:
@@ -114,7 +115,7 @@ def compare_models(paths: Sequence[Path], runtime: str = "onnxruntime") -> list[
         one, every = (measure_models([path], threads, runtime)[0] for threads in (1, 0))
         rate = every["multiply_adds_per_megapixel"] / (every["latency_ms_per_mp"] / 1e3)
         beside = {f"{key}_1_thread": one[key] for key in ("latency_ms_per_mp", "latency_spread_ms_per_mp")}
-        found.append({"path": str(path), **every, **beside, "peak_share": rate / peak})
+        found.append({"path": str(path), **every, **beside, "peak_fraction": rate / peak})
     return found
 
 

@@ -13,7 +13,7 @@ import rasterio
 
 from skystill.classes import read_classes
 from skystill.errors import DamagedSource, DataError, PredictionStopped, SettingsError, UserError
-from skystill.model.bundled import boxed_model
+from skystill.model.bundled import bundled_model
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
 from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
@@ -25,7 +25,7 @@ Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
-class Mapped:
+class PredictedInput:
     """One input, done.
 
     Args:
@@ -41,7 +41,7 @@ class Mapped:
     beside: tuple[Path, ...]
 
 
-def predict_all(settings: PredictSettings, resume: bool, bar: Bar, track: Track) -> Iterator[Mapped]:
+def predict_inputs(settings: PredictSettings, resume: bool, bar: Bar, track: Track) -> Iterator[PredictedInput]:
     """Predict every input; one that fails does not keep the others from being done.
 
     Args:
@@ -64,7 +64,7 @@ def predict_all(settings: PredictSettings, resume: bool, bar: Bar, track: Track)
     classes = read_classes(settings.classes) if settings.classes else None
     # Opening a second runtime to compare costs 100 MB and more: not where memory is short.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
-    predictor = Predictor(settings.model or boxed_model(), settings.threads, runtime, classes)
+    predictor = Predictor(settings.model or bundled_model(), settings.threads, runtime, classes)
     targets = name_targets(find_inputs(settings.inputs), settings)
     failed: list[UserError] = []
     for source, target in targets:
@@ -73,7 +73,7 @@ def predict_all(settings: PredictSettings, resume: bool, bar: Bar, track: Track)
             with bar(Path(source).name) as watch:
                 prediction = predictor.predict(source, target, settings.for_raster(), resume, watch)
             seconds = time.monotonic() - began
-            yield Mapped(source, prediction, seconds, _write_beside(source, target, predictor, settings, track))
+            yield PredictedInput(source, prediction, seconds, _write_beside(source, target, predictor, settings, track))
             if prediction.damaged:
                 failed.append(DamagedSource(source, target, prediction.damaged))
         except PredictionStopped:

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 
 from skystill.errors import SettingsError
-from skystill.model.engine import Run
+from skystill.model.engine import Infer
 from skystill.model.measure import cores, peak_rss_bytes
 from skystill.raster.source import CACHE_BYTES, RasterSource
 from skystill.settings import RasterSettings
@@ -36,7 +36,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkMemory:
     """What a network takes.
 
     Args:
@@ -55,7 +55,7 @@ def choose_plan(
     num_classes: int,
     threads: int,
     wishes: RasterSettings,
-    cost: Cost | None,
+    cost: NetworkMemory | None,
 ) -> Plan:
     """Cut a raster.
 
@@ -69,7 +69,7 @@ def choose_plan(
         num_classes: C.
         threads: 0 for all cores.
         wishes: the limit, and whether tiles are blended.
-        cost: of the network, from `measure_cost`; needed with a limit only.
+        cost: of the network, from `measure_network_memory`; needed with a limit only.
 
     Raises:
         SettingsError: an overlap that leaves no core, or a limit that cannot be kept; says the smallest that can.
@@ -116,7 +116,7 @@ def _whole_blocks(tile: int, margin: int) -> tuple[int, int]:
     return rows, columns + 2 * margin
 
 
-def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: Cost) -> int:
+def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: NetworkMemory) -> int:
     """Peak bytes of the process."""
     lane = min(grid.width, grid.lane_width) + 2 * grid.margin
     rows = min(grid.height, grid.tile_height)
@@ -139,16 +139,16 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost
     )
 
 
-def measure_cost(run: Run) -> Cost:
+def measure_network_memory(infer: Infer) -> NetworkMemory:
     """Run one tile and see."""
     planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
-    run(planes[:, :64, :64])
+    infer(planes[:, :64, :64])
     _reset_peak()
     before = psutil.Process().memory_info().rss
-    run(planes)
+    infer(planes)
     grown = max(0, peak_rss_bytes() - before)
     # Where the peak cannot be set back, an earlier one may hide this one: 64 bytes is what a small network takes.
-    return Cost(before, max(64.0, grown / _TRIAL_SIDE**2))
+    return NetworkMemory(before, max(64.0, grown / _TRIAL_SIDE**2))
 
 
 def _reset_peak() -> None:

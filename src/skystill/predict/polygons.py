@@ -99,7 +99,7 @@ class _Waiting:
 
 
 Edge = list[tuple[int, int, int, int]]
-"""Runs along a line: start, end, label, number of the part."""
+"""Spans along a line: start, end, label, number of the part."""
 
 
 class _Joiner:
@@ -142,14 +142,14 @@ class _Joiner:
         found = shapes(labels, mask=labels != VOID, connectivity=4, transform=Affine.translation(left, top))
         for shape, value in found:
             rings = [np.asarray(ring) for ring in shape["coordinates"]]
-            runs = {side: _runs_on(rings[0], *line) for side, line in lines.items() if line[1] is not None}
+            spans_of = {side: _spans_on(rings[0], *line) for side, line in lines.items() if line[1] is not None}
             polygon = shapely.Polygon(rings[0], rings[1:])
-            if not any(runs.values()):
+            if not any(spans_of.values()):
                 inner.append(polygon)
                 inner_labels.append(int(value))
                 continue
             number = self._hold(int(value), polygon)
-            for side, spans in runs.items():
+            for side, spans in spans_of.items():
                 edges[side].extend((start, end, int(value), number) for start, end in spans)
         self._give(inner, inner_labels)
         self._match(self._right, edges["left"])
@@ -201,7 +201,7 @@ class _Joiner:
     def _end_row(self) -> None:
         """Write polygons that no window to come can add to, and the largest of the rest when too much is held."""
         self._above, self._below = self._below, {}
-        open_numbers = {self._root(run[3]) for edge in self._above.values() for run in edge}
+        open_numbers = {self._root(span[3]) for edge in self._above.values() for span in edge}
         self._release([number for number in self._waiting if number not in open_numbers])
         held = sum(waiting.vertices for waiting in self._waiting.values())
         for number in sorted(self._waiting, key=lambda number: -self._waiting[number].vertices):
@@ -212,7 +212,7 @@ class _Joiner:
             self.split += 1
             self._give([_union(waiting.parts)], [waiting.label])
             self._waiting[number] = _Waiting(waiting.label)
-        roots = {run[3]: self._root(run[3]) for edge in self._above.values() for run in edge}
+        roots = {span[3]: self._root(span[3]) for edge in self._above.values() for span in edge}
         self._parents = {**roots, **{root: root for root in roots.values()}}
 
     def _release(self, numbers: list[int]) -> None:
@@ -231,7 +231,7 @@ def _union(parts: list[Geometry]) -> Geometry:
     return parts[0] if len(parts) == 1 else shapely.simplify(shapely.union_all(parts), 0)
 
 
-def _runs_on(ring: npt.NDArray[np.float64], axis: int, line: int | None) -> list[tuple[int, int]]:
+def _spans_on(ring: npt.NDArray[np.float64], axis: int, line: int | None) -> list[tuple[int, int]]:
     """Stretches of a ring that lie on the line x = `line` (axis 0) or y = `line` (axis 1)."""
     on = ring[:, axis] == line
     both = np.flatnonzero(on[:-1] & on[1:])

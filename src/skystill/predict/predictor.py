@@ -13,8 +13,8 @@ import numpy.typing as npt
 from skystill import __version__
 from skystill.classes import ClassMap, Labels
 from skystill.errors import DataError, PredictionStopped, SettingsError
-from skystill.model.engine import Run, open_engine, over_views
-from skystill.predict.plan import Cost, Plan, choose_plan, measure_cost
+from skystill.model.engine import Infer, average_test_time_views, open_engine
+from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.raster.output import Layer, RasterOutput
 from skystill.raster.source import RasterSource, gdal_environment
@@ -68,9 +68,9 @@ class Predictor:
         self.threads = threads
         self._classes = classes
         engine = open_engine(self.path, threads, runtime, classes)
-        self._run, self.info, self.runtime = engine.run, engine.info, engine.runtime
-        self._single: Run | None = self._run if threads == 1 else None
-        self._costs: dict[int, Cost] = {}
+        self._infer, self.info, self.runtime = engine.infer, engine.info, engine.runtime
+        self._single: Infer | None = self._infer if threads == 1 else None
+        self._memory: dict[int, NetworkMemory] = {}
         self.classes = self.info.classes
 
     def probabilities(self, image: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float32]:
@@ -162,27 +162,27 @@ class Predictor:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
-            run = over_views(self.single_threaded(), int(settings.views))
-            stream = Stream(run, plan.grid, rows, output, len(self.classes), plan.threads, names)
+            infer = average_test_time_views(self.single_threaded(), int(settings.views))
+            stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names)
             stream.predict(done, on_pixels)
         return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
 
-    def single_threaded(self) -> Run:
+    def single_threaded(self) -> Infer:
         """The network on one thread a call, for several calls at once."""
         if self._single is None:
-            self._single = open_engine(self.path, 1, self.runtime, self._classes).run
+            self._single = open_engine(self.path, 1, self.runtime, self._classes).infer
         return self._single
 
     def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
         tile = settings.tile or self.info.tile_size
         overlap = self.info.overlap if settings.overlap is None else settings.overlap
-        cost = self._cost_of(int(settings.views)) if settings.max_memory else None
+        cost = self._network_memory(int(settings.views)) if settings.max_memory else None
         return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
 
-    def _cost_of(self, views: int) -> Cost:
-        if views not in self._costs:
-            self._costs[views] = measure_cost(over_views(self.single_threaded(), views))
-        return self._costs[views]
+    def _network_memory(self, views: int) -> NetworkMemory:
+        if views not in self._memory:
+            self._memory[views] = measure_network_memory(average_test_time_views(self.single_threaded(), views))
+        return self._memory[views]
 
     def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, Any]:
         """All that decides the result: an interrupted prediction goes on only with the same.
@@ -207,11 +207,11 @@ class Predictor:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
         size, margin = self.info.tile_size, self.info.overlap // 2
-        planes, run = image.transpose(2, 0, 1), over_views(self._run, views)
+        planes, infer = image.transpose(2, 0, 1), average_test_time_views(self._infer, views)
         height, width = image.shape[:2]
         for unit in Grid(height, width, size, size, margin, width).units():
             for tile in unit.tiles:
-                yield tile.place, run(planes[:, *tile.read])[:, *tile.core]
+                yield tile.place, infer(planes[:, *tile.read])[:, *tile.core]
 
 
 def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:

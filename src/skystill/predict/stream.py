@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import Labels
-from skystill.model.engine import Run
-from skystill.raster.output import NODATA, SHARE_SCALE, Arrays, RasterOutput
+from skystill.model.engine import Infer
+from skystill.raster.output import NODATA, PROBABILITY_SCALE, Arrays, RasterOutput
 from skystill.raster.source import Bytes, RasterSource, Valid
 from skystill.raster.spool import RowSpool
 from skystill.tiling import Grid, Tile, Unit
@@ -50,9 +50,9 @@ def softmax(logits: Logits) -> Logits:
     return np.asarray(raised / raised.sum(axis=0))
 
 
-def shares_to_bytes(shares: Logits) -> Bytes:
+def probabilities_to_bytes(probabilities: Logits) -> Bytes:
     """0..1 to 0..250."""
-    return np.asarray(np.rint(shares / SHARE_SCALE), np.uint8)
+    return np.asarray(np.rint(probabilities / PROBABILITY_SCALE), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Stream:
     """All that predicting one raster needs.
 
     Args:
-        run: the network.
+        infer: the network.
         grid: how the raster is cut.
         source: what is read.
         output: where it goes.
@@ -69,7 +69,7 @@ class Stream:
         layers: names of the arrays wanted: "classes", "confidence", "probabilities".
     """
 
-    run: Run
+    infer: Infer
     grid: Grid
     source: RasterSource | RowSpool
     output: RasterOutput
@@ -127,12 +127,12 @@ class Stream:
             yield from _settle(jobs.popleft(), blender)
 
     def _work(self, unit: Unit, tile: Tile, planes: Bytes, valid: Valid | None) -> "Piece":
-        """Run one tile: its core's arrays, or, where tiles are blended, its weighted probabilities."""
+        """Infer one tile: its core's arrays, or, where tiles are blended, its weighted probabilities."""
         top, _, left, _ = unit.read
         part = np.s_[tile.read_top - top : tile.read_bottom - top, tile.read_left - left : tile.read_right - left]
         if valid is not None and not valid[part].any():
             return Piece(None)
-        logits = self.run(planes[:, *part])
+        logits = self.infer(planes[:, *part])
         if self.grid.blend:
             return Piece(softmax(logits) * _weights(tile, self.grid))
         return Piece(None, to_layers(logits[:, *tile.core], self.layers, is_logits=True))
@@ -150,9 +150,9 @@ def to_layers(scores: Logits, layers: Sequence[str], is_logits: bool) -> dict[st
     """Scores (C, H, W) to the arrays wanted, each (bands, H, W) uint8."""
     arrays = {"classes": most_likely(scores)[None]}
     if len(layers) > 1:
-        shares = softmax(scores) if is_logits else scores
-        arrays["confidence"] = shares_to_bytes(shares.max(axis=0))[None]
-        arrays["probabilities"] = shares_to_bytes(shares)
+        probabilities = softmax(scores) if is_logits else scores
+        arrays["confidence"] = probabilities_to_bytes(probabilities.max(axis=0))[None]
+        arrays["probabilities"] = probabilities_to_bytes(probabilities)
     return {name: arrays[name] for name in layers}
 
 

@@ -32,7 +32,7 @@ Arrays = Mapping[str, npt.NDArray[np.uint8]]
 """Layer name to (bands, H, W) uint8."""
 
 NODATA = VOID
-SHARE_SCALE = 1 / 250
+PROBABILITY_SCALE = 1 / 250
 """Probabilities are stored as bytes, 0 to 250 for 0 to 1; the raster carries this scale, 255 is nodata."""
 _BLOCK = 512
 _CHECKERS = 2
@@ -48,7 +48,7 @@ class Layer:
         name: key in the arrays.
         path: where it goes; .tif or .png.
         bands: names of its bands.
-        is_classes: True for labels with colours, False for shares.
+        is_classes: True for labels with colours, False for probabilities.
         cog: write a Cloud Optimized GeoTIFF.
     """
 
@@ -228,7 +228,7 @@ class RasterOutput:
                 file.write_colormap(1, {label: (*color, 255) for label, color in enumerate(self.classes.colors)})
                 file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(self.classes.names)})
             else:
-                file.scales = (SHARE_SCALE,) * len(layer.bands)
+                file.scales = (PROBABILITY_SCALE,) * len(layer.bands)
 
     def _finish(self) -> None:
         for file in self._files.values():

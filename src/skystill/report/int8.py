@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skystill.data import Pair, find_pairs, read_image, read_scenes, split_pairs
+from skystill.data import Pair, find_pairs, read_image, read_pairs, split_pairs
 from skystill.errors import DataError, UserError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import compare_models
@@ -68,7 +68,7 @@ def quantize_on_data(settings: QuantizeSettings, tell: Callable[[str], None]) ->
 
     def score(path: Path) -> float:
         predictor = Predictor(path)
-        return float(evaluate(predictor.probabilities, read_scenes(validation, classes), classes).scores()["miou"])
+        return float(evaluate(predictor.probabilities, read_pairs(validation, classes), classes).scores()["miou"])
 
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "int8.onnx"

@@ -41,11 +41,11 @@ def confusion_counts(labels: Labels, predicted: Labels, num_classes: int) -> Cou
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
+def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
     """Part / whole, NaN where whole is 0."""
-    shares = np.full(np.shape(part), np.nan)
-    np.divide(part, whole, out=shares, where=np.asarray(whole) > 0)
-    return shares
+    ratios = np.full(np.shape(part), np.nan)
+    np.divide(part, whole, out=ratios, where=np.asarray(whole) > 0)
+    return ratios
 
 
 def _true_positives(confusion: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -55,34 +55,34 @@ def _true_positives(confusion: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def iou_per_class(confusion: npt.NDArray[Any]) -> Floats:
     """TP / (TP + FP + FN) of confusion counts (..., C, C): (..., C), NaN for a class neither there nor predicted."""
     hit = _true_positives(confusion)
-    return _share(hit, confusion.sum(-1) + confusion.sum(-2) - hit)
+    return _ratio(hit, confusion.sum(-1) + confusion.sum(-2) - hit)
 
 
 def precision_per_class(confusion: npt.NDArray[Any]) -> Floats:
     """TP / (TP + FP): (..., C), NaN for a class never predicted."""
-    return _share(_true_positives(confusion), confusion.sum(-2))
+    return _ratio(_true_positives(confusion), confusion.sum(-2))
 
 
 def recall_per_class(confusion: npt.NDArray[Any]) -> Floats:
     """TP / (TP + FN): (..., C), NaN for a class that is not there."""
-    return _share(_true_positives(confusion), confusion.sum(-1))
+    return _ratio(_true_positives(confusion), confusion.sum(-1))
 
 
 def f1_per_class(confusion: npt.NDArray[Any]) -> Floats:
     """2 TP / (2 TP + FP + FN): (..., C), NaN for a class neither there nor predicted. It is the Dice score."""
-    return _share(2 * _true_positives(confusion), confusion.sum(-1) + confusion.sum(-2))
+    return _ratio(2 * _true_positives(confusion), confusion.sum(-1) + confusion.sum(-2))
 
 
 def pixel_accuracy(confusion: npt.NDArray[Any]) -> Floats:
     """Share of pixels that are right, all classes: (...), NaN where there is no pixel."""
-    return _share(_true_positives(confusion).sum(-1), confusion.sum((-1, -2)))
+    return _ratio(_true_positives(confusion).sum(-1), confusion.sum((-1, -2)))
 
 
 def mean_over_classes(per_class: Floats, scored: npt.NDArray[np.bool_]) -> Floats:
     """Mean of (..., C) over the scored classes that have a value; NaN where none has."""
     kept = np.where(scored, per_class, np.nan)
     there = ~np.isnan(kept)
-    return _share(np.where(there, kept, 0.0).sum(-1), there.sum(-1))
+    return _ratio(np.where(there, kept, 0.0).sum(-1), there.sum(-1))
 
 
 def metrics_for(classes: ClassMap) -> dict[str, Callable[[Counts], float]]:
@@ -123,7 +123,7 @@ class Evaluation:
         return np.asarray(self.confusion.sum(axis=0))
 
     def scores(self) -> dict[str, Any]:
-        """Every figure, ready for JSON: NaN is None, shares are 0 to 1."""
+        """Every figure, ready for JSON: NaN is None, ratios are 0 to 1."""
         total, scored = self.total, self.classes.scored
         per_class = {
             "iou": iou_per_class(total),

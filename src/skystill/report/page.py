@@ -161,9 +161,9 @@ def table_rows(
     ]
 
 
-def percent(share: float | None) -> str:
+def percent(fraction: float | None) -> str:
     """0.6384 to "63.8"; a hyphen where there is no value."""
-    return "-" if share is None else f"{100 * share:.1f}"
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def big(number: int) -> str:

@@ -99,17 +99,17 @@ def _precision_recall(axes: Axes, model: dict[str, Any], label: int, role: str, 
 
 
 def plot_confusions(models: dict[str, Any], names: dict[str, str], classes: dict[str, Any]) -> Figure:
-    """Confusion matrices, a panel a model, each row (truth) as shares."""
+    """Confusion matrices, a panel a model, each row (truth) as fractions."""
     labels = [entry["name"] for entry in classes["classes"]]
     figure = Figure(figsize=(3.7 * len(names) + 0.6, 3.9), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for column, (axes, (role, name)) in enumerate(zip(panels, names.items(), strict=True)):
         counts = np.array(models[role]["scores"]["confusion"], float)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, predicted), share in np.ndenumerate(shares):
-            shade = "white" if share > 0.5 else "#1d2733"
-            axes.text(predicted, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=shade)
+        fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+        for (row, predicted), fraction in np.ndenumerate(fractions):
+            shade = "white" if fraction > 0.5 else "#1d2733"
+            axes.text(predicted, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=shade)
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
         axes.set_yticks(range(len(labels)), labels if column == 0 else [""] * len(labels))
         axes.set(title=name, xlabel="called", ylabel="truth" if column == 0 else "")
@@ -140,7 +140,7 @@ def plot_importance(importance: dict[str, float]) -> Figure:
     names = [name.replace("_", " ") for name in reversed(importance)]
     figure = Figure(figsize=(7.2, 0.4 * len(names) + 0.9), layout="constrained")
     axes = figure.subplots()
-    axes.barh(names, [100 * share for share in reversed(importance.values())], color="#0072B2", height=0.6)
+    axes.barh(names, [100 * fraction for fraction in reversed(importance.values())], color="#0072B2", height=0.6)
     axes.set(xlabel="importance, %", axisbelow=True)
     axes.grid(True, axis="x", linewidth=0.5)
     return figure

@@ -12,7 +12,7 @@ from PIL import Image
 
 from skystill import __version__
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.data import Pair, find_pairs, read_image, read_labels, read_scenes, resolve_classes, split_pairs
+from skystill.data import Pair, find_pairs, read_image, read_labels, read_pairs, resolve_classes, split_pairs
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import measure_models
 from skystill.predict.predictor import Predictor
@@ -37,7 +37,7 @@ DISAGREEMENT = {
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ComparedModel:
     """One model of a comparison.
 
     Args:
@@ -49,7 +49,7 @@ class Contestant:
     folder: RunFolder
 
 
-def contestants(folder: RunFolder) -> list[Contestant]:
+def compared_models(folder: RunFolder) -> list[ComparedModel]:
     """The models of a run: its own, and of a distilled one the baseline's, and the teacher's if it is a run as well.
 
     Raises:
@@ -57,19 +57,19 @@ def contestants(folder: RunFolder) -> list[Contestant]:
     """
     config = folder.read_config()
     if "teacher" not in config:
-        found = [Contestant("teacher", folder)]
+        found = [ComparedModel("teacher", folder)]
     else:
         teachers = [config["teacher"]] if isinstance(config["teacher"], str) else config["teacher"]
         found = []
         if not folder.teacher_scores.exists():
-            found.append(Contestant("teacher", RunFolder(Path(teachers[0]))))
+            found.append(ComparedModel("teacher", RunFolder(Path(teachers[0]))))
         if folder.alone.model.exists():
-            found.append(Contestant("alone", folder.alone))
-        found.append(Contestant("student", folder))
-    for contestant in found:
-        if not contestant.folder.model.exists():
+            found.append(ComparedModel("alone", folder.alone))
+        found.append(ComparedModel("student", folder))
+    for compared_model in found:
+        if not compared_model.folder.model.exists():
             raise RunFolderError(
-                f"{contestant.folder.model} is missing: that run has not finished. Finish it with --resume."
+                f"{compared_model.folder.model} is missing: that run has not finished. Finish it with --resume."
             )
     return found
 
@@ -89,7 +89,7 @@ def evaluate_run(settings: EvaluateSettings, track: Track[Any] = no_bar) -> RunF
     """
     folder = RunFolder(settings.run)
     config = folder.read_config()
-    models = contestants(folder)
+    models = compared_models(folder)
     data = settings.data or Path(config["data"])
     classes, pairs, rule, notes = _test_images(folder, settings, config, data)
     evaluations = {
@@ -185,8 +185,8 @@ def _kept_of_foreign(evaluations: dict[str, Evaluation], foreign: dict[str, Any]
     )
 
 
-def _points(share: float | None) -> str:
-    return "no" if share is None else f"{100 * share:.1f}"
+def _points(fraction: float | None) -> str:
+    return "no" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _span(comparison: Comparison) -> str:
@@ -236,10 +236,10 @@ def _evaluate(
             f"the data has {', '.join(classes.names)}."
         )
 
-    return evaluate(predictor.probabilities, read_scenes(track(pairs, f"evaluating {role}"), classes), classes)
+    return evaluate(predictor.probabilities, read_pairs(track(pairs, f"evaluating {role}"), classes), classes)
 
 
-def _record(model: Contestant, evaluation: Evaluation, cost: dict[str, Any]) -> dict[str, Any]:
+def _record(model: ComparedModel, evaluation: Evaluation, cost: dict[str, Any]) -> dict[str, Any]:
     training = model.folder.read_json(model.folder.training)
     rounded = [
         {name: [round(value, 4) for value in values] for name, values in curve.items()}
@@ -255,7 +255,7 @@ def _record(model: Contestant, evaluation: Evaluation, cost: dict[str, Any]) -> 
 
 
 def _write_samples(
-    folder: RunFolder, models: Sequence[Contestant], pairs: Sequence[Pair], classes: ClassMap, track: Track[Any]
+    folder: RunFolder, models: Sequence[ComparedModel], pairs: Sequence[Pair], classes: ClassMap, track: Track[Any]
 ) -> list[dict[str, str]]:
     """Small pictures of up to ten test images, spread over the test set; file names by kind."""
     predictors = {m.role: Predictor(m.folder.model) for m in models if m.role != "alone"}

@@ -1,6 +1,6 @@
 """One frozen model per command. A field's docstring is its help, and `config.yaml` is the model written down."""
 
-from skystill.settings.base import ByteSize, Settings, build_settings, parse_bytes
+from skystill.settings.base import ByteSize, Settings, build_settings, parse_bytes, with_current_names
 from skystill.settings.running import (
     EvaluateSettings,
     ExportSettings,
@@ -49,4 +49,5 @@ __all__ = [
     "TuneSettings",
     "build_settings",
     "parse_bytes",
+    "with_current_names",
 ]

@@ -45,6 +45,15 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
+RENAMED = {"teacher_share": "teacher_weight", "unlabeled_share": "unlabeled_fraction"}
+"""Settings that run folders of earlier commits call by another name."""
+
+
+def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings read from a file, with the names that they have today."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
 def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
     """Settings from a command's values.
 

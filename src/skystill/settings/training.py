@@ -111,9 +111,9 @@ class LearnSettings(TeacherSettings, FitSettings):
     teacher_mode: Literal["online", "cached"] = "online"
     """online runs the teacher in every step. cached runs it once over each image, keeps its logits on disk, and lets go
     of it: less memory and time. The cached teacher sees whole images, and is the mean over their 8 symmetries."""
-    teacher_share: list[float] = Field([])
+    teacher_weight: list[float] = Field([])
     """Weight of each of several teachers; all alike by default."""
-    unlabeled_share: float = Field(0.5, gt=0, lt=1)
+    unlabeled_fraction: float = Field(0.5, gt=0, lt=1)
     """Share of each batch that comes from --unlabeled."""
     # Measured (docs/results.md, One change at a time). `Distiller.compile` keeps the mission's 0.1 and 10.
     alpha: float = Field(0.3, ge=0, le=1)

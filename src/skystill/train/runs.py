@@ -14,19 +14,19 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from skystill.allocator import keep_freed_memory
-from skystill.data import find_pairs, read_image, read_scenes, resolve_classes
-from skystill.data.prepare import Prepared, Tell, ignore_notes, prepare
+from skystill.data import find_pairs, read_image, read_pairs, resolve_classes
+from skystill.data.prepare import PreparedData, Tell, ignore_notes, prepare_data
 from skystill.errors import SettingsError
 from skystill.model.measure import peak_rss_bytes
 from skystill.report.metrics import evaluate, metrics_for
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
-from skystill.train.batches.batches import TrainBatches, Views, WholeImages, labeled_scenes, unlabeled_scenes
+from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages, labeled_images, unlabeled_images
 from skystill.train.compress.int8_aware import int8_aware
 from skystill.train.loop.distiller import Distiller, Supervised
 from skystill.train.loop.gradients import GradientLog
-from skystill.train.loop.loop import History, Keeper, Watch
-from skystill.train.loop.ranks import lost_ranks_are_said, rank_and_count
+from skystill.train.loop.loop import Checkpointer, History, Watch
+from skystill.train.loop.ranks import name_lost_ranks, rank_and_count
 from skystill.train.losses.losses import build_student_loss
 from skystill.train.networks.models import build_network, count_parameters, network_name, write_network
 from skystill.train.teachers.logit_cache import Track, whole_logits
@@ -50,7 +50,7 @@ def train_run(
         Interrupted: Ctrl-C; the checkpoint is saved.
     """
     folder = RunFolder(settings.out)
-    prepared = prepare(settings)
+    prepared = prepare_data(settings)
     network = _fresh_network(settings.network, settings, prepared)
     fabric = _fabric(settings)
     tell, watch = _first_rank_only(fabric, tell, watch)
@@ -78,7 +78,7 @@ def distill_run(
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
     folder = RunFolder(settings.out)
-    prepared = prepare(settings)
+    prepared = prepare_data(settings)
     student = _fresh_network(settings.student, settings, prepared)
     fabric = _fabric(settings)
     tell, watch = _first_rank_only(fabric, tell, watch)
@@ -96,7 +96,7 @@ def distill_run(
 
 
 def _distiller(
-    student: nn.Module, teaching: Teaching, settings: DistillSettings, prepared: Prepared, fabric: Fabric
+    student: nn.Module, teaching: Teaching, settings: DistillSettings, prepared: PreparedData, fabric: Fabric
 ) -> Distiller:
     optimizer = _optimizer(student, settings)
     return build_distiller(student, teaching, settings, fabric, optimizer, metrics=metrics_for(prepared.classes))
@@ -106,7 +106,7 @@ def _fine_tune_for_int8(
     student: nn.Module,
     teaching: Teaching,
     settings: DistillSettings,
-    prepared: Prepared,
+    prepared: PreparedData,
     folder: RunFolder,
     watch: Watch | None,
     fabric: Fabric,
@@ -127,18 +127,18 @@ def _fine_tune_for_int8(
             validation=validation,
             epochs=settings.epochs,
             schedule=settings.schedule,
-            keeper=Keeper(folder.resume_int8, lambda rows: write_table(folder.metrics_int8, rows)),
+            checkpointer=Checkpointer(folder.resume_int8, lambda rows: write_table(folder.metrics_int8, rows)),
             watch=watch,
         )
 
 
-def cache_run(settings: CacheSettings, track: Track, tell: Tell = ignore_notes) -> None:
+def fill_cache_folder(settings: CacheSettings, track: Track, tell: Tell = ignore_notes) -> None:
     """Run teachers over the training images of a split and keep their logits; what is there already stays.
 
     Raises:
         UserError: as `distill_run`.
     """
-    prepared = prepare(settings)
+    prepared = prepare_data(settings)
     tell(prepared.notes)
     fill_caches(settings, prepared.classes, prepared.split, track, tell)
 
@@ -154,7 +154,7 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
 
 
 def _score_teachers(
-    teaching: Teaching, settings: DistillSettings, prepared: Prepared, folder: RunFolder, fabric: Fabric
+    teaching: Teaching, settings: DistillSettings, prepared: PreparedData, folder: RunFolder, fabric: Fabric
 ) -> None:
     """Score teachers that the report cannot run itself on the test images: no run of ours, or of other classes."""
     like_ours = settings.run_teacher is not None and teaching.teachers.origins[0].names == prepared.classes.names
@@ -163,16 +163,16 @@ def _score_teachers(
     networks = teaching.networks or teaching.teachers.load()
     for network in networks:
         fabric.to_device(network)
-    known = list(teaching.teachers.teaches or range(len(prepared.classes)))
+    known = list(teaching.teachers.taught_labels or range(len(prepared.classes)))
 
     def probabilities(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         answers = [torch.from_numpy(whole_logits(n, image, fabric.device)).permute(2, 0, 1)[None] for n in networks]
-        mean = combine(answers, settings.teacher_share or [1.0] * len(answers), 1.0).softmax(dim=1)[0].numpy()
+        mean = combine(answers, settings.teacher_weight or [1.0] * len(answers), 1.0).softmax(dim=1)[0].numpy()
         found = np.zeros((len(prepared.classes), *image.shape[:2]), np.float32)
         found[known] = mean
         return found
 
-    scenes = read_scenes(prepared.split.test, prepared.classes)
+    scenes = read_pairs(prepared.split.test, prepared.classes)
     scores = evaluate(probabilities, scenes, prepared.classes).scores()
     write_json(folder.teacher_scores, {"teacher": settings.teacher, "scores": scores})
 
@@ -214,7 +214,7 @@ def choose_precision(precision: str) -> str:
     return {"bf16": "bf16-mixed", "32": "32-true"}[precision]
 
 
-def _fresh_network(spec: str, settings: FitSettings, prepared: Prepared) -> nn.Module:
+def _fresh_network(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
     """Build before anything is written: a name that does not exist must leave no folder behind."""
     torch.manual_seed(settings.seed)
     return build_network(spec, len(prepared.classes))
@@ -234,7 +234,7 @@ def _fabric(settings: FitSettings) -> Fabric:
     )
     if ranks > 1:
         fabric.launch()
-        with lost_ranks_are_said(fabric):
+        with name_lost_ranks(fabric):
             fabric.barrier()
     return fabric
 
@@ -244,9 +244,11 @@ def _first_rank_only(fabric: Fabric, tell: Tell, watch: Watch | None) -> tuple[T
 
 
 @contextmanager
-def _held(folder: RunFolder, fabric: Fabric, settings: FitSettings, prepared: Prepared, resume: bool) -> Iterator[None]:
+def _held(
+    folder: RunFolder, fabric: Fabric, settings: FitSettings, prepared: PreparedData, resume: bool
+) -> Iterator[None]:
     """Begin a run folder and hold it; of several ranks the first does, and the others wait until it has."""
-    with folder.locked() if fabric.is_global_zero else nullcontext(), lost_ranks_are_said(fabric):
+    with folder.locked() if fabric.is_global_zero else nullcontext(), name_lost_ranks(fabric):
         if fabric.is_global_zero:
             _start(folder, settings, prepared, resume)
         fabric.barrier()
@@ -260,7 +262,7 @@ def _optimizer(network: nn.Module, settings: FitSettings) -> torch.optim.Optimiz
     )
 
 
-def _start(folder: RunFolder, settings: FitSettings, prepared: Prepared, resume: bool) -> None:
+def _start(folder: RunFolder, settings: FitSettings, prepared: PreparedData, resume: bool) -> None:
     config = settings.to_config()
     if settings.limit_images is not None:
         config["sampled_images"] = [pair.key for pair in prepared.split.train]
@@ -271,7 +273,7 @@ def _start(folder: RunFolder, settings: FitSettings, prepared: Prepared, resume:
 def _fit(
     task: Supervised,
     settings: FitSettings,
-    prepared: Prepared,
+    prepared: PreparedData,
     folder: RunFolder,
     watch: Watch | None,
     teaching: Teaching | None = None,
@@ -283,7 +285,7 @@ def _fit(
         epochs=settings.epochs,
         schedule=settings.schedule,
         average=settings.average,
-        keeper=Keeper(folder.resume, lambda rows: write_table(folder.metrics, rows)),
+        checkpointer=Checkpointer(folder.resume, lambda rows: write_table(folder.metrics, rows)),
         watch=watch,
     )
     if task.fabric.is_global_zero:
@@ -292,23 +294,23 @@ def _fit(
 
 
 def _batches(
-    settings: FitSettings, prepared: Prepared, fabric: Fabric, teaching: Teaching | None = None
+    settings: FitSettings, prepared: PreparedData, fabric: Fabric, teaching: Teaching | None = None
 ) -> tuple[TrainBatches, WholeImages | None]:
     caches = teaching.caches if teaching else []
-    stride, share = 1, 0.0
+    stride, fraction = 1, 0.0
     if isinstance(settings, DistillSettings):
-        stride, share = settings.distillation_stride, settings.unlabeled_share
+        stride, fraction = settings.distillation_stride, settings.unlabeled_fraction
     seen = (settings.crop, settings.jitter, caches, settings.zoom, stride)
-    views = Views(labeled_scenes(prepared.split.train, prepared.classes), *seen)
-    unlabeled = Views(unlabeled_scenes(teaching.unlabeled), *seen) if teaching and teaching.unlabeled else None
+    views = CropSampler(labeled_images(prepared.split.train, prepared.classes), *seen)
+    unlabeled = CropSampler(unlabeled_images(teaching.unlabeled), *seen) if teaching and teaching.unlabeled else None
     rank, ranks = fabric.global_rank, fabric.world_size
     batches = TrainBatches(
-        views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, share, rank, ranks,
+        views, settings.batch_size, settings.seed, settings.crops_per_image, unlabeled, fraction, rank, ranks,
         ahead=fabric.device.type != "cpu",
     )  # fmt: skip
     held_out = prepared.split.validation
     return batches, WholeImages(
-        labeled_scenes(held_out, prepared.classes), rank=rank, ranks=ranks
+        labeled_images(held_out, prepared.classes), rank=rank, ranks=ranks
     ) if held_out else None
 
 
@@ -358,7 +360,7 @@ class Telling:
             self.watch.on_epoch(row)
 
 
-def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: Prepared) -> None:
+def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSettings, prepared: PreparedData) -> None:
     from skystill.train.compress.export import describe, export_network  # ONNX is 40 MB that training need not have
 
     name = network_name(name)

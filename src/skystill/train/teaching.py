@@ -10,14 +10,14 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.classes import ClassMap
 from skystill.data import Split
-from skystill.data.unlabeled import Excerpt, find_unlabeled, whole
+from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
 from skystill.train.loop.distiller import Distiller, FeatureTerm
-from skystill.train.losses.features import FEATURE_LOSSES, Tap
+from skystill.train.losses.features import FEATURE_LOSSES, FeatureHook
 from skystill.train.losses.losses import DISTILLATION_LOSSES, DistillationLoss, Term, build_student_loss, parse_terms
-from skystill.train.networks.models import in_layout
+from skystill.train.networks.models import to_memory_format
 from skystill.train.teachers.logit_cache import MARGIN, TILE, LogitCache, Track, mirror_agreement
 from skystill.train.teachers.origins import Teachers, find_teachers
 from skystill.train.teachers.teacher import Teacher
@@ -37,7 +37,7 @@ class Teaching:
     teachers: Teachers
     networks: list[Teacher]
     caches: list[LogitCache]
-    unlabeled: list[Excerpt]
+    unlabeled: list[ImageWindow]
 
 
 def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) -> Teaching:
@@ -53,7 +53,7 @@ def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) ->
         return Teaching(teachers, teachers.load(), [], unlabeled)
     caches = logit_caches(settings, teachers)
     for text, cache in zip(settings.teacher, caches, strict=True):
-        images = [*whole(split.train), *unlabeled]
+        images = [*whole_images(split.train), *unlabeled]
         missing = cache.missing(images)
         if missing:
             raise SettingsError(
@@ -68,12 +68,12 @@ def check_teaching(settings: DistillSettings) -> None:
     """Check what can be checked without opening anything.
 
     Raises:
-        SettingsError: losses that do not exist or do not go with a cache, shares that do not fit the teachers.
+        SettingsError: losses that do not exist or do not go with a cache, weights that do not fit the teachers.
     """
-    if settings.teacher_share and len(settings.teacher_share) != len(settings.teacher):
-        raise SettingsError(f"{len(settings.teacher)} teacher(s), but {len(settings.teacher_share)} --teacher-share.")
-    if any(share <= 0 for share in settings.teacher_share):
-        raise SettingsError("--teacher-share must be more than 0.")
+    if settings.teacher_weight and len(settings.teacher_weight) != len(settings.teacher):
+        raise SettingsError(f"{len(settings.teacher)} teacher(s), but {len(settings.teacher_weight)} --teacher-weight.")
+    if any(weight <= 0 for weight in settings.teacher_weight):
+        raise SettingsError("--teacher-weight must be more than 0.")
     if settings.crop % settings.distillation_stride:
         raise SettingsError(f"--crop {settings.crop} does not divide into blocks of --distillation-stride "
                             f"{settings.distillation_stride}; take another crop, or stride 1.")  # fmt: skip
@@ -131,7 +131,7 @@ def fill_caches(
         raise SettingsError(f"--share {settings.share}: the first number is 1 to the second.")
     teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
     caches = logit_caches(settings, teachers)
-    images = [*whole(split.train), *_unlabeled(settings, split)]
+    images = [*whole_images(split.train), *_unlabeled(settings, split)]
     tell((_size_on_disk(caches, teachers, images),))
     own = images[part - 1 :: parts]
     keep_freed_memory()
@@ -141,7 +141,7 @@ def fill_caches(
         if not cache.missing(own):
             continue
         teacher = teachers.load_one(index)
-        fabric.to_device(in_layout(teacher, torch.channels_last))
+        fabric.to_device(to_memory_format(teacher, torch.channels_last))
         cache.fill(own, teacher, fabric.device, track)
         if not cache.symmetric:
             same = mirror_agreement(cache, own[0], teacher, fabric.device)
@@ -149,17 +149,17 @@ def fill_caches(
     tell(tuple(notes))
 
 
-def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequence[Excerpt]) -> str:
+def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequence[ImageWindow]) -> str:
     """What filling the caches will take, in a sentence."""
     count, size = 0, 0
     for cache, channels in zip(caches, teachers.channels, strict=True):
         missing = cache.missing(images)
         count += len(missing)
-        size += cache.bytes_needed([excerpt.size for excerpt in missing], len(channels))
+        size += cache.bytes_needed([image_window.size for image_window in missing], len(channels))
     return f"teacher's logits of {count} image(s): {size / 1e6:,.0f} MB in {caches[0].folder}"
 
 
-def _unlabeled(settings: TeacherSettings, split: Split) -> list[Excerpt]:
+def _unlabeled(settings: TeacherSettings, split: Split) -> list[ImageWindow]:
     if settings.unlabeled is None:
         return []
     return find_unlabeled(settings.unlabeled, [*split.validation, *split.test])
@@ -192,8 +192,8 @@ def build_distiller(
         optimizer: over the student's weights.
         more: passed on to `Distiller.compile`.
     """
-    shares, teaches = settings.teacher_share or None, teaching.teachers.teaches
-    task = Distiller(student, teaching.networks or None, fabric, shares, teaches)
+    weights, taught = settings.teacher_weight or None, teaching.teachers.taught_labels
+    task = Distiller(student, teaching.networks or None, fabric, weights, taught)
     terms = distillation_terms(settings)
     on_logits: dict[str, tuple[float, DistillationLoss]] = {
         term.name: (term.weight, DISTILLATION_LOSSES[term.name](settings.temperature))
@@ -221,7 +221,10 @@ def _feature_terms(
     """Feature losses of the right widths, which one small image tells."""
     if not terms:
         return []
-    tap = Tap(student, settings.student_layer, "student"), Tap(teachers[0].network, settings.teacher_layer, "teacher")
+    tap = (
+        FeatureHook(student, settings.student_layer, "student"),
+        FeatureHook(teachers[0].network, settings.teacher_layer, "teacher"),
+    )
     image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=next(student.parameters()).device)
     student.eval()(image)
     teachers[0](image.to(teachers[0].mean.device))

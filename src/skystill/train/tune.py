@@ -54,7 +54,7 @@ def first_number(trial: optuna.Trial | FrozenTrial) -> int:
     return trial.number if first is None else int(first)
 
 
-def tune_run(
+def run_study(
     settings: TuneSettings, fill_cache: Callable[[DistillSettings], None], make_watch: Callable[[str], Any], tell: Tell
 ) -> optuna.Study:
     """Take part in a study until it has its trials.

@@ -27,7 +27,7 @@ class Sliced(Protocol):
 
 
 @dataclass(frozen=True)
-class View:
+class Augmentation:
     """A crop, a symmetry, a scale.
 
     Args:
@@ -44,27 +44,27 @@ class View:
     symmetry: int = 0
     seen: int | None = None
 
-    def of_mask(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def apply_to_mask(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """(H, W) bool to (size, size): pixels that the image has; padding is False and counts nowhere."""
         return self._nearest(self._cut(valid, False))
 
-    def of_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def apply_to_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 to (size, size, 3); padding is black. Resized smoothly, all else by the nearest pixel."""
         crop = self._cut(image, 0)
         if len(crop) == self.size:
             return crop
         return np.asarray(Image.fromarray(crop).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
-    def of_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def apply_to_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W) uint8 to (size, size); padding is void."""
         return self._nearest(self._cut(labels, VOID))
 
-    def of_logits(self, logits: Sliced, side: int) -> npt.NDArray[Any]:
+    def apply_to_logits(self, logits: Sliced, side: int) -> npt.NDArray[Any]:
         """Logits of blocks of side x side pixels (H / side, W / side, C) to (size / side, size / side, C), as they are
         stored. The view must begin and end between blocks. What padding is means nothing.
         """
         top, left, size, seen = (value // side for value in (self.top, self.left, self.size, self.seen or self.size))
-        coarse = View(top, left, size, self.symmetry, seen)
+        coarse = Augmentation(top, left, size, self.symmetry, seen)
         return coarse._nearest(coarse._cut(logits, 0))
 
     def _cut(self, array: Sliced, fill: int) -> npt.NDArray[Any]:
@@ -84,7 +84,9 @@ class View:
         return resized
 
 
-def draw_view(rng: np.random.Generator, height: int, width: int, size: int, zoom: float = 0.0, side: int = 1) -> View:
+def draw_augmentation(
+    rng: np.random.Generator, height: int, width: int, size: int, zoom: float = 0.0, side: int = 1
+) -> Augmentation:
     """Draw a crop of an image and a symmetry, all equally likely. An image smaller than the crop is padded.
 
     Args:
@@ -99,7 +101,7 @@ def draw_view(rng: np.random.Generator, height: int, width: int, size: int, zoom
     top = int(rng.integers(0, max(0, height - seen) + 1))
     left = int(rng.integers(0, max(0, width - seen) + 1))
     top, left, seen = (value - value % side for value in (top, left, seen))
-    return View(top, left, size, int(rng.integers(SYMMETRIES)), seen)
+    return Augmentation(top, left, size, int(rng.integers(SYMMETRIES)), seen)
 
 
 def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], strength: float) -> npt.NDArray[np.uint8]:

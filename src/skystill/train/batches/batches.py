@@ -1,4 +1,4 @@
-"""Batches for training: random views of the images, a pure function of (seed, epoch, step).
+"""Batches for training: random sampler of the images, a pure function of (seed, epoch, step).
 
 No loader state exists, so a resumed run draws exactly what the killed one would have drawn.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.data import Pair, read_image, read_labels
-from skystill.data.unlabeled import Excerpt, everywhere, whole
+from skystill.data.unlabeled import ImageWindow, all_valid, whole_images
 from skystill.errors import SettingsError
-from skystill.train.batches.augment import draw_view, jitter_colors
+from skystill.train.batches.augment import draw_augmentation, jitter_colors
 from skystill.train.teachers.logit_cache import LogitCache, StoredLogits
 
 _HELD_BYTES = 4 * 2**30  # decoded images kept in memory; what is beyond is read from disk when it is drawn
@@ -60,7 +60,7 @@ AnyBatch = Batch | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Scene:
+class TrainingImage:
     """An image and what is known of it.
 
     Args:
@@ -81,61 +81,61 @@ class Scene:
         return self.image.nbytes + self.labels.nbytes + self.valid.nbytes
 
 
-class Scenes:
+class TrainingImages:
     """Images, decoded once and held while there is room.
 
     Args:
-        excerpts: what to read.
+        image_windows: what to read.
         read: how.
     """
 
-    def __init__(self, excerpts: Sequence[Excerpt], read: Callable[[int], Scene]) -> None:
-        self.excerpts = tuple(excerpts)
+    def __init__(self, image_windows: Sequence[ImageWindow], read: Callable[[int], TrainingImage]) -> None:
+        self.image_windows = tuple(image_windows)
         self._read = read
-        self._held: dict[int, Scene] = {}
+        self._held: dict[int, TrainingImage] = {}
         self._held_bytes = 0
         self.sizes = [self[index].labels.shape for index in range(len(self))]
 
     def __len__(self) -> int:
-        return len(self.excerpts)
+        return len(self.image_windows)
 
-    def __getitem__(self, index: int) -> Scene:
-        """The scene, from memory or from disk."""
+    def __getitem__(self, index: int) -> TrainingImage:
+        """The image, from memory or from disk."""
         if index in self._held:
             return self._held[index]
-        scene = self._read(index)
-        if self._held_bytes + scene.nbytes <= _HELD_BYTES:
-            self._held[index] = scene
-            self._held_bytes += scene.nbytes
-        return scene
+        image = self._read(index)
+        if self._held_bytes + image.nbytes <= _HELD_BYTES:
+            self._held[index] = image
+            self._held_bytes += image.nbytes
+        return image
 
 
-def labeled_scenes(pairs: Sequence[Pair], classes: ClassMap) -> Scenes:
+def labeled_images(pairs: Sequence[Pair], classes: ClassMap) -> TrainingImages:
     """Images with masks."""
 
-    def read(index: int) -> Scene:
+    def read(index: int) -> TrainingImage:
         image = read_image(pairs[index].image)
         labels = read_labels(pairs[index].mask, classes).labels
-        return Scene(image, labels, everywhere(*labels.shape), True)
+        return TrainingImage(image, labels, all_valid(*labels.shape), True)
 
-    return Scenes(whole(pairs), read)
+    return TrainingImages(whole_images(pairs), read)
 
 
-def unlabeled_scenes(excerpts: Sequence[Excerpt]) -> Scenes:
+def unlabeled_images(image_windows: Sequence[ImageWindow]) -> TrainingImages:
     """Images without masks: every label is void."""
 
-    def read(index: int) -> Scene:
-        image, valid = excerpts[index].read()
-        return Scene(image, np.full(valid.shape, VOID, np.uint8), valid, False)
+    def read(index: int) -> TrainingImage:
+        image, valid = image_windows[index].read()
+        return TrainingImage(image, np.full(valid.shape, VOID, np.uint8), valid, False)
 
-    return Scenes(excerpts, read)
+    return TrainingImages(image_windows, read)
 
 
-class Views:
-    """Random views of images. Images are drawn by their area, so that every pixel is as likely as any other.
+class CropSampler:
+    """Random sampler of images. Images are drawn by their area, so that every pixel is as likely as any other.
 
     Args:
-        scenes: the images.
+        images: the images.
         crop: side of the crops in pixels.
         jitter: strength of the colour jitter, 0 for none.
         caches: logits of these images, one cache a teacher.
@@ -145,47 +145,49 @@ class Views:
 
     def __init__(
         self,
-        scenes: Scenes,
+        images: TrainingImages,
         crop: int,
         jitter: float,
         caches: Sequence[LogitCache],
         zoom: float = 0.0,
         stride: int = 1,
     ) -> None:
-        self.scenes, self.crop, self.jitter, self.zoom, self.stride = scenes, crop, jitter, zoom, stride
-        self._logits = [[cache.open(excerpt) for excerpt in scenes.excerpts] for cache in caches]
-        areas = np.array([height * width for height, width in scenes.sizes], float)
+        self.images, self.crop, self.jitter, self.zoom, self.stride = images, crop, jitter, zoom, stride
+        self._logits = [[cache.open(image_window) for image_window in images.image_windows] for cache in caches]
+        areas = np.array([height * width for height, width in images.sizes], float)
         self.pixels = areas.sum()
         self._weights = areas / self.pixels
 
     def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[Any], ...]:
         """Seen, plain, labels, inside, taught of one view, and what `StoredLogits` needs of each teacher."""
-        index = int(rng.choice(len(self.scenes), p=self._weights))
-        scene = self.scenes[index]
-        height, width = scene.labels.shape
-        view = draw_view(rng, height, width, self.crop, self.zoom, self.stride)
-        plain = view.of_image(scene.image)
-        labels = view.of_labels(scene.labels)
-        inside = view.of_mask(scene.valid)
-        taught = inside & (labels != VOID) if scene.labeled else inside
+        index = int(rng.choice(len(self.images), p=self._weights))
+        image = self.images[index]
+        height, width = image.labels.shape
+        augmentation = draw_augmentation(rng, height, width, self.crop, self.zoom, self.stride)
+        plain = augmentation.apply_to_image(image.image)
+        labels = augmentation.apply_to_labels(image.labels)
+        inside = augmentation.apply_to_mask(image.valid)
+        taught = inside & (labels != VOID) if image.labeled else inside
         files = [teacher[index] for teacher in self._logits]
-        logits = [part for file in files for part in (view.of_logits(file, self.stride), file.step, file.low)]
+        logits = [
+            part for file in files for part in (augmentation.apply_to_logits(file, self.stride), file.step, file.low)
+        ]
         return jitter_colors(rng, plain, self.jitter), plain, labels, inside, taught, *logits
 
 
 class TrainBatches:
-    """Endless random views of training images.
+    """Endless random sampler of training images.
 
     An epoch draws as many pixels as the labelled images have, unless told otherwise: with unlabelled images beside
     them it has the same number of steps.
 
     Args:
-        views: of the labelled images.
+        sampler: of the labelled images.
         batch_size: crops a step, those of all ranks together.
         seed: everything random comes from (seed, epoch, step, place in the batch).
         crops_per_image: crops an epoch draws for each image; None for as many as hold all pixels of the images.
-        unlabeled: views of images without masks.
-        share: of each batch that is unlabelled, over several steps where it does not divide.
+        unlabeled: sampler of images without masks.
+        unlabeled_fraction: of each batch that is unlabelled, over several steps where it does not divide.
         rank, ranks: which part of each batch is made here.
         ahead: make the next batch while the last is used, for a GPU. On a CPU its thread takes from the threads of the
             step, which wait for each other, more than it saves (docs/log.md).
@@ -196,23 +198,23 @@ class TrainBatches:
 
     def __init__(
         self,
-        views: Views,
+        sampler: CropSampler,
         batch_size: int,
         seed: int,
         crops_per_image: int | None = None,
-        unlabeled: Views | None = None,
-        share: float = 0.0,
+        unlabeled: CropSampler | None = None,
+        unlabeled_fraction: float = 0.0,
         rank: int = 0,
         ranks: int = 1,
         ahead: bool = False,
     ) -> None:
         if batch_size % ranks:
             raise SettingsError(f"--batch-size {batch_size} cannot be shared by {ranks} ranks; make it a multiple.")
-        self.views, self.batch_size, self.seed, self.ahead = views, batch_size, seed, ahead
-        self.unlabeled, self.share = unlabeled, share if unlabeled else 0.0
+        self.sampler, self.batch_size, self.seed, self.ahead = sampler, batch_size, seed, ahead
+        self.unlabeled, self.unlabeled_fraction = unlabeled, unlabeled_fraction if unlabeled else 0.0
         part = batch_size // ranks
         self._places = range(rank * part, (rank + 1) * part)
-        crops = views.pixels / views.crop**2 if crops_per_image is None else crops_per_image * len(views.scenes)
+        crops = sampler.pixels / sampler.crop**2 if crops_per_image is None else crops_per_image * len(sampler.images)
         self.steps_per_epoch = max(1, round(crops / batch_size))
 
     def batch(self, epoch: int, step: int) -> Batch:
@@ -245,9 +247,9 @@ class TrainBatches:
     def _draw(self, epoch: int, step: int, place: int) -> tuple[npt.NDArray[Any], ...]:
         rng = np.random.default_rng((self.seed, epoch, step, place))
         number = step * self.batch_size + place
-        unlabeled = int((number + 1) * self.share) > int(number * self.share)
-        views = self.unlabeled if unlabeled and self.unlabeled else self.views
-        return views.draw(rng)
+        unlabeled = int((number + 1) * self.unlabeled_fraction) > int(number * self.unlabeled_fraction)
+        sampler = self.unlabeled if unlabeled and self.unlabeled else self.sampler
+        return sampler.draw(rng)
 
 
 def _stored(values: npt.NDArray[Any], step: npt.NDArray[Any], low: npt.NDArray[Any]) -> StoredLogits:
@@ -284,19 +286,19 @@ class WholeImages:
     """Whole images for validation, nothing left out, cut into tiles so that memory does not grow with the image.
 
     Args:
-        scenes: the images.
+        images: the images.
         tile: side of the largest tile in pixels.
-        rank, ranks: which share of the images is given here.
+        rank, ranks: which part of the images is given here.
     """
 
-    def __init__(self, scenes: Scenes, tile: int = 1024, rank: int = 0, ranks: int = 1) -> None:
-        self.scenes = scenes
+    def __init__(self, images: TrainingImages, tile: int = 1024, rank: int = 0, ranks: int = 1) -> None:
+        self.images = images
         self.tile = tile
-        self._own = range(rank, len(scenes), ranks)
+        self._own = range(rank, len(images), ranks)
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self._own:
-            image, labels = self.scenes[index].image, self.scenes[index].labels
+            image, labels = self.images[index].image, self.images[index].labels
             for top in range(0, labels.shape[0], self.tile):
                 for left in range(0, labels.shape[1], self.tile):
                     here = np.s_[top : top + self.tile, left : left + self.tile]

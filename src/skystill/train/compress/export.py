@@ -20,7 +20,7 @@ from skystill.classes import ClassMap
 from skystill.errors import SkystillError
 from skystill.model.file import ModelInfo, open_session
 from skystill.run_folder import written_whole
-from skystill.train.networks.models import count_parameters, in_layout
+from skystill.train.networks.models import count_parameters, to_memory_format
 
 TOLERANCE = 1e-4
 """Largest difference between torch's and ONNX Runtime's logits, relative to the largest logit (at least 1)."""
@@ -51,7 +51,7 @@ def export_network(
         ExportDiffers: they do not.
         DiskFull: the file cannot be written.
     """
-    network = in_layout(network.eval(), torch.contiguous_format)
+    network = to_memory_format(network.eval(), torch.contiguous_format)
     example = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
     model = to_onnx(network, example, _OPSET, {0: free, 2: free, 3: free})

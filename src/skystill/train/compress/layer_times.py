@@ -1,4 +1,4 @@
-"""Where a model file's time goes: the share that each convolution takes, measured by ONNX Runtime's own profiler."""
+"""Where a model file's time goes: the fraction that each convolution takes, measured by ONNX Runtime's own profiler."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _SIDE = 1024
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
-def layer_shares(exported: Path, int8: Path) -> dict[str, float]:
+def layer_fractions(exported: Path, int8: Path) -> dict[str, float]:
     """Share of the time of a quantised file that each convolution takes, on one thread.
 
     Args:

@@ -18,19 +18,20 @@ import torch_pruning
 from torch import Tensor, nn
 
 from skystill.classes import ClassMap
-from skystill.data.prepare import Tell, prepare
+from skystill.data.prepare import Tell, prepare_data
 from skystill.errors import RunFolderError, SettingsError
 from skystill.model.measure import measure_models
 from skystill.run_folder import RunFolder
 from skystill.settings import DistillSettings, LearnSettings, PruneSettings
-from skystill.train.batches.batches import TrainBatches, Views, labeled_scenes
+from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 from skystill.train.compress.budget import Budget, budget_of, int8_file
-from skystill.train.compress.layer_times import layer_shares
+from skystill.train.compress.layer_times import layer_fractions
 from skystill.train.losses.losses import StudentLoss, build_student_loss
 from skystill.train.networks.models import PRUNED, build_network, count_parameters, read_about, write_network
 
 Measure = Callable[[nn.Module], tuple[Mapping[str, Any], Mapping[str, float]]]
-"""What a network costs in use, at least "latency_ms_per_mp"; and the share of its time of each convolution, by path."""
+"""What a network costs in use, at least "latency_ms_per_mp", and the fraction of its time that each convolution
+takes, by module path."""
 
 CHUNK = 16
 """Channels go by sixteens, down to a multiple of 16: as many as 8-bit kernels take at once. Of odd widths a network of
@@ -47,23 +48,23 @@ class Group:
     Args:
         root: module path of the convolution that makes them.
         width: their number.
-        worth: (width,) what each does for the loss.
+        importance: (width,) what each does for the loss.
         layers: paths of the convolutions that make or read them, and the part of the layer that a channel is.
     """
 
     root: str
     width: int
-    worth: Tensor
+    importance: Tensor
     layers: Mapping[str, float]
 
     def least(self, chunk: int) -> list[int]:
         """The channels that do the least: as many as are above the next lower multiple of `chunk`."""
-        order: list[int] = self.worth.argsort().tolist()
+        order: list[int] = self.importance.argsort().tolist()
         return order[: self.width % chunk or chunk]
 
-    def share(self, count: int, shares: Mapping[str, float]) -> float:
-        """The share of the network's time that goes with `count` channels."""
-        return count * sum(shares.get(layer, 0.0) * part for layer, part in self.layers.items())
+    def time_fraction(self, count: int, fractions: Mapping[str, float]) -> float:
+        """The fraction of the network's time that goes with `count` channels."""
+        return count * sum(fractions.get(layer, 0.0) * part for layer, part in self.layers.items())
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ class Cut:
     Args:
         root: of the group.
         channels: that go.
-        worth: what they do for the loss.
+        importance: what they do for the loss.
         saved: milliseconds a megapixel.
     """
 
     root: str
     channels: list[int]
-    worth: float
+    importance: float
     saved: float
 
 
@@ -106,10 +107,10 @@ def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None]
         else:
             weights = RunFolder(settings.run).weights
             about = read_about(weights)
-            prepared = prepare(settings)
+            prepared = prepare_data(settings)
             notes(prepared.notes)
             network = build_network(str(weights), len(prepared.classes))
-            views = Views(labeled_scenes(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
+            views = CropSampler(labeled_images(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
             batches = TrainBatches(views, settings.batch_size, settings.seed)
             loss = build_student_loss(settings.student_loss)
             name = PRUNED + str(about["network"]).removeprefix(PRUNED)
@@ -148,15 +149,15 @@ def prune_network(
         SettingsError: the budget cannot be kept; says how far it went.
     """
     while broken := budget.broken((measured := measure(network))[0]):
-        cost, shares = measured
+        cost, fractions = measured
         now = float(cost["latency_ms_per_mp"])
         tell(f"{now:.1f} ms a megapixel, {count_parameters(network):,} weights; too much: {', '.join(broken)}")
         cuts = []
         for group in find_groups(network, add_gradients):
             channels = group.least(chunk)
             if group.width > chunk:
-                saved = now * group.share(len(channels), shares)
-                cuts.append(Cut(group.root, channels, group.worth[channels].sum().item(), saved))
+                saved = now * group.time_fraction(len(channels), fractions)
+                cuts.append(Cut(group.root, channels, group.importance[channels].sum().item(), saved))
         limit = budget.latency if budget.latency is not None and budget.latency < now else 0.0
         goal = max(limit * 0.98, now * _STEP)
         chosen = choose_cuts(cuts, now - goal)
@@ -172,7 +173,7 @@ def measure_and_profile(name: str, network: nn.Module, classes: ClassMap) -> tup
     """A `Measure` of this computer, in INT8."""
     with int8_file(name, network, classes) as (exported, made):
         fastest = min(measure_models([made] * _TIMES), key=lambda cost: float(cost["latency_ms_per_mp"]))
-        return fastest, layer_shares(exported, made)
+        return fastest, layer_fractions(exported, made)
 
 
 def find_groups(network: nn.Module, add_gradients: Callable[[nn.Module], None]) -> list[Group]:
@@ -185,11 +186,11 @@ def find_groups(network: nn.Module, add_gradients: Callable[[nn.Module], None]) 
     network.zero_grad()
     add_gradients(network)
     names = {module: name for name, module in network.named_modules()}
-    worth = torch_pruning.importance.GroupTaylorImportance(group_reduction="sum", normalizer=None)
+    importance = torch_pruning.importance.GroupTaylorImportance(group_reduction="sum", normalizer=None)
     graph = _graph(network)
     found = []
     for group in graph.get_all_groups(ignored_layers=[network.head], root_module_types=[nn.Conv2d, nn.ConvTranspose2d]):
-        values = worth(group)
+        values = importance(group)
         layers: dict[str, float] = {}
         for dependency, channels in group:
             layer = dependency.target.module
@@ -210,7 +211,7 @@ def choose_cuts(cuts: Sequence[Cut], wanted: float) -> list[Cut]:
         wanted: milliseconds a megapixel.
     """
     chosen: list[Cut] = []
-    for one in sorted((one for one in cuts if one.saved > 0), key=lambda one: one.worth / one.saved):
+    for one in sorted((one for one in cuts if one.saved > 0), key=lambda one: one.importance / one.saved):
         if sum(other.saved for other in chosen) >= wanted:
             break
         chosen.append(one)

@@ -18,14 +18,14 @@ from skystill.classes import VOID
 from skystill.errors import SettingsError
 from skystill.report.metrics import METRICS
 from skystill.train.batches.batches import AnyBatch, Batch, LoaderBatches, as_batch
-from skystill.train.loop.gradients import GradientLog, Part
-from skystill.train.loop.loop import Batches, History, Keeper, Stepper, Watch, run
+from skystill.train.loop.gradients import GradientLog, WeightedLoss
+from skystill.train.loop.loop import Batches, Checkpointer, History, Stepper, Watch, train_epochs
 from skystill.train.loop.meter import Meter, Metrics
-from skystill.train.loop.ranks import from_all
-from skystill.train.losses.features import Tap
+from skystill.train.loop.ranks import gather_ranks
+from skystill.train.losses.features import FeatureHook
 from skystill.train.losses.fused import block_means, float_and_means, whole_blocks
 from skystill.train.losses.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
-from skystill.train.networks.models import in_layout
+from skystill.train.networks.models import to_memory_format
 from skystill.train.teachers.teacher import Teacher, combine
 
 
@@ -87,7 +87,7 @@ class Supervised:
         *,
         schedule: str = "one-cycle",
         average: float = 0.0,
-        keeper: Keeper | None = None,
+        checkpointer: Checkpointer | None = None,
         watch: Watch | None = None,
     ) -> History:
         """Train for a number of epochs.
@@ -100,7 +100,7 @@ class Supervised:
             average: decay of a moving average of the weights, which then is what is evaluated and what remains. It
                 looks back over the last ninth of the steps so far at most. 0 for none. It costs one more copy of the
                 weights and a pass over them a step.
-            keeper: saves checkpoints and goes on from them; none by default.
+            checkpointer: saves checkpoints and goes on from them; none by default.
             watch: a progress bar.
 
         Returns:
@@ -114,7 +114,7 @@ class Supervised:
         batches = train if isinstance(train, Batches) else LoaderBatches(train)
         stepper.plan(epochs * batches.steps_per_epoch, schedule, average)
         self.meter.reset()
-        history = run(self, batches, validation, epochs, keeper=keeper, watch=watch)
+        history = train_epochs(self, batches, validation, epochs, checkpointer=checkpointer, watch=watch)
         stepper.take_average()
         return history
 
@@ -156,7 +156,7 @@ class Supervised:
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """The losses of a batch, "loss" being what is minimised; the logits they came from; the batch of all ranks."""
-        logits = from_all(self.fabric, self.stepper.forward(batch.images))
+        logits = gather_ranks(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
         loss = self._student_loss(logits, batch.labels)
         return {"loss": loss, "student_loss": loss}, logits, batch
@@ -170,7 +170,7 @@ class Supervised:
 
 def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
     """What the losses need of the batches of all ranks."""
-    labels, inside, taught = (from_all(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
+    labels, inside, taught = (gather_ranks(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
     return Batch(batch.images, batch.plain, labels, inside, taught)
 
 
@@ -188,8 +188,8 @@ class FeatureTerm:
     name: str
     weight: float
     loss: nn.Module
-    student: Tap
-    teacher: Tap
+    student: FeatureHook
+    teacher: FeatureHook
 
 
 class Distiller(Supervised):
@@ -208,9 +208,10 @@ class Distiller(Supervised):
             several, whose softened probabilities are averaged. Frozen: eval mode, no gradients, for good. None where
             batches bring logits from a cache.
         fabric: devices and precision; by default the best device, float32.
-        shares: weight of each teacher; all alike by default.
-        teaches: labels of the classes that the teachers give, in their order; None for all. Distillation then is among
-            these classes, on pixels whose label is one of them or unknown; the others are learnt from labels alone.
+        teacher_weights: weight of each teacher; all alike by default.
+        taught_labels: labels of the classes that the teachers give, in their order; None for all. Distillation then is
+            among these classes, on pixels whose label is one of them or unknown; the others are learnt from labels
+            alone.
     """
 
     def __init__(
@@ -218,17 +219,17 @@ class Distiller(Supervised):
         student: nn.Module,
         teacher: nn.Module | Sequence[nn.Module] | None,
         fabric: Fabric | None = None,
-        shares: Sequence[float] | None = None,
-        teaches: Sequence[int] | None = None,
+        teacher_weights: Sequence[float] | None = None,
+        taught_labels: Sequence[int] | None = None,
     ) -> None:
         super().__init__(student, fabric)
         self.student = student
         given = [] if teacher is None else [teacher] if isinstance(teacher, nn.Module) else list(teacher)
         self.teachers = [one if isinstance(one, Teacher) else Teacher(one) for one in given]
         for one in self.teachers:
-            self.fabric.to_device(in_layout(one, torch.channels_last))
-        self.shares = shares
-        self.teaches = None if teaches is None else list(teaches)
+            self.fabric.to_device(to_memory_format(one, torch.channels_last))
+        self.teacher_weights = teacher_weights
+        self.taught_labels = None if taught_labels is None else list(taught_labels)
         self.gradients = GradientLog()
         self._distillation: dict[str, tuple[float, DistillationLoss]] = {}
         self._features: tuple[FeatureTerm, ...] = ()
@@ -300,12 +301,12 @@ class Distiller(Supervised):
             answers = [stored.logits() for stored in batch.teacher_logits]
         else:
             raise SettingsError("there is no teacher, and the batch brings no teacher's logits; give one of them.")
-        return combine(answers, self.shares or [1.0] * len(answers), self._temperature)
+        return combine(answers, self.teacher_weights or [1.0] * len(answers), self._temperature)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """The weighed loss and its two parts, the student's logits, and the batch of all ranks."""
-        teacher_logits = from_all(self.fabric, self._teacher_logits(batch))
-        answer = from_all(self.fabric, self.stepper.forward(batch.images))
+        teacher_logits = gather_ranks(self.fabric, self._teacher_logits(batch))
+        answer = gather_ranks(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
         logits, compared = float_and_means(answer, self._stride)
         student_loss = self._student_loss(logits, batch.labels)
@@ -316,17 +317,17 @@ class Distiller(Supervised):
         # With several ranks a look at features would go through the wrapper, which allows one backward pass only.
         if self.gradients.due(self.stepper.steps) and (self.fabric.world_size == 1 or not self._features):
             weighed = {name: term.weighed(1 - alpha) for name, term in terms.items()}
-            self.gradients.add(logits, {"student loss": Part(student_loss, alpha), **weighed})
+            self.gradients.add(logits, {"student loss": WeightedLoss(student_loss, alpha), **weighed})
         losses = {"loss": loss, "student_loss": student_loss, "distillation_loss": total}
         if len(terms) > 1:
             losses |= {f"{name}_loss": term.value for name, term in terms.items()}
         return losses, logits, batch
 
-    def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Part]:
+    def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, WeightedLoss]:
         compared, valid = logits, batch.taught
-        if self.teaches is not None:
-            known = torch.tensor([*self.teaches, VOID], device=logits.device)
-            logits, valid = logits[:, self.teaches], valid & torch.isin(batch.labels, known)
+        if self.taught_labels is not None:
+            known = torch.tensor([*self.taught_labels, VOID], device=logits.device)
+            logits, valid = logits[:, self.taught_labels], valid & torch.isin(batch.labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
         if teacher_logits.shape[2:] != logits.shape[2:]:
@@ -336,20 +337,20 @@ class Distiller(Supervised):
             )
         valid = whole_blocks(valid, self._stride)
         return {
-            name: Part(loss(logits, teacher_logits, valid), weight, means=compared, side=self._stride)
+            name: WeightedLoss(loss(logits, teacher_logits, valid), weight, means=compared, side=self._stride)
             for name, (weight, loss) in self._distillation.items()
         }
 
-    def _feature_terms(self, batch: Batch) -> dict[str, Part]:
+    def _feature_terms(self, batch: Batch) -> dict[str, WeightedLoss]:
         # Taps first: two terms may share a layer.
         taken = {
-            id(tap): from_all(self.fabric, tap.take())
+            id(tap): gather_ranks(self.fabric, tap.take())
             for term in self._features
             for tap in (term.student, term.teacher)
         }
-        found: dict[str, Part] = {}
+        found: dict[str, WeightedLoss] = {}
         for term in self._features:
             student, teacher = taken[id(term.student)], taken[id(term.teacher)]
             value = term.loss(student, teacher.detach(), batch.labels, batch.taught)
-            found[term.name] = Part(value, term.weight, student)
+            found[term.name] = WeightedLoss(value, term.weight, student)
         return found

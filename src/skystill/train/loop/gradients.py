@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedLoss:
     """A part of the loss.
 
     Args:
@@ -25,7 +25,7 @@ class Part:
     means: Tensor | None = None
     side: int = 1
 
-    def weighed(self, factor: float) -> "Part":
+    def weighed(self, factor: float) -> "WeightedLoss":
         """The same with another factor before it."""
         return replace(self, weight=self.weight * factor)
 
@@ -46,7 +46,7 @@ class GradientLog:
         """Whether this step is still looked at."""
         return step < self.steps
 
-    def add(self, logits: Tensor, parts: Mapping[str, Part]) -> None:
+    def add(self, logits: Tensor, parts: Mapping[str, WeightedLoss]) -> None:
         """Look at one step; the graph is kept for the step's own backward pass."""
         reference = parts["student loss"]
         at_logits = _pull(reference, logits)
@@ -80,7 +80,7 @@ class GradientLog:
         )
 
 
-def _pull(part: Part, at: Tensor) -> float:
+def _pull(part: WeightedLoss, at: Tensor) -> float:
     """Norm of the gradient of a weighed part at a tensor."""
     if part.weight == 0 or not part.value.requires_grad:
         return 0.0

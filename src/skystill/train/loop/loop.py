@@ -19,8 +19,8 @@ from skystill.errors import CheckpointError, Interrupted, LossNotFinite, Setting
 from skystill.run_folder import written_whole
 from skystill.train.batches.batches import AnyBatch, Batch
 from skystill.train.loop.meter import Meter
-from skystill.train.loop.ranks import lost_ranks_are_said, with_global_norms
-from skystill.train.networks.models import in_layout
+from skystill.train.loop.ranks import name_lost_ranks, use_global_batch_norm
+from skystill.train.networks.models import to_memory_format
 
 History = list[dict[str, float]]
 """One row an epoch; the columns of `metrics.csv`."""
@@ -85,11 +85,11 @@ class Stepper:
         self.fabric = fabric
         self.plain_network = network
         if fabric.world_size > 1:
-            with_global_norms(network)
+            use_global_batch_norm(network)
         self._beside: list[nn.Module] = []
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
         # channels_last: convolutions on a CPU are up to twice as fast in it (docs/design.md)
-        wrapped: Any = fabric.setup(in_layout(network, torch.channels_last), optimizer)
+        wrapped: Any = fabric.setup(to_memory_format(network, torch.channels_last), optimizer)
         self.network, self.optimizer = wrapped
         self.steps, self.total = 0, 0
         self.schedule = "constant"
@@ -224,12 +224,12 @@ def learning_rate(schedule: str, peak: float, step: int, total: int) -> float:
     )
 
 
-def _between(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def _between(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass
-class Progress:
+class LoopState:
     """How far a run has come: epoch and step within it that come next, and the rows so far."""
 
     epoch: int = 0
@@ -237,7 +237,7 @@ class Progress:
     history: History = field(default_factory=list)
 
 
-class Keeper:
+class Checkpointer:
     """Saves and restores a run in one file, written whole.
 
     Args:
@@ -258,7 +258,7 @@ class Keeper:
         """Whether the last checkpoint is old enough to be worth another in the middle of an epoch."""
         return self._clock() - self._saved_at >= _SAVE_EVERY_SECONDS
 
-    def save(self, task: Task, progress: Progress) -> None:
+    def save(self, task: Task, progress: LoopState) -> None:
         """Write the checkpoint; of several ranks the first one does."""
         self._saved_at = self._clock()
         if not task.stepper.fabric.is_global_zero:
@@ -273,19 +273,19 @@ class Keeper:
         with written_whole(self.path) as part:
             torch.save(content, part)
 
-    def load(self, task: Task) -> Progress:
+    def load(self, task: Task) -> LoopState:
         """Restore the run, or start anew where there is no checkpoint yet.
 
         Raises:
             CheckpointError: the file is damaged or of another network.
         """
         if not self.path.exists():
-            return Progress()
+            return LoopState()
         try:
             content = torch.load(self.path, weights_only=True, map_location="cpu")
             task.stepper.load(content["stepper"])
             task.meter.load(content["meter"])
-            return Progress(content["epoch"], content["step"], content["history"])
+            return LoopState(content["epoch"], content["step"], content["history"])
         except (RuntimeError, KeyError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
@@ -294,13 +294,13 @@ class Keeper:
             ) from error
 
 
-def run(
+def train_epochs(
     task: Task,
     batches: Batches,
     validation: Iterable[AnyBatch] | None,
     epochs: int,
     *,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
     watch: Watch | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
@@ -311,7 +311,7 @@ def run(
         batches: training batches.
         validation: batches to evaluate on after each epoch, with the averaged weights where an average is kept.
         epochs: how many in all, those before a resume counted.
-        keeper: where checkpoints go, and where a run goes on from; None keeps nothing.
+        checkpointer: where checkpoints go, and where a run goes on from; None keeps nothing.
         watch: who looks on.
         clock: seconds, for the printed rates.
 
@@ -324,10 +324,10 @@ def run(
         CheckpointError: the checkpoint to go on from is damaged.
         RankLost: another process is gone.
     """
-    progress = keeper.load(task) if keeper else Progress()
-    with _stop_on_interrupt() as stop, lost_ranks_are_said(task.stepper.fabric):
+    progress = checkpointer.load(task) if checkpointer else LoopState()
+    with _stop_on_interrupt() as stop, name_lost_ranks(task.stepper.fabric):
         for epoch in range(progress.epoch, epochs):
-            _run_epoch(task, batches, epoch, epochs, progress, keeper, watch, clock, stop)
+            _train_epoch(task, batches, epoch, epochs, progress, checkpointer, watch, clock, stop)
             if validation is not None:
                 with task.stepper.averaged():
                     scores = task.evaluate(validation)
@@ -336,20 +336,20 @@ def run(
             task.meter.reset()
             if watch:
                 watch.on_epoch(progress.history[-1])
-            if keeper:
+            if checkpointer:
                 if task.stepper.fabric.is_global_zero:
-                    keeper.on_history(progress.history)
-                keeper.save(task, progress)
+                    checkpointer.on_history(progress.history)
+                checkpointer.save(task, progress)
     return progress.history
 
 
-def _run_epoch(
+def _train_epoch(
     task: Task,
     batches: Batches,
     epoch: int,
     epochs: int,
-    progress: Progress,
-    keeper: Keeper | None,
+    progress: LoopState,
+    checkpointer: Checkpointer | None,
     watch: Watch | None,
     clock: Callable[[], float],
     stop: threading.Event,
@@ -360,7 +360,7 @@ def _run_epoch(
         try:
             result = task.train_step(batch.to(task.stepper.fabric.device))
         except LossNotFinite as error:
-            raise LossNotFinite(error.step, error.parts, keeper.path if keeper else None) from None
+            raise LossNotFinite(error.step, error.parts, checkpointer.path if checkpointer else None) from None
         progress.step += 1
         images += len(batch)
         if watch:
@@ -368,12 +368,12 @@ def _run_epoch(
             rate = images / max(clock() - began, 1e-9)
             watch.on_step(done, epochs * batches.steps_per_epoch, result, rate)
         if _anyone_stops(stop, task.stepper.fabric):
-            if keeper is None:
+            if checkpointer is None:
                 raise KeyboardInterrupt
-            keeper.save(task, progress)
-            raise Interrupted(keeper.path, task.stepper.steps)
-        if keeper and keeper.due():
-            keeper.save(task, progress)
+            checkpointer.save(task, progress)
+            raise Interrupted(checkpointer.path, task.stepper.steps)
+        if checkpointer and checkpointer.due():
+            checkpointer.save(task, progress)
     seconds = clock() - began
     progress.history.append(
         {

@@ -22,7 +22,7 @@ from skystill.errors import RankLost
 _OF_RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def from_all(fabric: Fabric, part: Tensor) -> Tensor:
+def gather_ranks(fabric: Fabric, part: Tensor) -> Tensor:
     """The parts of all ranks along the first axis; gradients reach this rank's own part."""
     if fabric.world_size == 1:
         return part
@@ -76,7 +76,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, momentum)
 
 
-def with_global_norms(network: nn.Module) -> None:
+def use_global_batch_norm(network: nn.Module) -> None:
     """Turn every BatchNorm2d of a network into a `GlobalBatchNorm`, in place, weights and names as they are."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
@@ -85,7 +85,7 @@ def with_global_norms(network: nn.Module) -> None:
 
 
 @contextmanager
-def lost_ranks_are_said(fabric: Fabric) -> Iterator[None]:
+def name_lost_ranks(fabric: Fabric) -> Iterator[None]:
     """Turn the many errors of a connection that broke into one that says so.
 
     Raises:
@@ -100,7 +100,7 @@ def lost_ranks_are_said(fabric: Fabric) -> Iterator[None]:
         raise
 
 
-def leave_ranks() -> None:
+def leave_process_group() -> None:
     """Leave the group, once all that trained in it is out of reach.
 
     A thread of gloo lets go of the last tensors a moment after it has answered, and needs the GIL for it; whoever

@@ -165,7 +165,7 @@ FEATURE_LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
-class Tap:
+class FeatureHook:
     """Keeps what a layer of a network gave in its last forward pass.
 
     Args:

@@ -17,12 +17,12 @@ from skystill.classes import VOID
 _AT_ONCE = 2**20  # values
 
 
-def plain_float(logits: Tensor) -> Tensor:
+def contiguous_float32(logits: Tensor) -> Tensor:
     """float32 in the plain memory layout: softmax over classes is up to twice as fast there as with channels last."""
     return logits.to(torch.float32, memory_format=torch.contiguous_format)  # both in one pass
 
 
-def surprise(logits: Tensor, labels: Tensor) -> Tensor:
+def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(logits)[label] of each pixel, 0 where void.
 
     Args:
@@ -32,7 +32,7 @@ def surprise(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (N, H, W) float32.
     """
-    found: Tensor = _Surprise.apply(logits, labels)  # type: ignore[no-untyped-call]
+    found: Tensor = _NegativeLogLikelihood.apply(logits, labels)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -40,13 +40,13 @@ def _log_softmax_at(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Ten
     """What both below begin with: log softmax(logits) (N, C, H, W); it at the labels (N, H, W), 0 where void; the
     labels (N, 1, H, W), 0 where void; where they are not void (N, H, W).
     """
-    log_p = F.log_softmax(plain_float(logits), dim=1)
+    log_p = F.log_softmax(contiguous_float32(logits), dim=1)
     valid = labels != VOID
     truth = (labels if valid.all() else labels.where(valid, 0))[:, None]
     return log_p, log_p.gather(1, truth)[:, 0].where(valid, 0.0), truth, valid
 
 
-class _Surprise(torch.autograd.Function):
+class _NegativeLogLikelihood(torch.autograd.Function):
     """Its gradient is softmax(logits), less 1 at the label."""
 
     @staticmethod
@@ -90,12 +90,12 @@ class _ClassSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         p, p_truth, truth, valid = ctx.saved_tensors
-        of_surprise, of_shared, of_predicted = gradients
+        of_likelihood, of_shared, of_predicted = gradients
         # By p: a[c] on every class, and b on the label's. Through softmax: p * (a - sum of p * (a, b)) + b * p[label].
         b = of_shared[truth[:, 0]] * p_truth
         mean = torch.matmul(of_predicted, p.flatten(2)).view_as(b) + b
-        slope = ((of_predicted + of_surprise)[:, None, None] - mean[:, None]).mul_(p)
-        slope.scatter_add_(1, truth, (b - of_surprise)[:, None])
+        slope = ((of_predicted + of_likelihood)[:, None, None] - mean[:, None]).mul_(p)
+        slope.scatter_add_(1, truth, (b - of_likelihood)[:, None])
         return slope.mul_(valid[:, None]), None
 
 
@@ -141,8 +141,8 @@ class _SoftenedKL(torch.autograd.Function):
 
 
 def _softened(logits: Tensor, temperature: float) -> Tensor:
-    """Logits / T in `plain_float`, divided in place where that made a copy."""
-    plain = plain_float(logits)
+    """Logits / T in `contiguous_float32`, divided in place where that made a copy."""
+    plain = contiguous_float32(logits)
     return plain / temperature if plain.data_ptr() == logits.data_ptr() else plain.div_(temperature)
 
 
@@ -165,7 +165,7 @@ def _join_blocks(maps: Tensor, side: int, join: Callable[[Tensor, Tensor], Tenso
 
 
 def float_and_means(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The logits in `plain_float` for one loss, and their `block_means` for another.
+    """The logits in `contiguous_float32` for one loss, and their `block_means` for another.
 
     Autograd would fill tensors as large as all logits on the way back from the means, one for each step of it.
 
@@ -177,7 +177,7 @@ def float_and_means(logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
         (N, C, H, W) and (N, C, h, w), float32.
     """
     if side == 1:
-        plain = plain_float(logits)
+        plain = contiguous_float32(logits)
         return plain, plain
     both: tuple[Tensor, Tensor] = _FloatAndMeans.apply(logits, side)  # type: ignore[no-untyped-call]
     return both
@@ -188,7 +188,7 @@ class _FloatAndMeans(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, side: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         ctx.side, ctx.shape, ctx.dtype, ctx.device = side, logits.shape, logits.dtype, logits.device
         ctx.set_materialize_grads(False)
-        plain = plain_float(logits)
+        plain = contiguous_float32(logits)
         return plain.view_as(plain), block_means(plain, side)
 
     @staticmethod

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skystill.classes import VOID
 from skystill.errors import SettingsError
-from skystill.train.losses.fused import class_sums, plain_float, softened_kl, surprise
+from skystill.train.losses.fused import class_sums, contiguous_float32, negative_log_likelihood, softened_kl
 
 StudentLoss = Callable[[Tensor, Tensor], Tensor]
 DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -45,7 +45,7 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        return surprise(logits, labels).sum() / (labels != VOID).count_nonzero().clamp(min=1)
+        return negative_log_likelihood(logits, labels).sum() / (labels != VOID).count_nonzero().clamp(min=1)
 
 
 class Focal(nn.Module):
@@ -71,7 +71,7 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """See the class."""
-        of_pixel = surprise(logits, labels)
+        of_pixel = negative_log_likelihood(logits, labels)
         return mean_over((1 - torch.exp(-of_pixel)) ** self.gamma * of_pixel, labels != VOID)
 
 
@@ -217,7 +217,7 @@ class ChannelWise(nn.Module):
 
     def _log_softmax(self, logits: Tensor, valid: Tensor) -> Tensor:
         """(N, C, H W) over valid pixels. Elsewhere -1e4 and not -inf: its exponential is 0 and has a gradient."""
-        flat = (plain_float(logits) / self.temperature).flatten(2)
+        flat = (contiguous_float32(logits) / self.temperature).flatten(2)
         return F.log_softmax(flat.where(valid.flatten(1)[:, None], -1e4), dim=2)
 
 
@@ -245,7 +245,8 @@ class Correlation(nn.Module):
         if not valid.any():
             return student_logits.float().sum() * 0
         p_student, p_teacher = (
-            plain_float(logits).softmax(dim=1).permute(0, 2, 3, 1)[valid] for logits in (student_logits, teacher_logits)
+            contiguous_float32(logits).softmax(dim=1).permute(0, 2, 3, 1)[valid]
+            for logits in (student_logits, teacher_logits)
         )
         between = 1 - _pearson(p_student, p_teacher).mean()
         within = 1 - _pearson(p_student.T, p_teacher.T).mean()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, SettingsError
 from skystill.run_folder import written_whole
-from skystill.train.networks.pixel_shuffle import fold_pixels, unfold_pixels
+from skystill.train.networks.pixel_shuffle import pixel_shuffle, pixel_unshuffle
 
 _N = TypeVar("_N", bound=nn.Module)
 
@@ -55,12 +55,12 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=128)
 
 
-def pad_and_fold(images: Tensor, multiple: int, stride: int) -> Tensor:
+def pad_and_unshuffle(images: Tensor, multiple: int, stride: int) -> Tensor:
     """Images filled up to a multiple of `multiple`, squares of stride x stride pixels folded into channels.
 
     Before `Normalize`, so that bytes are moved and not floats: cheaper.
     """
-    return fold_pixels(pad_to_multiple(images, multiple), stride)
+    return pixel_unshuffle(pad_to_multiple(images, multiple), stride)
 
 
 class DoubleConv(nn.Sequential):
@@ -109,7 +109,7 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        features = self.normalize(pad_and_fold(images, self.multiple, self.stride))
+        features = self.normalize(pad_and_unshuffle(images, self.multiple, self.stride))
         skips: list[Tensor] = []
         for level, block in enumerate(self.encoder):
             features = block(F.max_pool2d(features, 2) if level else features)
@@ -117,7 +117,7 @@ class UNet(nn.Module):
         skips.pop()
         for up, block in zip(self.up, self.decoder, strict=True):
             features = block(torch.cat([skips.pop(), up(features)], dim=1))
-        return unfold_pixels(self.head(features), self.stride)[..., :height, :width]
+        return pixel_shuffle(self.head(features), self.stride)[..., :height, :width]
 
 
 class ConvNorm(nn.Sequential):
@@ -186,7 +186,7 @@ class Kite(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        features = self.normalize(pad_and_fold(images, self.multiple, self.stride))
+        features = self.normalize(pad_and_unshuffle(images, self.multiple, self.stride))
         pyramid: list[Tensor] = []
         for level, lateral in zip(self.levels, self.lateral, strict=True):
             features = level(features)
@@ -194,7 +194,7 @@ class Kite(nn.Module):
         features = pyramid.pop()
         for smooth in self.smooth:
             features = smooth(_add_doubled(pyramid.pop(), features))
-        return unfold_pixels(self.head(features), self.stride)[..., :height, :width]
+        return pixel_shuffle(self.head(features), self.stride)[..., :height, :width]
 
 
 class Swift(nn.Module):
@@ -230,7 +230,7 @@ class Swift(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        features = self.normalize(pad_and_fold(images, self.multiple, self.stride))
+        features = self.normalize(pad_and_unshuffle(images, self.multiple, self.stride))
         pyramid: list[Tensor] = []
         for level in self.levels:
             features = level(features)
@@ -238,7 +238,7 @@ class Swift(nn.Module):
         pyramid.pop()
         for narrow, smooth in zip(reversed(self.narrow), reversed(self.smooth), strict=True):
             features = smooth(_add_doubled(pyramid.pop(), narrow(features)))
-        return unfold_pixels(self.head(features), self.stride)[..., :height, :width]
+        return pixel_shuffle(self.head(features), self.stride)[..., :height, :width]
 
 
 # The table of sizes; parameters are for the six classes of Dubai. To add a network: a line here and, where it is a new
@@ -295,7 +295,7 @@ def network_name(spec: str) -> str:
     return str(read_about(Path(spec))["network"]) if spec.endswith(".safetensors") else spec
 
 
-def _take_widths(network: nn.Module, state: dict[str, Tensor]) -> None:
+def _match_channels(network: nn.Module, state: dict[str, Tensor]) -> None:
     """Give convolutions and BatchNorms the widths that pruned weights have."""
     for name, layer in network.named_modules():
         weight = state.get(f"{name}.weight")
@@ -312,7 +312,7 @@ def _take_widths(network: nn.Module, state: dict[str, Tensor]) -> None:
             layer.in_channels, layer.out_channels = (first, second) if transposed else (second, first)
 
 
-def in_layout(network: _N, layout: torch.memory_format) -> _N:
+def to_memory_format(network: _N, layout: torch.memory_format) -> _N:
     """Put the weights into channels-last (fast convolutions) or plain layout, in place; returns the network."""
     moved: _N = network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks this overload
     return moved
@@ -350,7 +350,7 @@ def read_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         name = str(about["network"])
         network = build_network(name.removeprefix(PRUNED), len(about["classes"]["classes"]))
         if name.startswith(PRUNED):
-            _take_widths(network, state)
+            _match_channels(network, state)
         network.load_state_dict(state)
     return network.eval(), about
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 _WIDE = {4: torch.int32, 8: torch.int64, 16: torch.complex128}  # a type for each number of bytes that moves as one
 
 
-def fold_pixels(images: Tensor, stride: int) -> Tensor:
+def pixel_unshuffle(images: Tensor, stride: int) -> Tensor:
     """Squares of stride x stride pixels into channels: (N, C, H, W) to (N, C * stride^2, H / stride, W / stride).
 
     The values of `F.pixel_unshuffle`, in two turns instead of one: first within each row, then whole rows. ONNX
@@ -27,12 +27,12 @@ def fold_pixels(images: Tensor, stride: int) -> Tensor:
     return squares.reshape(count, channels * stride**2, high, wide)
 
 
-def unfold_pixels(features: Tensor, stride: int) -> Tensor:
+def pixel_shuffle(features: Tensor, stride: int) -> Tensor:
     """The way back: (N, C * stride^2, H, W) to (N, C, H * stride, W * stride), as `F.pixel_shuffle`."""
     if stride == 1:
         return features
     if stride * features.element_size() in _WIDE and not torch.compiler.is_compiling():
-        unfolded: Tensor = _Unfold.apply(features, stride)  # type: ignore[no-untyped-call]
+        unfolded: Tensor = _PixelShuffle.apply(features, stride)  # type: ignore[no-untyped-call]
         return unfolded
     count, _, high, wide = features.shape  # an export: in two turns, as above
     channels = features.shape[1] // stride**2
@@ -41,7 +41,7 @@ def unfold_pixels(features: Tensor, stride: int) -> Tensor:
     return pixels.reshape(count, channels, high * stride, wide * stride)
 
 
-class _Unfold(torch.autograd.Function):
+class _PixelShuffle(torch.autograd.Function):
     """With channels last the values of one square's row lie side by side before and after: they move as one number.
 
     In training, forward and backward together take a third of what they take value by value (docs/log.md).

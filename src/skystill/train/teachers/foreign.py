@@ -49,7 +49,7 @@ class Loaded:
 
 
 @contextmanager
-def failures_are_said(name: object, what: str) -> Iterator[None]:
+def name_library_errors(name: object, what: str) -> Iterator[None]:
     """Turn whatever a foreign library raises into one message.
 
     Raises:
@@ -135,7 +135,7 @@ class OnnxNetwork(nn.Module):
 
 def load_onnx(path: Path) -> Loaded:
     """An ONNX file of any maker. Its input is 0..255 where it is bytes or SkyStill's own, otherwise taken as 0..1."""
-    with failures_are_said(path, "ONNX Runtime cannot open it"):
+    with name_library_errors(path, "ONNX Runtime cannot open it"):
         network = OnnxNetwork(path)
     shape = network.input.shape
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
@@ -152,7 +152,7 @@ def fixed_or_free(network: nn.Module, height: object, width: object) -> nn.Modul
 
 def onnx_class_names(path: Path) -> tuple[str, ...] | None:
     """The class names that an ONNX file carries, SkyStill's or Deepness's."""
-    with failures_are_said(path, "ONNX Runtime cannot open it"):
+    with name_library_errors(path, "ONNX Runtime cannot open it"):
         said = OnnxNetwork(path).session.get_modelmeta().custom_metadata_map
         names = json.loads(said["class_names"]) if "class_names" in said else None
     return tuple(str(name) for name in names.values()) if isinstance(names, dict) else None
@@ -161,7 +161,7 @@ def onnx_class_names(path: Path) -> tuple[str, ...] | None:
 def load_program(path: Path) -> Loaded:
     """A program saved by torch.export. torch would unpickle objects in it; files that hold such are refused."""
     _refuse_pickles(path)
-    with failures_are_said(path, "torch.export cannot load it"):
+    with name_library_errors(path, "torch.export cannot load it"):
         program = torch.export.load(path)
         network = program.module()
         shape = next(iter(program.graph_signature.user_inputs))
@@ -208,7 +208,7 @@ def _refuse_pickles(path: Path) -> None:
     Raises:
         CheckpointError: it has such, or is no archive.
     """
-    with failures_are_said(path, "it is no torch.export archive"), zipfile.ZipFile(path) as archive:
+    with name_library_errors(path, "it is no torch.export archive"), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             content = archive.read(name)
             if name.rsplit("/", 1)[-1].startswith(("custom_obj", "opaque_obj")):
@@ -230,7 +230,7 @@ def load_keras(path: Path) -> Loaded:
         raise SettingsError(
             f"teacher {path}: Keras is loaded with the backend {keras.backend.backend()}; set KERAS_BACKEND=torch."
         )
-    with failures_are_said(path, "Keras cannot load it in safe mode"):
+    with name_library_errors(path, "Keras cannot load it in safe mode"):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         _, height, width, channels = model.input_shape
     if channels != 3:
@@ -261,7 +261,7 @@ def load_smp(target: str, sizes: dict[str, object], weights: Path) -> Loaded:
     architecture, _, encoder = target.partition("/")
     if not hasattr(smp, architecture):
         raise SettingsError(f"teacher smp:{target}: segmentation_models_pytorch has no {architecture}.")
-    with failures_are_said(f"smp:{target}", "it cannot be built"):
+    with name_library_errors(f"smp:{target}", "it cannot be built"):
         network = getattr(smp, architecture)(encoder_name=encoder or "resnet34", encoder_weights=None, **sizes)
     _fill(network, weights, f"smp:{target}")
     return Loaded(network, "imagenet", multiple=32)
@@ -273,7 +273,7 @@ def load_torchvision(target: str, sizes: dict[str, object], weights: Path) -> Lo
     state = read_state(weights, f"torchvision:{target}")
     auxiliary = any(name.startswith("aux_classifier.") for name in state)
     sizes = {("num_classes" if name == "classes" else name): value for name, value in sizes.items()}
-    with failures_are_said(f"torchvision:{target}", "it cannot be built"):
+    with name_library_errors(f"torchvision:{target}", "it cannot be built"):
         maker = models.get_model_builder(target)
         if "aux_loss" in inspect.signature(maker).parameters:
             sizes["aux_loss"] = auxiliary
@@ -285,7 +285,7 @@ def load_torchvision(target: str, sizes: dict[str, object], weights: Path) -> Lo
 def load_hf(folder: Path) -> Loaded:
     """A semantic segmentation model of transformers in a folder that save_pretrained wrote; safetensors only."""
     transformers = _library("transformers", "transformers")
-    with failures_are_said(f"hf:{folder}", "transformers cannot load it"):
+    with name_library_errors(f"hf:{folder}", "transformers cannot load it"):
         network = transformers.AutoModelForSemanticSegmentation.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
@@ -306,7 +306,7 @@ def _hf_scale(said: dict[str, Any]) -> InputScale:
 
 def hf_class_names(folder: Path) -> tuple[str, ...] | None:
     """The class names in a folder's config.json."""
-    with failures_are_said(f"hf:{folder}", "its config.json cannot be read"):
+    with name_library_errors(f"hf:{folder}", "its config.json cannot be read"):
         names: dict[str, str] = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label", {})
         found = tuple(names[key] for key in sorted(names, key=int))
     return None if not found or all(name == f"LABEL_{index}" for index, name in enumerate(found)) else found

@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from skystill.data.unlabeled import Excerpt
+from skystill.data.unlabeled import ImageWindow
 from skystill.errors import DataError
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.tiling import Grid
-from skystill.train.losses.fused import block_means, plain_float
+from skystill.train.losses.fused import block_means, contiguous_float32
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
@@ -82,7 +82,7 @@ class StoredLogits:
 
     def logits(self) -> Tensor:
         """(N, C, h, w) float32."""
-        return plain_float(self.values).mul_(self.step).add_(self.low)
+        return contiguous_float32(self.values).mul_(self.step).add_(self.low)
 
     def to(self, device: torch.device) -> "StoredLogits":
         """The same on another device."""
@@ -113,30 +113,32 @@ class LogitCache:
         how = f"{'d4' if self.symmetric else 'plain'}-{self.bits}{f'-{self.stride}' if self.stride > 1 else ''}"
         return self.folder / f"{self.teacher_key[:24]}-{how}"
 
-    def path(self, excerpt: Excerpt) -> Path:
+    def path(self, image_window: ImageWindow) -> Path:
         """The file of an image: another one where a byte of the image differs."""
-        return self.own_folder / f"{excerpt.content}.safetensors"
+        return self.own_folder / f"{image_window.content}.safetensors"
 
-    def missing(self, excerpts: Sequence[Excerpt]) -> list[Excerpt]:
+    def missing(self, image_windows: Sequence[ImageWindow]) -> list[ImageWindow]:
         """Images that have no file yet."""
-        return [excerpt for excerpt in excerpts if not self.path(excerpt).exists()]
+        return [image_window for image_window in image_windows if not self.path(image_window).exists()]
 
     def bytes_needed(self, sizes: Sequence[tuple[int, int]], num_classes: int) -> int:
         """Size on disk of images of these (height, width)."""
         blocks = sum(-(-height // self.stride) * -(-width // self.stride) for height, width in sizes)
         return blocks * num_classes * self.bits // 8
 
-    def fill(self, excerpts: Sequence[Excerpt], teacher: nn.Module, device: torch.device, track: Track) -> None:
+    def fill(
+        self, image_windows: Sequence[ImageWindow], teacher: nn.Module, device: torch.device, track: Track
+    ) -> None:
         """Run the teacher over the images that have no file yet.
 
         Raises:
             DataError: an image cannot be read.
             DiskFull: no room.
         """
-        run = symmetric_logits if self.symmetric else whole_logits
-        for excerpt in track(self.missing(excerpts), "teacher"):
-            logits = _blocks(run(teacher, excerpt.read()[0], device), self.stride)
-            with written_whole(self.path(excerpt)) as part:
+        infer = symmetric_logits if self.symmetric else whole_logits
+        for image_window in track(self.missing(image_windows), "teacher"):
+            logits = _blocks(infer(teacher, image_window.read()[0], device), self.stride)
+            with written_whole(self.path(image_window)) as part:
                 save_file(self._pack(logits), part)
 
     def _pack(self, logits: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
@@ -146,13 +148,13 @@ class LogitCache:
         step = np.maximum((logits.max(axis=(0, 1)) - low) / 255, 1e-6).astype(np.float32)
         return {"logits": np.rint((logits - low) / step).astype(np.uint8), "step": step, "low": low}
 
-    def open(self, excerpt: Excerpt) -> CachedLogits:
+    def open(self, image_window: ImageWindow) -> CachedLogits:
         """The logits (H, W, C) of an image, read where they are sliced.
 
         Raises:
             DataError: there is no file, or it is damaged.
         """
-        return CachedLogits(self.path(excerpt))
+        return CachedLogits(self.path(image_window))
 
     def what_else(self) -> str:
         """What a folder without the wanted files does hold, in words."""
@@ -201,10 +203,10 @@ def symmetric_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: t
     return total
 
 
-def mirror_agreement(cache: LogitCache, excerpt: Excerpt, teacher: nn.Module, device: torch.device) -> float:
+def mirror_agreement(cache: LogitCache, image_window: ImageWindow, teacher: nn.Module, device: torch.device) -> float:
     """Share of pixels, or of blocks, where the teacher on the mirrored image and the mirrored cache agree in class."""
-    image = excerpt.read()[0]
+    image = image_window.read()[0]
     live = transform_back(whole_logits(teacher, transform(image, 4), device), 4)
-    cached = cache.open(excerpt)
+    cached = cache.open(image_window)
     logits = cached[:, :] * cached.step + cached.low
     return float((_blocks(live, cache.stride).argmax(axis=2) == logits.argmax(axis=2)).mean())

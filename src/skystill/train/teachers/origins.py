@@ -81,13 +81,13 @@ class Teachers:
     Args:
         origins: one a teacher.
         channels: of each, which of its classes are taken, in the data's order.
-        teaches: labels of the data's classes that all of them know; None for all classes.
+        taught_labels: labels of the data's classes that all of them know; None for all classes.
         notes: what the user should know.
     """
 
     origins: tuple[Origin, ...]
     channels: tuple[tuple[int, ...], ...]
-    teaches: tuple[int, ...] | None
+    taught_labels: tuple[int, ...] | None
     notes: tuple[str, ...]
 
     def load(self) -> list[Teacher]:
@@ -209,7 +209,7 @@ def _load(origin: Origin, channels: tuple[int, ...]) -> Teacher:
     scale = INPUT_SCALES[origin.options["input"]] if "input" in origin.options else loaded.input_scale
     everything = Teacher(loaded.network, scale, loaded.multiple)
     noise = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with foreign.failures_are_said(origin.text, "it cannot be run"):
+    with foreign.name_library_errors(origin.text, "it cannot be run"):
         count = everything(noise).shape[1]
     said = len(origin.names) if origin.names else len(channels)
     if count != said:

@@ -115,19 +115,19 @@ def are_probabilities(outputs: Tensor) -> bool:
     return bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < 1e-2).all())
 
 
-def combine(logits: Sequence[Tensor], shares: Sequence[float], temperature: float) -> Tensor:
+def combine(logits: Sequence[Tensor], weights: Sequence[float], temperature: float) -> Tensor:
     """One answer of several teachers: softmax(result / T) is the weighted mean of their softened probabilities.
 
     Args:
         logits: of each teacher, (N, C, H, W).
-        shares: a weight each; only their ratios matter.
+        weights: a weight each; only their ratios matter.
         temperature: T > 0, at which the answer will be softened.
     """
     if len(logits) == 1:
         return logits[0]
-    total = sum(shares)
+    total = sum(weights)
     mean = sum(
-        share / total * (one.float() / temperature).softmax(dim=1) for share, one in zip(shares, logits, strict=True)
+        weight / total * (one.float() / temperature).softmax(dim=1) for weight, one in zip(weights, logits, strict=True)
     )
     assert isinstance(mean, Tensor)
     return mean.clamp(min=torch.finfo(torch.float32).tiny).log() * temperature

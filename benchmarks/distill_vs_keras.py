@@ -136,10 +136,12 @@ def ours(chosen: argparse.Namespace) -> None:
     from lightning_fabric import Fabric
 
     from skystill.allocator import keep_freed_memory
+    from skystill.data.unlabeled import whole_images
     from skystill.model.measure import peak_rss_bytes
     from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
     from skystill.train.loop.distiller import Distiller
-    from skystill.train.networks.models import build_network, count_parameters, to_memory_format
+    from skystill.train.networks.blocks import to_memory_format
+    from skystill.train.networks.table import build_network, count_parameters
     from skystill.train.runs import choose_precision
     from skystill.train.teachers.logit_cache import LogitCache
     from skystill.train.teachers.teacher import Teacher

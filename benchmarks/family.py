@@ -31,7 +31,7 @@ from skystill.report.metrics import Evaluation, compare
 from skystill.report.plots import save_plot
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import QuantizeSettings
-from skystill.train.networks.models import FAMILY
+from skystill.train.networks.table import FAMILY
 
 ARMS = ("alone", "alone, INT8", "distilled", "distilled, INT8")
 COLORS = {

@@ -173,7 +173,7 @@ def run_plain(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
     """What people write first: torch, the teacher, one tile after the other, one array for the result."""
     import torch
 
-    from skystill.train.networks.models import read_network
+    from skystill.train.networks.weights import read_network
 
     network, _ = read_network(chosen.teacher / "checkpoints" / "model.safetensors")
     with rasterio.open(raster) as source, torch.inference_mode():

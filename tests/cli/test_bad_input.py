@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from skystill.data import read_image
-
-from .conftest import TINY, Done, process
+from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
 

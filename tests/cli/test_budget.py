@@ -10,9 +10,8 @@ from skystill.errors import DataError, SettingsError
 from skystill.settings import DistillSettings
 from skystill.train.compress import budget as budget_module
 from skystill.train.compress.budget import Budget, choose_student
-from skystill.train.networks.models import FAMILY
-
-from .conftest import TINY, Done
+from skystill.train.networks.table import FAMILY
+from tests.cli.conftest import TINY, Done
 
 Cli = Callable[..., Done]
 

@@ -14,11 +14,10 @@ from skystill.cli.processes import to_arguments
 from skystill.data import read_image
 from skystill.errors import SettingsError
 from skystill.predict import Predictor
-from skystill.report.results import paint_disagreement
+from skystill.report.samples import paint_disagreement
 from skystill.settings import DistillSettings
 from skystill.train.runs import distill_run
-
-from .conftest import TINY, Done, process
+from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from .conftest import TINY
+from tests.cli.conftest import TINY
 
 pytestmark = pytest.mark.slow
 

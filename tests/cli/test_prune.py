@@ -5,9 +5,9 @@ import pytest
 import yaml
 
 from skystill.model.file import open_session, read_info
-from skystill.train.networks.models import count_parameters, read_network
-
-from .conftest import TINY, Done
+from skystill.train.networks.table import count_parameters
+from skystill.train.networks.weights import read_network
+from tests.cli.conftest import TINY, Done
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow

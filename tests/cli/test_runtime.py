@@ -21,8 +21,7 @@ from skystill.model.measure import compare_models
 from skystill.predict import Predictor
 from skystill.report import int8
 from tests.channel_model import INFO, write_model
-
-from .conftest import TINY, Done, process
+from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow

@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 from skystill.data.scenes import paint_scene
-
-from .conftest import TINY, Done, process
+from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import optuna
 import pytest
 import yaml
 
-from .conftest import TINY, Done
+from tests.cli.conftest import TINY, Done
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow

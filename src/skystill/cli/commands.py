@@ -274,7 +274,7 @@ def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
 def networks() -> None:
     """List the networks of the table: parameters, and work for six classes."""
     from skystill.train.compress.export import multiply_adds_per_megapixel
-    from skystill.train.networks.models import NETWORKS, build_network, count_parameters
+    from skystill.train.networks.table import NETWORKS, build_network, count_parameters
 
     table = Table("name", "parameters", "multiply-adds a megapixel")
     for name in NETWORKS:

@@ -18,7 +18,7 @@ from skystill.report.plots import (
     plot_study,
     save_plot,
 )
-from skystill.report.results import DISAGREEMENT
+from skystill.report.samples import DISAGREEMENT
 from skystill.run_folder import RunFolder, write_text
 
 ROLES = {"teacher": "Teacher", "alone": "Student alone", "student": "Distilled student"}

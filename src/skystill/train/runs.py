@@ -23,12 +23,15 @@ from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages, labeled_images, unlabeled_images
 from skystill.train.compress.int8_aware import int8_aware
-from skystill.train.loop.distiller import Distiller, Supervised
+from skystill.train.loop.checkpoint import Checkpointer
+from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.gradients import GradientLog
-from skystill.train.loop.loop import Checkpointer, History, Watch
 from skystill.train.loop.ranks import name_lost_ranks, rank_and_count
-from skystill.train.losses.losses import build_student_loss
-from skystill.train.networks.models import build_network, count_parameters, network_name, write_network
+from skystill.train.loop.supervised import Supervised
+from skystill.train.loop.task import History, Watch
+from skystill.train.losses.on_labels import build_student_loss
+from skystill.train.networks.table import count_parameters
+from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
 from skystill.train.teachers.logit_cache import Track, whole_logits
 from skystill.train.teachers.teacher import combine
 from skystill.train.teaching import (
@@ -217,7 +220,7 @@ def choose_precision(precision: str) -> str:
 def _fresh_network(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
     """Build before anything is written: a name that does not exist must leave no folder behind."""
     torch.manual_seed(settings.seed)
-    return build_network(spec, len(prepared.classes))
+    return start_network(spec, len(prepared.classes))
 
 
 def _fabric(settings: FitSettings) -> Fabric:
@@ -364,8 +367,7 @@ def _finish(folder: RunFolder, network: nn.Module, name: str, settings: FitSetti
     from skystill.train.compress.export import describe, export_network  # ONNX is 40 MB that training need not have
 
     name = network_name(name)
-    about = {"network": name, "classes": prepared.classes.to_dict(), "settings": settings.to_config()}
-    write_network(folder.weights, network.cpu(), about)
+    write_network(folder.weights, network.cpu(), NetworkRecord(name, prepared.classes, settings.to_config()))
     info = describe(name, network.cpu(), prepared.classes, data=str(settings.data.name))
     images = [read_image(pair.image)[:512, :512] for pair in prepared.split.train[:2]]
     export_network(network, info, folder.model, images)

@@ -15,11 +15,13 @@ from skystill.errors import SettingsError
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
 from skystill.train.loop.distiller import Distiller, FeatureTerm
-from skystill.train.losses.features import FEATURE_LOSSES, FeatureHook
-from skystill.train.losses.losses import DISTILLATION_LOSSES, DistillationLoss, Term, build_student_loss, parse_terms
-from skystill.train.networks.models import to_memory_format
+from skystill.train.losses.on_features import FEATURE_LOSSES, FeatureHook
+from skystill.train.losses.on_labels import build_student_loss
+from skystill.train.losses.on_logits import DISTILLATION_LOSSES, DistillationLoss
+from skystill.train.losses.terms import Term, parse_terms
+from skystill.train.networks.blocks import to_memory_format
 from skystill.train.teachers.logit_cache import MARGIN, TILE, LogitCache, Track, mirror_agreement
-from skystill.train.teachers.origins import Teachers, find_teachers
+from skystill.train.teachers.origins import Teachers, cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher
 
 
@@ -102,7 +104,7 @@ def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) 
     return [
         LogitCache(
             folder,
-            origin.key(channels, how),
+            cache_key(origin, channels, how),
             settings.cache_symmetry == "d4",
             int(settings.cache_bits),
             settings.distillation_stride,

@@ -20,7 +20,7 @@ from skystill.data.prepare import Tell
 from skystill.errors import LossNotFinite, SettingsError
 from skystill.run_folder import RunFolder, write_json, write_text
 from skystill.settings import DistillSettings, TuneSettings
-from skystill.train.loop.loop import Watch
+from skystill.train.loop.task import Watch
 from skystill.train.runs import distill_run
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -21,7 +21,7 @@ from skystill.model.measure import measure_models
 from skystill.model.quantize import quantize_model
 from skystill.settings import BudgetSettings, DistillSettings
 from skystill.train.compress.export import describe, export_network
-from skystill.train.networks.models import FAMILY, build_network
+from skystill.train.networks.table import FAMILY, build_network
 
 
 @dataclass(frozen=True)

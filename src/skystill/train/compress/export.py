@@ -20,7 +20,8 @@ from skystill.classes import ClassMap
 from skystill.errors import SkystillError
 from skystill.model.file import ModelInfo, open_session
 from skystill.run_folder import written_whole
-from skystill.train.networks.models import count_parameters, to_memory_format
+from skystill.train.networks.blocks import to_memory_format
+from skystill.train.networks.table import count_parameters
 
 TOLERANCE = 1e-4
 """Largest difference between torch's and ONNX Runtime's logits, relative to the largest logit (at least 1)."""

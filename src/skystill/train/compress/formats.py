@@ -10,14 +10,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from skystill.classes import classes_from
 from skystill.data import find_pairs, read_image
 from skystill.errors import SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session
 from skystill.run_folder import RunFolder, written_whole
 from skystill.settings import ExportSettings
 from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
-from skystill.train.networks.models import read_network
+from skystill.train.networks.weights import read_network
 
 _DEEPNESS_OPSET = 17  # the newest that Deepness's ONNX Runtime is sure to read
 
@@ -33,9 +32,8 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     """
     folder = RunFolder(settings.run)
     config = folder.read_config()
-    network, about = read_network(folder.weights)
-    classes = classes_from(about["classes"], str(folder.weights))
-    info = describe(about["network"], network, classes, data=Path(str(config["data"])).name)
+    network, record = read_network(folder.weights)
+    info = describe(record.network, network, record.classes, data=Path(str(config["data"])).name)
     info = replace(info, resolution_m=settings.resolution, scores=_scores(folder, config))
     suffix = {"onnx": ".onnx", "deepness": ".onnx", "openvino": ".xml"}[settings.format]
     if settings.out.suffix != suffix:

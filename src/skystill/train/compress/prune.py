@@ -9,7 +9,7 @@ a millisecond are made, until a part of the way to the budget is made by reckoni
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -26,8 +26,9 @@ from skystill.settings import DistillSettings, LearnSettings, PruneSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 from skystill.train.compress.budget import Budget, budget_of, int8_file
 from skystill.train.compress.layer_times import layer_fractions
-from skystill.train.losses.losses import StudentLoss, build_student_loss
-from skystill.train.networks.models import PRUNED, build_network, count_parameters, read_about, write_network
+from skystill.train.losses.on_labels import StudentLoss, build_student_loss
+from skystill.train.networks.table import count_parameters
+from skystill.train.networks.weights import PRUNED, read_record, start_network, write_network
 
 Measure = Callable[[nn.Module], tuple[Mapping[str, Any], Mapping[str, float]]]
 """What a network costs in use, at least "latency_ms_per_mp", and the fraction of its time that each convolution
@@ -106,14 +107,14 @@ def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None]
             _check_resumed(folder, settings)
         else:
             weights = RunFolder(settings.run).weights
-            about = read_about(weights)
+            record = read_record(weights)
             prepared = prepare_data(settings)
             notes(prepared.notes)
-            network = build_network(str(weights), len(prepared.classes))
+            network = start_network(str(weights), len(prepared.classes))
             views = CropSampler(labeled_images(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
             batches = TrainBatches(views, settings.batch_size, settings.seed)
             loss = build_student_loss(settings.student_loss)
-            name = PRUNED + str(about["network"]).removeprefix(PRUNED)
+            name = PRUNED + record.table_name
             prune_network(
                 network,
                 budget,
@@ -121,7 +122,7 @@ def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None]
                 lambda one: add_gradients(one, batches, loss),
                 tell,
             )
-            write_network(folder.pruned, network, {**about, "network": name, "budget": _asked(settings)})
+            write_network(folder.pruned, network, replace(record, network=name, budget=_asked(settings)))
     learn = {name: getattr(settings, name) for name in LearnSettings.model_fields}
     own = {"teacher": settings.teacher or [str(settings.run)], "student": str(folder.pruned), "alone": False}
     return DistillSettings(**{**learn, **own})
@@ -242,11 +243,11 @@ def _graph(network: nn.Module) -> torch_pruning.DependencyGraph:
     return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=torch.zeros(1, 3, 64, 64))
 
 
-def _asked(settings: PruneSettings) -> list[str | None]:
-    return [str(settings.run), settings.max_latency, settings.max_memory, settings.max_size]
+def _asked(settings: PruneSettings) -> tuple[str | None, ...]:
+    return (str(settings.run), settings.max_latency, settings.max_memory, settings.max_size)
 
 
 def _check_resumed(folder: RunFolder, settings: PruneSettings) -> None:
-    before = read_about(folder.pruned).get("budget")
+    before = read_record(folder.pruned).budget
     if before != _asked(settings):
         raise RunFolderError(f"{folder.path}: --resume with another run or budget than it was pruned with: {before}.")

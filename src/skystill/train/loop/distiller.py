@@ -1,4 +1,4 @@
-"""`Distiller`: a student learns from labels and from a teacher. `Supervised`: a network learns from labels alone.
+"""`Distiller`: a student that learns from labels and from a teacher.
 
 distiller = Distiller(student=student, teacher=teacher)
 distiller.compile(optimizer, student_loss=..., distillation_loss=..., alpha=0.1, temperature=10.0, metrics=...)
@@ -6,7 +6,7 @@ history = distiller.fit(train, validation=val, epochs=50)
 scores = distiller.evaluate(test)
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,161 +17,17 @@ from torch import Tensor, nn
 from skystill.classes import VOID
 from skystill.errors import SettingsError
 from skystill.report.metrics import METRICS
-from skystill.train.batches.batches import AnyBatch, Batch, LoaderBatches, as_batch
+from skystill.train.batches.batches import Batch
 from skystill.train.loop.gradients import GradientLog, WeightedLoss
-from skystill.train.loop.loop import Batches, Checkpointer, History, Stepper, Watch, train_epochs
-from skystill.train.loop.meter import Meter, Metrics
+from skystill.train.loop.meter import Metrics
 from skystill.train.loop.ranks import gather_ranks
-from skystill.train.losses.features import FeatureHook
+from skystill.train.loop.supervised import Supervised, batch_of_all
 from skystill.train.losses.fused import block_means, float_and_means, whole_blocks
-from skystill.train.losses.losses import CrossEntropy, DistillationKL, DistillationLoss, StudentLoss
-from skystill.train.networks.models import to_memory_format
+from skystill.train.losses.on_features import FeatureHook
+from skystill.train.losses.on_labels import StudentLoss
+from skystill.train.losses.on_logits import DistillationKL, DistillationLoss
+from skystill.train.networks.blocks import to_memory_format
 from skystill.train.teachers.teacher import Teacher, combine
-
-
-class Supervised:
-    """A network that learns from labels alone: a teacher, or the student that a distilled one is compared with.
-
-    Args:
-        network: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W).
-        fabric: devices and precision; by default the best device, float32.
-    """
-
-    def __init__(self, network: nn.Module, fabric: Fabric | None = None) -> None:
-        self.network = network
-        self.fabric = fabric or Fabric(accelerator="auto", devices=1)
-        self.meter = Meter(1)
-        self._stepper: Stepper | None = None
-        self._student_loss: StudentLoss = CrossEntropy()
-        self._metrics: Metrics = METRICS
-
-    def compile(
-        self,
-        optimizer: torch.optim.Optimizer,
-        student_loss: StudentLoss | None = None,
-        metrics: Metrics = METRICS,
-    ) -> None:
-        """Say how to train.
-
-        Args:
-            optimizer: over weights of the network; its learning rates are the peaks of the schedule.
-            student_loss: (logits, labels) to a scalar; cross-entropy by default.
-            metrics: name to a function of confusion counts (C, C); {} for none.
-
-        Raises:
-            SettingsError: the optimiser holds weights that are not the network's.
-        """
-        own = {id(parameter) for parameter in self.network.parameters()}
-        if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
-            raise SettingsError("the optimizer holds weights that are not the student's; only the student may learn.")
-        self._stepper = Stepper(self.fabric, self.network, optimizer)
-        self._student_loss = student_loss or CrossEntropy()
-        self._metrics = metrics
-
-    @property
-    def stepper(self) -> Stepper:
-        """Network, optimiser and moving average.
-
-        Raises:
-            SettingsError: `compile` was not called.
-        """
-        if self._stepper is None:
-            raise SettingsError(f"call {type(self).__name__}.compile(optimizer, ...) first.")
-        return self._stepper
-
-    def fit(
-        self,
-        train: Batches | Iterable[tuple[Tensor, Tensor]],
-        validation: Iterable[AnyBatch] | None = None,
-        epochs: int = 50,
-        *,
-        schedule: str = "one-cycle",
-        average: float = 0.0,
-        checkpointer: Checkpointer | None = None,
-        watch: Watch | None = None,
-    ) -> History:
-        """Train for a number of epochs.
-
-        Args:
-            train: our batches, or any loader with a length that gives (images, labels).
-            validation: evaluated after each epoch: batches, or (images, labels).
-            epochs: how many in all.
-            schedule: "one-cycle", "cosine" or "constant".
-            average: decay of a moving average of the weights, which then is what is evaluated and what remains. It
-                looks back over the last ninth of the steps so far at most. 0 for none. It costs one more copy of the
-                weights and a pass over them a step.
-            checkpointer: saves checkpoints and goes on from them; none by default.
-            watch: a progress bar.
-
-        Returns:
-            one row an epoch: losses, metrics, learning rate, seconds; validation's begin with "validation_".
-
-        Raises:
-            SettingsError: not compiled, or no such schedule.
-            LossNotFinite: the loss became NaN or infinite.
-        """
-        stepper = self.stepper
-        batches = train if isinstance(train, Batches) else LoaderBatches(train)
-        stepper.plan(epochs * batches.steps_per_epoch, schedule, average)
-        self.meter.reset()
-        history = train_epochs(self, batches, validation, epochs, checkpointer=checkpointer, watch=watch)
-        stepper.take_average()
-        return history
-
-    def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:
-        """Losses and metrics over all batches of a test set; with several ranks each gives its own batches."""
-        self.meter.reset()
-        for batch in test:
-            self.test_step(as_batch(batch).to(self.fabric.device))
-        self.meter.add_ranks(self.fabric)
-        result = self.meter.result()
-        self.meter.reset()
-        return result
-
-    def train_step(self, batch: AnyBatch) -> dict[str, float]:
-        """Run the models on one batch, weigh the losses, step the optimiser.
-
-        Returns:
-            "loss", its parts, and the metrics: means since the start of the epoch.
-
-        Raises:
-            LossNotFinite: the loss is NaN or infinite; the weights were not moved.
-        """
-        batch = as_batch(batch)
-        self.stepper.network.train()
-        losses, logits, batch = self.losses(batch)
-        confusion = self._meter_of(logits).count(logits, batch.labels)
-        del logits  # makes room for the backward pass
-        return self.meter.add(self.stepper.step(losses), confusion, float(batch.inside.sum()))
-
-    @torch.no_grad()
-    def test_step(self, batch: AnyBatch) -> dict[str, float]:
-        """Run the student alone on one batch: its loss and metrics, means since the start of `evaluate`."""
-        batch = as_batch(batch)
-        network = self.stepper.plain_network.eval()  # the wrapper of several ranks would wait for the others
-        with self.fabric.autocast():
-            logits: Tensor = network(batch.images)
-        loss = {"student_loss": float(self._student_loss(logits, batch.labels))}
-        return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), float(batch.inside.sum()))
-
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
-        """The losses of a batch, "loss" being what is minimised; the logits they came from; the batch of all ranks."""
-        logits = gather_ranks(self.fabric, self.stepper.forward(batch.images))
-        batch = batch_of_all(self.fabric, batch)
-        loss = self._student_loss(logits, batch.labels)
-        return {"loss": loss, "student_loss": loss}, logits, batch
-
-    def _meter_of(self, logits: Tensor) -> Meter:
-        """The meter, made anew where it is not one of these classes and metrics."""
-        if self.meter.confusion.shape[0] != logits.shape[1] or self.meter.metrics is not self._metrics:
-            self.meter = Meter(logits.shape[1], self._metrics)
-        return self.meter
-
-
-def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
-    """What the losses need of the batches of all ranks."""
-    labels, inside, taught = (gather_ranks(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
-    return Batch(batch.images, batch.plain, labels, inside, taught)
 
 
 @dataclass(frozen=True)

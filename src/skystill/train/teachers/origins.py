@@ -12,66 +12,20 @@ Behind a question mark, for each: input=0..255, 0..1 or imagenet, what pixels it
 file brings: weights load with weights_only=True or from safetensors, Keras in safe mode.
 """
 
-import ast
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 import torch
 
-from skystill.classes import ClassMap, classes_from, read_classes
+from skystill.classes import ClassMap, read_classes
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
 from skystill.run_folder import RunFolder
-from skystill.train.networks.models import read_about, read_network
-from skystill.train.teachers import foreign
+from skystill.train.teachers.loaders.loader import Origin, name_library_errors
+from skystill.train.teachers.loaders.table import LOADERS
 from skystill.train.teachers.teacher import INPUT_SCALES, Teacher
-
-KINDS = {
-    ".onnx": "onnx", ".pt2": "program", ".keras": "keras", ".h5": "keras", ".hdf5": "keras",
-}  # fmt: skip
-PREFIXES = ("smp", "torchvision", "hf")
-KNOWN = (
-    "a SkyStill run folder, .onnx, .pt2 (torch.export), .keras, .h5, .hdf5, smp:ARCHITECTURE/ENCODER?classes=N&"
-    "weights=FILE, torchvision:NAME?classes=N&weights=FILE, hf:DIR"
-)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """One teacher, as it was asked for; nothing is loaded.
-
-    Args:
-        text: as written after --teacher.
-        kind: "run", "onnx", "program", "keras", "smp", "torchvision" or "hf".
-        target: a path, or the architecture's name.
-        options: what is written behind the question mark.
-        names: the teacher's classes in its order; None where nobody says.
-    """
-
-    text: str
-    kind: str
-    target: str
-    options: dict[str, str] = field(default_factory=dict)
-    names: tuple[str, ...] | None = None
-
-    @property
-    def files(self) -> list[Path]:
-        """The files it is made of."""
-        if self.kind == "run":
-            return [RunFolder(Path(self.target)).weights]
-        if self.kind == "hf":
-            return sorted(p for p in Path(self.target).iterdir() if p.suffix in (".json", ".safetensors"))
-        return [Path(self.options["weights"]) if self.kind in PREFIXES else Path(self.target)]
-
-    def key(self, channels: Sequence[int], how: str) -> str:
-        """Hash of its files, its options, the classes that are asked of it, and how it is run."""
-        digest = hashlib.sha256(repr((self.kind, self.options, list(channels), how)).encode())
-        for path in self.files:
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -141,6 +95,15 @@ def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassM
     return Teachers(origins, channels, tuple(shared) if missing else None, tuple(notes))
 
 
+def cache_key(origin: Origin, channels: Sequence[int], how: str) -> str:
+    """Hash of a teacher's files, its options, the classes that are asked of it, and how it is run."""
+    digest = hashlib.sha256(repr((origin.kind, origin.options, list(channels), how)).encode())
+    for path in LOADERS[origin.kind].files(origin):
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def _parse(text: str, own_classes: str | None) -> Origin:
     before, _, query = text.partition("?")
     try:
@@ -149,42 +112,34 @@ def _parse(text: str, own_classes: str | None) -> Origin:
         raise SettingsError(f"teacher {text!r}: write options as ?classes=6&weights=FILE.") from error
     if options.get("input", "0..1") not in INPUT_SCALES:
         raise SettingsError(f"teacher {text!r}: input is {options['input']}; it is one of {', '.join(INPUT_SCALES)}.")
-    prefix, _, target = before.partition(":")
-    if prefix in PREFIXES and target:
-        origin = Origin(text, prefix, target, options)
-        if prefix != "hf" and not {"classes", "weights"} <= options.keys():
-            raise SettingsError(f"teacher {text!r}: say how many classes it has and where its weights are: "
-                                f"{before}?classes=6&weights=FILE.")  # fmt: skip
-    elif Path(before).is_dir() or not Path(before).suffix:
-        RunFolder(Path(before)).read_config()
-        origin = Origin(text, "run", before, options)
-    elif Path(before).suffix.lower() in KINDS:
-        origin = Origin(text, KINDS[Path(before).suffix.lower()], before, options)
-    else:
-        raise SettingsError(f"teacher {text!r} is of a kind that is not known. Known: {KNOWN}.")
-    _check_files(origin)
-    names = _own_names(origin) or _read_names(own_classes)
-    return Origin(origin.text, origin.kind, origin.target, origin.options, names)
-
-
-def _check_files(origin: Origin) -> None:
-    if origin.kind == "hf" and not (Path(origin.target) / "config.json").is_file():
-        raise SettingsError(f"teacher {origin.text!r}: {origin.target} holds no config.json; give a folder that "
-                            "save_pretrained wrote.")  # fmt: skip
-    if origin.kind != "run":  # a run that is not finished says so itself
-        for path in origin.files:
+    kind, target = _recognise(text, before)
+    loader = LOADERS[kind]
+    if not set(loader.required) <= options.keys():
+        raise SettingsError(f"teacher {text!r}: say how many classes it has and where its weights are: "
+                            f"{before}?classes=6&weights=FILE.")  # fmt: skip
+    origin = Origin(text, kind, target, options)
+    if kind != "run":  # a run that is not finished reports that itself
+        for path in loader.files(origin):
             if not path.is_file():
-                raise SettingsError(f"teacher {origin.text!r}: {path}: no such file.")
+                raise SettingsError(f"teacher {text!r}: {path}: no such file.")
+    return replace(origin, names=loader.class_names(origin) or _read_names(own_classes))
 
 
-def _own_names(origin: Origin) -> tuple[str, ...] | None:
-    if origin.kind == "run":
-        return classes_from(read_about(origin.files[0])["classes"], origin.target).names
-    if origin.kind == "onnx":
-        return foreign.onnx_class_names(Path(origin.target))
-    if origin.kind == "hf":
-        return foreign.hf_class_names(Path(origin.target))
-    return None
+def _recognise(text: str, before: str) -> tuple[str, str]:
+    """The loader that opens what is written before the question mark, and its target."""
+    prefix, _, target = before.partition(":")
+    suffix = Path(before).suffix.lower()
+    for kind, loader in LOADERS.items():
+        if target and loader.prefix == prefix:
+            return kind, target
+    if Path(before).is_dir() or not suffix:
+        RunFolder(Path(before)).read_config()
+        return "run", before
+    for kind, loader in LOADERS.items():
+        if suffix in loader.suffixes:
+            return kind, before
+    known = ", ".join(loader.example for loader in LOADERS.values())
+    raise SettingsError(f"teacher {text!r} is of a kind that is not known. Known: {known}.")
 
 
 def _read_names(own_classes: str | None) -> tuple[str, ...] | None:
@@ -196,36 +151,15 @@ def _read_names(own_classes: str | None) -> tuple[str, ...] | None:
 
 
 def _load(origin: Origin, channels: tuple[int, ...]) -> Teacher:
-    loaders: dict[str, Callable[[Origin], foreign.Loaded]] = {
-        "run": lambda origin: foreign.Loaded(read_network(origin.files[0])[0], "0..255"),
-        "onnx": lambda origin: foreign.load_onnx(origin.files[0]),
-        "program": lambda origin: foreign.load_program(origin.files[0]),
-        "keras": lambda origin: foreign.load_keras(origin.files[0]),
-        "smp": lambda origin: foreign.load_smp(origin.target, _sizes(origin), origin.files[0]),
-        "torchvision": lambda origin: foreign.load_torchvision(origin.target, _sizes(origin), origin.files[0]),
-        "hf": lambda origin: foreign.load_hf(Path(origin.target)),
-    }
-    loaded = loaders[origin.kind](origin)
+    loaded = LOADERS[origin.kind].load(origin)
     scale = INPUT_SCALES[origin.options["input"]] if "input" in origin.options else loaded.input_scale
     everything = Teacher(loaded.network, scale, loaded.multiple)
     noise = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with foreign.name_library_errors(origin.text, "it cannot be run"):
+    with name_library_errors(origin.text, "it cannot be run"):
         count = everything(noise).shape[1]
-    said = len(origin.names) if origin.names else len(channels)
-    if count != said:
-        raise ClassCountMismatch(origin.text, count, said)
+    expected = len(origin.names) if origin.names else len(channels)
+    if count != expected:
+        raise ClassCountMismatch(origin.text, count, expected)
     if list(channels) != list(range(count)):
         everything.channels = list(channels)
     return everything
-
-
-def _sizes(origin: Origin) -> dict[str, object]:
-    """The options that a constructor takes, as Python values where they are such."""
-    sizes: dict[str, object] = {}
-    for name, value in origin.options.items():
-        if name not in ("weights", "input"):
-            try:
-                sizes[name] = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                sizes[name] = value
-    return sizes

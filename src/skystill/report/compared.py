@@ -1,0 +1,56 @@
+"""The models that a run compares: its own, the teacher's, and the baseline's."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from skystill.errors import RunFolderError
+from skystill.run_folder import RunFolder
+
+T = TypeVar("T")
+Track = Callable[[Sequence[T], str], Iterable[T]]
+"""Wraps a loop to show a bar: (items, description) to items."""
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """One model of a comparison.
+
+    Args:
+        role: "teacher", "alone" or "student".
+        folder: the run that made it.
+    """
+
+    role: str
+    folder: RunFolder
+
+
+def compared_models(folder: RunFolder) -> list[ComparedModel]:
+    """The models of a run: its own, and of a distilled one the baseline's, and the teacher's if it is a run as well.
+
+    Raises:
+        RunFolderError: not a run, or not finished.
+    """
+    config = folder.read_config()
+    if "teacher" not in config:
+        found = [ComparedModel("teacher", folder)]
+    else:
+        teachers = [config["teacher"]] if isinstance(config["teacher"], str) else config["teacher"]
+        found = []
+        if not folder.teacher_scores.exists():
+            found.append(ComparedModel("teacher", RunFolder(Path(teachers[0]))))
+        if folder.alone.model.exists():
+            found.append(ComparedModel("alone", folder.alone))
+        found.append(ComparedModel("student", folder))
+    for compared_model in found:
+        if not compared_model.folder.model.exists():
+            raise RunFolderError(
+                f"{compared_model.folder.model} is missing: that run has not finished. Finish it with --resume."
+            )
+    return found
+
+
+def no_bar(items: Sequence[T], description: str) -> Iterable[T]:
+    """Show nothing."""
+    return items

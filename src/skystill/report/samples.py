@@ -1,0 +1,71 @@
+"""Small pictures of test images: image, truth, predictions, and where the models disagree."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from skystill.classes import VOID, ClassMap, Labels
+from skystill.data import Pair, read_image, read_labels
+from skystill.predict.predictor import Predictor
+from skystill.report.compared import ComparedModel, Track
+from skystill.run_folder import RunFolder, written_whole
+
+_SAMPLES = 10
+_SAMPLE_SIDE = 400
+_AGREE, _BOTH_WRONG, _STUDENT_WRONG, _TEACHER_WRONG = (225, 225, 225), (120, 120, 120), (213, 94, 0), (0, 114, 178)
+DISAGREEMENT = {
+    "agree and right": _AGREE,
+    "both wrong": _BOTH_WRONG,
+    "only the student wrong": _STUDENT_WRONG,
+    "only the teacher wrong": _TEACHER_WRONG,
+}
+"""Colours of the disagreement picture; void is black."""
+
+
+def write_samples(
+    folder: RunFolder, models: Sequence[ComparedModel], pairs: Sequence[Pair], classes: ClassMap, track: Track[Any]
+) -> list[dict[str, str]]:
+    """Small pictures of up to ten test images, spread over the test set; file names by kind."""
+    predictors = {m.role: Predictor(m.folder.model) for m in models if m.role != "alone"}
+    count = min(_SAMPLES, len(pairs))
+    chosen = [pairs[index * len(pairs) // count] for index in range(count)]
+    written: list[dict[str, str]] = []
+    for number, pair in enumerate(track(chosen, "sample pictures")):
+        image, labels = read_image(pair.image), read_labels(pair.mask, classes).labels
+        found = {role: predictor.labels(image) for role, predictor in predictors.items()}
+        pictures = {"image": image, "truth": classes.paint(labels)}
+        pictures |= {role: classes.paint(predicted) for role, predicted in found.items()}
+        if {"student", "teacher"} <= found.keys():
+            pictures["disagreement"] = paint_disagreement(labels, found["teacher"], found["student"])
+        names = {"key": pair.key}
+        for kind, picture in pictures.items():
+            names[kind] = f"{number:02d}-{kind}.{'jpg' if kind == 'image' else 'png'}"
+            _save_small(folder.samples / names[kind], picture, photo=kind == "image")
+        written.append(names)
+    return written
+
+
+def paint_disagreement(labels: Labels, teacher: Labels, student: Labels) -> npt.NDArray[np.uint8]:
+    """Who is wrong where, in the colours of `DISAGREEMENT`: three (H, W) uint8 to (H, W, 3) uint8."""
+    picture = np.empty((*labels.shape, 3), np.uint8)
+    picture[:] = _AGREE
+    picture[(student != labels) & (teacher != labels)] = _BOTH_WRONG
+    picture[(student != labels) & (teacher == labels)] = _STUDENT_WRONG
+    picture[(student == labels) & (teacher != labels)] = _TEACHER_WRONG
+    picture[labels == VOID] = 0
+    return picture
+
+
+def _save_small(path: Path, picture: npt.NDArray[np.uint8], photo: bool) -> None:
+    opened = Image.fromarray(picture)
+    scale = min(1.0, _SAMPLE_SIDE / max(opened.size))
+    size = (max(1, round(opened.width * scale)), max(1, round(opened.height * scale)))
+    with written_whole(path) as part:
+        if photo:
+            opened.resize(size, Image.Resampling.LANCZOS).save(part, quality=85)
+        else:
+            opened.resize(size, Image.Resampling.NEAREST).quantize(256).save(part, optimize=True)

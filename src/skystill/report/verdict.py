@@ -1,0 +1,77 @@
+"""The result of a run in sentences: what was kept, what was saved, and whether distillation helped."""
+
+from typing import Any
+
+from skystill.report.metrics import ENOUGH_IMAGES, Comparison, Evaluation
+
+
+def verdict(
+    evaluations: dict[str, Evaluation],
+    comparisons: dict[str, Comparison],
+    measured: list[dict[str, Any]],
+    foreign: dict[str, Any] | None = None,
+) -> list[str]:
+    """The result in sentences: what was kept, what was saved, and whether distillation helped."""
+    costs = dict(zip(evaluations, measured, strict=True))
+    if "student" not in evaluations:
+        role = next(iter(evaluations))
+        scores = evaluations[role].scores()
+        low, high = scores["miou_interval"]
+        return [
+            f"The network reaches {_points(scores['miou'])} % mean IoU on {scores['images']} test images "
+            f"(95 % interval {_points(low)} to {_points(high)})."
+        ]
+    lines = [_kept(evaluations, comparisons, costs) if foreign is None else _kept_of_foreign(evaluations, foreign)]
+    if "student-alone" not in comparisons:
+        return [*lines, "The same student was not trained alone, so this run cannot say whether distillation helped."]
+    against = comparisons["student-alone"]
+    if against.images < ENOUGH_IMAGES:
+        lines.append(
+            f"Whether distillation helped cannot be told from {against.images} test image(s): the difference to the "
+            f"same student trained alone is {_span(against)}, but an interval needs {ENOUGH_IMAGES} images at least."
+        )
+    elif not against.clear:
+        lines.append(
+            f"Distillation did not help here: against the same student trained alone the difference is "
+            f"{_span(against)}, and that interval holds zero."
+        )
+    elif against.difference > 0:
+        lines.append(f"Distillation helped: against the same student trained alone the difference is {_span(against)}.")
+    else:
+        lines.append(
+            f"Distillation hurt here: against the same student trained alone the difference is {_span(against)}."
+        )
+    return [*lines, "The interval is over test images of this one run; another seed may move the difference as much."]
+
+
+def _kept(
+    evaluations: dict[str, Evaluation], comparisons: dict[str, Comparison], costs: dict[str, dict[str, Any]]
+) -> str:
+    teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
+    smaller = costs["teacher"]["parameters"] / costs["student"]["parameters"]
+    faster = costs["teacher"]["latency_ms_per_mp"] / costs["student"]["latency_ms_per_mp"]
+    speed = f"{faster:.3g} times faster" if faster >= 1 else f"{1 / faster:.3g} times slower"
+    return (
+        f"The distilled student reaches {_points(student['miou'])} % mean IoU where its teacher reaches "
+        f"{_points(teacher['miou'])} % ({_span(comparisons['student-teacher'])}), with {smaller:.3g} times fewer "
+        f"parameters, and is {speed} on this CPU."
+    )
+
+
+def _kept_of_foreign(evaluations: dict[str, Evaluation], foreign: dict[str, Any]) -> str:
+    low, high = foreign["scores"]["miou_interval"]
+    student = _points(evaluations["student"].scores()["miou"])
+    return (
+        f"The distilled student reaches {student} % mean IoU where its teacher "
+        f"({' + '.join(foreign['teacher'])}) reached {_points(foreign['scores']['miou'])} % "
+        f"(95 % interval {_points(low)} to {_points(high)}) on the run's own test images."
+    )
+
+
+def _points(fraction: float | None) -> str:
+    return "no" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _span(comparison: Comparison) -> str:
+    difference, low, high = (100 * value for value in (comparison.difference, comparison.low, comparison.high))
+    return f"{difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"

@@ -1,0 +1,81 @@
+"""The checkpoint of a run: everything that it needs to resume to the same weights, in one file."""
+
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from skystill.errors import CheckpointError
+from skystill.run_folder import written_whole
+from skystill.train.loop.task import History, Task
+
+_SAVE_EVERY_SECONDS = 30.0
+
+
+@dataclass
+class LoopState:
+    """How far a run has come: epoch and step within it that come next, and the rows so far."""
+
+    epoch: int = 0
+    step: int = 0
+    history: History = field(default_factory=list)
+
+
+class Checkpointer:
+    """Saves and restores a run in one file, written whole.
+
+    Args:
+        path: the checkpoint.
+        on_history: called with all rows after each epoch, before its checkpoint.
+        clock: seconds; for tests.
+    """
+
+    def __init__(
+        self, path: Path, on_history: Callable[[History], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.path = path
+        self.on_history = on_history
+        self._clock = clock
+        self._saved_at = clock()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is old enough to be worth another in the middle of an epoch."""
+        return self._clock() - self._saved_at >= _SAVE_EVERY_SECONDS
+
+    def save(self, task: Task, progress: LoopState) -> None:
+        """Write the checkpoint; of several ranks the first one does."""
+        self._saved_at = self._clock()
+        if not task.stepper.fabric.is_global_zero:
+            return
+        content = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "history": progress.history,
+            "meter": task.meter.state(),
+            "stepper": task.stepper.state(),
+        }
+        with written_whole(self.path) as part:
+            torch.save(content, part)
+
+    def load(self, task: Task) -> LoopState:
+        """Restore the run, or start anew where there is no checkpoint yet.
+
+        Raises:
+            CheckpointError: the file is damaged or of another network.
+        """
+        if not self.path.exists():
+            return LoopState()
+        try:
+            content = torch.load(self.path, weights_only=True, map_location="cpu")
+            task.stepper.load(content["stepper"])
+            task.meter.load(content["meter"])
+            return LoopState(content["epoch"], content["step"], content["history"])
+        except (RuntimeError, KeyError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"{self.path} cannot be read ({reason}); it is damaged or of another network. "
+                "Delete it to begin this run again from its first step with --resume."
+            ) from error

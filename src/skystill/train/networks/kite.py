@@ -1,0 +1,51 @@
+"""Kite: the fastest student, which works at a quarter of the resolution throughout."""
+
+from torch import Tensor, nn
+
+from skystill.train.networks.blocks import (
+    ConvNorm,
+    Normalize,
+    Residual,
+    add_upsampled,
+    encoder_levels,
+    pad_and_unshuffle,
+)
+from skystill.train.networks.pixel_shuffle import pixel_shuffle
+
+
+class Kite(nn.Module):
+    """The fastest student: at 1/4 resolution from the first layer to the last, pixel-shuffled up at the end.
+
+    Full-resolution convolutions are what makes a small U-Net slow (docs/design.md): here none is left. The encoder
+    goes 1/4, 1/8, 1/16, ...; the decoder adds each level, brought to the width of the first, onto the next finer.
+
+    Args:
+        num_classes: C, channels of the logits.
+        channels: width of each level, from 1/4 down.
+        blocks: residual blocks at each level.
+    """
+
+    stride = 4  # at 8 roads and small houses dissolve; for 2 see Swift
+
+    def __init__(self, num_classes: int, channels: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.multiple = self.stride * 2 ** (len(channels) - 1)
+        self.feature_layer = f"levels.{len(channels) - 1}"
+        self.normalize = Normalize()
+        self.levels = encoder_levels(3 * self.stride**2, channels, blocks)
+        self.lateral = nn.ModuleList(ConvNorm(size, channels[0], kernel=1) for size in channels)
+        self.smooth = nn.ModuleList(Residual(channels[0]) for _ in channels[1:])
+        self.head = nn.Conv2d(channels[0], num_classes * self.stride**2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        height, width = images.shape[-2:]
+        features = self.normalize(pad_and_unshuffle(images, self.multiple, self.stride))
+        pyramid: list[Tensor] = []
+        for level, lateral in zip(self.levels, self.lateral, strict=True):
+            features = level(features)
+            pyramid.append(lateral(features))
+        features = pyramid.pop()
+        for smooth in self.smooth:
+            features = smooth(add_upsampled(pyramid.pop(), features))
+        return pixel_shuffle(self.head(features), self.stride)[..., :height, :width]

@@ -1,0 +1,55 @@
+"""The U-Net: the classical teacher, and the classical small student."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skystill.train.networks.blocks import DoubleConv, Normalize, pad_and_unshuffle
+from skystill.train.networks.pixel_shuffle import pixel_shuffle
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger, Fischer, Brox 2015, arXiv 1505.04597): encoder, decoder, skip connections.
+
+    Args:
+        num_classes: C, channels of the logits.
+        channels: filters of the first level; every level doubles them.
+        depth: number of levels; 5 is the mission's teacher, 2 its student.
+        norm: BatchNorm in every block. It trains better and, folded at export, costs nothing in use.
+        stride: 1 is the classical network. 2 or 4 folds squares of pixels into channels first and unfolds them last
+            (Shi 2016, arXiv 1609.05158), so that the first level works at 1/stride of the resolution: the same
+            time buys far more channels.
+    """
+
+    def __init__(
+        self, num_classes: int, channels: int = 16, depth: int = 5, norm: bool = True, stride: int = 1
+    ) -> None:
+        super().__init__()
+        sizes = [channels * 2**level for level in range(depth)]
+        self.stride = stride
+        self.multiple = stride * 2 ** (depth - 1)
+        self.feature_layer = f"encoder.{depth - 1}"
+        self.normalize = Normalize()
+        self.encoder = nn.ModuleList(
+            DoubleConv(before, after, norm) for before, after in pairwise([3 * stride**2, *sizes])
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(deep, shallow, 2, stride=2) for shallow, deep in reversed(list(pairwise(sizes)))
+        )
+        self.decoder = nn.ModuleList(DoubleConv(2 * size, size, norm) for size in reversed(sizes[:-1]))
+        self.head = nn.Conv2d(channels, num_classes * stride**2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        height, width = images.shape[-2:]
+        features = self.normalize(pad_and_unshuffle(images, self.multiple, self.stride))
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            features = block(F.max_pool2d(features, 2) if level else features)
+            skips.append(features)
+        skips.pop()
+        for up, block in zip(self.up, self.decoder, strict=True):
+            features = block(torch.cat([skips.pop(), up(features)], dim=1))
+        return pixel_shuffle(self.head(features), self.stride)[..., :height, :width]

@@ -1,0 +1,65 @@
+"""Teachers from ONNX files, run in ONNX Runtime whatever made them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skystill.errors import CheckpointError
+from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
+from skystill.train.teachers.loaders.wrappers import fixed_or_free
+
+
+class OnnxNetwork(nn.Module):
+    """A model file in ONNX Runtime: on the CPU, or on a GPU where its GPU build is installed.
+
+    Args:
+        path: the file: one input (N, 3, H, W), the first output (N, C, h, w).
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        import onnxruntime as ort  # 20 MB that training need not have
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # it would keep the largest image's memory for good
+        self.session = ort.InferenceSession(path, options, providers=ort.get_available_providers())
+        self.input = self.session.get_inputs()[0]
+        if "uint8" in self.input.type:
+            self.dtype: Any = np.uint8
+        else:
+            self.dtype = np.float16 if "float16" in self.input.type else np.float32
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, C, h, w)."""
+        planes = np.ascontiguousarray(images.cpu().numpy().astype(self.dtype))
+        batch = self.input.shape[0]
+        parts = [planes] if not isinstance(batch, int) else [planes[i : i + 1] for i in range(len(planes))]
+        found = [self.session.run(None, {self.input.name: part})[0] for part in parts]
+        return torch.from_numpy(np.concatenate(found)).to(images.device)
+
+
+def load_onnx(origin: Origin) -> Loaded:
+    """An ONNX file of any maker. Its input is 0..255 where it is bytes or SkyStill's own, otherwise taken as 0..1."""
+    path = origin.path
+    with name_library_errors(path, "ONNX Runtime cannot open it"):
+        network = OnnxNetwork(path)
+    shape = network.input.shape
+    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+        raise CheckpointError(f"teacher {path}: its input is {shape}; an image network takes (N, 3, H, W).")
+    own = "multiply_adds_per_megapixel" in network.session.get_modelmeta().custom_metadata_map
+    wants = "0..255" if network.dtype == np.uint8 or own else "0..1"
+    return Loaded(fixed_or_free(network, shape[2], shape[3]), wants)
+
+
+def onnx_class_names(origin: Origin) -> tuple[str, ...] | None:
+    """The class names that an ONNX file carries, SkyStill's or Deepness's."""
+    path = origin.path
+    with name_library_errors(path, "ONNX Runtime cannot open it"):
+        said = OnnxNetwork(path).session.get_modelmeta().custom_metadata_map
+        names = json.loads(said["class_names"]) if "class_names" in said else None
+    return tuple(str(name) for name in names.values()) if isinstance(names, dict) else None

@@ -1,0 +1,62 @@
+"""Teachers saved by torch.export (.pt2)."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from skystill.errors import CheckpointError
+from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
+from skystill.train.teachers.loaders.wrappers import fixed_or_free, one_by_one
+
+
+def load_program(origin: Origin) -> Loaded:
+    """A program saved by torch.export. torch would unpickle objects in it; files that hold such are refused."""
+    path = origin.path
+    _refuse_pickles(path)
+    with name_library_errors(path, "torch.export cannot load it"):
+        program = torch.export.load(path)
+        network = program.module()
+        shape = next(iter(program.graph_signature.user_inputs))
+        sizes = next(n.meta["val"].shape for n in program.graph.nodes if n.name == shape)
+    height, width = (size if isinstance(size, int) else None for size in sizes[2:])
+    frozen = _Called(network)
+    return Loaded(fixed_or_free(one_by_one(frozen, sizes[0]), height, width))
+
+
+class _Called(nn.Module):
+    """An exported program, which knows no train and eval."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self._program = [program]  # in a list: not a submodule, whose train() it would refuse
+        for name, parameter in program.named_parameters():
+            self.register_parameter(name.replace(".", "_"), parameter)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to what the program gives."""
+        found: Tensor = self._program[0](images.float())
+        return found
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuse an archive with objects that only unpickling would open.
+
+    Raises:
+        CheckpointError: it has such, or is no archive.
+    """
+    with name_library_errors(path, "it is no torch.export archive"), zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.rsplit("/", 1)[-1].startswith(("custom_obj", "opaque_obj")):
+                raise CheckpointError(f"teacher {path}: {name} in it holds a pickled object, which could run code.")
+            if content.startswith((b"PK\x03\x04", b"\x80")):
+                try:
+                    torch.load(io.BytesIO(content), weights_only=True)
+                except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+                    raise CheckpointError(
+                        f"teacher {path}: {name} in it loads only by unpickling, which could run code."
+                    ) from error

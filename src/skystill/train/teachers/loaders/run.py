@@ -1,0 +1,22 @@
+"""Teachers that are SkyStill runs."""
+
+from pathlib import Path
+
+from skystill.run_folder import RunFolder
+from skystill.train.networks.weights import read_network, read_record
+from skystill.train.teachers.loaders.loader import Loaded, Origin
+
+
+def run_files(origin: Origin) -> list[Path]:
+    """The weights of the run."""
+    return [RunFolder(origin.path).weights]
+
+
+def run_class_names(origin: Origin) -> tuple[str, ...]:
+    """The classes that the run was trained on."""
+    return read_record(run_files(origin)[0]).classes.names
+
+
+def load_run(origin: Origin) -> Loaded:
+    """The network of a run, with its trained weights."""
+    return Loaded(read_network(run_files(origin)[0])[0], "0..255")

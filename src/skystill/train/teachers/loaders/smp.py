@@ -1,0 +1,17 @@
+"""Teachers of segmentation_models_pytorch."""
+
+from skystill.errors import SettingsError
+from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
+from skystill.train.teachers.loaders.state import fill_weights
+
+
+def load_smp(origin: Origin) -> Loaded:
+    """segmentation_models_pytorch: target ARCHITECTURE/ENCODER."""
+    smp = import_library("segmentation_models_pytorch", "segmentation-models-pytorch")
+    architecture, _, encoder = origin.target.partition("/")
+    if not hasattr(smp, architecture):
+        raise SettingsError(f"teacher smp:{origin.target}: segmentation_models_pytorch has no {architecture}.")
+    with name_library_errors(f"smp:{origin.target}", "it cannot be built"):
+        network = getattr(smp, architecture)(encoder_name=encoder or "resnet34", encoder_weights=None, **origin.sizes)
+    fill_weights(network, origin.weights, f"smp:{origin.target}")
+    return Loaded(network, "imagenet", multiple=32)

@@ -1,0 +1,54 @@
+"""Weights of other programs, read without running code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from skystill.errors import CheckpointError
+
+
+def read_state(path: Path, name: str) -> dict[str, Tensor]:
+    """Weights from safetensors, or from a file of torch.save that needs no unpickling of objects.
+
+    A Lightning checkpoint's "state_dict" and a "model." before all names are seen through.
+
+    Raises:
+        CheckpointError: it holds no weights, or loads only by unpickling.
+    """
+    try:
+        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"teacher {name}: {path} holds more than weights, and loading it could run code. Save its state_dict: "
+            "torch.save(model.state_dict(), FILE), or as safetensors."
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"teacher {name}: {path} cannot be read ({str(error).splitlines()[0]}).") from error
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"teacher {name}: {path} holds no state_dict.")
+    state: dict[str, Tensor] = content
+    for prefix in ("module.", "model."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def fill_weights(network: nn.Module, weights: Path, name: str) -> None:
+    """Load a file of weights into a network.
+
+    Raises:
+        CheckpointError: as `read_state`, or the weights are of another network.
+    """
+    try:
+        network.load_state_dict(read_state(weights, name))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise CheckpointError(f"teacher {name}: {weights} is of another network: {' '.join(lines)[:400]}") from error

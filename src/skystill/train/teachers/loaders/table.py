@@ -1,0 +1,30 @@
+"""The table of loaders: one line for each origin of teachers. To add one: a file beside this one, and a line here."""
+
+from skystill.train.teachers.loaders.keras import load_keras
+from skystill.train.teachers.loaders.loader import Loader, weights_file
+from skystill.train.teachers.loaders.onnx import load_onnx, onnx_class_names
+from skystill.train.teachers.loaders.program import load_program
+from skystill.train.teachers.loaders.run import load_run, run_class_names, run_files
+from skystill.train.teachers.loaders.smp import load_smp
+from skystill.train.teachers.loaders.torchvision import load_torchvision
+from skystill.train.teachers.loaders.transformers import load_transformers, transformers_class_names, transformers_files
+
+_SIZED = ("classes", "weights")
+
+# The keys are part of the key of cached logits: an old cache is found under them.
+LOADERS: dict[str, Loader] = {
+    "run": Loader(load_run, "a SkyStill run folder", files=run_files, class_names=run_class_names),
+    "onnx": Loader(load_onnx, ".onnx", suffixes=(".onnx",), class_names=onnx_class_names),
+    "program": Loader(load_program, ".pt2 (torch.export)", suffixes=(".pt2",)),
+    "keras": Loader(load_keras, ".keras, .h5, .hdf5", suffixes=(".keras", ".h5", ".hdf5")),
+    "smp": Loader(
+        load_smp, "smp:ARCHITECTURE/ENCODER?classes=N&weights=FILE", prefix="smp", required=_SIZED, files=weights_file
+    ),
+    "torchvision": Loader(
+        load_torchvision, "torchvision:NAME?classes=N&weights=FILE", prefix="torchvision", required=_SIZED,
+        files=weights_file,
+    ),
+    "hf": Loader(
+        load_transformers, "hf:DIR", prefix="hf", files=transformers_files, class_names=transformers_class_names
+    ),
+}  # fmt: skip

@@ -1,0 +1,54 @@
+"""Teachers of transformers, from a folder that save_pretrained wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from skystill.errors import SettingsError
+from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
+from skystill.train.teachers.teacher import INPUT_SCALES, InputScale
+
+
+def transformers_files(origin: Origin) -> list[Path]:
+    """The files of the folder that decide what the network computes.
+
+    Raises:
+        SettingsError: no such folder, or save_pretrained did not write it.
+    """
+    if not (origin.path / "config.json").is_file():
+        raise SettingsError(
+            f"teacher {origin.text!r}: {origin.target} holds no config.json; give a folder that save_pretrained wrote."
+        )
+    return sorted(path for path in origin.path.iterdir() if path.suffix in (".json", ".safetensors"))
+
+
+def load_transformers(origin: Origin) -> Loaded:
+    """A semantic segmentation model of transformers in a folder that save_pretrained wrote; safetensors only."""
+    folder = origin.path
+    transformers = import_library("transformers", "transformers")
+    with name_library_errors(f"hf:{folder}", "transformers cannot load it"):
+        network = transformers.AutoModelForSemanticSegmentation.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    scale = InputScale(255.0, INPUT_SCALES["imagenet"].mean, INPUT_SCALES["imagenet"].std)
+    preprocessor = folder / "preprocessor_config.json"
+    if preprocessor.is_file():
+        scale = _input_scale(json.loads(preprocessor.read_text(encoding="utf-8")))
+    return Loaded(network, multiple=32, scale=scale)
+
+
+def _input_scale(said: dict[str, Any]) -> InputScale:
+    divisor = 1 / float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
+    if not said.get("do_normalize", True):
+        return InputScale(divisor)
+    imagenet = INPUT_SCALES["imagenet"]
+    return InputScale(divisor, tuple(said.get("image_mean", imagenet.mean)), tuple(said.get("image_std", imagenet.std)))
+
+
+def transformers_class_names(origin: Origin) -> tuple[str, ...] | None:
+    """The class names in a folder's config.json."""
+    folder = origin.path
+    with name_library_errors(f"hf:{folder}", "its config.json cannot be read"):
+        names: dict[str, str] = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label", {})
+        found = tuple(names[key] for key in sorted(names, key=int))
+    return None if not found or all(name == f"LABEL_{index}" for index, name in enumerate(found)) else found

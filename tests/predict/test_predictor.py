@@ -1,0 +1,245 @@
+"""Rasters through a network: whose answer is plain (the brightest channel), so that every pixel has one right value."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from skystill.classes import DUBAI
+from skystill.errors import DiskFull, PredictionStopped, RunFolderError, SettingsError
+from skystill.predict import Predictor
+from skystill.predict.stream import most_likely
+from skystill.raster.output import RasterOutput
+from skystill.settings import RasterSettings
+from tests.channel_model import INFO, write_model
+
+RGB = np.random.default_rng(2).integers(0, 256, (3, 700, 900), np.uint8)
+TRUTH = RGB.argmax(axis=0).astype(np.uint8)
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> Predictor:
+    return Predictor(write_model(tmp_path / "m.onnx", replace(INFO, parameters=1, tile_size=256).to_metadata()))
+
+
+@pytest.fixture
+def raster(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.tif", RGB)
+
+
+def write(path: Path, bands: np.ndarray, **options: object) -> Path:
+    profile = {
+        "driver": "GTiff", "height": bands.shape[1], "width": bands.shape[2], "count": len(bands),
+        "dtype": "uint8", "crs": "EPSG:32640", "transform": from_origin(300_000, 2_800_000, 0.5, 0.5),
+    }  # fmt: skip
+    with rasterio.open(path, "w", **{**profile, **options}) as file:
+        file.write(bands)
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return np.asarray(file.read(1))
+
+
+@pytest.mark.parametrize("mode", ["crop", "blend"])
+@pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 128, "blockysize": 128}, {"blockysize": 7}])
+def test_the_class_raster_lies_where_the_image_lies(
+    tmp_path: Path, predictor: Predictor, mode: str, layout: dict[str, object]
+) -> None:
+    source = write(tmp_path / "in.tif", RGB, **layout)
+    found = predictor.predict(source, tmp_path / "out.tif", RasterSettings(mode=mode))  # type: ignore[arg-type]
+    assert (found.pixels, found.damaged) == (630_000, ())
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(source) as given:
+        assert np.array_equal(out.read(1), TRUTH)
+        assert (out.crs, out.transform, out.shape) == (given.crs, given.transform, given.shape)
+        assert (out.nodata, out.dtypes, out.profile["tiled"], out.compression.name) == (
+            255,
+            ("uint8",),
+            True,
+            "deflate",
+        )
+        assert [out.colormap(1)[label][:3] for label in range(6)] == list(DUBAI.colors)
+        assert out.tags(1)["CLASS_3"] == "Vegetation"
+    assert "<Category>Vegetation</Category>" in (tmp_path / "out.tif.aux.xml").read_text()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("mode", ["crop", "blend"])
+def test_wide_strips_go_through_the_spool(tmp_path: Path, predictor: Predictor, mode: str) -> None:
+    wide = np.tile(RGB[:, :300], (1, 1, 6))  # 5,400 pixels: wider than two lanes of 2,048
+    source = write(tmp_path / "in.tif", wide, blockysize=5)
+    settings = RasterSettings(mode=mode, tile=768)  # type: ignore[arg-type]
+    predictor.predict(source, tmp_path / "out.tif", settings)
+    assert np.array_equal(read(tmp_path / "out.tif"), wide.argmax(axis=0))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 100_000), (3_000, 1), (65, 64)])
+def test_odd_shapes(tmp_path: Path, predictor: Predictor, height: int, width: int) -> None:
+    bands = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
+    predictor.predict(write(tmp_path / "odd.tif", bands), tmp_path / "out.tif")
+    assert np.array_equal(read(tmp_path / "out.tif"), bands.argmax(axis=0))
+
+
+def test_nodata_stays_nodata(tmp_path: Path, predictor: Predictor) -> None:
+    bands = RGB // 2 + 1
+    bands[:, 100:400, 50:800] = 0
+    source = write(tmp_path / "in.tif", bands, nodata=0)
+    predictor.predict(source, tmp_path / "out.tif", RasterSettings(confidence=True))
+    expected = np.where((bands == 0).all(axis=0), 255, bands.argmax(axis=0))
+    assert np.array_equal(read(tmp_path / "out.tif"), expected)
+    assert np.array_equal(read(tmp_path / "out-confidence.tif") == 255, expected == 255)
+
+
+def test_confidence_and_probabilities_are_scaled_bytes(tmp_path: Path, predictor: Predictor, raster: Path) -> None:
+    predictor.predict(raster, tmp_path / "out.tif", RasterSettings(confidence=True, probabilities=True))
+    logits = np.concatenate([RGB, RGB]).astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=0))
+    shares /= shares.sum(axis=0)
+    with rasterio.open(tmp_path / "out-probabilities.tif") as file:
+        assert file.descriptions == DUBAI.names
+        assert np.abs(file.read() * file.scales[0] - shares).max() <= 0.002 + 1e-6
+    with rasterio.open(tmp_path / "out-confidence.tif") as file:
+        assert np.abs(file.read(1) * file.scales[0] - shares.max(axis=0)).max() <= 0.002 + 1e-6
+
+
+def test_a_plain_image_becomes_a_palette_picture(tmp_path: Path, predictor: Predictor) -> None:
+    from PIL import Image
+
+    Image.fromarray(RGB.transpose(1, 2, 0)).save(tmp_path / "photo.png")
+    predictor.predict(tmp_path / "photo.png", tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.mode == "P"
+        assert np.array_equal(np.asarray(picture), TRUTH)
+        assert np.array_equal(np.asarray(picture.convert("RGB")), DUBAI.paint(TRUTH))
+
+
+def test_a_cog_has_overviews(tmp_path: Path, predictor: Predictor, raster: Path) -> None:
+    predictor.predict(raster, tmp_path / "out.tif", RasterSettings(cog=True))
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.overviews(1)
+        assert np.array_equal(file.read(1), TRUTH)
+        assert file.colormap(1)[0][:3] == DUBAI.colors[0]
+
+
+@pytest.mark.parametrize("mode", ["crop", "blend"])
+def test_what_was_interrupted_goes_on_to_the_same_bytes(
+    tmp_path: Path, predictor: Predictor, raster: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RasterSettings(mode=mode, confidence=True)  # type: ignore[arg-type]
+    predictor.predict(raster, tmp_path / "whole.tif", settings)
+    out = tmp_path / "out.tif"
+    written: list[int] = []
+    write_unit = RasterOutput.write
+
+    def stop_after_two(self: RasterOutput, unit: object, arrays: object) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(1)
+        write_unit(self, unit, arrays)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RasterOutput, "write", stop_after_two)
+    with pytest.raises(PredictionStopped, match="--resume"):
+        predictor.predict(raster, out, settings)
+    assert not out.exists()
+    monkeypatch.setattr(RasterOutput, "write", write_unit)
+    with pytest.raises(RunFolderError, match=r"was interrupted\. Go on with --resume"):
+        predictor.predict(raster, out, settings)
+    with pytest.raises(RunFolderError, match=r"other settings \(confidence\)"):
+        predictor.predict(raster, out, RasterSettings(mode=mode), resume=True)  # type: ignore[arg-type]
+    predictor.predict(raster, out, settings, resume=True)
+    for name in ("{}.tif", "{}-confidence.tif"):
+        assert (tmp_path / name.format("out")).read_bytes() == (tmp_path / name.format("whole")).read_bytes()
+
+
+def test_a_limit_of_memory_is_kept_or_refused(tmp_path: Path, predictor: Predictor, raster: Path) -> None:
+    with pytest.raises(SettingsError, match=r"the smallest possible is [0-9]+MB"):
+        predictor.predict(raster, tmp_path / "out.tif", RasterSettings(max_memory="10MB"))
+    predictor.predict(raster, tmp_path / "out.tif", RasterSettings(max_memory="9GB"))
+    assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
+
+
+@pytest.mark.parametrize("mode", ["crop", "blend"])
+@pytest.mark.parametrize("views", ["2", "4", "8"])
+def test_views_come_back_to_their_place(
+    tmp_path: Path, predictor: Predictor, raster: Path, mode: str, views: str
+) -> None:
+    settings = RasterSettings(mode=mode, views=views, tile=192, overlap=32, max_memory="9GB")  # type: ignore[arg-type]
+    predictor.predict(raster, tmp_path / "out.tif", settings)
+    assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
+
+
+def test_a_limit_of_memory_does_not_keep_a_run_from_going_on(
+    tmp_path: Path, predictor: Predictor, raster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RasterSettings(max_memory="9GB")
+    write_unit = RasterOutput.write
+    written: list[int] = []
+
+    def stop(self: RasterOutput, unit: object, arrays: object) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(1)
+        write_unit(self, unit, arrays)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RasterOutput, "write", stop)
+    with pytest.raises(PredictionStopped):
+        predictor.predict(raster, tmp_path / "out.tif", settings)
+    monkeypatch.setattr(RasterOutput, "write", write_unit)
+    predictor._memory = {1: replace(predictor._memory[1], bytes_per_pixel=1e9)}  # now nothing would fit
+    predictor.predict(raster, tmp_path / "out.tif", settings, resume=True)
+    assert np.array_equal(read(tmp_path / "out.tif"), TRUTH)
+
+
+def test_a_world_file_is_looked_for(tmp_path: Path, predictor: Predictor) -> None:
+    from PIL import Image
+
+    Image.fromarray(RGB[:, :50, :60].transpose(1, 2, 0)).save(tmp_path / "ortho.png")
+    (tmp_path / "ortho.pgw").write_text("0.5\n0\n0\n-0.5\n300000.25\n2799999.75\n")
+    predictor.predict(tmp_path / "ortho.png", tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert (file.transform.a, file.transform.c, file.transform.f) == (0.5, 300_000, 2_800_000)
+
+
+def test_tiles_without_a_middle_are_refused(tmp_path: Path, predictor: Predictor, raster: Path) -> None:
+    with pytest.raises(SettingsError, match="--tile must be 192 or more"):
+        predictor.predict(raster, tmp_path / "out.tif", RasterSettings(tile=128, overlap=128))
+    with pytest.raises(SettingsError, match=r"name it \.tif"):
+        predictor.predict(raster, tmp_path / "out.jpg")
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, predictor: Predictor, raster: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskFull, match="cannot write"):
+        predictor.predict(raster, tmp_path / "file" / "out.tif")
+
+
+def test_a_model_of_another_maker_needs_classes(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "foreign.onnx", {})
+    predictor = Predictor(path, classes=DUBAI)
+    assert np.array_equal(predictor.labels(RGB.transpose(1, 2, 0)), TRUTH)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4), (6, 5, 7), (11, 300, 600)])
+def test_most_likely_is_argmax(shape: tuple[int, int, int]) -> None:
+    scores = np.random.default_rng(0).integers(0, 4, shape).astype(np.float32)  # many equals
+    assert np.array_equal(most_likely(scores), scores.argmax(axis=0))
+
+
+def test_the_metadata_is_read_as_deepness_reads_it(tmp_path: Path) -> None:
+    import onnxruntime
+
+    info = replace(INFO, resolution_m=0.3, tile_size=512, overlap=128)
+    session = onnxruntime.InferenceSession(write_model(tmp_path / "m.onnx", info.to_metadata()))
+    metadata = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata["model_type"] == "Segmentor"
+    assert metadata["class_names"] == {str(label): name for label, name in enumerate(DUBAI.names)}
+    assert (metadata["tile_size"], metadata["tiles_size"], metadata["tiles_overlap"]) == (512, 512, 25)
+    assert metadata["resolution"] == 30
+    assert (metadata["seg_thresh"], metadata["seg_small_segment"]) == (0, 0)
+    assert metadata["standardization_mean"] == [0, 0, 0] and metadata["standardization_std"] == [1, 1, 1]

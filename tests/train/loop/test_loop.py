@@ -1,0 +1,200 @@
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from skystill.errors import CheckpointError, Interrupted, LossNotFinite
+from skystill.train import Supervised
+from skystill.train.batches.batches import Batch, as_batch
+from skystill.train.loop.checkpoint import Checkpointer
+from skystill.train.loop.meter import Meter
+from skystill.train.loop.stepper import learning_rate
+
+STEPS = 5
+
+
+class Batches:
+    """Five random batches an epoch; a hook runs before each."""
+
+    steps_per_epoch = STEPS
+
+    def __init__(self, before: Mapping[tuple[int, int], object] | None = None) -> None:
+        self.before = before or {}
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for step in range(start, STEPS):
+            hook = self.before.get((epoch, step))
+            if callable(hook):
+                hook()
+            generator = torch.Generator().manual_seed(100 * epoch + step)
+            images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=generator)
+            yield as_batch((images, images.sum(dim=1).long() // 256))
+
+
+class Killed(BaseException):
+    """As abrupt as a test can be without a process; tests/cli/test_kill.py uses kill -9."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def task(seed: int = 0) -> Supervised:
+    torch.manual_seed(seed)
+    network = nn.Sequential(_Scale(), nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 3, 1))
+    made = Supervised(network, Fabric(accelerator="cpu", devices=1))
+    made.compile(torch.optim.AdamW(network.parameters(), lr=0.01))
+    return made
+
+
+class _Scale(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() / 255
+
+
+def checkpointer(path: Path, saves_each_step: bool = True) -> Checkpointer:
+    return Checkpointer(path, lambda history: None, clock=lambda: next(ticks) if saves_each_step else 0.0)
+
+
+ticks = count(0.0, 100.0)
+
+
+def weights(trained: Supervised) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("moment", [(0, 0), (0, 3), (1, 0), (2, 4)])
+@pytest.mark.parametrize("each_step", [True, False])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, moment: tuple[int, int], each_step: bool) -> None:
+    whole = task()
+    expected = whole.fit(Batches(), epochs=3, average=0.9)
+
+    path = tmp_path / "resume.pt"
+    with pytest.raises(Killed):
+        task().fit(Batches({moment: kill}), epochs=3, average=0.9, checkpointer=checkpointer(path, each_step))
+    resumed = task(seed=1)
+    history = resumed.fit(Batches(), epochs=3, average=0.9, checkpointer=checkpointer(path, each_step))
+    if path.exists() and moment != (0, 0):
+        for name, value in weights(whole).items():
+            if moment[0] > 0 or each_step:
+                assert torch.equal(value, weights(resumed)[name]), name
+        if moment[0] > 0 or each_step:
+            for one, other in zip(expected, history, strict=True):
+                for name in ("loss", "miou", "learning_rate"):
+                    assert one[name] == pytest.approx(other[name], abs=1e-12)
+
+
+def test_ctrl_c_stops_after_the_step_with_the_checkpoint_saved(tmp_path: Path) -> None:
+    path = tmp_path / "resume.pt"
+
+    def press() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"stopped after step 8; .*--resume"):
+        task().fit(Batches({(1, 2): press}), epochs=3, checkpointer=checkpointer(path, False))
+    content = torch.load(path, weights_only=True)
+    assert (content["epoch"], content["step"]) == (1, 3)
+    whole, resumed = task(), task()
+    whole.fit(Batches(), epochs=3)
+    resumed.fit(Batches(), epochs=3, checkpointer=checkpointer(path))
+    assert all(torch.equal(v, weights(resumed)[n]) for n, v in weights(whole).items())
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_checkpoint_cut_in_half_names_its_file_and_the_mend(tmp_path: Path) -> None:
+    path = tmp_path / "resume.pt"
+    task().fit(Batches(), epochs=1, checkpointer=checkpointer(path))
+    whole = path.read_bytes()
+    for kept in (len(whole) // 2, 0, 10):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(CheckpointError, match=r"resume\.pt cannot be read .*Delete it"):
+            task().fit(Batches(), epochs=2, checkpointer=checkpointer(path))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "resume.pt"
+    task().fit(Batches(), epochs=1, checkpointer=checkpointer(path))
+    network = nn.Sequential(_Scale(), nn.Conv2d(3, 3, 1))
+    other = Supervised(network, Fabric(accelerator="cpu", devices=1))
+    other.compile(torch.optim.AdamW(network.parameters(), lr=0.01))
+    with pytest.raises(CheckpointError, match="of another network"):
+        other.fit(Batches(), epochs=2, checkpointer=checkpointer(path))
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = tmp_path / "resume.pt"
+    torch.save({"stepper": Evil()}, path)
+    with pytest.raises(CheckpointError):
+        task().fit(Batches(), epochs=1, checkpointer=checkpointer(path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_nan_loss_names_step_and_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "resume.pt"
+    made = task()
+
+    def spoil() -> None:
+        made.network[1].weight.data.fill_(float("nan"))  # type: ignore[index, union-attr]
+
+    with pytest.raises(LossNotFinite, match=r"step 7 .*The last good checkpoint is .*resume\.pt"):
+        made.fit(Batches({(1, 1): spoil}), epochs=2, checkpointer=checkpointer(path, False))
+    assert all(torch.isfinite(v).all() for v in torch.load(path)["stepper"]["network"].values())
+
+
+def test_the_meter_weighs_by_pixels() -> None:
+    meter = Meter(2)
+    small = meter.count(torch.tensor([[[[1.0]], [[0.0]]]]), torch.zeros(1, 1, 1, dtype=torch.long))
+    large = meter.count(torch.tensor([[[[0.0, 1.0, 1.0]], [[1.0, 0.0, 0.0]]]]), torch.ones(1, 1, 3, dtype=torch.long))
+    meter.add({"loss": 1.0}, small, 1)
+    result = meter.add({"loss": 5.0}, large, 3)
+    assert result["loss"] == pytest.approx((1 + 3 * 5) / 4)
+    assert meter.confusion.tolist() == [[1, 0], [2, 1]]
+    assert result["pixel_accuracy"] == pytest.approx(0.5)
+    copied = Meter(2)
+    copied.load(meter.state())
+    assert copied.result() == result
+
+
+def test_schedules_by_hand() -> None:
+    rates = [learning_rate("one-cycle", 1.0, step, 101) for step in range(101)]
+    assert rates[0] == pytest.approx(1 / 25)
+    assert max(rates) == rates[20] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(1e-4)
+    assert rates[10] == pytest.approx((1 + 1 / 25) / 2)
+    assert rates[60] == pytest.approx((1 + 1e-4) / 2)
+    assert [learning_rate("cosine", 2.0, step, 3) for step in range(3)] == pytest.approx([2.0, 1.0, 0.0])
+    assert learning_rate("constant", 0.3, 7, 9) == 0.3
+
+
+def test_the_printed_rate_is_images_by_the_clock() -> None:
+    shown: list[float] = []
+
+    class Watch:
+        def on_step(self, done: int, total: int, result: Mapping[str, float], images_per_second: float) -> None:
+            shown.append(images_per_second)
+
+        def on_epoch(self, row: Mapping[str, float]) -> None:
+            shown.append(row["images_per_second"])
+
+    from skystill.train.loop import loop
+
+    clock = iter(np.arange(0.0, 100.0, 0.5))
+    made = task()
+    made.stepper.plan(STEPS, "constant", 0.0)
+    history = loop.train_epochs(made, Batches(), None, 1, watch=Watch(), clock=lambda: float(next(clock)))
+    # two images a step, half a second a look at the clock
+    assert shown[:STEPS] == pytest.approx([4.0] * STEPS)
+    assert history[0]["seconds"] == pytest.approx(3.0)
+    assert shown[-1] == pytest.approx(10 / 3)

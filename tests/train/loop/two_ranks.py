@@ -1,0 +1,64 @@
+"""Run by test_ranks.py under torchrun: eight steps of a distillation, the losses of each written by the first rank."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from skystill.data import find_pairs
+from skystill.data.scenes import SCENE_CLASSES
+from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages, labeled_images
+from skystill.train.loop.distiller import Distiller, FeatureTerm
+from skystill.train.loop.ranks import leave_process_group
+from skystill.train.losses.on_features import FEATURE_LOSSES, FeatureHook
+from skystill.train.losses.on_labels import STUDENT_LOSSES
+from skystill.train.losses.on_logits import DISTILLATION_LOSSES
+from skystill.train.networks.table import build_network
+
+STEPS = 8
+
+
+def main(scenes: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    student = build_network("kite?channels=(8,12)&blocks=(1,1)", 6)
+    teacher = build_network("kite?channels=(8,20)&blocks=(1,1)", 6)
+    projection = FEATURE_LOSSES["fitnet"](12, 20)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    fabric = Fabric(accelerator="cpu", devices=ranks, strategy=DDPStrategy() if ranks > 1 else "auto")
+    if ranks > 1:
+        fabric.launch()
+    distiller = Distiller(student, teacher, fabric)
+    taps = FeatureHook(student, None, "student"), FeatureHook(distiller.teachers[0].network, None, "teacher")
+    distiller.compile(
+        torch.optim.AdamW(student.parameters(), lr=2e-3),
+        student_loss=STUDENT_LOSSES["ce+dice"](),
+        distillation_loss={
+            "kl": (1.0, DISTILLATION_LOSSES["kl"](2.0)),
+            "dist": (0.5, DISTILLATION_LOSSES["dist"](2.0)),
+        },
+        alpha=0.5,
+        temperature=2.0,
+        features=[FeatureTerm("fitnet", 0.1, projection, *taps)],
+    )
+    distiller.stepper.plan(STEPS, "one-cycle", 0.9)
+    pairs = find_pairs(scenes).pairs
+    views = CropSampler(labeled_images(pairs[:4], SCENE_CLASSES), 64, 0.2, [])
+    batches = TrainBatches(views, 4, seed=1, rank=fabric.global_rank, ranks=fabric.world_size)
+    rows = []
+    for step in range(STEPS):
+        distiller.meter.reset()
+        rows.append(distiller.train_step(batches.batch(0, step)))
+    held_out = WholeImages(labeled_images(pairs[4:7], SCENE_CLASSES), rank=fabric.global_rank, ranks=fabric.world_size)
+    rows.append(distiller.evaluate(held_out))
+    if fabric.is_global_zero:
+        out.write_text(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    leave_process_group()

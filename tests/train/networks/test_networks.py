@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from skystill.classes import DUBAI
+from skystill.errors import CheckpointError, SettingsError
+from skystill.train.compress.export import multiply_adds_per_megapixel
+from skystill.train.networks.blocks import Normalize
+from skystill.train.networks.table import FAMILY, NETWORKS, build_network, count_parameters
+from skystill.train.networks.weights import NetworkRecord, read_network, write_network
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("unet", 1_941_190),
+        ("unet-bn", 1_942_662),
+        ("two-level", 25_766),
+        ("unet-large", 7_732_256),
+        ("kite-nano", 28_128),
+        ("kite-tiny", 53_952),
+        ("kite-small", 103_040),
+        ("kite", 393_376),
+        ("swift-small", 229_720),
+        ("swift", 445_848),
+    ],
+)
+def test_the_table_says_the_true_sizes(name: str, parameters: int) -> None:
+    assert count_parameters(build_network(name, 6)) == parameters
+
+
+def test_the_sizes_test_covers_the_table() -> None:
+    assert set(NETWORKS) == {"unet", "unet-bn", "two-level", "unet-large", *FAMILY}
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+class TestContract:
+    """What every network of the table must do."""
+
+    @pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 50), (64, 96)])
+    def test_any_size_and_both_types(self, name: str, height: int, width: int) -> None:
+        network = build_network(name, 5).eval()
+        images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+        with torch.no_grad():
+            logits = network(images)
+            assert logits.shape == (2, 5, height, width)
+            assert logits.dtype == torch.float32
+            assert torch.equal(logits, network(images.float()))
+
+    def test_padding_is_cut_off_and_does_not_reach_far(self, name: str) -> None:
+        network = build_network(name, 3).eval()
+        image = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8)
+        with torch.no_grad():
+            whole, part = network(image), network(image[..., :250, :])
+        assert torch.allclose(whole[..., :64, :], part[..., :64, :], atol=1e-5)
+
+    def test_every_weight_learns(self, name: str) -> None:
+        network = build_network(name, 3)
+        network(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)).square().mean().backward()
+        assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+    def test_weights_survive_a_file(self, name: str, tmp_path: Path) -> None:
+        network = build_network(name, len(DUBAI)).eval()
+        write_network(tmp_path / "model.safetensors", network, NetworkRecord(name, DUBAI))
+        read, about = read_network(tmp_path / "model.safetensors")
+        images = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
+        with torch.no_grad():
+            assert torch.equal(network(images), read(images))
+        assert about.network == name
+        assert not read.training
+
+
+def test_bytes_are_scaled_to_the_same_values_in_half_precision() -> None:
+    images = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 3, 16, 16)
+    expected = Normalize()(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Normalize()(images)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found.float(), expected)
+
+
+def test_other_sizes_stand_behind_the_name() -> None:
+    network = build_network("unet?channels=8&depth=3&norm=True", 4)
+    assert network(torch.zeros(1, 3, 9, 9)).shape == (1, 4, 9, 9)
+    assert count_parameters(network) < count_parameters(build_network("unet", 4))
+
+
+@pytest.mark.parametrize("spec", ["resnet", "unet?width=3", "unet?channels=many", "unet?channels=-1"])
+def test_unknown_networks_are_refused_in_words(spec: str) -> None:
+    with pytest.raises(SettingsError):
+        build_network(spec, 6)
+
+
+def test_multiply_adds_by_hand() -> None:
+    # unet?channels=1&depth=1: 3x3 convolutions 3 to 1 and 1 to 1, and a 1x1 convolution 1 to 2, at every pixel
+    assert multiply_adds_per_megapixel(build_network("unet?channels=1&depth=1", 2)) == (27 + 9 + 2) * 10**6
+
+
+def test_damaged_weights_name_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(CheckpointError, match="missing"):
+        read_network(path)
+    write_network(path, build_network("two-level", 6), NetworkRecord("two-level", DUBAI))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        read_network(path)
+    save_file({"a": torch.zeros(1)}, path)  # of another program
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        read_network(path)

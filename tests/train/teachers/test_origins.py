@@ -1,0 +1,206 @@
+"""One test an origin of teachers, each with a real file made here; those that need more libraries: tests/foreign."""
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from skystill.classes import DUBAI, ClassMap
+from skystill.data.scenes import paint_scene
+from skystill.errors import CheckpointError, ClassCountMismatch, ClassesError, RunFolderError, SettingsError
+from skystill.run_folder import RunFolder
+from skystill.train.networks.table import build_network
+from skystill.train.networks.weights import NetworkRecord, write_network
+from skystill.train.teachers.loaders.state import read_state
+from skystill.train.teachers.loaders.wrappers import FixedSize
+from skystill.train.teachers.origins import cache_key, find_teachers
+from skystill.train.teachers.teacher import Teacher
+
+ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
+IMAGES = torch.from_numpy(np.stack([paint_scene(72, seed)[0] for seed in (1, 2)])).permute(0, 3, 1, 2)
+
+
+def load(text: str, classes: ClassMap = ABC, own: str | None = None) -> Teacher:
+    (teacher,) = find_teachers([text], own, classes).load()
+    return teacher
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.config.write_text(yaml.safe_dump({"network": "kite-small"}))
+    torch.manual_seed(0)
+    write_network(folder.weights, build_network("kite-small", 6), NetworkRecord("kite-small", DUBAI))
+    return folder.path
+
+
+def test_a_run(run: Path) -> None:
+    teacher = load(str(run), DUBAI)
+    assert teacher(IMAGES).shape == (2, 6, 72, 72)
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        load(str(run / "nowhere"))
+
+
+def test_classes_are_mapped_by_name_and_what_is_missing_is_said(run: Path) -> None:
+    everything = load(str(run), DUBAI)(IMAGES)
+    names = ("water", "Bridge", "Building")
+    data = ClassMap(names, ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
+    found = find_teachers([str(run)], None, data)
+    assert found.taught_labels == (0, 2)
+    assert found.notes == ("no teacher for Bridge: learnt from labels alone.",)
+    picked = [DUBAI.names.index("Water"), DUBAI.names.index("Building")]
+    assert torch.equal(found.load()[0](IMAGES), everything[:, picked])
+    with pytest.raises(ClassesError, match=r"0 of the data's classes \(a, b, c\) are known to the teacher, which has"):
+        find_teachers([str(run)], None, ABC)
+
+
+def onnx_file(path: Path, shape: list[Any], softmax: bool = False, dtype: int = TensorProto.FLOAT) -> Path:
+    """A 1x1 convolution (3 to 3 channels), which opset and IR any runtime of the last years reads."""
+    weight = np.arange(9, dtype=np.float32).reshape(3, 3, 1, 1) / 9
+    nodes = [helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT)]
+    nodes.append(helper.make_node("Conv", ["floats", "weight"], ["found" if softmax else "logits"]))
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["found"], ["logits"], axis=1))
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("images", dtype, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [shape[0], 3, *shape[2:]])],
+        [helper.make_tensor("weight", TensorProto.FLOAT, weight.shape, weight.ravel())],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def convolved(images: Tensor) -> Tensor:
+    return F.conv2d(images.float(), torch.arange(9.0).reshape(3, 3, 1, 1) / 9)
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_an_onnx_file(tmp_path: Path, softmax: bool) -> None:
+    path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"], softmax)
+    found, expected = load(f"{path}")(IMAGES), convolved(IMAGES / 255)  # 0..1 unless told
+    assert torch.allclose(found.softmax(dim=1), expected.softmax(dim=1), atol=1e-5)
+    bytes_wanted = load(f"{path}?input=0..255")(IMAGES / 64)
+    assert torch.allclose(bytes_wanted.softmax(dim=1), convolved(IMAGES / 64).softmax(dim=1), atol=1e-5)
+
+
+def test_an_onnx_file_of_bytes_and_one_of_fixed_size(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "t.onnx", [1, 3, 32, 48], dtype=TensorProto.UINT8)
+    for images in (IMAGES, IMAGES[:, :, :20, :20]):  # larger and smaller than its size
+        assert torch.allclose(load(str(path))(images), convolved(images), atol=1e-4)
+
+
+def test_tiles_of_a_fixed_size_keep_their_valid_centres() -> None:
+    network = nn.Conv2d(3, 2, 9, padding=4)
+    whole = network(IMAGES.float())
+    tiled = FixedSize(network, 40, 40)(IMAGES.float())
+    assert torch.allclose(tiled, whole, atol=1e-3)
+
+
+def test_another_number_of_classes_is_said(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"])
+    with pytest.raises(ClassCountMismatch, match=r"gives 3 classes, not 6\. Name all its classes"):
+        load(str(path), DUBAI)
+    with pytest.raises(ClassCountMismatch, match="gives 3 classes, not 2"):
+        load(str(path), own="a,b")
+    assert torch.equal(load(str(path), own="c,x,b")(IMAGES), load(str(path))(IMAGES)[:, [2, 0]])
+    assert "are taken to be the data's" in find_teachers([str(path)], None, ABC).notes[0]
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1, stride=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_a_program_of_torch_export(tmp_path: Path, free: bool) -> None:
+    network = Small().eval()
+    sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC} if free else None
+    program = torch.export.export(network, (torch.zeros(1, 3, 64, 64),), dynamic_shapes=(sizes,) if free else None)
+    torch.export.save(program, tmp_path / "t.pt2")
+    teacher = load(str(tmp_path / "t.pt2"))
+    images = IMAGES[:, :, :64, :64]
+    expected = F.interpolate(network(images / 255), size=(64, 64), mode="bilinear", align_corners=False)
+    assert torch.allclose(teacher(images), expected, atol=1e-4)
+    assert teacher(IMAGES).shape == (2, 3, 72, 72)
+
+
+def test_a_program_with_a_pickled_object_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.export.save(torch.export.export(Small().eval(), (torch.zeros(1, 3, 64, 64),)), tmp_path / "t.pt2")
+    evil = io.BytesIO()
+    torch.save({"x": Evil()}, evil)
+    for name, content in (("weights/weight_9", evil.getvalue()), ("constants/opaque_obj_0", pickle.dumps(Evil()))):
+        changed = tmp_path / "evil.pt2"
+        changed.write_bytes((tmp_path / "t.pt2").read_bytes())
+        with zipfile.ZipFile(changed, "a") as archive:
+            archive.writestr(f"t/data/{name}", content)
+        with pytest.raises(CheckpointError, match="could run code"):
+            load(str(changed))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_need_unpickling_are_refused_and_wrappers_seen_through(tmp_path: Path) -> None:
+    state = Small().state_dict()
+    torch.save(
+        {"state_dict": {f"model.{name}": value for name, value in state.items()}, "epoch": 3}, tmp_path / "l.ckpt"
+    )
+    assert read_state(tmp_path / "l.ckpt", "t").keys() == state.keys()
+    torch.save(Small(), tmp_path / "whole.pth")
+    with pytest.raises(CheckpointError, match=r"holds more than weights, and loading it could run code"):
+        read_state(tmp_path / "whole.pth", "t")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_state(tmp_path / "cut.safetensors", "t")
+
+
+def test_kinds_that_are_not_known_and_files_that_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    with pytest.raises(SettingsError, match=r"of a kind that is not known\. Known: a SkyStill run folder, \.onnx"):
+        load(str(tmp_path / "model.tflite"))
+    for text in ("none.onnx", "none.keras", "smp:Unet/resnet34?classes=6&weights=none.pth"):
+        with pytest.raises(SettingsError, match="no such file"):
+            load(text)
+    with pytest.raises(SettingsError, match="say how many classes it has and where its weights are"):
+        load("smp:Unet/resnet34")
+    with pytest.raises(SettingsError, match=r"holds no config\.json"):
+        load(f"hf:{tmp_path}")
+    with pytest.raises(SettingsError, match=r"input is 0\.\.2; it is one of 0\.\.255"):
+        load("x.onnx?input=0..2")
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="ONNX Runtime cannot open it"):
+        load(str(tmp_path / "broken.onnx"))
+
+
+def test_the_key_tells_teachers_apart(run: Path, tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"])
+
+    def key(text: str, own: str | None = None) -> str:
+        found = find_teachers([text], own, ABC)
+        return cache_key(found.origins[0], found.channels[0], "how")
+
+    before = key(str(path))
+    assert before == key(str(path))
+    assert len({before, key(f"{path}?input=0..255"), key(str(path), "c,b,a")}) == 3
+    onnx_file(path, ["N", 3, "H", "W"], softmax=True)
+    assert key(str(path)) != before

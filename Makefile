@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 OUT ?= runs/demo
+SITE ?= site
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-foreign check install install-foreign clean
+.PHONY: demo test test-foreign check docs install install-foreign clean
 FOREIGN ?= .venv-foreign
 
 install: $(VENV)/.installed
@@ -14,7 +15,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install -q -c constraints.txt -e ".[train,dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[train,dev,docs]"
 	touch $@
 
 demo: install
@@ -43,5 +44,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Strict: a broken link, a missing anchor or a page outside the navigation fails. The variable hides a banner.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
+
 clean:
-	rm -rf $(VENV) $(FOREIGN) runs
+	rm -rf $(VENV) $(FOREIGN) $(SITE) runs

@@ -85,6 +85,14 @@ class DiskFull(UserError):
         )
 
 
+class CommandFailed(SkystillError):
+    """A command that was run in a process of its own failed; its own message says why."""
+
+    def __init__(self, verb: str, exit_code: int, hint: str = "") -> None:
+        self.exit_code, self.hint = exit_code, hint
+        super().__init__(f"skystill {verb} ended with exit code {exit_code}; its own message is above. {hint}".rstrip())
+
+
 class Interrupted(SkystillError):
     """Ctrl-C. The checkpoint is saved."""
 

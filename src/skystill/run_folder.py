@@ -68,6 +68,7 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.results = path / "results.json"
         self.training = path / "training.json"
+        self.study = path / "study.json"
         self.teacher_scores = path / "teacher.json"
         self.logits = path / "logits"
         self.report = path / "report.html"

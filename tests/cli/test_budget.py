@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ import yaml
 
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import DataError, SettingsError
+from skystill.progress import ignore_progress
 from skystill.settings import DistillSettings
 from skystill.train.compress import budget as budget_module
 from skystill.train.compress.budget import Budget, choose_student
 from skystill.train.networks.table import FAMILY
 from tests.cli.conftest import TINY, Done
+from tests.model_cost import cost
 
 Cli = Callable[..., Done]
 
@@ -19,8 +22,8 @@ Cli = Callable[..., Done]
 def figures(path: Path) -> Path:
     """As `skystill measure --save` writes them: each student ten times as slow as the one before."""
     costs = [
-        {"network": name, "precision": precision, "latency_ms_per_mp": float(10**rank), "peak_rss_bytes": 100_000_000,
-         "size_bytes": 50_000 * (rank + 1)}
+        asdict(cost(network=name, precision=precision, latency_ms_per_mp=float(10**rank), peak_rss_bytes=100_000_000,
+                    size_bytes=50_000 * (rank + 1)))
         for rank, name in enumerate(FAMILY) for precision in ("int8", "float32")
     ]  # fmt: skip
     path.write_text(json.dumps({"models": costs}))
@@ -35,7 +38,7 @@ def choose(tmp_path: Path, **budget: str) -> DistillSettings:
         measured=figures(tmp_path / "m.json"),
         **budget,  # type: ignore[arg-type]
     )
-    return choose_student(settings, SCENE_CLASSES, lambda line: None)
+    return choose_student(settings, SCENE_CLASSES, ignore_progress)
 
 
 def test_the_most_capable_that_fits_is_taken(tmp_path: Path) -> None:
@@ -51,14 +54,14 @@ def test_what_the_nearest_needs_is_said(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text("{}")
     settings = DistillSettings(data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_size="1MB")
     with pytest.raises(DataError, match=r"m.json holds no figures of skystill measure --save"):
-        choose_student(settings, SCENE_CLASSES, lambda line: None)
+        choose_student(settings, SCENE_CLASSES, ignore_progress)
 
 
 def test_a_budget_names_what_is_broken() -> None:
-    cost = {"latency_ms_per_mp": 30.0, "peak_rss_bytes": 150e6, "size_bytes": 90_000}
-    assert Budget(30.0, 150_000_000, 90_000).broken(cost) == []
-    assert Budget(20.0, None, 80_000).broken(cost) == [
-        "30.0 ms a megapixel instead of 20", "90.0 kB of file instead of 80",
+    found = cost(latency_ms_per_mp=30.0, peak_rss_bytes=150_000_000, size_bytes=90_000)
+    assert Budget(30.0, 150_000_000, 90_000).broken(found) == []
+    assert Budget(20.0, None, 80_000).broken(found) == [
+        "30.0 ms per megapixel instead of 20", "90.0 kB of file instead of 80",
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from skystill.cli.processes import to_arguments
+from skystill.api.processes import to_arguments
 from skystill.data import read_image
 from skystill.errors import SettingsError
 from skystill.predict import Predictor

@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_and_a_lost_one_ends_the_run(
         done = run("distill", *shared, out, cache, "--epochs=2", f"--devices={devices}")
         assert done.code == 0, done.err
     one, two = (rows(tmp_path / name) for name in ("1", "2"))
-    # step by step to 1e-5 in tests/train/test_ranks.py; here rounding has twelve steps on tiny maps to grow in
+    # step by step to 1e-5 in tests/train/loop/test_ranks.py; here rounding has twelve steps on tiny maps to grow in
     for epoch, tolerance in ((0, 1e-4), (1, 1e-3)):
         for column in ("loss", "validation_student_loss"):
             assert float(two[epoch][column]) == pytest.approx(float(one[epoch][column]), rel=tolerance)

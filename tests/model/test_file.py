@@ -86,9 +86,9 @@ def test_each_model_is_measured_in_its_own_process(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", INFO.to_metadata())
     (measured,) = measure_models([path])
     assert peak_rss_bytes() > ballast.nbytes
-    assert 20e6 < measured["peak_rss_bytes"] < 300e6
-    assert measured["size_bytes"] == path.stat().st_size
-    low, high = measured["latency_spread_ms_per_mp"]
-    assert 0 < low <= measured["latency_ms_per_mp"] <= high
+    assert 20e6 < measured.peak_rss_bytes < 300e6
+    assert measured.size_bytes == path.stat().st_size
+    low, high = measured.latency_spread_ms_per_mp
+    assert 0 < low <= measured.latency_ms_per_mp <= high
     with pytest.raises(ModelFileError, match="no such model file"):
         measure_models([tmp_path / "none.onnx"])

@@ -123,7 +123,7 @@ def test_nodata_alpha_and_nan_are_not_valid(write_raster: Writer) -> None:
 def test_another_resolution_is_resampled(write_raster: Writer) -> None:
     bands = np.repeat(np.repeat(noise(3, 10, 12), 2, axis=1), 2, axis=2)
     with gdal_environment():
-        source = RasterSource(str(write_raster(bands)), factor=2.0)
+        source = RasterSource(str(write_raster(bands)), factors=(2.0, 2.0))
         planes, _ = source.read(0, 10, 0, 12)
     assert (source.height, source.width) == (10, 12)
     assert np.array_equal(planes, bands[:, ::2, ::2])

@@ -92,11 +92,11 @@ def test_the_curve_by_hand() -> None:
     curve = found.precision_recall()[1]
     points = {
         (round(p, 4), round(r, 4))
-        for t, p, r in zip(curve["threshold"], curve["precision"], curve["recall"], strict=True)
+        for t, p, r in zip(curve.threshold, curve.precision, curve.recall, strict=True)
         if t > 0
     }
     assert points == {(1.0, 0.5), (0.5, 0.5), (0.6667, 1.0)}
-    assert len(curve["threshold"]) <= BINS
+    assert len(curve.threshold) <= BINS
 
 
 def test_evaluation_needs_an_image() -> None:
@@ -144,9 +144,9 @@ def test_a_difference_is_paired() -> None:
 
 def test_scores_are_json_and_agree_with_the_counts() -> None:
     scores = _evaluation([HAND, HAND]).scores()
-    assert scores["miou"] == pytest.approx((5 / 8 + 4 / 7) / 2)
-    assert scores["confusion"] == (2 * HAND).tolist()
-    assert scores["pixels"] == 24
+    assert scores.miou == pytest.approx((5 / 8 + 4 / 7) / 2)
+    assert scores.confusion == (2 * HAND).tolist()
+    assert scores.pixels == 24
 
 
 def test_seeds_are_averaged_before_they_are_compared() -> None:

@@ -1,10 +1,10 @@
 """The embedded default: procedural scenes, and settings that fit a coffee break on two cores."""
 
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from skystill.data.scenes import write_scene, write_scene_classes
 from skystill.errors import RunFolderError
+from skystill.progress import OnProgress, tracked
 from skystill.settings import DemoSettings, DistillSettings, TrainSettings
 
 _SCENES = 36
@@ -13,14 +13,14 @@ _SPLIT = "0.6/0.12/0.28"  # ten test images for the report
 
 
 def prepare_demo(
-    settings: DemoSettings, resume: bool, track: Callable[[Sequence[Any], str], Iterable[Any]]
+    settings: DemoSettings, resume: bool, on_progress: OnProgress
 ) -> tuple[TrainSettings, DistillSettings]:
     """Write the scenes, and say how to train teacher and student.
 
     Args:
         settings: where, and with which seed.
         resume: go on in a folder that is there.
-        track: wraps the loop over scenes to show a bar.
+        on_progress: follows the scenes.
 
     Raises:
         RunFolderError: the folder is there, and `resume` is False.
@@ -29,7 +29,7 @@ def prepare_demo(
     if data.exists() and not resume:
         raise RunFolderError(f"{settings.out} is there already. Choose another --out, or go on with --resume.")
     write_scene_classes(data)
-    for index in track(range(_SCENES), "painting scenes"):
+    for index in tracked(range(_SCENES), "painting scenes", on_progress):
         write_scene(data, index, _SIZE, settings.seed)
     shared: dict[str, Any] = {"data": data, "split": _SPLIT, "seed": settings.seed, "batch_size": 4, "crop": 224}
     # Clearly better than the student alone, or it would have nothing to teach: more weights, more steps.

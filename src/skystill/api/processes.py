@@ -1,26 +1,24 @@
-"""Our commands in processes of their own: one for each rank, or one whose memory goes with it."""
+"""Our commands in processes of their own: one for each rank, or one whose memory is released when it ends."""
 
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 
-import typer
-
-from skystill.cli.bars import messages
-from skystill.errors import Interrupted, SettingsError
+from skystill.errors import CommandFailed, Interrupted, SettingsError, UserError
 from skystill.settings import FitSettings, Settings
 
 
-def start_ranks(settings: FitSettings) -> bool:
-    """Start this command again as several processes, where it asks for them and nobody has started them yet.
+def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
+    """Run a command as several processes, where its settings ask for them and nobody has started them yet.
 
     Returns:
         whether that was done; then everything is done.
 
     Raises:
         SettingsError: several machines, which only torchrun or SLURM can start.
-        typer.Exit: a process failed, and has said why.
+        CommandFailed: a process failed, and has said why.
     """
     from skystill.train.loop.ranks import launched
 
@@ -30,16 +28,19 @@ def start_ranks(settings: FitSettings) -> bool:
         raise SettingsError(
             "--nodes: start the command on each machine with torchrun --nnodes=... -m skystill, or with srun."
         )
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.devices}", "-m", "skystill"]
-    code = call_process([sys.executable, *start, *sys.argv[1:]])
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={settings.devices}", "-m", "skystill"]
+    command = [sys.executable, "-m", *launcher, verb, *to_arguments(settings), *flags]
+    code = call_process(command)
     if code:
-        messages.print("a process of this run ended early; what it said is above. Go on with --resume.", style="red")
-        raise typer.Exit(code if code in (2, Interrupted.exit_code) else 1)
+        hint = "A process of this run ended early; its message is above. Go on with --resume."
+        raise CommandFailed(verb, code if code in (UserError.exit_code, Interrupted.exit_code) else 1, hint)
     return True
 
 
 def call_process(arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
-    """Run a process and return its exit code; Ctrl-C is left to it, so that it can save."""
+    """Run a process and return its exit code. Ctrl-C is left to it, so that it can save."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
+        return subprocess.run(arguments, check=False, env=environment).returncode
     before = signal.signal(signal.SIGINT, lambda signum, frame: None)
     try:
         return subprocess.run(arguments, check=False, env=environment).returncode
@@ -48,20 +49,16 @@ def call_process(arguments: Sequence[str], environment: dict[str, str] | None = 
 
 
 def call_command(verb: str, settings: Settings, *flags: str) -> None:
-    """Run one of our commands in a process of its own; Ctrl-C is left to it, so that it can save.
+    """Run one of our commands in a process of its own.
 
     Raises:
-        Interrupted: it was stopped by Ctrl-C.
-        typer.Exit: it failed, and has said why; its exit code is ours.
+        CommandFailed: it failed or was stopped by Ctrl-C, and has said why; its exit code is ours.
     """
     from skystill.train.loop.ranks import environment_of_one
 
-    arguments = [sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags]
-    code = call_process(arguments, environment_of_one())
-    if code == Interrupted.exit_code:
-        raise typer.Exit(code)
+    code = call_process([sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags], environment_of_one())
     if code:
-        raise typer.Exit(code if code in (1, 2) else 1)
+        raise CommandFailed(verb, code if code in (1, UserError.exit_code, Interrupted.exit_code) else 1)
 
 
 def to_arguments(settings: Settings) -> list[str]:

@@ -1,11 +1,13 @@
-"""Bars for people who wait: training with loss, rate and time left, and plain loops."""
+"""What the command line shows of `on_progress`: bars on standard error, a line for each epoch, notes and messages."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from skystill.progress import EpochEnd, Event, Message, Note, OnProgress, Progress
 
 console = Console(highlight=False, soft_wrap=True)
 """Where results go."""
@@ -13,76 +15,90 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 """Where bars, notes and errors go."""
 
 
-def track(items: Sequence[Any], description: str) -> Iterable[Any]:
-    """Loop over items behind a bar on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
-        yield from progress.track(items, description=description)
-
-
-class TrainingBar:
-    """A `Watch` that shows a bar with loss, images a second and time left, and a line an epoch.
-
-    Args:
-        progress: the bar's home.
-        name: what is being trained.
-    """
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._name = name
-        self._task: TaskID | None = None
-
-    def on_step(self, done: int, total: int, result: Mapping[str, float], images_per_second: float) -> None:
-        """Move the bar."""
-        if self._task is None:
-            self._task = self._progress.add_task(self._name, total=total, completed=done - 1, about="")
-        about = f"loss {result['loss']:.4f}  {images_per_second:.1f} images/s"
-        self._progress.update(self._task, completed=done, about=about)
-
-    def on_epoch(self, row: Mapping[str, float]) -> None:
-        """Print a line: what stays when the bar is gone, and all there is where no terminal shows bars."""
-        parts = [f"epoch {row['epoch']:3.0f}", f"loss {row['loss']:.4f}", f"mIoU {row['miou']:.3f}"]
-        if "validation_miou" in row:
-            parts.append(f"validation loss {row['validation_student_loss']:.4f} mIoU {row['validation_miou']:.3f}")
-        parts.append(f"{row['images_per_second']:.1f} images/s")
-        messages.print(f"{self._name}: " + "  ".join(parts))
-
-
-@contextmanager
-def pixel_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for one raster, with megapixels a second and time left; called with the pixels done and the total."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TextColumn("{task.fields[about]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
-        task = progress.add_task(name, total=None, about="")
-
-        def show(done: int, total: int) -> None:
-            seconds = progress.tasks[0].elapsed or 0.0
-            progress.update(task, completed=done, total=total, about=f"{rate(done, seconds):.1f} MP/s")
-
-        yield show
-
-
 def rate(pixels: int, seconds: float) -> float:
-    """Megapixels a second; 0 before the clock has moved."""
+    """Megapixels per second; 0 before the clock has moved."""
     return pixels / 1e6 / seconds if seconds > 0 else 0.0
 
 
-@contextmanager
-def training_bar(name: str) -> Iterator[TrainingBar]:
-    """A bar for one training run."""
-    columns = (
-        TextColumn("{task.description}"),
+class ProgressDisplay:
+    """An `on_progress` for a terminal: a bar for each task that is under way, which goes when the task is done.
+
+    Where standard error is no terminal, there are no bars, only lines.
+    """
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        if isinstance(event, Note):
+            messages.print(f"note: {event.text}", markup=False)
+        elif isinstance(event, Message):
+            messages.print(event.text, markup=False)
+        elif isinstance(event, EpochEnd):
+            messages.print(f"{event.task}: {epoch_line(event.row)}", markup=False)
+        elif messages.is_terminal:
+            self._move(event)
+
+    def close(self) -> None:
+        """Take away what bars are left, such as after an error."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars, self._tasks = None, {}
+
+    def _move(self, event: Progress) -> None:
+        if self._bars is None:
+            # Standard output is left alone: results may go to a file while bars are shown.
+            self._bars = Bars(*_columns(), console=messages, transient=True, redirect_stdout=False)
+            self._bars.start()
+        if event.task not in self._tasks:
+            self._tasks[event.task] = self._bars.add_task(event.task, total=event.total, completed=event.done, about="")
+        task = self._tasks[event.task]
+        elapsed = next((one.elapsed for one in self._bars.tasks if one.id == task), None) or 0.0
+        self._bars.update(task, completed=event.done, total=event.total, about=_about(event, elapsed))
+        if event.done >= event.total:
+            self._bars.remove_task(self._tasks.pop(event.task))
+            if not self._tasks:
+                self.close()
+
+
+def _columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
+    return (
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[about]}"),
+        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("{task.fields[about]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
-        yield TrainingBar(progress, name)
+
+
+def _about(event: Progress, elapsed: float) -> str:
+    """What stands beside a bar: the counts, and the figures that are known."""
+    if event.unit == "pixels":
+        return f"{rate(event.done, elapsed):.1f} MP/s"
+    parts = [f"{event.done} of {event.total} {event.unit if event.unit != 'items' else ''}".rstrip()]
+    if "loss" in event.figures:
+        parts.append(f"loss {event.figures['loss']:.4f}")
+    if "images_per_second" in event.figures:
+        parts.append(f"{event.figures['images_per_second']:.1f} images/s")
+    return "  ".join(parts)
+
+
+def epoch_line(row: Mapping[str, float]) -> str:
+    """A line for an epoch: what stays when the bar is gone, and all there is where no terminal shows bars."""
+    parts = [f"epoch {row['epoch']:3.0f}", f"loss {row['loss']:.4f}", f"mIoU {row['miou']:.3f}"]
+    if "validation_miou" in row:
+        parts.append(f"validation loss {row['validation_student_loss']:.4f} mIoU {row['validation_miou']:.3f}")
+    parts.append(f"{row['images_per_second']:.1f} images/s")
+    return "  ".join(parts)
+
+
+@contextmanager
+def progress_display() -> Iterator[OnProgress]:
+    """Show progress inside; afterwards no bar is left."""
+    display = ProgressDisplay()
+    try:
+        yield display
+    finally:
+        display.close()

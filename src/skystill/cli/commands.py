@@ -1,21 +1,22 @@
-"""The command line: one function a verb. Heavy imports are inside, so that --help answers at once."""
+"""The commands: each parses, calls one function of `skystill.api`, and prints. Heavy imports are inside, so that --help
+answers at once.
+"""
 
 import sys
 import warnings
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from skystill import __version__
-from skystill.cli.bars import console, messages, pixel_bar, rate, track, training_bar
+from skystill.cli.bars import console, messages, progress_display, rate
 from skystill.cli.options import ConfigOption, ReportOption, ResumeOption, settings_options
-from skystill.cli.processes import call_command, start_ranks
-from skystill.cli.tables import show_check, show_costs, show_notes
-from skystill.errors import Interrupted, SkystillError
+from skystill.cli.tables import show_check, show_costs, show_verdict
+from skystill.errors import CommandFailed, Interrupted, SkystillError
 from skystill.settings import (
     CacheSettings,
+    CheckSettings,
     DemoSettings,
     DistillSettings,
     EvaluateSettings,
@@ -38,8 +39,9 @@ data_app = typer.Typer(help="Look at data before training.", no_args_is_help=Tru
 app.add_typer(data_app, name="data")
 
 _EXTRAS = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
+_EXTRAS |= dict.fromkeys(("jinja2", "matplotlib"), "report")
 _EXTRAS |= {"optuna": "train,tune", "torch_pruning": "train,prune"}
-"""What has to be installed, by the module that is missing."""
+"""The extra to install, by the module that is missing."""
 
 
 @app.callback(invoke_without_command=True)
@@ -56,22 +58,15 @@ def skystill(
 
 
 @data_app.command("check")
-def data_check(
-    data: Annotated[Path, typer.Argument(help="Folder with images and masks.")],
-    classes: Annotated[str | None, typer.Option(help="Classes: a YAML or JSON file, or a built-in name.")] = None,
-    split: Annotated[str, typer.Option(help="How to split; as in train.")] = "auto",
-) -> None:
+@settings_options(CheckSettings, "data")
+def data_check(settings: CheckSettings) -> None:
     """Find pairs of images and masks, open all of them, and report what is there and what is wrong."""
-    from skystill.data import check_data, find_pairs, resolve_classes, split_pairs
+    from skystill.api import check
 
-    search = find_pairs(data)
-    class_map, notes = resolve_classes(data, classes, search.pairs)
-    check = check_data(search, class_map, lambda pairs: track(list(pairs), "opening"))
-    show_check(data, check, notes)
-    check.raise_problems(data)
-    parts = split_pairs(search.pairs, split)
-    sizes = ", ".join(f"{len(getattr(parts, part))} {part}" for part in ("train", "validation", "test"))
-    console.print(f"split {parts.rule}: {sizes} images")
+    with progress_display() as on_progress:
+        checked = check(settings, on_progress=on_progress)
+    show_check(settings.data, checked)
+    checked.check.raise_problems(settings.data)
 
 
 @app.command()
@@ -80,16 +75,11 @@ def train(
     settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
     """Train a network on labels alone: a teacher, or a student without one."""
-    from skystill.train.loop.ranks import leave_process_group, rank_and_count
-    from skystill.train.runs import train_run
+    from skystill import api
 
-    if start_ranks(settings):
-        return
-    with training_bar(settings.network) as bar:
-        train_run(settings, resume, bar, show_notes)
-    leave_process_group()
-    if report and rank_and_count()[0] == 0:
-        score(settings.out)
+    with progress_display() as on_progress:
+        run = api.train(settings, resume=resume, report=report, on_progress=on_progress)
+    show_verdict(run, report and _is_first_rank())
 
 
 @app.command()
@@ -98,79 +88,45 @@ def distill(
     settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
     """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
-    from skystill.train.loop.ranks import leave_process_group, rank_and_count
-    from skystill.train.runs import alone_settings, cache_settings, distill_run, within_budget
+    from skystill import api
 
-    if start_ranks(settings):
-        return
-    settings = within_budget(settings, lambda line: messages.print(line, markup=False))
-    if settings.teacher_mode == "cached":
-        # A process of its own: afterwards nothing of the teacher is in memory.
-        call_command("cache", cache_settings(settings))
-    name = Path(settings.student).stem if settings.student.endswith(".safetensors") else settings.student
-    with training_bar(f"{name} distilled") as bar:
-        distill_run(settings, resume, bar, show_notes)
-    leave_process_group()
-    if rank_and_count()[0] > 0:
-        return
-    if settings.quantize or settings.has_budget:
-        quantize_student(settings, check=settings.measured is None)
-    if settings.alone:
-        # A process of its own, so that its peak memory is its own.
-        call_command("train", alone_settings(settings), "--resume", "--no-report")
-    if report:
-        score(settings.out)
-
-
-def quantize_student(settings: DistillSettings | PruneSettings, check: bool = True) -> None:
-    """Write student-int8.onnx of a run, and say whether it keeps its budget, which then goes before accuracy."""
-    from skystill.run_folder import RunFolder
-
-    folder = RunFolder(settings.out)
-    chosen: dict[str, Any] = {"model": folder.model, "data": settings.data, "out": folder.model_int8}
-    chosen |= {"max_drop": 100.0} if settings.has_budget else {}
-    quantize(**{name: field.default for name, field in QuantizeSettings.model_fields.items()} | chosen)
-    if settings.has_budget and check:
-        from skystill.train.compress.budget import budget_of, check_result
-
-        console.print(check_result(folder.model_int8, budget_of(settings)), markup=False)
+    with progress_display() as on_progress:
+        run = api.distill(settings, resume=resume, report=report, on_progress=on_progress)
+    show_verdict(run, report and _is_first_rank())
 
 
 @app.command()
 @settings_options(PruneSettings, "run")
 def prune(settings: PruneSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
     """Take channels from a run's network until it keeps a budget, then distil it from the network it was."""
-    from skystill.train.compress.prune import prune_run
+    from skystill import api
 
-    distilled = prune_run(settings, resume, lambda line: messages.print(line, markup=False), show_notes)
-    call_command("distill", distilled, "--resume", "--no-report")
-    quantize_student(settings)
-    if report:
-        score(settings.out)
+    with progress_display() as on_progress:
+        run = api.prune(settings, resume=resume, report=report, on_progress=on_progress)
+    show_verdict(run, report)
 
 
 @app.command()
 @settings_options(CacheSettings)
 def cache(settings: CacheSettings) -> None:
     """Run a teacher once over the training images and keep its logits, for distill --teacher-mode cached."""
-    from skystill.train.runs import fill_cache_folder
+    from skystill import api
 
-    fill_cache_folder(settings, track, show_notes)
+    with progress_display() as on_progress:
+        api.cache(settings, on_progress=on_progress)
 
 
 @app.command()
 @settings_options(TuneSettings)
 def tune(settings: TuneSettings) -> None:
     """Search for the best settings of a distillation; run it in several processes to share one study."""
-    from skystill.report.page import write_study_report
-    from skystill.train.runs import cache_settings
-    from skystill.train.tune import best_line, run_study
+    from skystill import api
+    from skystill.train.tune import best_line
 
-    study = run_study(
-        settings, lambda drawn: call_command("cache", cache_settings(drawn)), training_bar, lambda notes: None
-    )
+    with progress_display() as on_progress:
+        study = api.tune(settings, on_progress=on_progress)
     console.print(best_line(study), markup=False)
-    console.print(f"report: {write_study_report(settings.out)}", markup=False)
+    console.print(f"report: {settings.out / 'study.html'}", markup=False)
     console.print(f"use it: skystill distill --config {settings.out / 'best.yaml'} --out runs/NAME", markup=False)
 
 
@@ -178,13 +134,11 @@ def tune(settings: TuneSettings) -> None:
 @settings_options(EvaluateSettings, "run")
 def evaluate(settings: EvaluateSettings) -> None:
     """Score and measure all models of a run on its test images; write results.json and report.html."""
-    from skystill.report.page import write_report
-    from skystill.report.results import evaluate_run
+    from skystill import api
 
-    folder = evaluate_run(settings, track)
-    for line in write_report(folder):
-        console.print(line)
-    console.print(f"report: {folder.report}")
+    with progress_display() as on_progress:
+        run = api.evaluate(settings, on_progress=on_progress)
+    show_verdict(run)
 
 
 @app.command()
@@ -202,14 +156,11 @@ def box() -> None:
 @settings_options(ExportSettings, "run")
 def export(settings: ExportSettings) -> None:
     """Write a run's network as a model file, checked against torch."""
-    from skystill.train.compress.formats import export_run
+    from skystill import api
 
-    path, info = export_run(settings)
-    console.print(f"{path}: {info.network}, {path.stat().st_size / 1e3:,.0f} kB", markup=False)
+    path = api.export(settings)
+    console.print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB", markup=False)
     if settings.stac:
-        from skystill.model.stac import write_stac_item
-
-        write_stac_item(path, path.with_suffix(".stac.json"))
         console.print(f"{path.with_suffix('.stac.json')}", markup=False)
 
 
@@ -217,9 +168,10 @@ def export(settings: ExportSettings) -> None:
 @settings_options(QuantizeSettings, "model")
 def quantize(settings: QuantizeSettings) -> None:
     """Turn a model file into INT8, calibrated on images; layers that hurt stay in float, and both files are timed."""
-    from skystill.report.int8 import quantize_on_data
+    from skystill import api
 
-    done = quantize_on_data(settings, lambda line: console.print(line, markup=False))
+    with progress_display() as on_progress:
+        done = api.quantize(settings, on_progress=on_progress)
     kept = ", ".join(done.quantized.kept) or "none"
     console.print(f"kept in float: {kept}", markup=False)
     show_costs(done.costs)
@@ -230,13 +182,11 @@ def quantize(settings: QuantizeSettings) -> None:
 @settings_options(MeasureSettings, "models")
 def measure(settings: MeasureSettings) -> None:
     """Size, work, time and memory of model files, each in a process of its own."""
-    from skystill.model.measure import compare_models
-    from skystill.run_folder import write_json
+    from skystill import api
 
-    costs = compare_models(settings.models, settings.runtime)
+    with progress_display() as on_progress:
+        costs = api.measure(settings, on_progress=on_progress)
     show_costs(costs)
-    if settings.save:
-        write_json(settings.save, {"models": costs})
 
 
 @app.command()
@@ -245,29 +195,33 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file over photographs and rasters of any size, in bounded memory."""
     from skystill.allocator import use_one_heap
     from skystill.predict.batch import predict_inputs
+    from skystill.progress import Note
 
     use_one_heap()
-    if settings.model is None:
-        show_notes(("the student in the box: Dubai's classes; skystill box says how good it is. Your own: --model.",))
-    for mapped in predict_inputs(settings, resume, pixel_bar, track):
-        show_notes(mapped.prediction.notes)
-        speed = rate(mapped.prediction.pixels, mapped.seconds)
-        console.print(
-            f"{mapped.prediction.path}: {mapped.prediction.pixels / 1e6:.1f} MP, {speed:.1f} MP/s", markup=False
-        )
-        for path in mapped.beside:
-            console.print(f"{path}", markup=False)
+    with progress_display() as on_progress:
+        if settings.model is None:
+            on_progress(
+                Note("the bundled student: Dubai's classes; skystill box says how good it is. Your own: --model.")
+            )
+        for done in predict_inputs(settings, resume, on_progress):  # each is printed as soon as it is done
+            for note in done.prediction.notes:
+                on_progress(Note(note))
+            speed = rate(done.prediction.pixels, done.seconds)
+            console.print(
+                f"{done.prediction.path}: {done.prediction.pixels / 1e6:.1f} MP, {speed:.1f} MP/s", markup=False
+            )
+            for path in done.beside:
+                console.print(f"{path}", markup=False)
 
 
 @app.command()
 @settings_options(DemoSettings)
 def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
     """Make aerial scenes, train a teacher, distil a student, and write the report: a few minutes, nothing to give."""
-    from skystill.cli.demo import prepare_demo
+    from skystill import api
 
-    teacher, student = prepare_demo(settings, resume, track)
-    call_command("train", teacher, *(["--resume"] if resume else []))
-    call_command("distill", student, *(["--resume"] if resume else []))
+    with progress_display() as on_progress:
+        api.demo(settings, resume=resume, on_progress=on_progress)
 
 
 @app.command()
@@ -276,7 +230,7 @@ def networks() -> None:
     from skystill.train.compress.export import multiply_adds_per_megapixel
     from skystill.train.networks.table import NETWORKS, build_network, count_parameters
 
-    table = Table("name", "parameters", "multiply-adds a megapixel")
+    table = Table("name", "parameters", "multiply-adds per megapixel")
     for name in NETWORKS:
         network = build_network(name, 6)
         work = multiply_adds_per_megapixel(network)
@@ -284,9 +238,11 @@ def networks() -> None:
     console.print(table)
 
 
-def score(run: Path) -> None:
-    """Evaluate a finished run and write its report."""
-    evaluate(run=run, data=None, split=None)
+def _is_first_rank() -> bool:
+    """Whether this process is the one of several ranks that prints; torch is loaded already."""
+    from skystill.train.loop.ranks import rank_and_count
+
+    return rank_and_count()[0] == 0
 
 
 def main() -> None:
@@ -294,27 +250,33 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         app()
-    except SkystillError as error:
-        if debug:
-            raise
-        messages.print(
-            f"error: {error}", markup=False, style=None if error.exit_code == Interrupted.exit_code else "red"
-        )
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-            messages.print(
-                f'error: {error}. Install what this command needs: pip install "skystill[{_EXTRAS[error.name]}]" (on '
-                "Linux without a GPU take torch's CPU build first, as the README says).",
-                markup=False,
-                style="red",
-            )
-            sys.exit(2)
+        sys.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    """Print what went wrong, and give the exit code."""
+    if isinstance(error, CommandFailed):  # its process has said why
+        if error.hint:
+            messages.print(error.hint, markup=False, style="red")
+        return error.exit_code
+    if isinstance(error, SkystillError):
+        style = None if error.exit_code == Interrupted.exit_code else "red"
+        messages.print(f"error: {error}", markup=False, style=style)
+        return error.exit_code
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         messages.print(
-            f"internal error: {type(error).__name__}: {error}. Run again with --debug to see where.", markup=False
+            f'error: {error}. Install what this command needs: pip install "skystill[{_EXTRAS[error.name]}]" (on '
+            "Linux without a GPU take torch's CPU build first, as the README says).",
+            markup=False,
+            style="red",
         )
-        sys.exit(1)
+        return 2
+    messages.print(
+        f"internal error: {type(error).__name__}: {error}. Run again with --debug to see where.", markup=False
+    )
+    return 1

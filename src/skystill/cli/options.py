@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 import yaml
+from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from skystill.errors import SettingsError
@@ -74,7 +75,8 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Paramet
     kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
     if field.annotation is bool:
         kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
+    annotation = str | None if ByteSize in get_args(field.annotation) else field.annotation  # pydantic reads 256MB
     default = inspect.Parameter.empty if field.is_required() else field.get_default()
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[field.annotation, kind]
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, kind]
     )

@@ -2,47 +2,48 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from skystill.cli.bars import console, messages
 
 if TYPE_CHECKING:
-    from skystill.data import DataCheck
+    from skystill.data.prepare import CheckedData
+    from skystill.model.measure import ComparedCost
+    from skystill.run_folder import RunFolder
 
 
-def show_notes(notes: tuple[str, ...]) -> None:
-    """Print notes on the data, once."""
-    for note in notes:
-        messages.print(f"note: {note}", markup=False)
-
-
-def show_costs(costs: Sequence[dict[str, Any]]) -> None:
+def show_costs(costs: Sequence["ComparedCost"]) -> None:
     """Print what model files cost, a column each."""
 
-    def span(cost: dict[str, Any], key: str) -> str:
-        low, high = cost[f"latency_spread_ms_per_mp{key}"]
-        return f"{cost[f'latency_ms_per_mp{key}']:.1f} ({low:.1f} to {high:.1f})"
+    def span(middle: float, spread: tuple[float, float]) -> str:
+        low, high = spread
+        return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
-    table = Table("", *(Path(cost["path"]).name for cost in costs))
-    rows: dict[str, Callable[[dict[str, Any]], str]] = {
-        "network": lambda cost: f"{cost['network']}, {cost['precision']}",
-        "parameters": lambda cost: f"{cost['parameters']:,}",
-        "file, kB": lambda cost: f"{cost['size_bytes'] / 1e3:,.0f}",
-        "multiply-adds a megapixel, G": lambda cost: f"{cost['multiply_adds_per_megapixel'] / 1e9:.2f}",
-        "ms a megapixel, 1 thread": lambda cost: span(cost, "_1_thread"),
-        f"ms a megapixel, {costs[0]['threads']} threads": lambda cost: span(cost, ""),
-        "peak memory, MB": lambda cost: f"{cost['peak_rss_bytes'] / 1e6:.0f}",
-        "of the machine's float32 peak": lambda cost: f"{100 * cost['peak_fraction']:.0f} %",
+    table = Table("", *(Path(cost.path).name for cost in costs))
+    rows: dict[str, Callable[[ComparedCost], str]] = {
+        "network": lambda cost: f"{cost.network}, {cost.precision}",
+        "parameters": lambda cost: f"{cost.parameters:,}",
+        "file, kB": lambda cost: f"{cost.size_bytes / 1e3:,.0f}",
+        "multiply-adds per megapixel, G": lambda cost: f"{cost.multiply_adds_per_megapixel / 1e9:.2f}",
+        "ms per megapixel, 1 thread": lambda cost: span(
+            cost.latency_ms_per_mp_1_thread, cost.latency_spread_ms_per_mp_1_thread
+        ),
+        f"ms per megapixel, {costs[0].threads} threads": lambda cost: span(
+            cost.latency_ms_per_mp, cost.latency_spread_ms_per_mp
+        ),
+        "peak memory, MB": lambda cost: f"{cost.peak_rss_bytes / 1e6:.0f}",
+        "of the machine's float32 peak": lambda cost: f"{100 * cost.peak_fraction:.0f} %",
     }
     for title, cell in rows.items():
         table.add_row(title, *(cell(cost) for cost in costs))
     console.print(table)
 
 
-def show_check(data: Path, check: "DataCheck", notes: tuple[str, ...]) -> None:
+def show_check(data: Path, checked: "CheckedData") -> None:
     """Print what `data check` found, as tables."""
+    check = checked.check
     sizes = sorted((record.width, record.height) for record in check.records)
     console.print(f"{len(check.records)} pairs in {data}", markup=False)
     if sizes:
@@ -56,4 +57,25 @@ def show_check(data: Path, check: "DataCheck", notes: tuple[str, ...]) -> None:
         count = int(check.counts[label])
         table.add_row(str(label), name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
     console.print(table)
-    show_notes((*notes, *check.notes))
+    for note in checked.notes:
+        messages.print(f"note: {note}", markup=False)
+    if checked.split is not None:
+        parts = {"train": checked.split.train, "validation": checked.split.validation, "test": checked.split.test}
+        counts = ", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items())
+        console.print(f"split {checked.split.rule}: {counts} images")
+
+
+def show_verdict(run: "RunFolder", reported: bool = True) -> None:
+    """Print the result of an evaluated run in sentences, and where its report is.
+
+    Args:
+        run: the run.
+        reported: False prints nothing: no report was asked for.
+    """
+    from skystill.report.records import read_results
+
+    if not reported:
+        return
+    for line in read_results(run).verdict:
+        console.print(line)
+    console.print(f"report: {run.report}")

@@ -1,7 +1,7 @@
 """Check a whole data set before anything is trained: every file is opened, every problem is reported at once."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, nearest_class,
 from skystill.data.pairs import Pair, PairSearch
 from skystill.data.read import read_image, read_labels
 from skystill.errors import ClassesError, DataError
+from skystill.progress import OnProgress, ignore_progress, tracked
 
 _BESIDE = ("classes.yaml", "classes.yml", "classes.json")
 
@@ -90,20 +91,18 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
     return classes, ()
 
 
-def check_data(
-    search: PairSearch, classes: ClassMap, progress: Callable[[Iterable[Pair]], Iterable[Pair]] = iter
-) -> DataCheck:
+def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = ignore_progress) -> DataCheck:
     """Open every image and mask of a data set and collect all problems.
 
     Args:
         search: what `find_pairs` found; its problems are the first of the result.
         classes: how to read the masks.
-        progress: wraps the loop over pairs, to show a bar.
+        on_progress: follows the pairs that are opened.
     """
     problems = list(search.problems)
     unknown: dict[str, dict[Path, int]] = {}
     records: list[ImageRecord] = []
-    for pair in progress(search.pairs):
+    for pair in tracked(search.pairs, "opening images and masks", on_progress):
         try:
             height, width = read_image(pair.image).shape[:2]
             reading = read_labels(pair.mask, classes)

@@ -119,7 +119,7 @@ def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tup
 def _bound(session: Any, num_classes: int) -> Infer:  # noqa: ANN401 - onnxruntime carries no types
     """A file of ours gives logits of the image's own size: they go into one buffer a thread, made once.
 
-    ONNX Runtime would allocate them anew for each tile: 24 MB a megapixel, which the allocator of two threads then
+    ONNX Runtime would allocate them anew for each tile: 24 MB per megapixel, which the allocator of two threads then
     keeps twice (docs/log.md).
     """
     here = threading.local()

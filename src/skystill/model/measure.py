@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,58 @@ import numpy as np
 import psutil
 
 from skystill.errors import ModelFileError
+from skystill.progress import OnProgress, ignore_progress, tracked
 
 _SIDE = 1024
 _RUNS = 7
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model file costs in use, measured in a process of its own.
+
+    Args:
+        size_bytes: of the file.
+        network: name of the network in the table.
+        precision: "float32" or "int8".
+        parameters: number of learnt values.
+        multiply_adds_per_megapixel: for 10^6 pixels.
+        latency_ms_per_mp: median time in milliseconds per 10^6 pixels.
+        latency_spread_ms_per_mp: the shortest and the longest time.
+        threads: that one call used.
+        runtime: "onnxruntime" or "openvino".
+        peak_rss_bytes: peak resident memory of the process.
+        tile_pixels: pixels of the tile that was run.
+    """
+
+    size_bytes: int
+    network: str
+    precision: str
+    parameters: int
+    multiply_adds_per_megapixel: int
+    latency_ms_per_mp: float
+    latency_spread_ms_per_mp: tuple[float, float]
+    threads: int
+    runtime: str
+    peak_rss_bytes: int
+    tile_pixels: int
+
+
+@dataclass(frozen=True)
+class ComparedCost(ModelCost):
+    """What a model file costs on all threads and on one.
+
+    Args:
+        path: the file.
+        latency_ms_per_mp_1_thread, latency_spread_ms_per_mp_1_thread: the same on one thread.
+        peak_fraction: part of the machine's peak that the file reaches: its multiply-adds per second over those of a
+            large float32 matrix product, measured here on all threads. An INT8 file can pass 1.
+    """
+
+    path: str
+    latency_ms_per_mp_1_thread: float
+    latency_spread_ms_per_mp_1_thread: tuple[float, float]
+    peak_fraction: float
 
 
 def peak_rss_bytes() -> int:
@@ -57,7 +107,7 @@ def time_per_megapixel(
     return times
 
 
-def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> dict[str, Any]:
+def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> ModelCost:
     """Measure one model file in this process, which should have done nothing else.
 
     Args:
@@ -75,47 +125,57 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
     infer, info = engine.infer, engine.info
     planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), dtype=np.uint8)
     times = time_per_megapixel(lambda: infer(planes), _SIDE**2)
-    return {
-        "size_bytes": path.stat().st_size,
-        "network": info.network,
-        "precision": info.precision,
-        "parameters": info.parameters,
-        "multiply_adds_per_megapixel": info.multiply_adds_per_megapixel,
-        "latency_ms_per_mp": statistics.median(times),
-        "latency_spread_ms_per_mp": [min(times), max(times)],
-        "threads": threads or cores(),
-        "runtime": runtime,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "tile_pixels": _SIDE**2,
-    }
+    return ModelCost(
+        size_bytes=path.stat().st_size,
+        network=info.network,
+        precision=info.precision,
+        parameters=info.parameters,
+        multiply_adds_per_megapixel=info.multiply_adds_per_megapixel,
+        latency_ms_per_mp=statistics.median(times),
+        latency_spread_ms_per_mp=(min(times), max(times)),
+        threads=threads or cores(),
+        runtime=runtime,
+        peak_rss_bytes=peak_rss_bytes(),
+        tile_pixels=_SIDE**2,
+    )
 
 
-def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnxruntime") -> list[dict[str, Any]]:
+def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnxruntime") -> list[ModelCost]:
     """Measure model files one after the other, each in its own process.
 
     Raises:
         ModelFileError: one of them cannot be measured.
     """
-    return [_in_process(str(path), str(threads), runtime, about=str(path)) for path in paths]
+    found = []
+    for path in paths:
+        values = _in_process(str(path), str(threads), runtime, about=str(path))
+        low, high = values.pop("latency_spread_ms_per_mp")
+        found.append(ModelCost(**values, latency_spread_ms_per_mp=(low, high)))
+    return found
 
 
-def compare_models(paths: Sequence[Path], runtime: str = "onnxruntime") -> list[dict[str, Any]]:
-    """Measure model files on one thread and on all; the figures of all threads, and beside them those of one.
-
-    "peak_fraction" is the part of the peak of this machine that a file reaches: its multiply-adds per second over those
-    of a
-    large float32 matrix product, measured here on all threads. An INT8 file can pass 1.
+def compare_models(
+    paths: Sequence[Path], runtime: str = "onnxruntime", on_progress: OnProgress = ignore_progress
+) -> list[ComparedCost]:
+    """Measure model files on one thread and on all.
 
     Raises:
         ModelFileError: one of them cannot be measured.
     """
     peak = _in_process("peak", about="the machine's peak")["multiply_adds_per_second"]
     found = []
-    for path in paths:
+    for path in tracked(paths, "measuring", on_progress):
         one, every = (measure_models([path], threads, runtime)[0] for threads in (1, 0))
-        rate = every["multiply_adds_per_megapixel"] / (every["latency_ms_per_mp"] / 1e3)
-        beside = {f"{key}_1_thread": one[key] for key in ("latency_ms_per_mp", "latency_spread_ms_per_mp")}
-        found.append({"path": str(path), **every, **beside, "peak_fraction": rate / peak})
+        rate = every.multiply_adds_per_megapixel / (every.latency_ms_per_mp / 1e3)
+        found.append(
+            ComparedCost(
+                **asdict(every),
+                path=str(path),
+                latency_ms_per_mp_1_thread=one.latency_ms_per_mp,
+                latency_spread_ms_per_mp_1_thread=one.latency_spread_ms_per_mp,
+                peak_fraction=rate / peak,
+            )
+        )
     return found
 
 
@@ -146,4 +206,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "peak":
         sys.stdout.write(json.dumps(measure_peak()))
     else:
-        sys.stdout.write(json.dumps(measure_here(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))
+        sys.stdout.write(json.dumps(asdict(measure_here(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))))

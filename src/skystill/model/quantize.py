@@ -17,6 +17,7 @@ import onnxruntime
 
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.file import open_session, read_info
+from skystill.progress import Message, OnProgress, ignore_progress
 from skystill.run_folder import written_whole
 
 try:
@@ -30,7 +31,6 @@ except ImportError as error:
 Images = Sequence[npt.NDArray[np.uint8]]
 Score = Callable[[Path], float]
 """A model file to its mIoU on validation images."""
-Tell = Callable[[str], None]
 
 _NOT_COMPUTED = ("DepthToSpace", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
 """Operations that move values and do not change them: they work on bytes as well as on floats."""
@@ -54,7 +54,12 @@ class Quantized:
 
 
 def quantize_model(
-    path: Path, out: Path, images: Images, score: Score, max_drop: float = 0.005, tell: Tell = lambda line: None
+    path: Path,
+    out: Path,
+    images: Images,
+    score: Score,
+    max_drop: float = 0.005,
+    on_progress: OnProgress = ignore_progress,
 ) -> Quantized:
     """Quantise a model file until the loss of accuracy is small enough.
 
@@ -67,7 +72,7 @@ def quantize_model(
         images: (H, W, 3) uint8, to calibrate on; 8 to 32 crops of training images are enough.
         score: scores a file; called once for the float file and once for each attempt.
         max_drop: of mIoU, as a share (0.005 is half a point).
-        tell: takes a line about each attempt.
+        on_progress: takes a `Message` about each attempt.
 
     Raises:
         ModelFileError: not a float model file of ours.
@@ -90,7 +95,8 @@ def quantize_model(
             part = Path(scratch) / "int8.onnx"
             _quantize(prepared, part, images, keep=ranked[:kept])
             found = score(part)
-            tell(f"{len(layers) - kept} of {len(layers)} layers in INT8: mIoU {found:.4f} (float {float_score:.4f})")
+            quantized = f"{len(layers) - kept} of {len(layers)} layers in INT8"
+            on_progress(Message(f"{quantized}: mIoU {found:.4f} (float {float_score:.4f})"))
             if float_score - found <= max_drop or kept >= len(layers):
                 break
             ranked = ranked or _rank(prepared, Path(scratch), layers, images[:4])

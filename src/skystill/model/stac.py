@@ -48,7 +48,7 @@ def write_stac_item(model: Path, path: Path) -> dict[str, Any]:
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "ONNX",
         "mlm:framework_version": onnxruntime.__version__,
-        "mlm:memory_size": cost["peak_rss_bytes"],
+        "mlm:memory_size": cost.peak_rss_bytes,
         "mlm:total_parameters": info.parameters,
         "mlm:pretrained": True,
         "mlm:pretrained_source": info.data or None,
@@ -89,7 +89,7 @@ def write_stac_item(model: Path, path: Path) -> dict[str, Any]:
                 "title": "ONNX model",
                 "roles": ["mlm:model", "mlm:weights", "data"],
                 "mlm:artifact_type": "onnx",
-                "file:size": cost["size_bytes"],
+                "file:size": cost.size_bytes,
             }
         },
     }

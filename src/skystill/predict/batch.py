@@ -3,11 +3,9 @@
 import glob
 import importlib
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import rasterio
 
@@ -15,13 +13,12 @@ from skystill.classes import read_classes
 from skystill.errors import DamagedSource, DataError, PredictionStopped, SettingsError, UserError
 from skystill.model.bundled import bundled_model
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
+from skystill.progress import OnProgress, ignore_progress
 from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".vrt", ".jp2", ".webp", ".bmp"})
 _FILES = (".tif", ".tiff", ".png")
-Track = Callable[[list[Any], str], Iterable[Any]]
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,15 @@ class PredictedInput:
     beside: tuple[Path, ...]
 
 
-def predict_inputs(settings: PredictSettings, resume: bool, bar: Bar, track: Track) -> Iterator[PredictedInput]:
+def predict_inputs(
+    settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+) -> Iterator[PredictedInput]:
     """Predict every input; one that fails does not keep the others from being done.
 
     Args:
         settings: of the command.
         resume: go on with what was interrupted.
-        bar: makes a progress bar for an input.
-        track: wraps a loop to show a bar.
+        on_progress: follows the pixels of each input.
 
     Yields:
         each input as it is done.
@@ -70,10 +68,11 @@ def predict_inputs(settings: PredictSettings, resume: bool, bar: Bar, track: Tra
     for source, target in targets:
         try:
             began = time.monotonic()
-            with bar(Path(source).name) as watch:
-                prediction = predictor.predict(source, target, settings.for_raster(), resume, watch)
+            prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress)
             seconds = time.monotonic() - began
-            yield PredictedInput(source, prediction, seconds, _write_beside(source, target, predictor, settings, track))
+            yield PredictedInput(
+                source, prediction, seconds, _write_beside(source, target, predictor, settings, on_progress)
+            )
             if prediction.damaged:
                 failed.append(DamagedSource(source, target, prediction.damaged))
         except PredictionStopped:
@@ -140,7 +139,7 @@ def _suffix(source: str, settings: PredictSettings) -> str:
 
 
 def _write_beside(
-    source: str, target: Path, predictor: Predictor, settings: PredictSettings, track: Track
+    source: str, target: Path, predictor: Predictor, settings: PredictSettings, on_progress: OnProgress
 ) -> tuple[Path, ...]:
     """Confidence and probabilities are there already; polygons, areas and overlay are made from the class raster."""
     raster = settings.for_raster()
@@ -159,5 +158,5 @@ def _write_beside(
         from skystill.predict.polygons import write_polygons
 
         made.append(target.with_suffix(f".{settings.vector}"))
-        write_polygons(target, made[-1], predictor.classes, track)
+        write_polygons(target, made[-1], predictor.classes, on_progress)
     return tuple(made)

@@ -1,6 +1,7 @@
 """How large tiles and how many workers may be, so that a prediction stays under a limit of memory."""
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def choose_plan(
             f"tiles of {tile} pixels with {overlap} shared leave no middle; --tile must be {smallest} or more."
         )
     workers = threads or cores()
-    limit = wishes.memory_bytes
+    limit = wishes.max_memory
     if limit is None or cost is None:
         return Plan(_cut(source, tile, margin, _BLEND_LANE if wishes.blend else _LANES[0], wishes.blend), workers)
     sizes = [size for size in (tile, *_TILES) if smallest <= size <= max(tile, smallest)]
@@ -122,8 +123,8 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost
     rows = min(grid.height, grid.tile_height)
     tile = rows * min(grid.width, grid.tile_width)
     read = 3 * rows * lane * 3  # the unit that is run, the next one, and it once more while it is decoded
-    if source.factor > 1:
-        read = int(read * (1 + source.factor**2 / 2))
+    if max(source.factors) > 1:
+        read = int(read * (1 + math.prod(source.factors) / 2))
     blended = 4 * num_classes * (4 * grid.margin * lane + 2 * tile) if grid.blend else 0
     cache = max(CACHE_BYTES, source.block_row_bytes if source.sequential else 0)
     if grid.rows_first:

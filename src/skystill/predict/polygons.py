@@ -6,7 +6,6 @@ joined when no window to come can add to them. Needs shapely and pyogrio (`pip i
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, SettingsError
+from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.source import gdal_environment
 from skystill.run_folder import written_whole
 
@@ -35,7 +35,6 @@ _HELD_VERTICES = 2_000_000  # of polygons that wait for their neighbours: about 
 _BATCH = 5_000
 
 Geometry = Any  # shapely carries no types
-Track = Callable[[list[Window], str], Iterable[Window]]
 
 
 @dataclass(frozen=True)
@@ -57,16 +56,14 @@ class _Writer(Protocol):
     def write(self, geometries: list[Geometry], labels: list[int]) -> None: ...
 
 
-def write_polygons(
-    raster: Path, path: Path, classes: ClassMap, track: Track = lambda windows, what: windows
-) -> Polygons:
+def write_polygons(raster: Path, path: Path, classes: ClassMap, on_progress: OnProgress = ignore_progress) -> Polygons:
     """Write the polygons of a class raster.
 
     Args:
         raster: labels, as `Predictor.predict` writes them.
         path: .gpkg in the raster's CRS, or .geojson in longitude and latitude where the raster has a CRS.
         classes: names of the labels.
-        track: wraps the loop over windows to show a bar.
+        on_progress: follows the windows.
 
     Raises:
         DiskFull: the file cannot be written.
@@ -75,7 +72,7 @@ def write_polygons(
         make = _GeoPackage if path.suffix.lower() == ".gpkg" else _GeoJson
         with make(part, source, classes) as writer:
             joiner = _Joiner(source.height, source.width, writer)
-            for window in track(_windows(source.height, source.width), "polygons"):
+            for window in tracked(_windows(source.height, source.width), "polygons", on_progress):
                 joiner.add(window, source.read(1, window=window))
             joiner.finish()
     return Polygons(path, joiner.count, joiner.split)

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,12 @@ from skystill.errors import DataError, PredictionStopped, SettingsError
 from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
+from skystill.progress import OnProgress, Progress, ignore_progress
 from skystill.raster.output import Layer, RasterOutput
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
-
-PixelWatch = Callable[[int, int], None]
-"""Somebody who looks on, such as a progress bar: takes the pixels done and the total after each unit."""
-
-
-def _no_watch(done: int, total: int) -> None:
-    """Look away."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ class Predictor:
         target: str | Path,
         settings: RasterSettings | None = None,
         resume: bool = False,
-        watch: PixelWatch = _no_watch,
+        on_progress: OnProgress = ignore_progress,
     ) -> Prediction:
         """Predict a raster of any size into a class raster, window by window.
 
@@ -116,7 +110,7 @@ class Predictor:
             target: .tif (GeoTIFF) or .png; labels as bytes with the classes' colours, 255 where there is no data.
             settings: how; the defaults without.
             resume: go on with an interrupted prediction of the same target.
-            watch: who looks on.
+            on_progress: takes a `Progress` in pixels after each unit of rows.
 
         Raises:
             DataError: the source cannot be opened, or has no pixels.
@@ -129,14 +123,14 @@ class Predictor:
         with gdal_environment():
             opened = _open_source(str(source), settings, self.info.resolution_m)
             try:
-                return self._predict(opened, Path(target), settings, resume, watch)
+                return self._predict(opened, Path(target), settings, resume, on_progress)
             except KeyboardInterrupt as error:
                 raise PredictionStopped(Path(target)) from error
             finally:
                 opened.close()
 
     def _predict(
-        self, source: RasterSource, target: Path, settings: RasterSettings, resume: bool, watch: PixelWatch
+        self, source: RasterSource, target: Path, settings: RasterSettings, resume: bool, on_progress: OnProgress
     ) -> Prediction:
         layers = wanted_layers(target, settings, self.classes)
         output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
@@ -146,12 +140,12 @@ class Predictor:
         else:
             plan = self._plan(source, settings)
         names = tuple(layer.name for layer in layers)
-        total, finished = source.height * source.width, 0
+        name, total, finished = Path(source.path).name, source.height * source.width, 0
 
         def on_pixels(pixels: int) -> None:
             nonlocal finished
             finished += pixels
-            watch(finished, total)
+            on_progress(Progress(name, finished, total, "pixels"))
 
         with (
             output.opened(self._identity(source, settings, plan), resume) as done,
@@ -225,11 +219,12 @@ def _open_source(path: str, settings: RasterSettings, model_resolution: float | 
                 f"--resolution {model_resolution:g} resamples."
             )
         return source
-    own = source.resolution_m
+    pixel = source.pixel_metres
     source.close()
-    if own is None:
+    if pixel is None:
         raise SettingsError(f"{path} does not say how large its pixels are in metres; leave --resolution out.")
-    return RasterSource(path, settings.band_numbers, settings.scale_range, settings.resolution / own)
+    factors = (settings.resolution / pixel[0], settings.resolution / pixel[1])
+    return RasterSource(path, settings.band_numbers, settings.scale_range, factors)
 
 
 def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> list[Layer]:

@@ -70,7 +70,7 @@ def write_overlay(source: str, raster: Path, path: Path, classes: ClassMap, sett
             labels = labels_file.read(1, out_shape=shape, resampling=Resampling.nearest)
         with rasterio.open(source) as file:
             factor = max(file.height / shape[0], file.width / shape[1])
-        image_file = RasterSource(source, settings.band_numbers, settings.scale_range, factor)
+        image_file = RasterSource(source, settings.band_numbers, settings.scale_range, (factor, factor))
         planes, _ = image_file.read(0, image_file.height, 0, image_file.width)
         image_file.close()
     image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).resize(shape[::-1])

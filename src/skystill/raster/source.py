@@ -1,6 +1,7 @@
 """A raster as RGB bytes, window by window, whatever it is: bands, bit depth, nodata, masks, resolution, damage."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class RasterSource:
             otherwise the first three.
         scale: values that become 0 and 255; None for 0..255 of 8-bit files, and otherwise the 2nd and 98th percentile
             of samples.
-        factor: source pixels a target pixel, along a side; heights, widths and windows are in target pixels.
+        factors: source pixels per target pixel, down and across; heights, widths and windows are in target pixels.
 
     Raises:
         DataError: not a raster, without pixels, or of a size that cannot be handled.
@@ -65,16 +66,16 @@ class RasterSource:
         path: str,
         bands: Sequence[int] | None = None,
         scale: tuple[float, float] | None = None,
-        factor: float = 1.0,
+        factors: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.path = path
         self.notes: list[str] = []
         self.damaged: list[str] = []
-        self.factor = factor
+        self.factors = factors
         self._file = _open(path)
         _refuse_bombs(self._file, path)
-        self.height = max(1, round(self._file.height / factor))
-        self.width = max(1, round(self._file.width / factor))
+        self.height = max(1, round(self._file.height / factors[0]))
+        self.width = max(1, round(self._file.width / factors[1]))
         self.georeferenced = is_georeferenced(self._file)
         self.crs = self._file.crs
         across, down = self._file.width / self.width, self._file.height / self.height
@@ -107,11 +108,17 @@ class RasterSource:
         return int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize)
 
     @property
-    def resolution_m(self) -> float | None:
-        """Metres a source pixel; None where the raster does not say, or in degrees."""
+    def pixel_metres(self) -> tuple[float, float] | None:
+        """Height and width of a source pixel in metres; None where the raster does not say, or is in degrees."""
         if self.crs is None or not self.crs.is_projected:
             return None
-        return float(abs(self._file.transform.a) * self.crs.linear_units_factor[1])
+        own, unit = self._file.transform, float(self.crs.linear_units_factor[1])
+        return math.hypot(own.b, own.e) * unit, math.hypot(own.a, own.d) * unit  # right for a turned raster, too
+
+    @property
+    def resolution_m(self) -> float | None:
+        """Side in metres of a square with the area of a source pixel; None as in `pixel_metres`."""
+        return None if self.pixel_metres is None else math.sqrt(math.prod(self.pixel_metres))
 
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
         """Read a window.
@@ -134,7 +141,7 @@ class RasterSource:
 
     def _read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
         window, shape = self._window(top, bottom, left, right), (bottom - top, right - left)
-        how = Resampling.average if self.factor > 1 else Resampling.bilinear
+        how = Resampling.average if max(self.factors) > 1 else Resampling.bilinear
         values = self._file.read(self.bands, window=window, out_shape=(len(self.bands), *shape), resampling=how)
         valid: Valid | None = None
         if self._nodata is not None:
@@ -162,7 +169,8 @@ class RasterSource:
         """Block by block; what cannot be read is nodata."""
         planes = np.zeros((3, bottom - top, right - left), np.uint8)
         valid = np.ones(planes.shape[1:], bool)
-        rows, columns = (max(1, round(side / self.factor)) for side in self.block_shape)
+        sides = zip(self.block_shape, self.factors, strict=True)
+        rows, columns = (max(1, round(side / factor)) for side, factor in sides)
         for row in range(top // rows * rows, bottom, rows):
             for column in range(left // columns * columns, right, columns):
                 part = max(row, top), min(row + rows, bottom), max(column, left), min(column + columns, right)
@@ -216,7 +224,7 @@ class RasterSource:
         flags = self._file.mask_flag_enums
         plain = all(set(flags[band - 1]) == {MaskFlags.nodata} for band in self.bands)
         value = self._file.nodata
-        return value if plain and self.factor == 1 and value is not None and not np.isnan(value) else None
+        return value if plain and self.factors == (1.0, 1.0) and value is not None and not np.isnan(value) else None
 
     def _default_scale(self) -> tuple[float, float]:
         if self._file.dtypes[0] == "uint8":

@@ -31,7 +31,7 @@ class RowSpool:
 
     def __init__(self, source: RasterSource, rows: int, lanes: Sequence[tuple[int, int]], folder: Path) -> None:
         self._source = source
-        block_rows = max(1, round(source.block_shape[0] / source.factor))
+        block_rows = max(1, round(source.block_shape[0] / source.factors[0]))
         wanted = max(1, _DECODE_BYTES // (3 * source.width))
         self._step = -(-wanted // block_rows) * block_rows
         self._capacity = rows + self._step

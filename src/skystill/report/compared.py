@@ -1,16 +1,10 @@
 """The models that a run compares: its own, the teacher's, and the baseline's."""
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from skystill.errors import RunFolderError
 from skystill.run_folder import RunFolder
-
-T = TypeVar("T")
-Track = Callable[[Sequence[T], str], Iterable[T]]
-"""Wraps a loop to show a bar: (items, description) to items."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,3 @@ def compared_models(folder: RunFolder) -> list[ComparedModel]:
                 f"{compared_model.folder.model} is missing: that run has not finished. Finish it with --resume."
             )
     return found
-
-
-def no_bar(items: Sequence[T], description: str) -> Iterable[T]:
-    """Show nothing."""
-    return items

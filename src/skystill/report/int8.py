@@ -2,10 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +11,10 @@ import numpy.typing as npt
 from skystill.data import Pair, find_pairs, read_image, read_pairs, split_pairs
 from skystill.errors import DataError, UserError
 from skystill.model.file import open_session, read_info
-from skystill.model.measure import compare_models
+from skystill.model.measure import ComparedCost, ModelCost, compare_models
 from skystill.model.quantize import Quantized, quantize_model
 from skystill.predict.predictor import Predictor
+from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.report.metrics import evaluate
 from skystill.run_folder import written_whole
 from skystill.settings import QuantizeSettings
@@ -26,10 +25,10 @@ _CROP = 512
 class NotFaster(UserError):
     """The INT8 file is not faster than the float file, so it is not written."""
 
-    def __init__(self, float_cost: dict[str, Any], int8_cost: dict[str, Any]) -> None:
+    def __init__(self, float_cost: ModelCost, int8_cost: ModelCost) -> None:
         super().__init__(
-            f"INT8 takes {int8_cost['latency_ms_per_mp']:.0f} ms a megapixel on this computer, float "
-            f"{float_cost['latency_ms_per_mp']:.0f}: nothing was written. Keep the float file; INT8 pays on processors "
+            f"INT8 takes {int8_cost.latency_ms_per_mp:.0f} ms per megapixel on this computer, float "
+            f"{float_cost.latency_ms_per_mp:.0f}: nothing was written. Keep the float file; INT8 pays on processors "
             "with 8-bit dot products (VNNI, or ARM's dotprod)."
         )
 
@@ -46,15 +45,15 @@ class Quantization:
 
     path: Path
     quantized: Quantized
-    costs: tuple[dict[str, Any], dict[str, Any]]
+    costs: tuple[ComparedCost, ComparedCost]
 
 
-def quantize_on_data(settings: QuantizeSettings, tell: Callable[[str], None]) -> Quantization:
+def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignore_progress) -> Quantization:
     """Quantise a model file: calibrate on training images, score on validation images; test images stay untouched.
 
     Args:
         settings: of the command.
-        tell: takes a line about each attempt.
+        on_progress: takes a `Message` about each attempt.
 
     Raises:
         ModelFileError: not a float model file of ours.
@@ -68,17 +67,18 @@ def quantize_on_data(settings: QuantizeSettings, tell: Callable[[str], None]) ->
 
     def score(path: Path) -> float:
         predictor = Predictor(path)
-        return float(evaluate(predictor.probabilities, read_pairs(validation, classes), classes).scores()["miou"])
+        images = read_pairs(tracked(validation, "scoring", on_progress), classes)
+        return evaluate(predictor.probabilities, images, classes).scores().miou or 0.0
 
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "int8.onnx"
-        quantized = quantize_model(settings.model, made, crops, score, settings.max_drop / 100, tell)
+        quantized = quantize_model(settings.model, made, crops, score, settings.max_drop / 100, on_progress)
         float_cost, int8_cost = compare_models([settings.model, made])
-        if int8_cost["latency_ms_per_mp"] >= float_cost["latency_ms_per_mp"]:
+        if int8_cost.latency_ms_per_mp >= float_cost.latency_ms_per_mp:
             raise NotFaster(float_cost, int8_cost)
         with written_whole(out) as part:
             part.write_bytes(made.read_bytes())
-    return Quantization(out, quantized, (float_cost, {**int8_cost, "path": str(out)}))
+    return Quantization(out, quantized, (float_cost, replace(int8_cost, path=str(out))))
 
 
 def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:

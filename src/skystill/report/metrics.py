@@ -101,6 +101,50 @@ METRICS: Mapping[str, Callable[[Counts], float]] = {
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """Figures of each class, in the order of the labels; None where a class has none (see the functions above)."""
+
+    iou: list[float | None]
+    f1: list[float | None]
+    precision: list[float | None]
+    recall: list[float | None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every figure of a model on a test set. Ratios are 0 to 1; None where there is nothing to divide by.
+
+    Args:
+        images, pixels: that were scored.
+        miou, mf1, mprecision, mrecall: means over the scored classes of the whole test set.
+        miou_interval: 95 % bootstrap interval over images.
+        pixel_accuracy: part of the pixels that are right.
+        per_class: figures of each class.
+        confusion: (C, C) pixels by truth (row) and prediction (column).
+    """
+
+    images: int
+    pixels: int
+    miou: float | None
+    mf1: float | None
+    mprecision: float | None
+    mrecall: float | None
+    miou_interval: tuple[float, float]
+    pixel_accuracy: float | None
+    per_class: ClassScores
+    confusion: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision against recall of one class, from the highest threshold to the lowest; empty where it is not there."""
+
+    threshold: list[float]
+    precision: list[float]
+    recall: list[float]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Counts of one model over a test set, one entry an image, from which every figure follows.
 
@@ -122,8 +166,8 @@ class Evaluation:
         """(C, C) over all images."""
         return np.asarray(self.confusion.sum(axis=0))
 
-    def scores(self) -> dict[str, Any]:
-        """Every figure, ready for JSON: NaN is None, ratios are 0 to 1."""
+    def scores(self) -> Scores:
+        """Every figure."""
         total, scored = self.total, self.classes.scored
         per_class = {
             "iou": iou_per_class(total),
@@ -131,49 +175,42 @@ class Evaluation:
             "precision": precision_per_class(total),
             "recall": recall_per_class(total),
         }
-        means = {f"m{name}": float(mean_over_classes(values, scored)) for name, values in per_class.items()}
-        return {
-            "images": len(self.keys),
-            "pixels": int(total.sum()),
-            **{name: _none(value) for name, value in means.items()},
-            "miou_interval": list(self.interval()),
-            "pixel_accuracy": _none(float(pixel_accuracy(total))),
-            "per_class": {name: [_none(v) for v in values.tolist()] for name, values in per_class.items()},
-            "confusion": total.tolist(),
-        }
+        means = {f"m{name}": _none(float(mean_over_classes(values, scored))) for name, values in per_class.items()}
+        return Scores(
+            images=len(self.keys),
+            pixels=int(total.sum()),
+            **means,
+            miou_interval=self.interval(),
+            pixel_accuracy=_none(float(pixel_accuracy(total))),
+            per_class=ClassScores(**{name: [_none(v) for v in values.tolist()] for name, values in per_class.items()}),
+            confusion=total.tolist(),
+        )
 
     def interval(self) -> tuple[float, float]:
         """95 % bootstrap interval over images of the mean IoU."""
         return _percentiles(_resampled_miou(self))
 
-    def precision_recall(self) -> list[dict[str, list[float]]]:
-        """For each class the curve from the highest threshold to the lowest: lists of threshold, precision, recall.
-
-        A class that is not there has empty lists. Thresholds at which nothing is predicted are left out.
-        """
-        curves: list[dict[str, list[float]]] = []
+    def precision_recall(self) -> list[Curve]:
+        """The curve of each class. Thresholds at which nothing is predicted are left out."""
+        curves: list[Curve] = []
         for false, true in self.curve:
             hits, alarms = true[::-1].cumsum(), false[::-1].cumsum()
             kept = (hits + alarms > 0) & (hits[-1] > 0)
             thresholds = (np.arange(BINS)[::-1] / BINS)[kept]
-            curves.append(
-                {
-                    "threshold": thresholds.tolist(),
-                    "precision": (hits / np.maximum(hits + alarms, 1))[kept].tolist(),
-                    "recall": (hits / max(int(hits[-1]), 1))[kept].tolist(),
-                }
-            )
+            precision = (hits / np.maximum(hits + alarms, 1))[kept]
+            recall = (hits / max(int(hits[-1]), 1))[kept]
+            curves.append(Curve(thresholds.tolist(), precision.tolist(), recall.tolist()))
         return curves
 
 
 def evaluate(
-    predict: Predict, scenes: Iterable[tuple[str, npt.NDArray[np.uint8], Labels]], classes: ClassMap
+    predict: Predict, images: Iterable[tuple[str, npt.NDArray[np.uint8], Labels]], classes: ClassMap
 ) -> Evaluation:
     """Predict whole images and count.
 
     Args:
         predict: image to probabilities.
-        scenes: key, image (H, W, 3) uint8, labels (H, W) uint8 of each test image.
+        images: key, image (H, W, 3) uint8, labels (H, W) uint8 of each test image.
         classes: C classes.
 
     Raises:
@@ -182,7 +219,7 @@ def evaluate(
     keys: list[str] = []
     confusions: list[Counts] = []
     curve = np.zeros((len(classes), 2, BINS), np.int64)
-    for key, image, labels in scenes:
+    for key, image, labels in images:
         probabilities = predict(image)
         keys.append(key)
         confusions.append(confusion_counts(labels, probabilities.argmax(axis=0).astype(np.uint8), len(classes)))
@@ -213,10 +250,6 @@ class Comparison:
     def clear(self) -> bool:
         """Whether the interval leaves out zero, and stands on enough images to be one."""
         return self.images >= ENOUGH_IMAGES and (self.low > 0 or self.high < 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {"difference": self.difference, "interval": [self.low, self.high], "clear": self.clear}
 
 
 def compare(ones: Sequence[Evaluation], others: Sequence[Evaluation]) -> Comparison:

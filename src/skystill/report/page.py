@@ -1,9 +1,8 @@
 """`results.json` to `report.html` and `plots/*.png`. It computes nothing: every figure shown is in the file."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
@@ -18,27 +17,24 @@ from skystill.report.plots import (
     plot_study,
     save_plot,
 )
+from skystill.report.records import ClassRecord, ModelRecord, read_results, read_study
 from skystill.report.samples import DISAGREEMENT
 from skystill.run_folder import RunFolder, write_text
 
 ROLES = {"teacher": "Teacher", "alone": "Student alone", "student": "Distilled student"}
 
 
-def write_report(folder: RunFolder) -> list[str]:
+def write_report(folder: RunFolder) -> None:
     """Write the report and the plots of an evaluated run.
 
     Args:
         folder: holds `results.json` and samples.
 
-    Returns:
-        the verdict, in sentences.
-
     Raises:
         RunFolderError: the run was not evaluated, or its results are damaged.
     """
-    results = folder.read_json(folder.results)
-    verdict: list[str] = results["verdict"]
-    models: dict[str, Any] = results["models"]
+    results = read_results(folder)
+    models, classes = results.models, results.classes.classes
     names = {role: ROLES[role] for role in models}
     if "student" not in models:
         names = {"teacher": "Network"}
@@ -49,11 +45,11 @@ def write_report(folder: RunFolder) -> list[str]:
         ),
         "precision-recall": (
             "Precision against recall",
-            _draw(folder.plots, "precision-recall", lambda: plot_precision_recall(models, names, results["classes"])),
+            _draw(folder.plots, "precision-recall", lambda: plot_precision_recall(models, names, classes)),
         ),
         "confusion": (
             "Confusion matrices: share of each true class (row) that is called so (column)",
-            _draw(folder.plots, "confusion", lambda: plot_confusions(models, names, results["classes"])),
+            _draw(folder.plots, "confusion", lambda: plot_confusions(models, names, classes)),
         ),
     }
     page = (
@@ -62,15 +58,14 @@ def write_report(folder: RunFolder) -> list[str]:
         .render(
             results=results,
             names=names,
-            rows=table_rows(models, names, results["classes"]["classes"]),
+            rows=table_rows(models, names, classes),
             plots=plots,
-            samples=[_embed_sample(folder, sample) for sample in results["samples"]],
-            kinds=_kinds(results["samples"], names),
+            samples=[_embed_sample(folder, sample) for sample in results.samples],
+            kinds=_kinds(results.samples, names),
             disagreement={meaning: hex_color(color) for meaning, color in DISAGREEMENT.items()},
         )
     )
     write_text(folder.report, page)
-    return verdict
 
 
 def write_study_report(folder: Path) -> Path:
@@ -79,13 +74,13 @@ def write_study_report(folder: Path) -> Path:
     Raises:
         RunFolderError: there is none, or it is damaged.
     """
-    study = RunFolder(folder).read_json(folder / "study.json")
-    trials: list[dict[str, Any]] = study["trials"]
+    study = read_study(RunFolder(folder))
+    trials = study.trials
     plots = [("Trials", _draw(folder / "plots", "history", lambda: plot_study(trials)))]
-    if study["importance"]:
-        drawn = _draw(folder / "plots", "importance", lambda: plot_importance(study["importance"]))
+    if study.importance:
+        drawn = _draw(folder / "plots", "importance", lambda: plot_importance(study.importance))
         plots.append(("What matters", drawn))
-    best = next(trial for trial in trials if trial["number"] == study["best"])
+    best = next(trial for trial in trials if trial.number == study.best)
     page = (
         _environment()
         .get_template("study.html.j2")
@@ -94,11 +89,9 @@ def write_study_report(folder: Path) -> Path:
             title=folder.name,
             version=__version__,
             config=folder / "best.yaml",
-            best=", ".join(
-                [f"{percent(best['validation_miou'])} %", *(f"{k} {short(v)}" for k, v in best["drawn"].items())]
-            ),
-            names=sorted({name for trial in trials for name in trial["drawn"]}),
-            rows=sorted(trials, key=lambda trial: -(trial["validation_miou"] or 0)),
+            best=", ".join([f"{percent(best.validation_miou)} %", *(f"{k} {short(v)}" for k, v in best.drawn.items())]),
+            names=sorted({name for trial in trials for name in trial.drawn}),
+            rows=sorted(trials, key=lambda trial: -(trial.validation_miou or 0)),
             plots=plots,
         )
     )
@@ -124,40 +117,40 @@ def short(value: object) -> str:
 
 
 def table_rows(
-    models: dict[str, Any], names: dict[str, str], classes: list[dict[str, Any]]
+    models: Mapping[str, ModelRecord], names: Mapping[str, str], classes: Sequence[ClassRecord]
 ) -> list[tuple[str, list[str]]]:
     """The table of the report, a row a figure: its name, and a cell a model."""
 
-    def row(title: str, cell: Callable[[dict[str, Any]], str]) -> tuple[str, list[str]]:
+    def row(title: str, cell: Callable[[ModelRecord], str]) -> tuple[str, list[str]]:
         return title, [cell(models[role]) for role in names]
 
-    def iou_of(label: int) -> Callable[[dict[str, Any]], str]:
-        return lambda model: percent(model["scores"]["per_class"]["iou"][label])
+    def iou_of(label: int) -> Callable[[ModelRecord], str]:
+        return lambda model: percent(model.scores.per_class.iou[label])
 
-    def mean_iou(model: dict[str, Any]) -> str:
-        low, high = model["scores"]["miou_interval"]
-        return f"{percent(model['scores']['miou'])} ({percent(low)} to {percent(high)})"
+    def mean_iou(model: ModelRecord) -> str:
+        low, high = model.scores.miou_interval
+        return f"{percent(model.scores.miou)} ({percent(low)} to {percent(high)})"
 
-    def latency(model: dict[str, Any]) -> str:
-        low, high = model["cost"]["latency_spread_ms_per_mp"]
-        return f"{model['cost']['latency_ms_per_mp']:.0f} ({low:.0f} to {high:.0f})"
+    def latency(model: ModelRecord) -> str:
+        low, high = model.cost.latency_spread_ms_per_mp
+        return f"{model.cost.latency_ms_per_mp:.0f} ({low:.0f} to {high:.0f})"
 
     return [
-        row("Network", lambda m: m["cost"]["network"]),
+        row("Network", lambda m: m.cost.network),
         row("Mean IoU, % (95 % interval)", mean_iou),
-        *[row(f"IoU {entry['name']}, %", iou_of(label)) for label, entry in enumerate(classes)],
-        row("Mean F1, %", lambda m: percent(m["scores"]["mf1"])),
-        row("Mean precision, %", lambda m: percent(m["scores"]["mprecision"])),
-        row("Mean recall, %", lambda m: percent(m["scores"]["mrecall"])),
-        row("Pixel accuracy, %", lambda m: percent(m["scores"]["pixel_accuracy"])),
-        row("Parameters", lambda m: big(m["cost"]["parameters"])),
-        row("Model file, MB", lambda m: megabytes(m["cost"]["size_bytes"], 2)),
-        row("Multiply-adds a megapixel, G", lambda m: f"{m['cost']['multiply_adds_per_megapixel'] / 1e9:.1f}"),
-        row("CPU time a megapixel, ms (least to most)", latency),
-        row("Peak memory in use, MB", lambda m: megabytes(m["cost"]["peak_rss_bytes"])),
-        row("Peak memory in training, MB", lambda m: megabytes(m["training"]["peak_rss_bytes"])),
-        row("Training time, s", lambda m: f"{m['training']['seconds']:.0f}"),
-        row("Training steps", lambda m: big(m["training"]["steps"])),
+        *[row(f"IoU {entry.name}, %", iou_of(label)) for label, entry in enumerate(classes)],
+        row("Mean F1, %", lambda m: percent(m.scores.mf1)),
+        row("Mean precision, %", lambda m: percent(m.scores.mprecision)),
+        row("Mean recall, %", lambda m: percent(m.scores.mrecall)),
+        row("Pixel accuracy, %", lambda m: percent(m.scores.pixel_accuracy)),
+        row("Parameters", lambda m: big(m.cost.parameters)),
+        row("Model file, MB", lambda m: megabytes(m.cost.size_bytes, 2)),
+        row("Multiply-adds per megapixel, G", lambda m: f"{m.cost.multiply_adds_per_megapixel / 1e9:.1f}"),
+        row("CPU time per megapixel, ms (least to most)", latency),
+        row("Peak memory in use, MB", lambda m: megabytes(m.cost.peak_rss_bytes)),
+        row("Peak memory in training, MB", lambda m: megabytes(m.training.peak_rss_bytes)),
+        row("Training time, s", lambda m: f"{m.training.seconds:.0f}"),
+        row("Training steps", lambda m: big(m.training.steps)),
     ]
 
 

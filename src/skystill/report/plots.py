@@ -1,6 +1,6 @@
 """The report's plots, from the figures in `results.json`, in a light and a dark theme."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from skystill.report.records import ClassRecord, ModelRecord, TrialRecord
 from skystill.run_folder import written_whole
 
 _MODEL_COLORS = {
@@ -42,7 +43,7 @@ def save_plot(plot: Callable[[], Figure], path: Path, theme: str) -> None:
         plot().savefig(part, dpi=130)
 
 
-def plot_losses(models: dict[str, Any], names: dict[str, str]) -> Figure:
+def plot_losses(models: Mapping[str, ModelRecord], names: Mapping[str, str]) -> Figure:
     """Losses against epochs, a panel a model: total, its parts, and the student loss on validation images."""
     figure = Figure(figsize=(3.6 * len(names) + 0.4, 3.1), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -53,7 +54,7 @@ def plot_losses(models: dict[str, Any], names: dict[str, str]) -> Figure:
         "validation_student_loss": ("student loss, validation", "#0072B2", "--"),
     }
     for axes, (role, name) in zip(panels, names.items(), strict=True):
-        history = models[role]["training"]["history"]
+        history = models[role].training.history
         epochs = [row["epoch"] for row in history]
         distilled = "distillation_loss" in history[0]
         for key, (title, color, style) in lines.items():
@@ -66,20 +67,21 @@ def plot_losses(models: dict[str, Any], names: dict[str, str]) -> Figure:
     return figure
 
 
-def plot_precision_recall(models: dict[str, Any], names: dict[str, str], classes: dict[str, Any]) -> Figure:
+def plot_precision_recall(
+    models: Mapping[str, ModelRecord], names: Mapping[str, str], classes: Sequence[ClassRecord]
+) -> Figure:
     """Precision against recall, a panel a class, a line a model; the dot is where the most probable class is taken."""
-    entries = classes["classes"]
-    columns = min(3, len(entries))
-    rows = -(-len(entries) // columns)
+    columns = min(3, len(classes))
+    rows = -(-len(classes) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.8 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for label, (axes, entry) in enumerate(zip(panels, entries, strict=False)):
+    for label, (axes, entry) in enumerate(zip(panels, classes, strict=False)):
         for role in names:
             _precision_recall(axes, models[role], label, role, names[role])
-        axes.set(title=entry["name"], xlim=(0, 1), ylim=(0, 1.02))
-        axes.title.set_bbox({"facecolor": entry["color"], "alpha": 0.25, "edgecolor": "none", "pad": 2})
+        axes.set(title=entry.name, xlim=(0, 1), ylim=(0, 1.02))
+        axes.title.set_bbox({"facecolor": entry.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
         axes.grid(True, linewidth=0.5)
-    for axes in panels[len(entries) :]:
+    for axes in panels[len(classes) :]:
         axes.set_visible(False)
     figure.supxlabel("recall", fontsize=9)
     figure.supylabel("precision", fontsize=9)
@@ -88,23 +90,25 @@ def plot_precision_recall(models: dict[str, Any], names: dict[str, str], classes
     return figure
 
 
-def _precision_recall(axes: Axes, model: dict[str, Any], label: int, role: str, name: str) -> None:
-    curve = model["curves"][label]
+def _precision_recall(axes: Axes, model: ModelRecord, label: int, role: str, name: str) -> None:
+    curve = model.curves[label]
     color = _MODEL_COLORS[role]
-    axes.plot(curve["recall"], curve["precision"], _STYLES[role], color=color, label=name, linewidth=1.6)
-    per_class = model["scores"]["per_class"]
-    recall, precision = per_class["recall"][label], per_class["precision"][label]
+    axes.plot(curve.recall, curve.precision, _STYLES[role], color=color, label=name, linewidth=1.6)
+    per_class = model.scores.per_class
+    recall, precision = per_class.recall[label], per_class.precision[label]
     if recall is not None and precision is not None:
         axes.plot([recall], [precision], "o", color=color, markersize=4)
 
 
-def plot_confusions(models: dict[str, Any], names: dict[str, str], classes: dict[str, Any]) -> Figure:
+def plot_confusions(
+    models: Mapping[str, ModelRecord], names: Mapping[str, str], classes: Sequence[ClassRecord]
+) -> Figure:
     """Confusion matrices, a panel a model, each row (truth) as fractions."""
-    labels = [entry["name"] for entry in classes["classes"]]
+    labels = [entry.name for entry in classes]
     figure = Figure(figsize=(3.7 * len(names) + 0.6, 3.9), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for column, (axes, (role, name)) in enumerate(zip(panels, names.items(), strict=True)):
-        counts = np.array(models[role]["scores"]["confusion"], float)
+        counts = np.array(models[role].scores.confusion, float)
         fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         for (row, predicted), fraction in np.ndenumerate(fractions):
@@ -116,18 +120,18 @@ def plot_confusions(models: dict[str, Any], names: dict[str, str], classes: dict
     return figure
 
 
-def plot_study(trials: list[dict[str, Any]]) -> Figure:
+def plot_study(trials: Sequence[TrialRecord]) -> Figure:
     """Validation mIoU of every trial in the order they began, and the best so far."""
     figure = Figure(figsize=(7.2, 3.1), layout="constrained")
     axes = figure.subplots()
-    scored = [trial for trial in trials if trial["validation_miou"] is not None]
+    scored = [trial for trial in trials if trial.validation_miou is not None]
     for state, marker, title in (("complete", "o", "finished"), ("pruned", "x", "given up early")):
-        here = [trial for trial in scored if trial["state"] == state]
-        values = [100 * trial["validation_miou"] for trial in here]
-        axes.plot([t["number"] for t in here], values, marker, color="#0072B2", label=title, markersize=5)
-    finished = [trial for trial in scored if trial["state"] == "complete"]
-    best = np.maximum.accumulate([100 * trial["validation_miou"] for trial in finished])
-    axes.step([t["number"] for t in finished], best, where="post", color="#D55E00", label="best so far", linewidth=1.6)
+        here = [trial for trial in scored if trial.state == state]
+        values = [100 * (trial.validation_miou or 0.0) for trial in here]
+        axes.plot([t.number for t in here], values, marker, color="#0072B2", label=title, markersize=5)
+    finished = [trial for trial in scored if trial.state == "complete"]
+    best = np.maximum.accumulate([100 * (trial.validation_miou or 0.0) for trial in finished])
+    axes.step([t.number for t in finished], best, where="post", color="#D55E00", label="best so far", linewidth=1.6)
     axes.set(xlabel="trial", ylabel="validation mIoU, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(True, linewidth=0.5)

@@ -2,24 +2,35 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from skystill import __version__
 from skystill.classes import ClassMap
 from skystill.data import Pair, find_pairs, read_pairs, resolve_classes, split_pairs
 from skystill.errors import DataError
-from skystill.model.measure import measure_models
+from skystill.model.measure import ModelCost, measure_models
 from skystill.predict.predictor import Predictor
-from skystill.report.compared import ComparedModel, Track, compared_models, no_bar
-from skystill.report.metrics import Comparison, Evaluation, compare, evaluate
+from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.report.compared import ComparedModel, compared_models
+from skystill.report.metrics import Comparison, Curve, Evaluation, compare, evaluate
+from skystill.report.records import (
+    ClassesRecord,
+    ComparisonRecord,
+    DataRecord,
+    ModelRecord,
+    Results,
+    read_teacher_scores,
+    read_training,
+    write_record,
+)
 from skystill.report.samples import write_samples
 from skystill.report.verdict import verdict
-from skystill.run_folder import RunFolder, write_json
+from skystill.run_folder import RunFolder
 from skystill.settings import EvaluateSettings
 
 
-def evaluate_run(settings: EvaluateSettings, track: Track[Any] = no_bar) -> RunFolder:
+def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_progress) -> RunFolder:
     """Score and measure every model of a run on the same whole test images, and write `results.json` and samples.
 
     Raises:
@@ -33,33 +44,30 @@ def evaluate_run(settings: EvaluateSettings, track: Track[Any] = no_bar) -> RunF
     data = settings.data or Path(config["data"])
     classes, pairs, rule, notes = _test_images(folder, settings, config, data)
     evaluations = {
-        model.role: _evaluate(Predictor(model.folder.model), pairs, classes, track, model.role) for model in models
+        model.role: _evaluate(Predictor(model.folder.model), pairs, classes, model.role, on_progress)
+        for model in models
     }
-    measured = measure_models(list(track([model.folder.model for model in models], "measuring")))
+    measured = {
+        model.role: measure_models([model.folder.model])[0] for model in tracked(models, "measuring", on_progress)
+    }
     comparisons = _comparisons(evaluations)
-    records = [_record(m, evaluations[m.role], cost) for m, cost in zip(models, measured, strict=True)]
-    write_json(
-        folder.results,
-        {
-            "skystill_version": __version__,
-            "created": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "title": folder.path.name,
-            "data": {"folder": str(data), "split": rule, "test_images": [pair.key for pair in pairs]},
-            "classes": classes.to_dict(),
-            "models": {model.role: record for model, record in zip(models, records, strict=True)},
-            "comparisons": {name: comparison.to_dict() for name, comparison in comparisons.items()},
-            "verdict": verdict(evaluations, comparisons, measured, _foreign_teacher(folder)),
-            "notes": notes,
-            "samples": write_samples(folder, models, pairs, classes, track),
-            "settings": config,
+    results = Results(
+        created=time.strftime("%Y-%m-%d %H:%M:%S"),
+        title=folder.path.name,
+        data=DataRecord(folder=str(data), split=rule, test_images=[pair.key for pair in pairs]),
+        classes=ClassesRecord.model_validate(classes.to_dict()),
+        models={model.role: _record(model, evaluations[model.role], measured[model.role]) for model in models},
+        comparisons={
+            name: ComparisonRecord(difference=one.difference, interval=(one.low, one.high), clear=one.clear)
+            for name, one in comparisons.items()
         },
+        verdict=verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
+        notes=notes,
+        samples=write_samples(folder, models, pairs, classes, on_progress),
+        settings=config,
     )
+    write_record(folder.results, results)
     return folder
-
-
-def _foreign_teacher(folder: RunFolder) -> dict[str, Any] | None:
-    """The scores of a teacher that is no run, as they were found when the student was distilled."""
-    return folder.read_json(folder.teacher_scores) if folder.teacher_scores.exists() else None
 
 
 def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:
@@ -96,27 +104,27 @@ def _test_images(
 
 
 def _evaluate(
-    predictor: Predictor, pairs: Sequence[Pair], classes: ClassMap, track: Track[Any], role: str
+    predictor: Predictor, pairs: Sequence[Pair], classes: ClassMap, role: str, on_progress: OnProgress
 ) -> Evaluation:
     if predictor.classes.names != classes.names:
         raise DataError(
             f"{predictor.path} knows the classes {', '.join(predictor.classes.names)}; "
             f"the data has {', '.join(classes.names)}."
         )
+    images = read_pairs(tracked(pairs, f"evaluating {role}", on_progress), classes)
+    return evaluate(predictor.probabilities, images, classes)
 
-    return evaluate(predictor.probabilities, read_pairs(track(pairs, f"evaluating {role}"), classes), classes)
+
+def _record(model: ComparedModel, evaluation: Evaluation, cost: ModelCost) -> ModelRecord:
+    return ModelRecord(
+        run=str(model.folder.path),
+        cost=cost,
+        training=read_training(model.folder),
+        scores=evaluation.scores(),
+        curves=[_rounded(curve) for curve in evaluation.precision_recall()],
+    )
 
 
-def _record(model: ComparedModel, evaluation: Evaluation, cost: dict[str, Any]) -> dict[str, Any]:
-    training = model.folder.read_json(model.folder.training)
-    rounded = [
-        {name: [round(value, 4) for value in values] for name, values in curve.items()}
-        for curve in evaluation.precision_recall()
-    ]
-    return {
-        "run": str(model.folder.path),
-        "cost": cost,
-        "training": training,
-        "scores": evaluation.scores(),
-        "curves": rounded,
-    }
+def _rounded(curve: Curve) -> Curve:
+    """To four digits: a quarter of the file, and less than a pixel in the plot."""
+    return Curve(*([round(value, 4) for value in values] for values in astuple(curve)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,8 @@ from PIL import Image
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.data import Pair, read_image, read_labels
 from skystill.predict.predictor import Predictor
-from skystill.report.compared import ComparedModel, Track
+from skystill.progress import OnProgress, tracked
+from skystill.report.compared import ComparedModel
 from skystill.run_folder import RunFolder, written_whole
 
 _SAMPLES = 10
@@ -27,14 +27,18 @@ DISAGREEMENT = {
 
 
 def write_samples(
-    folder: RunFolder, models: Sequence[ComparedModel], pairs: Sequence[Pair], classes: ClassMap, track: Track[Any]
+    folder: RunFolder,
+    models: Sequence[ComparedModel],
+    pairs: Sequence[Pair],
+    classes: ClassMap,
+    on_progress: OnProgress,
 ) -> list[dict[str, str]]:
     """Small pictures of up to ten test images, spread over the test set; file names by kind."""
     predictors = {m.role: Predictor(m.folder.model) for m in models if m.role != "alone"}
     count = min(_SAMPLES, len(pairs))
     chosen = [pairs[index * len(pairs) // count] for index in range(count)]
     written: list[dict[str, str]] = []
-    for number, pair in enumerate(track(chosen, "sample pictures")):
+    for number, pair in enumerate(tracked(chosen, "sample pictures", on_progress)):
         image, labels = read_image(pair.image), read_labels(pair.mask, classes).labels
         found = {role: predictor.labels(image) for role, predictor in predictors.items()}
         pictures = {"image": image, "truth": classes.paint(labels)}

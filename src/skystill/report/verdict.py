@@ -1,27 +1,35 @@
 """The result of a run in sentences: what was kept, what was saved, and whether distillation helped."""
 
-from typing import Any
+from collections.abc import Mapping
 
+from skystill.model.measure import ModelCost
 from skystill.report.metrics import ENOUGH_IMAGES, Comparison, Evaluation
+from skystill.report.records import TeacherScores
 
 
 def verdict(
-    evaluations: dict[str, Evaluation],
-    comparisons: dict[str, Comparison],
-    measured: list[dict[str, Any]],
-    foreign: dict[str, Any] | None = None,
+    evaluations: Mapping[str, Evaluation],
+    comparisons: Mapping[str, Comparison],
+    measured: Mapping[str, ModelCost],
+    foreign: TeacherScores | None = None,
 ) -> list[str]:
-    """The result in sentences: what was kept, what was saved, and whether distillation helped."""
-    costs = dict(zip(evaluations, measured, strict=True))
+    """The result in sentences: what was kept, what was saved, and whether distillation helped.
+
+    Args:
+        evaluations: by role: "teacher", "alone", "student".
+        comparisons: by roles, such as "student-alone".
+        measured: what each model costs, by role.
+        foreign: the scores of a teacher that is not a run.
+    """
     if "student" not in evaluations:
         role = next(iter(evaluations))
         scores = evaluations[role].scores()
-        low, high = scores["miou_interval"]
+        low, high = scores.miou_interval
         return [
-            f"The network reaches {_points(scores['miou'])} % mean IoU on {scores['images']} test images "
+            f"The network reaches {_points(scores.miou)} % mean IoU on {scores.images} test images "
             f"(95 % interval {_points(low)} to {_points(high)})."
         ]
-    lines = [_kept(evaluations, comparisons, costs) if foreign is None else _kept_of_foreign(evaluations, foreign)]
+    lines = [_kept(evaluations, comparisons, measured) if foreign is None else _kept_of_foreign(evaluations, foreign)]
     if "student-alone" not in comparisons:
         return [*lines, "The same student was not trained alone, so this run cannot say whether distillation helped."]
     against = comparisons["student-alone"]
@@ -45,25 +53,25 @@ def verdict(
 
 
 def _kept(
-    evaluations: dict[str, Evaluation], comparisons: dict[str, Comparison], costs: dict[str, dict[str, Any]]
+    evaluations: Mapping[str, Evaluation], comparisons: Mapping[str, Comparison], costs: Mapping[str, ModelCost]
 ) -> str:
     teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
-    smaller = costs["teacher"]["parameters"] / costs["student"]["parameters"]
-    faster = costs["teacher"]["latency_ms_per_mp"] / costs["student"]["latency_ms_per_mp"]
+    smaller = costs["teacher"].parameters / costs["student"].parameters
+    faster = costs["teacher"].latency_ms_per_mp / costs["student"].latency_ms_per_mp
     speed = f"{faster:.3g} times faster" if faster >= 1 else f"{1 / faster:.3g} times slower"
     return (
-        f"The distilled student reaches {_points(student['miou'])} % mean IoU where its teacher reaches "
-        f"{_points(teacher['miou'])} % ({_span(comparisons['student-teacher'])}), with {smaller:.3g} times fewer "
+        f"The distilled student reaches {_points(student.miou)} % mean IoU where its teacher reaches "
+        f"{_points(teacher.miou)} % ({_span(comparisons['student-teacher'])}), with {smaller:.3g} times fewer "
         f"parameters, and is {speed} on this CPU."
     )
 
 
-def _kept_of_foreign(evaluations: dict[str, Evaluation], foreign: dict[str, Any]) -> str:
-    low, high = foreign["scores"]["miou_interval"]
-    student = _points(evaluations["student"].scores()["miou"])
+def _kept_of_foreign(evaluations: Mapping[str, Evaluation], foreign: TeacherScores) -> str:
+    low, high = foreign.scores.miou_interval
+    student = _points(evaluations["student"].scores().miou)
     return (
         f"The distilled student reaches {student} % mean IoU where its teacher "
-        f"({' + '.join(foreign['teacher'])}) reached {_points(foreign['scores']['miou'])} % "
+        f"({' + '.join(foreign.teacher)}) reached {_points(foreign.scores.miou)} % "
         f"(95 % interval {_points(low)} to {_points(high)}) on the run's own test images."
     )
 

@@ -1,7 +1,8 @@
 """One frozen model per command. A field's docstring is its help, and `config.yaml` is the model written down."""
 
-from skystill.settings.base import ByteSize, Settings, build_settings, parse_bytes, with_current_names
+from skystill.settings.base import Settings, build_settings, settings_from, size_in_bytes, with_current_names
 from skystill.settings.running import (
+    CheckSettings,
     EvaluateSettings,
     ExportSettings,
     MeasureSettings,
@@ -27,8 +28,8 @@ from skystill.settings.training import (
 
 __all__ = [
     "BudgetSettings",
-    "ByteSize",
     "CacheSettings",
+    "CheckSettings",
     "DemoSettings",
     "DistillSettings",
     "EvaluateSettings",
@@ -48,6 +49,7 @@ __all__ = [
     "TrainSettings",
     "TuneSettings",
     "build_settings",
-    "parse_bytes",
+    "settings_from",
+    "size_in_bytes",
     "with_current_names",
 ]

@@ -1,37 +1,12 @@
 """What all settings share, and how a command's values become settings."""
 
-import re
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError
 
 from skystill.errors import SettingsError
 
 _S = TypeVar("_S", bound="Settings")
-
-
-def parse_bytes(text: str) -> int:
-    """Turn "256MB" into 256,000,000; kB, MB, GB, KiB, MiB and GiB are known, and a plain number is bytes.
-
-    Raises:
-        ValueError: not such a text.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?i?B?)", text.strip(), re.IGNORECASE)
-    if not found:
-        raise ValueError("write a size as 256MB or 1GiB")
-    unit = found[2].upper().removesuffix("B")
-    base = 1024 if unit.endswith("I") else 1000
-    return int(float(found[1]) * base ** ("", "K", "M", "G").index(unit.removesuffix("I")))
-
-
-def _readable(text: str | None) -> str | None:
-    if text is not None:
-        parse_bytes(text)
-    return text
-
-
-ByteSize = Annotated[str | None, AfterValidator(_readable)]
-"""A size that `parse_bytes` reads, as it was written."""
 
 
 class Settings(BaseModel):
@@ -49,9 +24,18 @@ RENAMED = {"teacher_share": "teacher_weight", "unlabeled_share": "unlabeled_frac
 """Settings that run folders of earlier commits call by another name."""
 
 
+_SIZES = ("max_memory", "max_size")
+
+
 def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings read from a file, with the names that they have today."""
-    return {RENAMED.get(name, name): value for name, value in values.items()}
+    """Settings read from a file, with today's names. Earlier commits wrote sizes as text, such as 256MB."""
+    current = {RENAMED.get(name, name): value for name, value in values.items()}
+    return current | {name: size_in_bytes(current[name]) for name in _SIZES if name in current}
+
+
+def size_in_bytes(value: str | int | None) -> int | None:
+    """256MB or 1GiB as a number; None stays None. Raises ValueError for anything else."""
+    return None if value is None else int(TypeAdapter(ByteSize).validate_python(value))
 
 
 def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
@@ -63,9 +47,25 @@ def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise SettingsError("; ".join(_said(e["loc"], e["input"], e["msg"]) for e in error.errors())) from error
+        raise SettingsError(
+            "; ".join(_complaint(e["loc"], e["input"], e["type"], e["msg"]) for e in error.errors())
+        ) from error
 
 
-def _said(where: tuple[int | str, ...], value: object, message: str) -> str:
+def settings_from(kind: type[_S], given: _S | None, keywords: dict[str, Any]) -> _S:
+    """The settings of a function that takes them whole, or their fields as keywords.
+
+    Raises:
+        SettingsError: both are given, or values that do not fit.
+    """
+    if given is None:
+        return build_settings(kind, keywords)
+    if keywords:
+        raise SettingsError(f"give {kind.__name__}, or its fields as keywords ({', '.join(keywords)}), not both.")
+    return given
+
+
+def _complaint(where: tuple[int | str, ...], value: object, kind: str, message: str) -> str:
     """One complaint: of a field with its flag and value, of all together as it is."""
+    message = "write a size as 256MB or 1GiB" if kind.startswith("byte_size") else message
     return f"--{'.'.join(map(str, where)).replace('_', '-')} {value}: {message}" if where else message

@@ -4,9 +4,20 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import ByteSize, Field, field_validator
 
-from skystill.settings.base import ByteSize, Settings, parse_bytes
+from skystill.settings.base import Settings
+
+
+class CheckSettings(Settings):
+    """`skystill data check`."""
+
+    data: Path
+    """Folder with images and masks."""
+    classes: str | None = None
+    """Classes: a YAML or JSON file, or a built-in name (dubai). Default: the classes file beside the data."""
+    split: str = "auto"
+    """How to split; as in train."""
 
 
 class EvaluateSettings(Settings):
@@ -45,7 +56,7 @@ class RasterSettings(Settings):
     """Also write the probability of the chosen class, OUT-confidence.tif."""
     probabilities: bool = False
     """Also write the probability of each class, OUT-probabilities.tif."""
-    max_memory: ByteSize = None
+    max_memory: ByteSize | None = None
     """Largest memory of the process, such as 256MB: chooses tiles and threads to stay under it."""
 
     @property
@@ -65,11 +76,6 @@ class RasterSettings(Settings):
             return None
         low, high = (float(part) for part in self.scale.split(","))
         return low, high
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """`max_memory` in bytes."""
-        return None if self.max_memory is None else parse_bytes(self.max_memory)
 
     @field_validator("bands")
     @classmethod

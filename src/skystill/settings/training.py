@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
-from skystill.settings.base import ByteSize, Settings, parse_bytes
+from skystill.settings.base import Settings
 
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Precision = Literal["auto", "32", "bf16"]
@@ -142,10 +142,10 @@ class BudgetSettings(Settings):
     """What a student may cost in use, in INT8."""
 
     max_latency: str | None = None
-    """Budget of the student in use, in INT8: milliseconds a megapixel, such as 40ms/MP."""
-    max_memory: ByteSize = None
+    """Budget of the student in use, in INT8: milliseconds per megapixel, such as 40ms/MP."""
+    max_memory: ByteSize | None = None
     """The same for the peak memory of the process, such as 200MB."""
-    max_size: ByteSize = None
+    max_size: ByteSize | None = None
     """The same for the model file, such as 300KB."""
 
     @property
@@ -155,24 +155,14 @@ class BudgetSettings(Settings):
 
     @property
     def latency_ms(self) -> float | None:
-        """`max_latency` in milliseconds a megapixel."""
+        """`max_latency` in milliseconds per megapixel."""
         return None if self.max_latency is None else float(_LATENCY.fullmatch(self.max_latency.strip())[1])  # type: ignore[index]
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """`max_memory` in bytes."""
-        return None if self.max_memory is None else parse_bytes(self.max_memory)
-
-    @property
-    def size_bytes(self) -> int | None:
-        """`max_size` in bytes."""
-        return None if self.max_size is None else parse_bytes(self.max_size)
 
     @field_validator("max_latency")
     @classmethod
     def _check_latency(cls, value: str | None) -> str | None:
         if value is not None and not _LATENCY.fullmatch(value.strip()):
-            raise ValueError("write milliseconds a megapixel as 40ms/MP")
+            raise ValueError("write milliseconds per megapixel as 40ms/MP")
         return value
 
 

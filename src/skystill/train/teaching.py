@@ -1,6 +1,6 @@
 """What the settings say about teachers, opened: their networks or their cached logits, and images without masks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from skystill.classes import ClassMap
 from skystill.data import Split
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
+from skystill.progress import Note, OnProgress, report_notes
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
 from skystill.train.loop.distiller import Distiller, FeatureTerm
@@ -20,7 +21,7 @@ from skystill.train.losses.on_labels import build_student_loss
 from skystill.train.losses.on_logits import DISTILLATION_LOSSES, DistillationLoss
 from skystill.train.losses.terms import Term, parse_terms
 from skystill.train.networks.blocks import to_memory_format
-from skystill.train.teachers.logit_cache import MARGIN, TILE, LogitCache, Track, mirror_agreement
+from skystill.train.teachers.logit_cache import MARGIN, TILE, LogitCache, mirror_agreement
 from skystill.train.teachers.origins import Teachers, cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher
 
@@ -113,17 +114,15 @@ def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) 
     ]
 
 
-def fill_caches(
-    settings: CacheSettings, classes: ClassMap, split: Split, track: Track, tell: Callable[[tuple[str, ...]], None]
-) -> None:
+def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, on_progress: OnProgress) -> None:
     """Run each teacher over the images that have no logits yet.
 
     Args:
         settings: of the command.
         classes: the data's.
         split: whose training images are cached.
-        track: wraps a loop to show a bar.
-        tell: takes notes: the size on disk before anything is run, and how far a plain cache is off under flips.
+        on_progress: takes notes (the size on disk before anything is run, and how far a plain cache is off under flips)
+            and follows the images.
 
     Raises:
         UserError: as `open_teaching`.
@@ -134,7 +133,7 @@ def fill_caches(
     teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
     caches = logit_caches(settings, teachers)
     images = [*whole_images(split.train), *_unlabeled(settings, split)]
-    tell((_size_on_disk(caches, teachers, images),))
+    on_progress(Note(_size_on_disk(caches, teachers, images)))
     own = images[part - 1 :: parts]
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1)
@@ -144,11 +143,11 @@ def fill_caches(
             continue
         teacher = teachers.load_one(index)
         fabric.to_device(to_memory_format(teacher, torch.channels_last))
-        cache.fill(own, teacher, fabric.device, track)
+        cache.fill(own, teacher, fabric.device, on_progress)
         if not cache.symmetric:
             same = mirror_agreement(cache, own[0], teacher, fabric.device)
             notes.append(f"mirrored cache and teacher agree on {100 * same:.1f} % of the pixels of {own[0].name}")
-    tell(tuple(notes))
+    report_notes(notes, on_progress)
 
 
 def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequence[ImageWindow]) -> str:

@@ -6,21 +6,19 @@ database: a process that dies leaves its trial to the others, who go on from its
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import yaml
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from skystill.data.prepare import Tell
 from skystill.errors import LossNotFinite, SettingsError
-from skystill.run_folder import RunFolder, write_json, write_text
+from skystill.progress import EpochEnd, Event, Note, OnProgress, ignore_progress, named
+from skystill.report.records import StudyRecord, TrialRecord, read_training, write_record
+from skystill.run_folder import RunFolder, write_text
 from skystill.settings import DistillSettings, TuneSettings
-from skystill.train.loop.task import Watch
 from skystill.train.runs import distill_run
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -55,15 +53,16 @@ def first_number(trial: optuna.Trial | FrozenTrial) -> int:
 
 
 def run_study(
-    settings: TuneSettings, fill_cache: Callable[[DistillSettings], None], make_watch: Callable[[str], Any], tell: Tell
+    settings: TuneSettings,
+    fill_cache: Callable[[DistillSettings], None],
+    on_progress: OnProgress = ignore_progress,
 ) -> optuna.Study:
     """Take part in a study until it has its trials.
 
     Args:
         settings: data, teacher, how many trials.
         fill_cache: fills the cache of the teacher's logits, in a process of its own.
-        make_watch: name to a context with a progress bar.
-        tell: takes notes.
+        on_progress: follows each trial.
 
     Raises:
         UserError: as `distill_run`.
@@ -79,12 +78,10 @@ def run_study(
         if not filled:
             fill_cache(drawn)
             filled = True
-        with make_watch(f"trial {trial.number}") as bar:
-            watch = _Reporting(bar, trial)
-            try:
-                distill_run(drawn, True, watch, tell)
-            except LossNotFinite as error:  # a learning rate too high is a result as well
-                raise optuna.TrialPruned(str(error)) from error
+        try:
+            distill_run(drawn, True, _reporting(trial, on_progress))
+        except LossNotFinite as error:  # a learning rate too high is a result as well
+            raise optuna.TrialPruned(str(error)) from error
         return _score(RunFolder(drawn.out))
 
     while (todo := _what_to_do(study, settings.trials)) != "end":
@@ -136,31 +133,27 @@ def open_study(settings: TuneSettings) -> optuna.Study:
     )
 
 
-@dataclass
-class _Reporting:
-    """A watch that tells the study how a trial goes, and ends one that goes badly."""
+def _reporting(trial: optuna.Trial, on_progress: OnProgress) -> OnProgress:
+    """A callback that also reports each epoch to the study, and ends a trial that goes badly."""
 
-    bar: Watch
-    trial: optuna.Trial
-
-    def on_step(self, done: int, total: int, result: Mapping[str, float], images_per_second: float) -> None:
-        """Pass on."""
-        self.bar.on_step(done, total, result, images_per_second)
-
-    def on_epoch(self, row: Mapping[str, float]) -> None:
-        """Report the epoch's validation mIoU."""
-        self.bar.on_epoch(row)
-        if "validation_miou" not in row:
+    def report(event: Event) -> None:
+        if not isinstance(event, Note):  # the notes on the data are the same in every trial
+            on_progress(event)
+        if not isinstance(event, EpochEnd):
+            return
+        if "validation_miou" not in event.row:
             raise SettingsError("tune compares trials on validation images; this split has none.")
-        epoch = int(row["epoch"])
-        if epoch not in self.trial.study.trials[self.trial.number].intermediate_values:
-            self.trial.report(row["validation_miou"], epoch)
-        if self.trial.should_prune():
+        epoch = int(event.row["epoch"])
+        if epoch not in trial.study.trials[trial.number].intermediate_values:
+            trial.report(event.row["validation_miou"], epoch)
+        if trial.should_prune():
             raise optuna.TrialPruned
+
+    return named(report, f"trial {trial.number}")
 
 
 def _score(folder: RunFolder) -> float:
-    return float(folder.read_json(folder.training)["history"][-1]["validation_miou"])
+    return read_training(folder).history[-1]["validation_miou"]
 
 
 def write_result(settings: TuneSettings, study: optuna.Study) -> None:
@@ -177,20 +170,18 @@ def write_result(settings: TuneSettings, study: optuna.Study) -> None:
         yaml.safe_dump({name: value for name, value in config.items() if name not in left_out}, sort_keys=False),
     )
     rows = [
-        {
-            "number": trial.number,
-            "state": trial.state.name.lower(),
-            "validation_miou": trial.value if trial.state in SEEN else None,
-            "seconds": trial.duration.total_seconds() if trial.duration else None,
-            "drawn": trial.params,
-        }
+        TrialRecord(
+            number=trial.number,
+            state=trial.state.name.lower(),
+            validation_miou=trial.value if trial.state in SEEN else None,
+            seconds=trial.duration.total_seconds() if trial.duration else None,
+            drawn=trial.params,
+        )
         for trial in trials
         if trial.state != TrialState.FAIL  # another went on with it
     ]
-    write_json(
-        settings.out / "study.json",
-        {"best": best.number, "trials": rows, "importance": importance(study), "data": Path(settings.data).name},
-    )
+    record = StudyRecord(best=best.number, trials=rows, importance=importance(study), data=Path(settings.data).name)
+    write_record(RunFolder(settings.out).study, record)
 
 
 def importance(study: optuna.Study) -> dict[str, float]:

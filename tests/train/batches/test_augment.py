@@ -15,9 +15,36 @@ def test_what_goes_through_a_symmetry_comes_back(symmetry: int, height: int, wid
     assert np.array_equal(transform_back(transform(array, symmetry), symmetry), array)
 
 
-def test_the_eight_symmetries_differ() -> None:
-    square = np.arange(9).reshape(3, 3)
-    assert len({transform(square, s).tobytes() for s in range(SYMMETRIES)}) == SYMMETRIES
+NUMBERED = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.uint8)
+BY_HAND = [
+    [[1, 2, 3], [4, 5, 6], [7, 8, 9]],  # 0: as it is
+    [[3, 6, 9], [2, 5, 8], [1, 4, 7]],  # 1: a quarter turn to the left
+    [[9, 8, 7], [6, 5, 4], [3, 2, 1]],  # 2: half a turn
+    [[7, 4, 1], [8, 5, 2], [9, 6, 3]],  # 3: a quarter turn to the right
+    [[3, 2, 1], [6, 5, 4], [9, 8, 7]],  # 4 to 7: the same, then mirrored left to right
+    [[9, 6, 3], [8, 5, 2], [7, 4, 1]],
+    [[7, 8, 9], [4, 5, 6], [1, 2, 3]],
+    [[1, 4, 7], [2, 5, 8], [3, 6, 9]],
+]
+
+
+@pytest.mark.parametrize(("symmetry", "expected"), list(enumerate(BY_HAND)))
+def test_each_symmetry_by_hand(symmetry: int, expected: list[list[int]]) -> None:
+    assert transform(NUMBERED, symmetry).tolist() == expected
+    assert transform_back(np.array(expected), symmetry).tolist() == NUMBERED.tolist()
+    crop = Augmentation(0, 0, 3, symmetry)
+    assert crop.apply_to_labels(NUMBERED).tolist() == expected
+    assert crop.apply_to_mask(NUMBERED == 2).tolist() == (np.array(expected) == 2).tolist()
+    planes = np.stack([NUMBERED, NUMBERED + 10, NUMBERED + 20], axis=-1)
+    for channel in range(3):
+        wanted = (np.array(expected) + 10 * channel).tolist()
+        assert crop.apply_to_image(planes)[..., channel].tolist() == wanted
+        assert crop.apply_to_logits(planes.astype(np.float16), 1)[..., channel].tolist() == wanted
+
+
+def test_there_are_as_many_symmetries_as_are_written_out_here() -> None:
+    assert len(BY_HAND) == SYMMETRIES
+    assert len({str(one) for one in BY_HAND}) == SYMMETRIES
 
 
 @given(st.data(), st.integers(3, 40), st.integers(3, 40), st.integers(1, 50), st.integers(0, 999))
@@ -39,15 +66,24 @@ def test_image_and_labels_stay_aligned(data: st.DataObject, height: int, width: 
     assert inside.sum() == min(size, height) * min(size, width)
 
 
-def test_a_view_by_hand() -> None:
-    labels = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.uint8)
-    assert Augmentation(0, 1, 2).apply_to_labels(labels).tolist() == [[2, 3], [5, 6]]
-    assert Augmentation(0, 1, 2, symmetry=1).apply_to_labels(labels).tolist() == [
-        [3, 6],
-        [2, 5],
-    ]  # a quarter turn to the left
-    assert Augmentation(0, 1, 2, symmetry=4).apply_to_labels(labels).tolist() == [[3, 2], [6, 5]]  # mirrored
-    assert Augmentation(2, 2, 2).apply_to_labels(labels).tolist() == [[9, 255], [255, 255]]
+def test_a_crop_and_its_padding_by_hand() -> None:
+    """From row 1 and column 1; beyond row 2 and column 2 there is no image. Then a quarter turn to the left."""
+    crop = Augmentation(1, 1, 3)
+    assert crop.apply_to_labels(NUMBERED).tolist() == [[5, 6, 255], [8, 9, 255], [255, 255, 255]]
+    assert crop.apply_to_mask(NUMBERED > 5).tolist() == [[False, True, False], [True, True, False], [False] * 3]
+    turned = Augmentation(1, 1, 3, symmetry=1)
+    assert turned.apply_to_labels(NUMBERED).tolist() == [[255, 255, 255], [6, 9, 255], [5, 8, 255]]
+    image = np.stack([NUMBERED] * 3, axis=-1)
+    assert turned.apply_to_image(image)[..., 1].tolist() == [[0, 0, 0], [6, 9, 0], [5, 8, 0]]  # black
+    assert Augmentation(0, 1, 2).apply_to_labels(NUMBERED).tolist() == [[2, 3], [5, 6]]
+
+
+def test_logits_of_blocks_by_hand() -> None:
+    """3x3 blocks of 4x4 pixels: the crop begins at row 4, column 0, and is 2x2 blocks large; mirrored."""
+    blocks = NUMBERED[..., None].astype(np.float16)
+    assert Augmentation(4, 0, 8, symmetry=4).apply_to_logits(blocks, 4)[..., 0].tolist() == [[5, 4], [8, 7]]
+    # 1x1 block seen, 2x2 blocks large: each value twice over both sides
+    assert Augmentation(8, 4, 8, seen=4).apply_to_logits(blocks, 4)[..., 0].tolist() == [[8, 8], [8, 8]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
@@ -82,8 +118,17 @@ def test_a_zoomed_view_by_hand() -> None:
         Augmentation(3, 3, 4, seen=2).apply_to_mask(labels < 99).tolist()
         == [[True, True, False, False]] * 2 + [[False] * 4] * 2
     )
-    grey = np.stack([np.full((4, 4), 90, np.uint8)] * 3, axis=-1)
-    assert (Augmentation(0, 0, 6, seen=3).apply_to_image(grey) == 90).all()
+
+
+def test_a_zoomed_image_by_hand() -> None:
+    """Bilinear: a result pixel is the mean of its neighbours, weighted by how near their centres are."""
+    row = np.array([0, 70, 140, 210], np.uint8)
+    image = np.stack([np.tile(row, (4, 1))] * 3, axis=-1)
+    # to half the size: centres 0.5, 0.5 and 1.5 pixels away, of a reach of 2: (0.75*0 + 0.75*70 + 0.25*140) / 1.75 = 50
+    assert Augmentation(0, 0, 2, seen=4).apply_to_image(image)[..., 0].tolist() == [[50, 160]] * 2
+    # to twice the size: 3/4 of the nearer pixel and 1/4 of the other
+    pair = np.stack([np.tile(np.array([0, 100], np.uint8), (2, 1))] * 3, axis=-1)
+    assert Augmentation(0, 0, 4, seen=2).apply_to_image(pair)[..., 2].tolist() == [[0, 25, 75, 100]] * 4
 
 
 @given(st.integers(0, 999), st.sampled_from([0.25, 1.0]))
@@ -98,10 +143,30 @@ def test_zoomed_image_and_labels_stay_aligned(seed: int, zoom: float) -> None:
         assert np.abs(seen.astype(int) - truth)[2:-2, 2:-2].max() <= 2
 
 
-def test_no_zoom_draws_what_it_always_drew() -> None:
-    plain, zoomed = (draw_augmentation(np.random.default_rng(3), 90, 80, 32, zoom) for zoom in (0.0, 0.5))
-    assert plain == Augmentation(plain.top, plain.left, 32, plain.symmetry, 32)
-    assert (plain.seen, zoomed.seen) != (32, 32)
+def test_a_draw_is_row_column_and_symmetry_and_with_zoom_the_size_comes_first() -> None:
+    """The same generator, asked by hand: a corner that leaves the crop inside, then one of the 8 symmetries."""
+    by_hand = np.random.default_rng(3)
+    top, left, symmetry = by_hand.integers(0, 90 - 32 + 1), by_hand.integers(0, 80 - 32 + 1), by_hand.integers(8)
+    plain = draw_augmentation(np.random.default_rng(3), 90, 80, 32)
+    assert plain == Augmentation(int(top), int(left), 32, int(symmetry), 32)
+    by_hand = np.random.default_rng(3)
+    seen = round(32 * 1.5 ** by_hand.uniform(-1, 1))
+    top, left, symmetry = by_hand.integers(0, 90 - seen + 1), by_hand.integers(0, 80 - seen + 1), by_hand.integers(8)
+    zoomed = draw_augmentation(np.random.default_rng(3), 90, 80, 32, zoom=0.5)
+    assert zoomed == Augmentation(int(top), int(left), 32, int(symmetry), seen)
+    assert seen != 32
+
+
+def test_all_corners_symmetries_and_sizes_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_augmentation(rng, 34, 33, 32) for _ in range(400)]
+    assert {(one.top, one.left) for one in drawn} == {(top, left) for top in range(3) for left in range(2)}
+    assert {one.symmetry for one in drawn} == set(range(8))
+    # 32 / 1.5 = 21.3 and 32 * 1.5 = 48: every side from 21 to 48, and no other
+    assert {draw_augmentation(rng, 90, 80, 32, 0.5).seen for _ in range(2000)} == set(range(21, 49))
+    # between blocks of 8 pixels, the image's last 4 rows and columns are never the corner
+    blocks = [draw_augmentation(rng, 36, 36, 16, side=8) for _ in range(200)]
+    assert {(one.top, one.left) for one in blocks} == {(top, left) for top in (0, 8, 16) for left in (0, 8, 16)}
 
 
 def test_jitter_changes_colors_within_bounds_and_nothing_at_zero() -> None:

@@ -10,7 +10,7 @@ from skystill.data import Pair, find_pairs
 from skystill.data.scenes import SCENE_CLASSES, paint_scene
 from skystill.data.unlabeled import ImageWindow, find_unlabeled
 from skystill.errors import DataError
-from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images, unlabeled_images
+from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops, labeled_images, unlabeled_images
 
 
 def save(path: Path, image: np.ndarray, **options: object) -> Path:
@@ -69,7 +69,7 @@ def test_nodata_does_not_teach(tmp_path: Path, scenes: Path) -> None:
     raster(tmp_path / "r/part.tif", image, nodata=0)
     views = CropSampler(unlabeled_images(find_unlabeled(tmp_path / "r", [])), 64, 0.0, [])
     labeled = CropSampler(labeled_images(find_pairs(scenes).pairs[:1], SCENE_CLASSES), 64, 0.0, [])
-    batch = TrainBatches(labeled, 2, seed=0, unlabeled=views, unlabeled_fraction=0.5).batch(0, 0)
+    batch = TrainBatches(labeled, 2, seed=0, unlabeled=UnlabeledCrops(views, 0.5)).batch(0, 0)
     unlabeled = (batch.labels == 255).all(dim=2).all(dim=1)
     assert unlabeled.tolist() == [False, True]
     assert batch.taught[1].sum() == batch.inside[1].sum() == 64 * 44
@@ -82,7 +82,7 @@ def test_unlabelled_images_have_their_share(scenes: Path, share: float, batch_si
     others = CropSampler(
         unlabeled_images([ImageWindow(find_pairs(scenes).pairs[3].image, (0, 128, 0, 128))]), 32, 0.0, []
     )
-    batches = TrainBatches(views, batch_size, 0, unlabeled=others, unlabeled_fraction=share)
+    batches = TrainBatches(views, batch_size, 0, unlabeled=UnlabeledCrops(others, share))
     found = sum(int((batches.batch(0, step).labels == 255).flatten(1).all(dim=1).sum()) for step in range(steps))
     assert found == share * batch_size * steps
     assert batches.steps_per_epoch == TrainBatches(views, batch_size, 0).steps_per_epoch
@@ -91,7 +91,7 @@ def test_unlabelled_images_have_their_share(scenes: Path, share: float, batch_si
 def test_ranks_make_the_parts_of_one_batch(scenes: Path) -> None:
     views = CropSampler(labeled_images(find_pairs(scenes).pairs[:3], SCENE_CLASSES), 32, 0.2, [])
     whole = TrainBatches(views, 4, seed=5).batch(2, 1)
-    parts = [TrainBatches(views, 4, seed=5, rank=rank, ranks=2).batch(2, 1) for rank in range(2)]
+    parts = [TrainBatches(views, 4, seed=5, rank_of=(rank, 2)).batch(2, 1) for rank in range(2)]
     for name in ("images", "plain", "labels", "inside", "taught"):
         joined = [row for part in parts for row in getattr(part, name)]
         assert all(one.equal(other) for one, other in zip(joined, getattr(whole, name), strict=True))

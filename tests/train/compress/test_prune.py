@@ -7,12 +7,15 @@ from torch import nn
 
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import CheckpointError, SettingsError
+from skystill.model.measure import ModelCost
+from skystill.progress import Event, Message, ignore_progress
 from skystill.settings import PruneSettings, build_settings
 from skystill.train.compress.budget import Budget
 from skystill.train.compress.export import describe, export_network, multiply_adds_per_megapixel
 from skystill.train.compress.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network
 from skystill.train.networks.table import build_network, count_parameters
 from skystill.train.networks.weights import NetworkRecord, network_name, read_network, start_network, write_network
+from tests.model_cost import cost
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 NETWORKS = [
@@ -29,9 +32,9 @@ def squares(network: nn.Module) -> None:
     network.eval()(IMAGES).square().mean().backward()
 
 
-def worked(network: nn.Module) -> tuple[dict[str, float], dict[str, float]]:
+def worked(network: nn.Module) -> tuple[ModelCost, dict[str, float]]:
     """Work for time, weights for shares of it: they are the same on every machine."""
-    work = {"latency_ms_per_mp": multiply_adds_per_megapixel(network) / 1e6, "size_bytes": count_parameters(network)}
+    work = cost(latency_ms_per_mp=multiply_adds_per_megapixel(network) / 1e6, size_bytes=count_parameters(network))
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     total = sum(layer.weight.numel() for layer in layers.values())
     return work, {name: layer.weight.numel() / total for name, layer in layers.items()}
@@ -111,10 +114,12 @@ def test_a_channel_costs_its_part_of_each_layer_that_makes_or_reads_it() -> None
 def test_pruned_to_a_budget_and_read_again(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_network(name, len(SCENE_CLASSES)).eval()
-    limit = worked(network)[0]["latency_ms_per_mp"] * 0.6
-    lines: list[str] = []
-    prune_network(network, Budget(limit, None, None), worked, squares, lines.append, 4)
-    assert worked(network)[0]["latency_ms_per_mp"] <= limit and "kept" in lines[-1]
+    limit = worked(network)[0].latency_ms_per_mp * 0.6
+    events: list[Event] = []
+    prune_network(network, Budget(limit, None, None), worked, squares, events.append, 4)
+    assert (
+        worked(network)[0].latency_ms_per_mp <= limit and isinstance(events[-1], Message) and "kept" in events[-1].text
+    )
     path = tmp_path / "pruned.safetensors"
     write_network(path, network, NetworkRecord(f"pruned {name}", SCENE_CLASSES))
     again, about = read_network(path)
@@ -130,14 +135,14 @@ def test_pruned_to_a_budget_and_read_again(name: str, tmp_path: Path) -> None:
 def test_a_size_is_kept_where_the_time_already_is() -> None:
     network = build_network("two-level", 5).eval()
     size = count_parameters(network) // 2
-    prune_network(network, Budget(1e9, None, size), worked, squares, lambda line: None, 4)
+    prune_network(network, Budget(1e9, None, size), worked, squares, ignore_progress, 4)
     assert count_parameters(network) <= size
 
 
 def test_a_budget_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
     network = build_network("kite-tiny", 5).eval()
     with pytest.raises(SettingsError, match="cannot be pruned so far: at its least it needs"):
-        prune_network(network, Budget(1e-3, None, None), worked, squares, lambda line: None)
+        prune_network(network, Budget(1e-3, None, None), worked, squares, ignore_progress)
     with pytest.raises(SettingsError, match="say what the pruned network may cost: --max-latency"):
         build_settings(PruneSettings, {"data": tmp_path, "out": tmp_path, "run": tmp_path})
 

@@ -14,11 +14,13 @@ from skystill.data.scenes import paint_scene
 from skystill.errors import ModelFileError
 from skystill.model.quantize import quantize_model
 from skystill.predict import Predictor
+from skystill.progress import Event, Message
 from skystill.report import int8
 from skystill.report.int8 import NotFaster, quantize_on_data
 from skystill.settings import QuantizeSettings
 from skystill.train.compress.export import describe, export_network
 from skystill.train.networks.table import build_network
+from tests.model_cost import cost
 
 SPEC = "kite?channels=(8,16)&blocks=(1,1)"
 
@@ -87,25 +89,26 @@ def test_layers_that_hurt_stay_in_float(float_file: Path, images: list[np.ndarra
         tensors = onnx.load(path).graph.initializer
         return 1 - 0.01 * sum(t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4 for t in tensors)
 
-    lines: list[str] = []
-    made = quantize_model(float_file, tmp_path / "int8.onnx", images, score, 0.08, lines.append)
+    events: list[Event] = []
+    made = quantize_model(float_file, tmp_path / "int8.onnx", images, score, 0.08, events.append)
     assert made.float_score - made.score <= 0.08
     assert len(made.kept) == 4  # 1 and 2 were not enough
     assert made.score == pytest.approx(1 - 0.01 * (made.layers - 4))
+    lines = [event.text for event in events if isinstance(event, Message)]
     assert len(lines) == 4 and f"{made.layers} of {made.layers} layers in INT8" in lines[0]
 
 
 def test_a_slower_file_is_never_the_result(
     scenes: Path, float_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    costs = [{"path": "float", "latency_ms_per_mp": 50.0}, {"path": "int8", "latency_ms_per_mp": 60.0}]
+    costs = [cost(path="float", latency_ms_per_mp=50.0), cost(path="int8", latency_ms_per_mp=60.0)]
     monkeypatch.setattr(int8, "compare_models", lambda paths: costs)
     out = tmp_path / "int8.onnx"
     chosen: dict[str, Any] = {"model": float_file, "data": scenes, "out": out, "max_drop": 100, "images": 4}
-    with pytest.raises(NotFaster, match="INT8 takes 60 ms a megapixel on this computer, float 50"):
-        quantize_on_data(QuantizeSettings(**chosen), lambda line: None)
+    with pytest.raises(NotFaster, match="INT8 takes 60 ms per megapixel on this computer, float 50"):
+        quantize_on_data(QuantizeSettings(**chosen))
     assert not out.exists()
-    costs[1]["latency_ms_per_mp"] = 20.0
-    done = quantize_on_data(QuantizeSettings(**chosen), lambda line: None)
+    costs[1] = cost(path="int8", latency_ms_per_mp=20.0)
+    done = quantize_on_data(QuantizeSettings(**chosen))
     assert Predictor(out).info.precision == "int8"
-    assert done.costs[1]["path"] == str(out)
+    assert done.costs[1].path == str(out)

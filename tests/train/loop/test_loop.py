@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite
+from skystill.progress import EpochEnd, Event, Progress
 from skystill.train import Supervised
 from skystill.train.batches.batches import Batch, as_batch
 from skystill.train.loop.checkpoint import Checkpointer
@@ -70,25 +71,48 @@ def weights(trained: Supervised) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trained.network.state_dict().items()}
 
 
-@pytest.mark.parametrize("moment", [(0, 0), (0, 3), (1, 0), (2, 4)])
-@pytest.mark.parametrize("each_step", [True, False])
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, moment: tuple[int, int], each_step: bool) -> None:
-    whole = task()
-    expected = whole.fit(Batches(), epochs=3, average=0.9)
-
+@pytest.mark.parametrize(
+    ("moment", "each_step", "saved"),
+    [
+        # killed before this epoch and step; with a checkpoint after each step it goes on from just there
+        ((0, 3), True, (0, 3)),
+        ((1, 0), True, (1, 0)),
+        ((2, 4), True, (2, 4)),
+        # with one after each epoch only, it goes back to the epoch's first step
+        ((1, 0), False, (1, 0)),
+        ((2, 4), False, (2, 0)),
+        # before the first checkpoint nothing is kept
+        ((0, 0), True, None),
+        ((0, 0), False, None),
+        ((0, 3), False, None),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_weights(
+    tmp_path: Path, moment: tuple[int, int], each_step: bool, saved: tuple[int, int] | None
+) -> None:
     path = tmp_path / "resume.pt"
     with pytest.raises(Killed):
         task().fit(Batches({moment: kill}), epochs=3, average=0.9, checkpointer=checkpointer(path, each_step))
+    if saved is None:
+        assert not path.exists()
+    else:
+        content = torch.load(path, weights_only=True)
+        assert (content["epoch"], content["step"]) == saved
+    # The second process starts from other weights: those of the checkpoint must replace them. Without a checkpoint
+    # it is a run of its own, from these weights.
     resumed = task(seed=1)
     history = resumed.fit(Batches(), epochs=3, average=0.9, checkpointer=checkpointer(path, each_step))
-    if path.exists() and moment != (0, 0):
-        for name, value in weights(whole).items():
-            if moment[0] > 0 or each_step:
-                assert torch.equal(value, weights(resumed)[name]), name
-        if moment[0] > 0 or each_step:
-            for one, other in zip(expected, history, strict=True):
-                for name in ("loss", "miou", "learning_rate"):
-                    assert one[name] == pytest.approx(other[name], abs=1e-12)
+    whole = task(seed=0 if saved else 1)
+    expected = whole.fit(Batches(), epochs=3, average=0.9)
+    found = weights(resumed)
+    assert found.keys() == weights(whole).keys()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, found[name]), name
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    for one, other in zip(expected, history, strict=True):
+        for name in ("loss", "miou", "learning_rate"):
+            assert one[name] == other[name], name
+    assert not torch.equal(weights(task(seed=0))["1.weight"], weights(task(seed=1))["1.weight"])
 
 
 def test_ctrl_c_stops_after_the_step_with_the_checkpoint_saved(tmp_path: Path) -> None:
@@ -136,7 +160,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 
     path = tmp_path / "resume.pt"
     torch.save({"stepper": Evil()}, path)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"resume\.pt cannot be read .*Weights only load failed"):
         task().fit(Batches(), epochs=1, checkpointer=checkpointer(path))
     assert not (tmp_path / "ran").exists()
 
@@ -181,19 +205,18 @@ def test_schedules_by_hand() -> None:
 def test_the_printed_rate_is_images_by_the_clock() -> None:
     shown: list[float] = []
 
-    class Watch:
-        def on_step(self, done: int, total: int, result: Mapping[str, float], images_per_second: float) -> None:
-            shown.append(images_per_second)
-
-        def on_epoch(self, row: Mapping[str, float]) -> None:
-            shown.append(row["images_per_second"])
+    def on_progress(event: Event) -> None:
+        if isinstance(event, Progress):
+            shown.append(event.figures["images_per_second"])
+        elif isinstance(event, EpochEnd):
+            shown.append(event.row["images_per_second"])
 
     from skystill.train.loop import loop
 
     clock = iter(np.arange(0.0, 100.0, 0.5))
     made = task()
     made.stepper.plan(STEPS, "constant", 0.0)
-    history = loop.train_epochs(made, Batches(), None, 1, watch=Watch(), clock=lambda: float(next(clock)))
+    history = loop.train_epochs(made, Batches(), None, 1, on_progress=on_progress, clock=lambda: float(next(clock)))
     # two images a step, half a second a look at the clock
     assert shown[:STEPS] == pytest.approx([4.0] * STEPS)
     assert history[0]["seconds"] == pytest.approx(3.0)

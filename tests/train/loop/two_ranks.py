@@ -33,7 +33,7 @@ def main(scenes: Path, out: Path) -> None:
     if ranks > 1:
         fabric.launch()
     distiller = Distiller(student, teacher, fabric)
-    taps = FeatureHook(student, None, "student"), FeatureHook(distiller.teachers[0].network, None, "teacher")
+    hooks = FeatureHook(student, None, "student"), FeatureHook(distiller.teachers[0].network, None, "teacher")
     distiller.compile(
         torch.optim.AdamW(student.parameters(), lr=2e-3),
         student_loss=STUDENT_LOSSES["ce+dice"](),
@@ -43,12 +43,12 @@ def main(scenes: Path, out: Path) -> None:
         },
         alpha=0.5,
         temperature=2.0,
-        features=[FeatureTerm("fitnet", 0.1, projection, *taps)],
+        features=[FeatureTerm("fitnet", 0.1, projection, *hooks)],
     )
     distiller.stepper.plan(STEPS, "one-cycle", 0.9)
     pairs = find_pairs(scenes).pairs
-    views = CropSampler(labeled_images(pairs[:4], SCENE_CLASSES), 64, 0.2, [])
-    batches = TrainBatches(views, 4, seed=1, rank=fabric.global_rank, ranks=fabric.world_size)
+    sampler = CropSampler(labeled_images(pairs[:4], SCENE_CLASSES), 64, 0.2, [])
+    batches = TrainBatches(sampler, 4, seed=1, rank_of=(fabric.global_rank, fabric.world_size))
     rows = []
     for step in range(STEPS):
         distiller.meter.reset()

@@ -35,43 +35,6 @@ def test_the_sizes_test_covers_the_table() -> None:
     assert set(NETWORKS) == {"unet", "unet-bn", "two-level", "unet-large", *FAMILY}
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
-class TestContract:
-    """What every network of the table must do."""
-
-    @pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 50), (64, 96)])
-    def test_any_size_and_both_types(self, name: str, height: int, width: int) -> None:
-        network = build_network(name, 5).eval()
-        images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
-        with torch.no_grad():
-            logits = network(images)
-            assert logits.shape == (2, 5, height, width)
-            assert logits.dtype == torch.float32
-            assert torch.equal(logits, network(images.float()))
-
-    def test_padding_is_cut_off_and_does_not_reach_far(self, name: str) -> None:
-        network = build_network(name, 3).eval()
-        image = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8)
-        with torch.no_grad():
-            whole, part = network(image), network(image[..., :250, :])
-        assert torch.allclose(whole[..., :64, :], part[..., :64, :], atol=1e-5)
-
-    def test_every_weight_learns(self, name: str) -> None:
-        network = build_network(name, 3)
-        network(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)).square().mean().backward()
-        assert [n for n, p in network.named_parameters() if p.grad is None] == []
-
-    def test_weights_survive_a_file(self, name: str, tmp_path: Path) -> None:
-        network = build_network(name, len(DUBAI)).eval()
-        write_network(tmp_path / "model.safetensors", network, NetworkRecord(name, DUBAI))
-        read, about = read_network(tmp_path / "model.safetensors")
-        images = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
-        with torch.no_grad():
-            assert torch.equal(network(images), read(images))
-        assert about.network == name
-        assert not read.training
-
-
 def test_bytes_are_scaled_to_the_same_values_in_half_precision() -> None:
     images = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 3, 16, 16)
     expected = Normalize()(images)

@@ -8,17 +8,17 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
-def test_folding_is_pixel_unshuffle_and_unfolding_brings_it_back(stride: int) -> None:
+def test_pixel_unshuffle_is_that_of_torch_and_pixel_shuffle_brings_it_back(stride: int) -> None:
     images = torch.randint(0, 256, (2, 3, 12, 24), dtype=torch.uint8)
-    folded = pixel_unshuffle(images, stride)
-    assert torch.equal(folded, F.pixel_unshuffle(images, stride))
-    assert torch.equal(pixel_shuffle(folded, stride), images)
+    moved = pixel_unshuffle(images, stride)
+    assert torch.equal(moved, F.pixel_unshuffle(images, stride))
+    assert torch.equal(pixel_shuffle(moved, stride), images)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("stride", [2, 4])  # 4 and float64 are 32 bytes, which do not move as one number
-def test_unfolding_is_pixel_shuffle_and_so_is_its_gradient(
+def test_pixel_shuffle_and_its_gradient_are_those_of_torch(
     stride: int, kind: torch.dtype, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)

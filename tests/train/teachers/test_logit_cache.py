@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,6 @@ from skystill.train.teachers.logit_cache import LogitCache, mirror_agreement, sy
 from skystill.train.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")
-
-
-def no_bar(items: Sequence[object], about: str) -> Sequence[object]:
-    return items
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +72,7 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path, stride: int
 ) -> None:
     cache = LogitCache(tmp_path / "logits", "key", stride=stride)
-    cache.fill(whole_images(pairs), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs), teacher, CPU)
     batches = TrainBatches(
         CropSampler(labeled_images(pairs, CLASSES), 64, 0.2, [cache], stride=stride), 4, seed=0, crops_per_image=8
     )  # whole images
@@ -98,7 +93,7 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
 def test_each_image_of_a_batch_has_its_own_steps(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     caches = [LogitCache(tmp_path / "logits", "key", bits=bits) for bits in (8, 16)]
     for cache in caches:
-        cache.fill(whole_images(pairs), teacher, CPU, no_bar)
+        cache.fill(whole_images(pairs), teacher, CPU)
     views = CropSampler(labeled_images(pairs, CLASSES), 64, 0.0, caches)  # two teachers: the same in 8 and in 16 bits
     batch = TrainBatches(views, 8, seed=0, crops_per_image=8).batch(0, 0)
     coarse, fine = batch.teacher_logits
@@ -125,7 +120,7 @@ def test_cached_and_live_give_the_same_loss_in_every_step(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path, stride: int
 ) -> None:
     cache = LogitCache(tmp_path / "logits", "key", stride=stride)
-    cache.fill(whole_images(pairs), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs), teacher, CPU)
     losses: dict[str, list[float]] = {"cached": [], "online": []}
     for kind in losses:
         torch.manual_seed(1)
@@ -146,7 +141,7 @@ def test_a_cache_at_another_stride_than_the_losses_is_refused(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:
     cache = LogitCache(tmp_path / "logits", "key", stride=2)
-    cache.fill(whole_images(pairs), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs), teacher, CPU)
     student = build_network("kite?channels=(8,)&blocks=(1,)", 6)
     distiller = Distiller(student, None, Fabric(accelerator="cpu", devices=1))
     distiller.compile(torch.optim.SGD(student.parameters(), lr=0.01))
@@ -159,10 +154,10 @@ def test_what_is_there_is_not_made_again_and_another_byte_is_another_file(
     teacher: Teacher, pairs: list[Pair], tmp_path: Path
 ) -> None:
     cache, images = LogitCache(tmp_path / "logits", "key"), whole_images(pairs)
-    cache.fill(images[:2], teacher, CPU, no_bar)
+    cache.fill(images[:2], teacher, CPU)
     before = {image: cache.path(image).stat().st_mtime_ns for image in images[:2]}
     assert cache.missing(images) == [images[2]]
-    cache.fill(images, teacher, CPU, no_bar)
+    cache.fill(images, teacher, CPU)
     assert {image: cache.path(image).stat().st_mtime_ns for image in images[:2]} == before
     assert cache.missing(images) == []
     assert 0 < cache.path(images[0]).stat().st_size - cache.bytes_needed([(64, 64)], 6) < 200  # the header
@@ -181,7 +176,7 @@ def test_eight_bits_are_half_a_step_off_at_most_and_half_as_large(
     image = whole_images(pairs)[0]
     caches = {bits: LogitCache(tmp_path / "logits", "key", bits=bits) for bits in (8, 16)}
     for cache in caches.values():
-        cache.fill([image], teacher, CPU, no_bar)
+        cache.fill([image], teacher, CPU)
     exact = symmetric_logits(teacher, image.read()[0], CPU)
     step = (exact.max(axis=(0, 1)) - exact.min(axis=(0, 1))) / 255
     stored = caches[8].open(image)
@@ -194,7 +189,7 @@ def test_eight_bits_are_half_a_step_off_at_most_and_half_as_large(
 def test_a_slice_reads_as_the_whole_does(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     for bits in (8, 16):
         cache, image = LogitCache(tmp_path / "logits", "key", bits=bits), whole_images(pairs)[0]
-        cache.fill([image], teacher, CPU, no_bar)
+        cache.fill([image], teacher, CPU)
         logits = cache.open(image)
         assert logits[:, :].shape == (64, 64, 6)
         assert np.array_equal(logits[3:20, 40:64], logits[:, :][3:20, 40:64])
@@ -202,7 +197,7 @@ def test_a_slice_reads_as_the_whole_does(teacher: Teacher, pairs: list[Pair], tm
 
 def test_damage_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     cache, images = LogitCache(tmp_path / "logits", "key"), whole_images(pairs)
-    cache.fill(images[:1], teacher, CPU, no_bar)
+    cache.fill(images[:1], teacher, CPU)
     path = cache.path(images[0])
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"cannot be read.*Delete it"):
@@ -212,14 +207,14 @@ def test_damage_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> 
 def test_what_a_folder_holds_instead_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     cache = LogitCache(tmp_path / "logits", "key")
     assert cache.what_else() == "it is empty"
-    cache.fill(whole_images(pairs[:1]), teacher, CPU, no_bar)
+    cache.fill(whole_images(pairs[:1]), teacher, CPU)
     assert cache.what_else() == "it holds this teacher's logits of other images"
     assert "another teacher" in LogitCache(tmp_path / "logits", "other").what_else()
 
 
 def test_the_gap_of_a_plain_cache_is_measured(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:
     plain = LogitCache(tmp_path / "logits", "key", symmetric=False)
-    plain.fill(whole_images(pairs[:1]), teacher, CPU, no_bar)
+    plain.fill(whole_images(pairs[:1]), teacher, CPU)
     assert 0 < mirror_agreement(plain, whole_images(pairs)[0], teacher, CPU) < 0.99
 
 

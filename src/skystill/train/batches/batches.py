@@ -175,25 +175,37 @@ class CropSampler:
         return jitter_colors(rng, plain, self.jitter), plain, labels, inside, taught, *logits
 
 
-class TrainBatches:
-    """Endless random sampler of training images.
-
-    An epoch draws as many pixels as the labelled images have, unless told otherwise: with unlabelled images beside
-    them it has the same number of steps.
+@dataclass(frozen=True)
+class UnlabeledCrops:
+    """Images without masks, beside the labelled ones.
 
     Args:
-        sampler: of the labelled images.
-        batch_size: crops a step, those of all ranks together.
+        sampler: draws crops of them.
+        fraction: of each batch that is unlabelled, 0 to 1; over several steps where it does not divide.
+    """
+
+    sampler: CropSampler
+    fraction: float
+
+
+class TrainBatches:
+    """Endless random crops of training images.
+
+    An epoch draws as many pixels as the labelled images have, unless `crops_per_image` is given. With unlabelled images
+    beside them it has the same number of steps.
+
+    Args:
+        sampler: draws crops of the labelled images.
+        batch_size: crops per step, those of all ranks together.
         seed: everything random comes from (seed, epoch, step, place in the batch).
         crops_per_image: crops an epoch draws for each image; None for as many as hold all pixels of the images.
-        unlabeled: sampler of images without masks.
-        unlabeled_fraction: of each batch that is unlabelled, over several steps where it does not divide.
-        rank, ranks: which part of each batch is made here.
+        unlabeled: images without masks.
+        rank_of: this rank and the number of ranks: which part of each batch is made here.
         ahead: make the next batch while the last is used, for a GPU. On a CPU its thread takes from the threads of the
             step, which wait for each other, more than it saves (docs/log.md).
 
     Raises:
-        SettingsError: the ranks cannot share a batch evenly.
+        SettingsError: the ranks cannot divide a batch evenly.
     """
 
     def __init__(
@@ -202,16 +214,15 @@ class TrainBatches:
         batch_size: int,
         seed: int,
         crops_per_image: int | None = None,
-        unlabeled: CropSampler | None = None,
-        unlabeled_fraction: float = 0.0,
-        rank: int = 0,
-        ranks: int = 1,
+        unlabeled: UnlabeledCrops | None = None,
+        rank_of: tuple[int, int] = (0, 1),
         ahead: bool = False,
     ) -> None:
+        rank, ranks = rank_of
         if batch_size % ranks:
             raise SettingsError(f"--batch-size {batch_size} cannot be shared by {ranks} ranks; make it a multiple.")
         self.sampler, self.batch_size, self.seed, self.ahead = sampler, batch_size, seed, ahead
-        self.unlabeled, self.unlabeled_fraction = unlabeled, unlabeled_fraction if unlabeled else 0.0
+        self.unlabeled = unlabeled
         part = batch_size // ranks
         self._places = range(rank * part, (rank + 1) * part)
         crops = sampler.pixels / sampler.crop**2 if crops_per_image is None else crops_per_image * len(sampler.images)
@@ -246,10 +257,15 @@ class TrainBatches:
 
     def _draw(self, epoch: int, step: int, place: int) -> tuple[npt.NDArray[Any], ...]:
         rng = np.random.default_rng((self.seed, epoch, step, place))
-        number = step * self.batch_size + place
-        unlabeled = int((number + 1) * self.unlabeled_fraction) > int(number * self.unlabeled_fraction)
-        sampler = self.unlabeled if unlabeled and self.unlabeled else self.sampler
-        return sampler.draw(rng)
+        return self._sampler_at(step * self.batch_size + place).draw(rng)
+
+    def _sampler_at(self, number: int) -> CropSampler:
+        """Unlabelled images take their fraction of the crops, evenly spread over the places of an epoch."""
+        if self.unlabeled is None:
+            return self.sampler
+        fraction = self.unlabeled.fraction
+        is_unlabeled = int((number + 1) * fraction) > int(number * fraction)
+        return self.unlabeled.sampler if is_unlabeled else self.sampler
 
 
 def _stored(values: npt.NDArray[Any], step: npt.NDArray[Any], low: npt.NDArray[Any]) -> StoredLogits:

@@ -6,9 +6,9 @@ measured before anything is trained: on this computer, or from the figures of a 
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch import nn
 
 from skystill.classes import ClassMap
 from skystill.errors import DataError, SettingsError
-from skystill.model.measure import measure_models
+from skystill.model.measure import ModelCost, measure_models
 from skystill.model.quantize import quantize_model
+from skystill.progress import Message, OnProgress
 from skystill.settings import BudgetSettings, DistillSettings
 from skystill.train.compress.export import describe, export_network
 from skystill.train.networks.table import FAMILY, build_network
@@ -29,7 +30,7 @@ class Budget:
     """What a student may cost in use; None where it does not matter.
 
     Args:
-        latency: milliseconds a megapixel.
+        latency: milliseconds per megapixel.
         memory: peak of the process in bytes.
         size: of the model file in bytes.
     """
@@ -38,23 +39,23 @@ class Budget:
     memory: int | None
     size: int | None
 
-    def broken(self, cost: Mapping[str, Any]) -> list[str]:
+    def broken(self, cost: ModelCost) -> list[str]:
         """What a measured cost breaks, in words."""
         limits = (
-            ("latency_ms_per_mp", self.latency, 1.0, "ms a megapixel"),
-            ("peak_rss_bytes", self.memory, 1e-6, "MB of memory"),
-            ("size_bytes", self.size, 1e-3, "kB of file"),
+            (cost.latency_ms_per_mp, self.latency, 1.0, "ms per megapixel"),
+            (cost.peak_rss_bytes, self.memory, 1e-6, "MB of memory"),
+            (cost.size_bytes, self.size, 1e-3, "kB of file"),
         )
         return [
-            f"{cost[key] * factor:.1f} {unit} instead of {limit * factor:g}"
-            for key, limit, factor, unit in limits
-            if limit is not None and cost[key] > limit
+            f"{found * factor:.1f} {unit} instead of {limit * factor:g}"
+            for found, limit, factor, unit in limits
+            if limit is not None and found > limit
         ]
 
 
 def budget_of(settings: BudgetSettings) -> Budget:
     """The budget that the settings ask for."""
-    return Budget(settings.latency_ms, settings.memory_bytes, settings.size_bytes)
+    return Budget(settings.latency_ms, settings.max_memory, settings.max_size)
 
 
 def check_result(model: Path, budget: Budget) -> str:
@@ -63,13 +64,13 @@ def check_result(model: Path, budget: Budget) -> str:
     return f"budget broken: {', '.join(broken)}" if broken else "the budget is kept"
 
 
-def choose_student(settings: DistillSettings, classes: ClassMap, tell: Callable[[str], None]) -> DistillSettings:
+def choose_student(settings: DistillSettings, classes: ClassMap, on_progress: OnProgress) -> DistillSettings:
     """The same settings with the most capable student that keeps the budget.
 
     Args:
         settings: of the distillation, with the budget to keep.
         classes: the data's.
-        tell: takes a line about each candidate.
+        on_progress: takes a `Message` about each candidate.
 
     Raises:
         SettingsError: no student keeps it; the nearest is named with what it would need.
@@ -83,22 +84,21 @@ def choose_student(settings: DistillSettings, classes: ClassMap, tell: Callable[
         if cost is None:
             continue
         broken = budget.broken(cost)
-        tell(
-            f"{name}: {cost['latency_ms_per_mp']:.1f} ms a megapixel, {cost['peak_rss_bytes'] / 1e6:.0f} MB, "
-            f"{cost['size_bytes'] / 1e3:.0f} kB{'; too much' if broken else ': taken'}"
-        )
+        found = f"{cost.latency_ms_per_mp:.1f} ms per megapixel, {cost.peak_rss_bytes / 1e6:.0f} MB"
+        result = "; too much" if broken else ": taken"
+        on_progress(Message(f"{name}: {found}, {cost.size_bytes / 1e3:.0f} kB{result}"))
         if not broken:
             return settings.model_copy(update={"student": name})
         breaks.append(f"{name} needs {', '.join(broken)}")
     raise SettingsError(f"no student keeps this budget; the nearest, {breaks[-1]}. Allow that much.")
 
 
-def measure_untrained(name: str, classes: ClassMap) -> dict[str, Any]:
+def measure_untrained(name: str, classes: ClassMap) -> ModelCost:
     """What a student costs in INT8 on this computer, whatever it will learn."""
     return measure_int8(name, build_network(name, len(classes)), classes)
 
 
-def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> dict[str, Any]:
+def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> ModelCost:
     """What a network costs in INT8 on this computer."""
     with int8_file(name, network, classes) as (_, made):
         return measure_models([made])[0]
@@ -115,17 +115,21 @@ def int8_file(name: str, network: nn.Module, classes: ClassMap) -> Iterator[tupl
         yield exported, made
 
 
-def read_measured(path: Path) -> dict[str, dict[str, Any]]:
+def read_measured(path: Path) -> dict[str, ModelCost]:
     """INT8 figures by network, as `skystill measure --save` wrote them.
 
     Raises:
         DataError: it cannot be read, or holds no student of the family in INT8.
     """
     try:
-        costs = json.loads(path.read_text(encoding="utf-8"))["models"]
-        found = {cost["network"]: cost for cost in costs if cost["precision"] == "int8" and cost["network"] in FAMILY}
+        costs = [_read_cost(cost) for cost in json.loads(path.read_text(encoding="utf-8"))["models"]]
+        found = {cost.network: cost for cost in costs if cost.precision == "int8" and cost.network in FAMILY}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} holds no figures of skystill measure --save ({error}).") from error
     if not found:
         raise DataError(f"{path} holds no INT8 figures of {', '.join(FAMILY)}; measure such files on that computer.")
     return found
+
+
+def _read_cost(values: Mapping[str, Any]) -> ModelCost:
+    return ModelCost(**{field.name: values[field.name] for field in fields(ModelCost)})

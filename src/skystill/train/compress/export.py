@@ -21,6 +21,7 @@ from skystill.errors import SkystillError
 from skystill.model.file import ModelInfo, open_session
 from skystill.run_folder import written_whole
 from skystill.train.networks.blocks import to_memory_format
+from skystill.train.networks.contract import NetworkContractError, check_network
 from skystill.train.networks.table import count_parameters
 
 TOLERANCE = 1e-4
@@ -49,14 +50,16 @@ def export_network(
         images: (H, W, 3) uint8 to compare the logits on, besides one of noise.
 
     Raises:
+        NetworkContractError: the network breaks a clause of the contract; the clause on its field is left out.
         ExportDiffers: they do not.
         DiskFull: the file cannot be written.
     """
+    check_network(network, info.network, margin=None)
     network = to_memory_format(network.eval(), torch.contiguous_format)
     example = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
     model = to_onnx(network, example, _OPSET, {0: free, 2: free, 3: free})
-    _take_bytes(model)
+    _take_bytes(model, info.network)
     onnx.helper.set_model_props(model, info.to_metadata())
     with written_whole(path) as part:
         part.write_bytes(model.SerializeToString())
@@ -99,7 +102,7 @@ def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any
     return model
 
 
-def _take_bytes(model: onnx.ModelProto) -> None:
+def _take_bytes(model: onnx.ModelProto, name: str) -> None:
     """Write `Normalize` (convert, subtract 128, divide by 64) as one DequantizeLinear: the same numbers in one pass.
 
     An INT8 graph then begins with the image's own bytes: nothing is converted at all (quantize.py).
@@ -114,7 +117,10 @@ def _take_bytes(model: onnx.ModelProto) -> None:
         and (cast := made_by.get(subtract.input[0])) is not None
         and (cast.op_type, subtract.op_type) == ("Cast", "Sub")
     ]
-    assert len(chain) == 1, "every network of ours normalises once"
+    if len(chain) != 1:
+        raise NetworkContractError(
+            name, [f"normalize: the graph holds {len(chain)} chains of Cast, Sub and Div; exactly one is expected."]
+        )
     cast, subtract, divide = chain[0]
     place = list(nodes).index(cast)
     normalize = onnx.helper.make_node(

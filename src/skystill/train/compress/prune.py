@@ -11,18 +11,18 @@ a millisecond are made, until a part of the way to the budget is made by reckoni
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
 from skystill.classes import ClassMap
-from skystill.data.prepare import Tell, prepare_data
+from skystill.data.prepare import prepare_data
 from skystill.errors import RunFolderError, SettingsError
-from skystill.model.measure import measure_models
+from skystill.model.measure import ModelCost, measure_models
+from skystill.progress import Message, OnProgress, ignore_progress, report_notes
 from skystill.run_folder import RunFolder
-from skystill.settings import DistillSettings, LearnSettings, PruneSettings
+from skystill.settings import DistillSettings, LearnSettings, PruneSettings, size_in_bytes
 from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 from skystill.train.compress.budget import Budget, budget_of, int8_file
 from skystill.train.compress.layer_times import layer_fractions
@@ -30,8 +30,8 @@ from skystill.train.losses.on_labels import StudentLoss, build_student_loss
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import PRUNED, read_record, start_network, write_network
 
-Measure = Callable[[nn.Module], tuple[Mapping[str, Any], Mapping[str, float]]]
-"""What a network costs in use, at least "latency_ms_per_mp", and the fraction of its time that each convolution
+Measure = Callable[[nn.Module], tuple[ModelCost, Mapping[str, float]]]
+"""What a network costs in use, and the fraction of its time that each convolution
 takes, by module path."""
 
 CHUNK = 16
@@ -76,7 +76,7 @@ class Cut:
         root: of the group.
         channels: that go.
         importance: what they do for the loss.
-        saved: milliseconds a megapixel.
+        saved: milliseconds per megapixel.
     """
 
     root: str
@@ -85,14 +85,15 @@ class Cut:
     saved: float
 
 
-def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None], notes: Tell) -> DistillSettings:
+def prune_run(
+    settings: PruneSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+) -> DistillSettings:
     """Prune a run's network to a budget; the weights lie in the new run folder, from which it is distilled.
 
     Args:
         settings: of the command.
         resume: go on with a run that was begun: pruning that is done is not done again.
-        tell: takes a line about each round.
-        notes: takes notes on the data.
+        on_progress: takes notes on the data and a `Message` about each round.
 
     Returns:
         how to distil it.
@@ -109,7 +110,7 @@ def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None]
             weights = RunFolder(settings.run).weights
             record = read_record(weights)
             prepared = prepare_data(settings)
-            notes(prepared.notes)
+            report_notes(prepared.notes, on_progress)
             network = start_network(str(weights), len(prepared.classes))
             views = CropSampler(labeled_images(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
             batches = TrainBatches(views, settings.batch_size, settings.seed)
@@ -120,7 +121,7 @@ def prune_run(settings: PruneSettings, resume: bool, tell: Callable[[str], None]
                 budget,
                 lambda one: measure_and_profile(name, one, prepared.classes),
                 lambda one: add_gradients(one, batches, loss),
-                tell,
+                on_progress,
             )
             write_network(folder.pruned, network, replace(record, network=name, budget=_asked(settings)))
     learn = {name: getattr(settings, name) for name in LearnSettings.model_fields}
@@ -133,7 +134,7 @@ def prune_network(
     budget: Budget,
     measure: Measure,
     add_gradients: Callable[[nn.Module], None],
-    tell: Callable[[str], None],
+    on_progress: OnProgress,
     chunk: int = CHUNK,
 ) -> None:
     """Take channels from a network until it keeps a budget, in place.
@@ -143,7 +144,7 @@ def prune_network(
         budget: what it may cost.
         measure: what a network costs.
         add_gradients: gives the weights of a network the gradients of the loss on training images.
-        tell: takes a line about each round.
+        on_progress: takes a `Message` about each round.
         chunk: widths are cut down to multiples of this.
 
     Raises:
@@ -151,8 +152,8 @@ def prune_network(
     """
     while broken := budget.broken((measured := measure(network))[0]):
         cost, fractions = measured
-        now = float(cost["latency_ms_per_mp"])
-        tell(f"{now:.1f} ms a megapixel, {count_parameters(network):,} weights; too much: {', '.join(broken)}")
+        now = cost.latency_ms_per_mp
+        on_progress(Message(f"{_state(now, network)}; too much: {', '.join(broken)}"))
         cuts = []
         for group in find_groups(network, add_gradients):
             channels = group.least(chunk)
@@ -166,14 +167,17 @@ def prune_network(
             raise SettingsError(f"it cannot be pruned so far: at its least it needs {', '.join(broken)}.")
         for one in chosen:
             cut(network, one.root, one.channels)
-    now = float(measured[0]["latency_ms_per_mp"])
-    tell(f"{now:.1f} ms a megapixel, {count_parameters(network):,} weights: the budget is kept")
+    on_progress(Message(f"{_state(measured[0].latency_ms_per_mp, network)}: the budget is kept"))
 
 
-def measure_and_profile(name: str, network: nn.Module, classes: ClassMap) -> tuple[dict[str, Any], dict[str, float]]:
+def _state(latency_ms: float, network: nn.Module) -> str:
+    return f"{latency_ms:.1f} ms per megapixel, {count_parameters(network):,} weights"
+
+
+def measure_and_profile(name: str, network: nn.Module, classes: ClassMap) -> tuple[ModelCost, dict[str, float]]:
     """A `Measure` of this computer, in INT8."""
     with int8_file(name, network, classes) as (exported, made):
-        fastest = min(measure_models([made] * _TIMES), key=lambda cost: float(cost["latency_ms_per_mp"]))
+        fastest = min(measure_models([made] * _TIMES), key=lambda cost: cost.latency_ms_per_mp)
         return fastest, layer_fractions(exported, made)
 
 
@@ -205,11 +209,11 @@ def find_groups(network: nn.Module, add_gradients: Callable[[nn.Module], None]) 
 
 
 def choose_cuts(cuts: Sequence[Cut], wanted: float) -> list[Cut]:
-    """Cuts that lose the least for a millisecond, together worth `wanted` milliseconds a megapixel.
+    """Cuts that lose the least for a millisecond, together worth `wanted` milliseconds per megapixel.
 
     Args:
         cuts: one a group; what saves nothing is not made.
-        wanted: milliseconds a megapixel.
+        wanted: milliseconds per megapixel.
     """
     chosen: list[Cut] = []
     for one in sorted((one for one in cuts if one.saved > 0), key=lambda one: one.importance / one.saved):
@@ -243,11 +247,12 @@ def _graph(network: nn.Module) -> torch_pruning.DependencyGraph:
     return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=torch.zeros(1, 3, 64, 64))
 
 
-def _asked(settings: PruneSettings) -> tuple[str | None, ...]:
+def _asked(settings: PruneSettings) -> tuple[str | int | None, ...]:
     return (str(settings.run), settings.max_latency, settings.max_memory, settings.max_size)
 
 
 def _check_resumed(folder: RunFolder, settings: PruneSettings) -> None:
-    before = read_record(folder.pruned).budget
+    run, latency, memory, size = read_record(folder.pruned).budget or (None,) * 4
+    before = (run, latency, size_in_bytes(memory), size_in_bytes(size))
     if before != _asked(settings):
         raise RunFolderError(f"{folder.path}: --resume with another run or budget than it was pruned with: {before}.")

@@ -5,15 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
 
 from skystill.errors import Interrupted, LossNotFinite
+from skystill.progress import EpochEnd, OnProgress, Progress, ignore_progress
 from skystill.train.batches.batches import AnyBatch
 from skystill.train.loop.checkpoint import Checkpointer, LoopState
 from skystill.train.loop.ranks import name_lost_ranks
-from skystill.train.loop.task import Batches, History, Task, Watch
+from skystill.train.loop.task import Batches, History, Task
 
 
 def train_epochs(
@@ -23,7 +25,7 @@ def train_epochs(
     epochs: int,
     *,
     checkpointer: Checkpointer | None = None,
-    watch: Watch | None = None,
+    on_progress: OnProgress = ignore_progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
     """Train a task.
@@ -34,7 +36,7 @@ def train_epochs(
         validation: batches to evaluate on after each epoch, with the averaged weights where an average is kept.
         epochs: how many in all, those before a resume counted.
         checkpointer: where checkpoints go, and where a run goes on from; None keeps nothing.
-        watch: who looks on.
+        on_progress: takes a `Progress` after each step and an `EpochEnd` after each epoch.
         clock: seconds, for the printed rates.
 
     Returns:
@@ -46,60 +48,62 @@ def train_epochs(
         CheckpointError: the checkpoint to go on from is damaged.
         RankLost: another process is gone.
     """
-    progress = checkpointer.load(task) if checkpointer else LoopState()
+    state = checkpointer.load(task) if checkpointer else LoopState()
     with _stop_on_interrupt() as stop, name_lost_ranks(task.stepper.fabric):
-        for epoch in range(progress.epoch, epochs):
-            _train_epoch(task, batches, epoch, epochs, progress, checkpointer, watch, clock, stop)
+        for epoch in range(state.epoch, epochs):
+            _train_epoch(task, batches, _Epoch(epoch, epochs, state, checkpointer, on_progress, clock, stop))
             if validation is not None:
                 with task.stepper.averaged():
                     scores = task.evaluate(validation)
-                progress.history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
-            progress.epoch, progress.step = epoch + 1, 0
+                state.history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
+            state.epoch, state.step = epoch + 1, 0
             task.meter.reset()
-            if watch:
-                watch.on_epoch(progress.history[-1])
+            on_progress(EpochEnd("training", state.history[-1]))
             if checkpointer:
                 if task.stepper.fabric.is_global_zero:
-                    checkpointer.on_history(progress.history)
-                checkpointer.save(task, progress)
-    return progress.history
+                    checkpointer.on_history(state.history)
+                checkpointer.save(task, state)
+    return state.history
 
 
-def _train_epoch(
-    task: Task,
-    batches: Batches,
-    epoch: int,
-    epochs: int,
-    progress: LoopState,
-    checkpointer: Checkpointer | None,
-    watch: Watch | None,
-    clock: Callable[[], float],
-    stop: threading.Event,
-) -> None:
-    began, images = clock(), 0
+@dataclass(frozen=True)
+class _Epoch:
+    """What one epoch needs besides the task and its batches; see `train_epochs`."""
+
+    index: int
+    count: int
+    state: LoopState
+    checkpointer: Checkpointer | None
+    on_progress: OnProgress
+    clock: Callable[[], float]
+    stop: threading.Event
+
+
+def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
+    state, checkpointer, began, images = epoch.state, epoch.checkpointer, epoch.clock(), 0
     result: dict[str, float] = task.meter.result()
-    for batch in batches.epoch(epoch, progress.step):
+    for batch in batches.epoch(epoch.index, state.step):
         try:
             result = task.train_step(batch.to(task.stepper.fabric.device))
         except LossNotFinite as error:
             raise LossNotFinite(error.step, error.parts, checkpointer.path if checkpointer else None) from None
-        progress.step += 1
+        state.step += 1
         images += len(batch)
-        if watch:
-            done = epoch * batches.steps_per_epoch + progress.step
-            rate = images / max(clock() - began, 1e-9)
-            watch.on_step(done, epochs * batches.steps_per_epoch, result, rate)
-        if _anyone_stops(stop, task.stepper.fabric):
+        done = epoch.index * batches.steps_per_epoch + state.step
+        rate = images / max(epoch.clock() - began, 1e-9)
+        figures = {**result, "images_per_second": rate}
+        epoch.on_progress(Progress("training", done, epoch.count * batches.steps_per_epoch, "steps", figures))
+        if _anyone_stops(epoch.stop, task.stepper.fabric):
             if checkpointer is None:
                 raise KeyboardInterrupt
-            checkpointer.save(task, progress)
+            checkpointer.save(task, state)
             raise Interrupted(checkpointer.path, task.stepper.steps)
         if checkpointer and checkpointer.due():
-            checkpointer.save(task, progress)
-    seconds = clock() - began
-    progress.history.append(
+            checkpointer.save(task, state)
+    seconds = epoch.clock() - began
+    state.history.append(
         {
-            "epoch": epoch + 1,
+            "epoch": epoch.index + 1,
             "learning_rate": task.stepper.optimizer.param_groups[0]["lr"],
             "seconds": seconds,
             "images_per_second": images / max(seconds, 1e-9),

@@ -1,8 +1,14 @@
-"""Several processes as one: the same global batch gives the same losses, whatever the number of ranks.
+"""Training on several ranks: the same global batch gives the same losses, whatever the number of ranks.
 
-Each rank runs the networks on its part of the batch, gathers the others' logits, and computes the loss of the whole
-batch; gradients flow through its own part only, and their sum over the ranks is that of one process. So every loss is
-right, also one that is no mean over pixels.
+Each rank runs the networks on its part of the batch. It gathers the logits of the other ranks and computes the loss of
+the whole batch. Gradients flow through its own part only, and their sum over the ranks is the gradient of one process.
+Every loss is therefore right, also a loss that is not a mean over pixels.
+
+Two functions here have a counterpart in `torch.distributed.nn.functional`. They are kept, because torch 2.13 deprecates
+both counterparts (a FutureWarning in each call) in favour of a private module. `all_reduce` is equal to
+`_sum_over_ranks` to the bit. `all_gather` is not equal to `gather_ranks`: its backward pass sums the gradients of all
+ranks. All ranks compute the same loss, so that the gradient would be multiplied by the number of ranks once too often,
+at the cost of one more exchange of tensors as large as all logits.
 """
 
 import gc
@@ -19,11 +25,16 @@ from torch import Tensor, nn
 
 from skystill.errors import RankLost
 
-_OF_RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def gather_ranks(fabric: Fabric, part: Tensor) -> Tensor:
-    """The parts of all ranks along the first axis; gradients reach this rank's own part."""
+    """Concatenate the parts of all ranks along the first axis. Gradients flow to the part of this rank only.
+
+    Args:
+        fabric: the ranks.
+        part: (N, ...) of this rank; all ranks give the same shape.
+    """
     if fabric.world_size == 1:
         return part
     parts = list(fabric.all_gather(part.detach()))
@@ -32,8 +43,10 @@ def gather_ranks(fabric: Fabric, part: Tensor) -> Tensor:
 
 
 class _SumOverRanks(torch.autograd.Function):
+    """The sum over ranks. The gradient is the sum of the gradients of all ranks."""
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - torch's own type of it is not public
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - the type that torch uses is not public
         total = values.clone()
         dist.all_reduce(total)
         return total
@@ -45,30 +58,29 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
 
-def _over_ranks(values: Tensor) -> Tensor:
-    """The sum over ranks; its gradient is the sum of the ranks' gradients."""
+def _sum_over_ranks(values: Tensor) -> Tensor:
     total: Tensor = _SumOverRanks.apply(values)  # type: ignore[no-untyped-call]
     return total
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the batches of all ranks, on every device; torch's SyncBatchNorm wants a GPU."""
+    """BatchNorm with the statistics of the batches of all ranks. It runs on every device; SyncBatchNorm needs a GPU."""
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         if not self.training:
             return super().forward(features)
         values = features.float()
-        count = _over_ranks(values.new_tensor(values.numel() / values.shape[1])).item()
-        mean = _over_ranks(values.sum(dim=(0, 2, 3))) / count
+        count = _sum_over_ranks(values.new_tensor(values.numel() / values.shape[1])).item()
+        mean = _sum_over_ranks(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = _over_ranks(centred.square().sum(dim=(0, 2, 3))) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        variance = _sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / count
+        self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
         scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
         return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(features.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
@@ -77,36 +89,36 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 
 
 def use_global_batch_norm(network: nn.Module) -> None:
-    """Turn every BatchNorm2d of a network into a `GlobalBatchNorm`, in place, weights and names as they are."""
+    """Turn every BatchNorm2d of a network into a `GlobalBatchNorm`, in place. Weights and names stay the same."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            # It adds no state: weights, buffers and the optimiser's hold on them stay.
+            # The class adds no state, so that weights and buffers stay the objects that the optimiser holds.
             module.__class__ = GlobalBatchNorm
 
 
 @contextmanager
 def name_lost_ranks(fabric: Fabric) -> Iterator[None]:
-    """Turn the many errors of a connection that broke into one that says so.
+    """Turn the many errors of a broken connection between ranks into one clear error.
 
     Raises:
-        RankLost: another rank is gone.
+        RankLost: another rank was lost.
     """
     try:
         yield
     except RuntimeError as error:
-        said = str(error).lower()
-        if fabric.world_size > 1 and (isinstance(error, dist.DistError) or "gloo" in said or "nccl" in said):
+        message = str(error).lower()
+        if fabric.world_size > 1 and (isinstance(error, dist.DistError) or "gloo" in message or "nccl" in message):
             raise RankLost(fabric.global_rank, fabric.world_size) from error
         raise
 
 
 def leave_process_group() -> None:
-    """Leave the group, once all that trained in it is out of reach.
+    """Leave the process group, after nothing that trained in it can be reached any more.
 
-    A thread of gloo lets go of the last tensors a moment after it has answered, and needs the GIL for it; whoever
-    ends the group waits for that thread. A process that just ends takes the GIL away from it and aborts, and torch's
-    `DistributedDataParallel`, where it is the last to hold the group, ends it with the GIL in hand: it waits for ever.
-    `destroy_process_group` gives the GIL away first, and so must come last.
+    A thread of gloo releases the last tensors a moment after it has answered, and needs the GIL for this. Whoever ends
+    the group waits for this thread. A process that just ends takes the GIL away from the thread, and aborts. torch's
+    `DistributedDataParallel`, if it is the last to hold the group, ends the group while it holds the GIL, and waits for
+    ever. `destroy_process_group` releases the GIL first. It must therefore come last.
     """
     if dist.is_initialized():
         gc.collect()
@@ -114,12 +126,12 @@ def leave_process_group() -> None:
 
 
 def launched() -> bool:
-    """Whether this process is one of several that torchrun or SLURM started."""
+    """Whether torchrun or SLURM started this process as one of several ranks."""
     return "RANK" in os.environ or SLURMEnvironment.detect()
 
 
 def rank_and_count() -> tuple[int, int]:
-    """This process's rank and how many there are, as torchrun or SLURM says; (0, 1) where there is one."""
+    """The rank of this process and the number of ranks, from torchrun or SLURM. A single process is (0, 1)."""
     if not launched():
         return 0, 1
     get = os.environ.get
@@ -127,9 +139,9 @@ def rank_and_count() -> tuple[int, int]:
 
 
 def environment_of_one() -> dict[str, str]:
-    """The environment for a process of its own beside a rank, on the rank's own GPU."""
+    """The environment for a separate process that a rank starts. It is not a rank, and uses the same GPU."""
     inherited = {
-        k: v for k, v in os.environ.items() if k not in _OF_RANKS and not k.startswith(("TORCHELASTIC", "SLURM"))
+        k: v for k, v in os.environ.items() if k not in _RANK_VARIABLES and not k.startswith(("TORCHELASTIC", "SLURM"))
     }
     local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID")
     if local and torch.cuda.device_count() > 1 and "CUDA_VISIBLE_DEVICES" not in inherited:

@@ -1,4 +1,4 @@
-"""One optimiser step after another: schedule, backward pass, clipping, step, moving average."""
+"""The optimiser steps of a training: schedule, backward pass, clipping, step, moving average of the weights."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,16 +14,16 @@ from skystill.train.loop.ranks import use_global_batch_norm
 from skystill.train.networks.blocks import to_memory_format
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
-_CLIP = 1.0  # norm of the gradient; a bad batch early in a one-cycle run moves the weights by no more than this
+_CLIP = 1.0  # Largest norm of the gradient. It limits how far a bad batch early in a one-cycle run moves the weights.
 
 
 class Stepper:
-    """One optimiser step after another: schedule, backward, clip, step, moving average.
+    """Makes the optimiser steps: schedule, backward pass, clipping, step, moving average of the weights.
 
     Args:
         fabric: devices and precision.
-        network: what is trained; all its weights.
-        optimizer: over this network's weights; its learning rates are the peaks of the schedule.
+        network: the network that is trained.
+        optimizer: optimiser over the weights of this network. Its learning rates are the peaks of the schedule.
     """
 
     def __init__(self, fabric: Fabric, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -33,7 +33,7 @@ class Stepper:
             use_global_batch_norm(network)
         self._beside: list[nn.Module] = []
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        # channels_last: convolutions on a CPU are up to twice as fast in it (docs/design.md)
+        # Convolutions on a CPU are up to twice as fast in the channels-last layout (docs/design.md).
         wrapped: Any = fabric.setup(to_memory_format(network, torch.channels_last), optimizer)
         self.network, self.optimizer = wrapped
         self.steps, self.total = 0, 0
@@ -42,7 +42,11 @@ class Stepper:
         self.average: dict[str, Tensor] = {}
 
     def learn_beside(self, module: nn.Module) -> None:
-        """Let weights that belong to a loss learn with the network; they are computed alike on every rank."""
+        """Let the weights of a loss learn beside the network. Every rank must compute the same gradients for them.
+
+        Args:
+            module: the loss. A module without weights is allowed, and changes nothing.
+        """
         own = list(module.parameters())
         if own:
             self._beside.append(module)
@@ -50,10 +54,15 @@ class Stepper:
             self.optimizer.add_param_group({"params": own})
 
     def plan(self, total: int, schedule: str, decay: float) -> None:
-        """Say how many steps there will be, how the learning rate goes, and the decay of the moving average (0: none).
+        """Set the number of steps, the schedule of the learning rate and the moving average, and start at step 0.
+
+        Args:
+            total: number of steps.
+            schedule: a name of `SCHEDULES`.
+            decay: decay of the moving average, 0 to below 1; 0 for no average.
 
         Raises:
-            SettingsError: no such schedule, or a decay outside 0..1.
+            SettingsError: there is no such schedule, or the decay is outside its range.
         """
         if schedule not in SCHEDULES:
             raise SettingsError(f"no schedule is called {schedule!r}; there are {', '.join(SCHEDULES)}.")
@@ -63,7 +72,7 @@ class Stepper:
         self.average = _copy(self.plain_network.state_dict()) if decay else {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """The network's logits (N, C, H, W). One process alone needs no wrapper around it, only its precision."""
+        """The logits (N, C, H, W) of the network. One rank needs the precision of Fabric, but not its wrapper."""
         if self.fabric.world_size > 1:
             logits: Tensor = self.network(images)
             return logits
@@ -72,13 +81,13 @@ class Stepper:
         return logits
 
     def step(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        """Move the weights once down the gradient of `losses["loss"]`.
+        """Make one optimiser step on `losses["loss"]`.
 
         Returns:
             the losses as numbers.
 
         Raises:
-            LossNotFinite: the loss is NaN or infinite; the weights were not moved.
+            LossNotFinite: the loss is NaN or infinite. The weights were not changed.
         """
         values = {name: float(value.detach()) for name, value in losses.items()}
         if not math.isfinite(values["loss"]):
@@ -87,8 +96,9 @@ class Stepper:
             group["lr"] = learning_rate(self.schedule, peak, self.steps, self.total)
         self.optimizer.zero_grad()
         ranks = self.fabric.world_size
-        self.fabric.backward(losses["loss"] * ranks)  # Fabric takes the mean over ranks; their parts must be summed
-        for module in self._beside:
+        # Fabric averages the gradients over the ranks. Each rank has those of its own part, so they must be summed.
+        self.fabric.backward(losses["loss"] * ranks)
+        for module in self._beside:  # Every rank has the whole gradient of these weights, multiplied in the line above.
             for parameter in module.parameters():
                 if parameter.grad is not None:
                     parameter.grad /= ranks
@@ -100,7 +110,7 @@ class Stepper:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the network has the averaged weights, where an average is kept."""
+        """Give the network the averaged weights inside the context, if there is an average."""
         own = _copy(self.plain_network.state_dict()) if self.average else {}
         if own:
             self.plain_network.load_state_dict(self.average)
@@ -111,14 +121,17 @@ class Stepper:
                 self.plain_network.load_state_dict(own)
 
     def take_average(self) -> None:
-        """Give the network the averaged weights for good: the end of training."""
+        """Give the network the averaged weights at the end of training, if there is an average."""
         if self.average:
             self.plain_network.load_state_dict(self.average)
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # It looks back over the last ninth of the steps so far at most (Shamir, Zhang 2013, arXiv 1212.1824: averaging
-        # with polynomial decay), or it would remember the random start for thousands of steps.
+        # The average covers at most the last ninth of the steps so far (Shamir, Zhang 2013, arXiv 1212.1824: averaging
+        # with polynomial decay). Otherwise it would contain the random start for thousands of steps.
+        # `torch.optim.swa_utils.AveragedModel` with an `avg_fn` of ours gives the same bits in as many lines. It is not
+        # used, because it copies the network with `copy.deepcopy`, which fails while the hook of a feature loss holds
+        # the features of an interrupted step, and because an update takes 1.4 instead of 0.5 ms (swift, one core).
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, value in self.plain_network.state_dict().items():
             if name in self.average and value.is_floating_point():
@@ -127,7 +140,7 @@ class Stepper:
                 self.average[name].copy_(value)
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Everything that a checkpoint needs to resume."""
         return {
             "steps": self.steps,
             "network": self.plain_network.state_dict(),
@@ -137,7 +150,7 @@ class Stepper:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         self.plain_network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for module, own in zip(self._beside, state["beside"], strict=True):
@@ -151,23 +164,31 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def learning_rate(schedule: str, peak: float, step: int, total: int) -> float:
-    """Learning rate at a step, a pure function, so that a checkpoint need not hold it.
+    """The learning rate of a step. It is a pure function, so that a checkpoint does not need to store it.
 
-    one-cycle: from peak/25 up to the peak in the first fifth, then down to peak/10^4, both as half a cosine (Smith
-    2017, arXiv 1708.07120). cosine: from the peak down to 0 (Loshchilov 2016, arXiv 1608.03983). constant: the peak.
+    - one-cycle: up from peak/25 to the peak in the first fifth of the steps, then down to peak/10^4, each along half a
+      cosine (Smith 2017, arXiv 1708.07120).
+    - cosine: down from the peak to 0 along half a cosine (Loshchilov 2016, arXiv 1608.03983).
+    - constant: the peak.
+
+    Args:
+        schedule: a name of `SCHEDULES`.
+        peak: the largest learning rate.
+        step: number of the step, from 0.
+        total: number of steps.
     """
     if schedule == "constant" or total <= 1:
         return peak
     done = min(step / (total - 1), 1.0)
     if schedule == "cosine":
-        return _between(peak, 0.0, done)
+        return _along_cosine(peak, 0.0, done)
     rise = 0.2
     return (
-        _between(peak / 25, peak, done / rise)
+        _along_cosine(peak / 25, peak, done / rise)
         if done < rise
-        else _between(peak, peak / 1e4, (done - rise) / (1 - rise))
+        else _along_cosine(peak, peak / 1e4, (done - rise) / (1 - rise))
     )
 
 
-def _between(start: float, end: float, done: float) -> float:
+def _along_cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from skystill.errors import SettingsError
+from skystill.progress import OnProgress, ignore_progress
 from skystill.report.metrics import METRICS
 from skystill.train.batches.batches import AnyBatch, Batch, LoaderBatches, as_batch
 from skystill.train.loop.checkpoint import Checkpointer
@@ -14,7 +15,7 @@ from skystill.train.loop.loop import train_epochs
 from skystill.train.loop.meter import Meter, Metrics
 from skystill.train.loop.ranks import gather_ranks
 from skystill.train.loop.stepper import Stepper
-from skystill.train.loop.task import Batches, History, Watch
+from skystill.train.loop.task import Batches, History
 from skystill.train.losses.on_labels import CrossEntropy, StudentLoss
 
 
@@ -77,7 +78,7 @@ class Supervised:
         schedule: str = "one-cycle",
         average: float = 0.0,
         checkpointer: Checkpointer | None = None,
-        watch: Watch | None = None,
+        on_progress: OnProgress = ignore_progress,
     ) -> History:
         """Train for a number of epochs.
 
@@ -90,7 +91,7 @@ class Supervised:
                 looks back over the last ninth of the steps so far at most. 0 for none. It costs one more copy of the
                 weights and a pass over them a step.
             checkpointer: saves checkpoints and goes on from them; none by default.
-            watch: a progress bar.
+            on_progress: takes a `Progress` after each step and an `EpochEnd` after each epoch.
 
         Returns:
             one row an epoch: losses, metrics, learning rate, seconds; validation's begin with "validation_".
@@ -103,7 +104,7 @@ class Supervised:
         batches = train if isinstance(train, Batches) else LoaderBatches(train)
         stepper.plan(epochs * batches.steps_per_epoch, schedule, average)
         self.meter.reset()
-        history = train_epochs(self, batches, validation, epochs, checkpointer=checkpointer, watch=watch)
+        history = train_epochs(self, batches, validation, epochs, checkpointer=checkpointer, on_progress=on_progress)
         stepper.take_average()
         return history
 

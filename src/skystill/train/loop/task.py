@@ -1,6 +1,6 @@
 """What the training loop asks of a task and of its batches."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 from skystill.train.batches.batches import AnyBatch, Batch
@@ -19,18 +19,6 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from step `start` on."""
-        ...
-
-
-class Watch(Protocol):
-    """Somebody who looks on: a progress bar."""
-
-    def on_step(self, done: int, total: int, result: Mapping[str, float], images_per_second: float) -> None:
-        """After each training step: `done` of `total` steps of the whole run."""
-        ...
-
-    def on_epoch(self, row: Mapping[str, float]) -> None:
-        """After each epoch, with its row of the history."""
         ...
 
 

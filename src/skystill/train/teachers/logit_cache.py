@@ -6,7 +6,7 @@ and is a better teacher besides. One file an image, named by the content of teac
 most one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from skystill.data.unlabeled import ImageWindow
 from skystill.errors import DataError
+from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.tiling import Grid
 from skystill.train.losses.fused import block_means, contiguous_float32
-
-Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 TILE, MARGIN = 1024, 128
 """How the teacher is run over large images; part of its key."""
@@ -127,7 +126,11 @@ class LogitCache:
         return blocks * num_classes * self.bits // 8
 
     def fill(
-        self, image_windows: Sequence[ImageWindow], teacher: nn.Module, device: torch.device, track: Track
+        self,
+        image_windows: Sequence[ImageWindow],
+        teacher: nn.Module,
+        device: torch.device,
+        on_progress: OnProgress = ignore_progress,
     ) -> None:
         """Run the teacher over the images that have no file yet.
 
@@ -136,7 +139,7 @@ class LogitCache:
             DiskFull: no room.
         """
         infer = symmetric_logits if self.symmetric else whole_logits
-        for image_window in track(self.missing(image_windows), "teacher"):
+        for image_window in tracked(self.missing(image_windows), "teacher", on_progress):
             logits = _blocks(infer(teacher, image_window.read()[0], device), self.stride)
             with written_whole(self.path(image_window)) as part:
                 save_file(self._pack(logits), part)

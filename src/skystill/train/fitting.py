@@ -1,0 +1,207 @@
+"""From settings to a fitted network: devices, batches, optimiser, the loop, and the files that are kept of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+
+from skystill.allocator import keep_freed_memory
+from skystill.data import read_image
+from skystill.data.prepare import PreparedData
+from skystill.model.measure import peak_rss_bytes
+from skystill.progress import OnProgress
+from skystill.report.records import TrainingRecord, read_training, write_record
+from skystill.run_folder import RunFolder, write_json, write_table
+from skystill.settings import FitSettings, LearnSettings
+from skystill.train.batches.batches import (
+    CropSampler,
+    TrainBatches,
+    UnlabeledCrops,
+    WholeImages,
+    labeled_images,
+    unlabeled_images,
+)
+from skystill.train.loop.checkpoint import Checkpointer
+from skystill.train.loop.distiller import Distiller
+from skystill.train.loop.ranks import name_lost_ranks
+from skystill.train.loop.supervised import Supervised
+from skystill.train.loop.task import History
+from skystill.train.networks.table import count_parameters
+from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
+from skystill.train.teaching import Teaching
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """All that the training of one run needs besides its network.
+
+    Args:
+        folder: the run.
+        settings: how to train.
+        prepared: the data.
+        fabric: devices and precision.
+        on_progress: follows the training.
+        teaching: the teachers of a distilled run.
+    """
+
+    folder: RunFolder
+    settings: FitSettings
+    prepared: PreparedData
+    fabric: Fabric
+    on_progress: OnProgress
+    teaching: Teaching | None = None
+
+    @contextmanager
+    def held(self, resume: bool) -> Iterator[None]:
+        """Begin the run folder and hold it. Of several ranks the first does, and the others wait until it has.
+
+        Raises:
+            RunFolderError: the folder holds another run, or another process is at work in it.
+        """
+        first = self.fabric.is_global_zero
+        with self.folder.locked() if first else nullcontext(), name_lost_ranks(self.fabric):
+            if first:
+                self._start(resume)
+            self.fabric.barrier()
+            yield
+
+    def _start(self, resume: bool) -> None:
+        config = self.settings.to_config()
+        if self.settings.limit_images is not None:
+            config["sampled_images"] = [pair.key for pair in self.prepared.split.train]
+        self.folder.start(config, resume)
+        write_json(self.folder.split, self.prepared.split.to_dict())
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """AdamW over all weights of a network."""
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        # fused: one pass over all weights. For a small student many small passes took a tenth of the step.
+        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
+
+    def fit(self, task: Supervised) -> None:
+        """Train a task, and record what the training cost."""
+        batches, validation = self.batches()
+        history = task.fit(
+            batches,
+            validation=validation,
+            epochs=self.settings.epochs,
+            schedule=self.settings.schedule,
+            average=self.settings.average,
+            checkpointer=Checkpointer(self.folder.resume, lambda rows: write_table(self.folder.metrics, rows)),
+            on_progress=self.on_progress,
+        )
+        if self.fabric.is_global_zero:
+            self._record(task, history)
+
+    def fit_int8(self, task: Supervised) -> None:
+        """A second, short training from where the first one ended, with a checkpoint of its own."""
+        batches, validation = self.batches()
+        task.fit(
+            batches,
+            validation=validation,
+            epochs=self.settings.epochs,
+            schedule=self.settings.schedule,
+            checkpointer=Checkpointer(
+                self.folder.resume_int8, lambda rows: write_table(self.folder.metrics_int8, rows)
+            ),
+            on_progress=self.on_progress,
+        )
+
+    def batches(self) -> tuple[TrainBatches, WholeImages | None]:
+        """Training batches, and whole images for validation where the split has any."""
+        settings, split, classes = self.settings, self.prepared.split, self.prepared.classes
+        teaching, stride, unlabeled = self.teaching, 1, None
+        caches = teaching.caches if teaching else []
+        if isinstance(settings, LearnSettings):
+            stride = settings.distillation_stride
+        drawn = (settings.crop, settings.jitter, caches, settings.zoom, stride)
+        if isinstance(settings, LearnSettings) and teaching and teaching.unlabeled:
+            sampler = CropSampler(unlabeled_images(teaching.unlabeled), *drawn)
+            unlabeled = UnlabeledCrops(sampler, settings.unlabeled_fraction)
+        rank, ranks = self.fabric.global_rank, self.fabric.world_size
+        batches = TrainBatches(
+            CropSampler(labeled_images(split.train, classes), *drawn),
+            settings.batch_size,
+            settings.seed,
+            settings.crops_per_image,
+            unlabeled,
+            (rank, ranks),
+            ahead=self.fabric.device.type != "cpu",
+        )
+        if not split.validation:
+            return batches, None
+        return batches, WholeImages(labeled_images(split.validation, classes), rank=rank, ranks=ranks)
+
+    def _record(self, task: Supervised, history: History) -> None:
+        """What training cost. Of a resumed run, the largest memory of all its processes."""
+        before = read_training(self.folder) if self.folder.training.exists() else None
+        norms = task.gradients.means() if isinstance(task, Distiller) else {}
+        record = TrainingRecord(
+            parameters=count_parameters(task.network),
+            steps=task.stepper.steps,
+            seconds=sum(row["seconds"] for row in history),
+            peak_rss_bytes=max(before.peak_rss_bytes if before else 0, peak_rss_bytes()),
+            device=str(task.fabric.device),
+            ranks=task.fabric.world_size,
+            gradients_in_the_first_steps=norms or (before.gradients_in_the_first_steps if before else {}),
+            history=history,
+        )
+        write_record(self.folder.training, record)
+
+    def finish(self, network: nn.Module, spec: str) -> None:
+        """Write the weights and the model file of a trained network.
+
+        Args:
+            network: it is moved to the CPU.
+            spec: what it was made from: a name of the table, or a weights file.
+        """
+        from skystill.train.compress.export import describe, export_network  # ONNX takes 40 MB that training can save
+
+        name, classes = network_name(spec), self.prepared.classes
+        record = NetworkRecord(name, classes, self.settings.to_config())
+        write_network(self.folder.weights, network.cpu(), record)
+        info = describe(name, network.cpu(), classes, data=str(self.settings.data.name))
+        images = [read_image(pair.image)[:512, :512] for pair in self.prepared.split.train[:2]]
+        export_network(network, info, self.folder.model, images)
+
+
+def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
+    """Build the network before anything is written: a name that does not exist must leave no folder behind."""
+    torch.manual_seed(settings.seed)
+    return start_network(spec, len(prepared.classes))
+
+
+def open_fabric(settings: FitSettings) -> Fabric:
+    """Devices and precision. Several ranks are joined here."""
+    keep_freed_memory()
+    ranks = settings.devices * settings.nodes
+    fabric = Fabric(
+        accelerator="auto",
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        precision=choose_precision(settings.precision),  # type: ignore[arg-type]
+        # A day: a rank waits while others fill their part of the cache. A lost rank is noticed at once all the same.
+        strategy=DDPStrategy(timeout=timedelta(days=1)) if ranks > 1 else "auto",
+    )
+    if ranks > 1:
+        fabric.launch()
+        with name_lost_ranks(fabric):
+            fabric.barrier()
+    return fabric
+
+
+def choose_precision(precision: str) -> str:
+    """Fabric's name of a precision.
+
+    bf16 pays on a GPU, and on a CPU with matrix units. On a CPU that only has the bf16 dot product, training in bf16
+    was 1.2 to 1.5 times *slower* than in float32 (docs/log.md), so "auto" leaves it off there.
+    """
+    if precision == "auto":
+        gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        precision = "bf16" if gpu or torch.cpu._is_amx_tile_supported() else "32"
+    return {"bf16": "bf16-mixed", "32": "32-true"}[precision]

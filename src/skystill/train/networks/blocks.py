@@ -1,4 +1,4 @@
-"""The small parts that the networks are made of."""
+"""The building blocks that the networks share."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -9,46 +9,48 @@ from torch import Tensor, nn
 
 from skystill.train.networks.pixel_shuffle import pixel_unshuffle
 
-_N = TypeVar("_N", bound=nn.Module)
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class Normalize(nn.Module):
-    """Pixels 0..255 to -2..2, with one mean and spread for all channels.
+    """Scales pixels from 0..255 to -2..2, with the same mean and standard deviation for all channels.
 
-    128 and 64: aerial photographs are neither as dark nor as saturated as ImageNet, and the first convolution (or its
-    BatchNorm) learns the rest. And (x - 128) / 64 is how 8-bit quantisation reads a byte with zero point 128, so that
-    an exported network takes the image's bytes as they are (see export.py).
+    The mean is 128 and the standard deviation is 64. Aerial photographs are neither as dark nor as saturated as
+    ImageNet, and the first convolution or its BatchNorm learns the rest. (x - 128) / 64 is also how 8-bit quantisation
+    reads a byte with the zero point 128. An exported network can therefore take the bytes of the image without
+    conversion (export.py).
     """
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) uint8 or float, 0 to 255, to float of the same shape."""
-        kind = images.device.type
-        if images.dtype == torch.uint8 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            # All of these values are exact in half the bits, too; and convolutions want channels last.
-            half = images.contiguous(memory_format=torch.channels_last).to(torch.get_autocast_dtype(kind))
+        device = images.device.type
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if images.dtype == torch.uint8 and autocast:
+            # All 256 values are exact in half precision too. Convolutions are fastest in the channels-last layout.
+            half = images.contiguous(memory_format=torch.channels_last).to(torch.get_autocast_dtype(device))
             return half.sub_(128.0).div_(64.0)
         return (images.float() - 128.0) / 64.0
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Add grey rows and columns below and right until H and W divide by `multiple`.
+    """Add grey rows below and grey columns on the right, until H and W are divisible by `multiple`.
 
-    Grey (128) is zero after `Normalize`: the same as what every convolution pads with.
+    Grey (128) becomes zero in `Normalize`. Every convolution pads with zeros as well.
     """
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=128)
 
 
 def pad_and_unshuffle(images: Tensor, multiple: int, stride: int) -> Tensor:
-    """Images filled up to a multiple of `multiple`, squares of stride x stride pixels folded into channels.
+    """Pad images to a multiple of `multiple`, and move squares of stride x stride pixels into channels.
 
-    Before `Normalize`, so that bytes are moved and not floats: cheaper.
+    This comes before `Normalize`, because moving bytes is cheaper than moving floats.
     """
     return pixel_unshuffle(pad_to_multiple(images, multiple), stride)
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3x3 convolutions with ReLU; with `norm`, BatchNorm before each ReLU (and then no bias)."""
+    """Two 3x3 convolutions with ReLU. With `norm`, a BatchNorm comes before each ReLU and replaces the bias."""
 
     def __init__(self, inputs: int, outputs: int, norm: bool) -> None:
         layers: list[nn.Module] = []
@@ -60,7 +62,10 @@ class DoubleConv(nn.Sequential):
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution and BatchNorm, which export folds into one; ReLU6-free, so that INT8 scales stay tight."""
+    """A convolution and its BatchNorm, which the export folds into one convolution.
+
+    ReLU follows in the networks and never ReLU6, so that INT8 scales stay tight.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
@@ -70,7 +75,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around an identity (He 2015, arXiv 1512.03385)."""
+    """A residual block: two 3x3 convolutions beside an identity (He 2015, arXiv 1512.03385)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,7 +88,13 @@ class Residual(nn.Module):
 
 
 def encoder_levels(inputs: int, channels: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
-    """An encoder: each level halves the resolution of the one before it, and has so many residual blocks."""
+    """The levels of an encoder. Each level after the first halves the resolution.
+
+    Args:
+        inputs: channels of the encoder's input.
+        channels: channels of each level.
+        blocks: number of residual blocks of each level.
+    """
     return nn.ModuleList(
         nn.Sequential(
             nn.Sequential(ConvNorm(before, size, stride=2 if level else 1), nn.ReLU(inplace=True)),
@@ -94,11 +105,14 @@ def encoder_levels(inputs: int, channels: Sequence[int], blocks: Sequence[int]) 
 
 
 def add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
-    """A level, and what comes from the next coarser one, of the same width and half the resolution."""
+    """Add the features of the next coarser level, (N, C, H/2, W/2), to the features of a level, (N, C, H, W)."""
     return F.relu(fine + F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False))
 
 
-def to_memory_format(network: _N, layout: torch.memory_format) -> _N:
-    """Put the weights into channels-last (fast convolutions) or plain layout, in place; returns the network."""
-    moved: _N = network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks this overload
+def to_memory_format(network: _Module, layout: torch.memory_format) -> _Module:
+    """Change the memory layout of the weights in place and return the network.
+
+    Channels-last makes convolutions faster; the contiguous layout is torch's default.
+    """
+    moved: _Module = network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks this overload
     return moved

@@ -1,4 +1,4 @@
-"""Kite: the fastest student, which works at a quarter of the resolution throughout."""
+"""Kite: the fastest student. It works at a quarter of the resolution from its first layer on."""
 
 from torch import Tensor, nn
 
@@ -14,18 +14,19 @@ from skystill.train.networks.pixel_shuffle import pixel_shuffle
 
 
 class Kite(nn.Module):
-    """The fastest student: at 1/4 resolution from the first layer to the last, pixel-shuffled up at the end.
+    """The fastest student. It works at 1/4 of the resolution or below, and ends with a pixel shuffle.
 
-    Full-resolution convolutions are what makes a small U-Net slow (docs/design.md): here none is left. The encoder
-    goes 1/4, 1/8, 1/16, ...; the decoder adds each level, brought to the width of the first, onto the next finer.
+    A small U-Net is slow because of its convolutions at full resolution (docs/design.md). A Kite has none. The encoder
+    has levels at 1/4, 1/8, 1/16, ... of the resolution. A 1x1 convolution gives each level the channels of the first.
+    The decoder adds each level to the next finer one.
 
     Args:
         num_classes: C, channels of the logits.
-        channels: width of each level, from 1/4 down.
-        blocks: residual blocks at each level.
+        channels: channels of each level, from 1/4 of the resolution on.
+        blocks: number of residual blocks of each level.
     """
 
-    stride = 4  # at 8 roads and small houses dissolve; for 2 see Swift
+    stride = 4  # With 8, roads and small houses are lost. Swift has 2.
 
     def __init__(self, num_classes: int, channels: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()

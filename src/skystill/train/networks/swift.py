@@ -1,4 +1,4 @@
-"""Swift: the accurate student, which starts at half of the resolution."""
+"""Swift: the accurate student. Its first level works at half of the resolution."""
 
 from itertools import pairwise
 
@@ -16,16 +16,18 @@ from skystill.train.networks.pixel_shuffle import pixel_shuffle
 
 
 class Swift(nn.Module):
-    """The accurate student: as Kite, but from 1/2 resolution, with next to no work there and each level's own width.
+    """The accurate student. It starts at 1/2 of the resolution, and its decoder keeps the channels of each level.
 
-    The encoder goes 1/2, 1/4, 1/8, ...; the decoder brings what is deeper to the width of the next finer level, adds
-    it there, and goes on with residual blocks: a U-Net that adds where that one concatenates.
+    The encoder has levels at 1/2, 1/4, 1/8, ... of the resolution, with little work at the first. In the decoder a 1x1
+    convolution gives the deeper features the channels of the next finer level, where they are added and residual blocks
+    follow. It is a U-Net that adds its skip connections instead of concatenating them.
 
     Args:
         num_classes: C, channels of the logits.
-        channels: width of each level, from 1/2 down.
-        blocks: residual blocks at each level, on the way down.
-        up_blocks: the same on the way up, from 1/2 down: one level less, the deepest is not on it.
+        channels: channels of each level, from 1/2 of the resolution on.
+        blocks: number of residual blocks of each level of the encoder.
+        up_blocks: number of residual blocks of each level of the decoder, from 1/2 of the resolution on. It is one
+            shorter than `blocks`, because the deepest level has no decoder.
     """
 
     stride = 2

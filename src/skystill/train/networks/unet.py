@@ -1,4 +1,4 @@
-"""The U-Net: the classical teacher, and the classical small student."""
+"""U-Net: the classical teacher and, with two levels, the classical small student."""
 
 from itertools import pairwise
 
@@ -15,12 +15,13 @@ class UNet(nn.Module):
 
     Args:
         num_classes: C, channels of the logits.
-        channels: filters of the first level; every level doubles them.
-        depth: number of levels; 5 is the mission's teacher, 2 its student.
-        norm: BatchNorm in every block. It trains better and, folded at export, costs nothing in use.
-        stride: 1 is the classical network. 2 or 4 folds squares of pixels into channels first and unfolds them last
-            (Shi 2016, arXiv 1609.05158), so that the first level works at 1/stride of the resolution: the same
-            time buys far more channels.
+        channels: channels of the first level; every further level has twice as many.
+        depth: number of levels. 5 is the teacher of the project's first plan, 2 its student.
+        norm: whether every block has BatchNorm. It trains better. It costs nothing in use, because the export folds it
+            into the convolutions.
+        stride: 1 is the classical network. With 2 or 4 a pixel unshuffle moves squares of pixels into channels first,
+            and a pixel shuffle moves them back at the end (Shi 2016, arXiv 1609.05158). The first level then works at
+            1/stride of the resolution, so that far more channels take the same time.
     """
 
     def __init__(

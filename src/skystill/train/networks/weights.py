@@ -1,4 +1,4 @@
-"""Weights files: a network's values as safetensors, and what is needed to build it again."""
+"""Weights files: the weights of a network as safetensors, with all that is needed to build it again."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,35 +13,36 @@ from torch import Tensor, nn
 from skystill.classes import ClassMap, classes_from
 from skystill.errors import CheckpointError, ClassesError, SettingsError
 from skystill.run_folder import written_whole
+from skystill.train.networks.contract import check_structure
 from skystill.train.networks.table import build_network
 
 PRUNED = "pruned "
-"""Before the name of a network whose widths are no longer those of the table, but those of its weights."""
+"""Prefix of the name of a pruned network. Its numbers of channels are those of its weights, not those of the table."""
 
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """What a weights file says about its network: all that is needed to build it again.
+    """What a weights file stores about its network: all that is needed to build it again.
 
     Args:
-        network: a name of the table with its sizes, after `PRUNED` where channels were removed.
+        network: a name of the table with its sizes. `PRUNED` comes first where channels were removed.
         classes: the C classes of its logits.
-        settings: of the run that trained it, as in `config.yaml`.
-        budget: of a pruned network: the run that was pruned, and the limits that it was pruned to.
+        settings: settings of the run that trained it, as in `config.yaml`.
+        budget: for a pruned network, the run that was pruned and the limits of the budget.
     """
 
     network: str
     classes: ClassMap
     settings: Mapping[str, object] = field(default_factory=dict)
-    budget: tuple[str | None, ...] | None = None
+    budget: tuple[str | int | None, ...] | None = None
 
     @property
     def table_name(self) -> str:
-        """The name and sizes in the table of networks."""
+        """The name and the sizes, without `PRUNED`."""
         return self.network.removeprefix(PRUNED)
 
     def to_json(self) -> str:
-        """As it is written into the file."""
+        """The JSON text that is written into the file."""
         content: dict[str, object] = {"network": self.network, "classes": self.classes.to_dict()}
         if self.settings:
             content["settings"] = dict(self.settings)
@@ -51,7 +52,7 @@ class NetworkRecord:
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "NetworkRecord":
-        """What `to_json` wrote. Raises KeyError, TypeError, ValueError or ClassesError for anything else."""
+        """Read the text that `to_json` wrote. Other texts raise KeyError, TypeError, ValueError or ClassesError."""
         content = json.loads(text)
         budget = content.get("budget")
         return cls(
@@ -63,7 +64,10 @@ class NetworkRecord:
 
 
 def start_network(spec: str, num_classes: int) -> nn.Module:
-    """The network that a training begins with: of the table with fresh weights, or from a weights file.
+    """The network that a training starts from: a network of the table with fresh weights, or one from a weights file.
+
+    The structure of the network is checked here, because a network that cannot be tiled or quantised must be refused
+    before it is trained. No forward pass is made.
 
     Args:
         spec: as in `build_network`, or a file that `write_network` wrote (.safetensors).
@@ -71,28 +75,32 @@ def start_network(spec: str, num_classes: int) -> nn.Module:
 
     Raises:
         SettingsError: as `build_network`, or the file has another number of classes.
-        CheckpointError: the file is missing, damaged, or of another program.
+        NetworkContractError: the structure breaks a clause of the contract.
+        CheckpointError: the file is missing or damaged, or another program wrote it.
     """
     if not spec.endswith(".safetensors"):
-        return build_network(spec, num_classes)
+        network = build_network(spec, num_classes)
+        check_structure(network, spec)
+        return network
     network, record = read_network(Path(spec))
     if len(record.classes) != num_classes:
         raise SettingsError(f"{spec} has {len(record.classes)} classes, the data {num_classes}.")
+    check_structure(network, spec)
     return network.train()
 
 
 def network_name(spec: str) -> str:
-    """The name of a network: a spec itself, or the name in a weights file. Raises as `read_record`."""
+    """The name of a network: the spec itself, or the name in a weights file. Raises as `read_record`."""
     return read_record(Path(spec)).network if spec.endswith(".safetensors") else spec
 
 
 def write_network(path: Path, network: nn.Module, record: NetworkRecord) -> None:
-    """Write weights as safetensors, whole or not at all.
+    """Write weights as safetensors. The file appears whole or not at all.
 
     Args:
         path: the file.
-        network: its weights and buffers are written.
-        record: what is needed to build it again.
+        network: the network, whose weights and buffers are written.
+        record: what is needed to build the network again.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with written_whole(path) as part:
@@ -100,10 +108,10 @@ def write_network(path: Path, network: nn.Module, record: NetworkRecord) -> None
 
 
 def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
-    """Read what `write_network` wrote: the network in eval mode, and its record.
+    """Read a file of `write_network`: the network in eval mode, and its record.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another program.
+        CheckpointError: the file is missing or damaged, or another program wrote it.
     """
     with _readable(path):
         record = read_record(path)
@@ -117,13 +125,13 @@ def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
 
 
 def read_record(path: Path) -> NetworkRecord:
-    """The record of a weights file; its weights are not read. Raises as `read_network`."""
+    """Read the record of a weights file without its weights. Raises as `read_network`."""
     with _readable(path), safe_open(path, framework="pt") as file:
         return NetworkRecord.from_json((file.metadata() or {})["skystill"], str(path))
 
 
 def _match_channels(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give convolutions and BatchNorms the widths that pruned weights have."""
+    """Give the layers the numbers of channels of the pruned weights."""
     for name, layer in network.named_modules():
         weight = state.get(f"{name}.weight")
         if weight is None or not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
@@ -141,7 +149,7 @@ def _match_channels(network: nn.Module, state: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Say in words what is wrong with a weights file."""
+    """Turn every failure to read a weights file into a `CheckpointError` that gives the reason."""
     try:
         yield
     except FileNotFoundError as error:

@@ -18,15 +18,16 @@ def test_pixel_unshuffle_is_that_of_torch_and_pixel_shuffle_brings_it_back(strid
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("stride", [2, 4])  # 4 and float64 are 32 bytes, which do not move as one number
+@pytest.mark.parametrize(("high", "wide"), [(3, 7), (1, 1), (1, 7), (3, 1)])
 def test_pixel_shuffle_and_its_gradient_are_those_of_torch(
-    stride: int, kind: torch.dtype, layout: torch.memory_format
+    high: int, wide: int, stride: int, kind: torch.dtype, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
-    features = torch.randn(2, 5 * stride**2, 3, 7).to(kind).to(memory_format=layout).requires_grad_()
+    features = torch.randn(2, 5 * stride**2, high, wide).to(kind).to(memory_format=layout).requires_grad_()
     twin = features.detach().clone().requires_grad_()
     ours, theirs = pixel_shuffle(features, stride), F.pixel_shuffle(twin, stride)
     assert torch.equal(ours, theirs)
-    pull = torch.randn(2, 5, 3 * stride, 7 * stride).to(kind)
+    pull = torch.randn(2, 5, high * stride, wide * stride).to(kind)
     ours.backward(pull)
     theirs.backward(pull)
     assert features.grad is not None and twin.grad is not None

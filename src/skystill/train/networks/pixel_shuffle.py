@@ -60,7 +60,7 @@ class _PixelShuffle(torch.autograd.Function):
         count, channels, high, wide = features.shape
         channels //= stride**2
         rows = features.permute(0, 2, 3, 1).reshape(count, high, wide, channels, stride, stride)
-        moved = _as_one(rows).permute(0, 3, 1, 4, 2).contiguous()  # (N, C, H, row of the square, W)
+        moved = _in_order(_as_one(rows).permute(0, 3, 1, 4, 2))  # (N, C, H, row of the square, W)
         return moved.view(features.dtype).view(count, channels, high * stride, wide * stride)
 
     @staticmethod
@@ -69,11 +69,24 @@ class _PixelShuffle(torch.autograd.Function):
         stride = ctx.stride
         count, channels, height, width = gradient.shape
         rows = gradient.reshape(count, channels, height // stride, stride, width // stride, stride)
-        moved = _as_one(rows).permute(0, 2, 4, 1, 3).contiguous()  # (N, H, W, C, row of the square)
+        moved = _in_order(_as_one(rows).permute(0, 2, 4, 1, 3))  # (N, H, W, C, row of the square)
         squares = moved[..., None].view(gradient.dtype).flatten(3)
         return squares.permute(0, 3, 1, 2), None
 
 
 def _as_one(rows: Tensor) -> Tensor:
     """View the last axis as one wide number with the same bits."""
-    return rows.contiguous().view(_WIDE_TYPES[rows.shape[-1] * rows.element_size()])[..., 0]
+    return _in_order(rows).view(_WIDE_TYPES[rows.shape[-1] * rows.element_size()])[..., 0]
+
+
+def _in_order(values: Tensor) -> Tensor:
+    """The values in plain layout, with the strides of that layout.
+
+    `contiguous()` is not enough: a tensor of a single column counts as contiguous whatever its last stride is, and
+    cannot be viewed as another type then.
+    """
+    return (
+        values
+        if values.is_contiguous() and values.stride(-1) == 1
+        else values.clone(memory_format=torch.contiguous_format)
+    )

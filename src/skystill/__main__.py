@@ -1,4 +1,4 @@
-"""`python -m skystill`."""
+"""Run the command line with `python -m skystill`."""
 
 from skystill.cli.commands import main
 

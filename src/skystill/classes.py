@@ -1,4 +1,4 @@
-"""`ClassMap`: the names and colours of the classes, what is void, and the way between colour masks and labels."""
+"""`ClassMap`: names and colours of the classes, void colours, and conversion between colour masks and labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +12,13 @@ import yaml
 from skystill.errors import ClassesError
 
 VOID = 255
-"""Label of a pixel that has no truth: not trained on, not scored."""
+"""Label of a pixel whose class is unknown. Such pixels are neither trained on nor scored."""
 
 Color = tuple[int, int, int]
 Labels = npt.NDArray[np.uint8]
 
-# For classes files without colours: distinct for the colour-blind (Okabe, Ito 2008), then repeated darker.
+# For classes files without colours. Colour-blind people can tell them apart (Okabe, Ito 2008). With more classes than
+# colours, the list is repeated in darker shades.
 _PALETTE: tuple[Color, ...] = (
     (213, 94, 0), (240, 228, 66), (0, 114, 178), (0, 158, 115), (86, 180, 233), (230, 159, 0), (204, 121, 167),
 )  # fmt: skip
@@ -28,13 +29,13 @@ class ClassMap:
     """The classes of a data set, in the order of their labels.
 
     Args:
-        names: name of label 0, 1, ...
-        colors: RGB of each, 0 to 255.
-        source: where this came from, for messages.
-        void_colors: colours in masks that mean "no truth here".
-        unscored: names that are trained, and count as errors of others, but are left out of means (such as
-            Dubai's "Unlabeled").
-        indexed: True where the file gave no colours, so that masks hold label numbers.
+        names: names of the labels 0, 1, ...
+        colors: RGB colour of each class, 0 to 255.
+        source: where the classes came from, for messages.
+        void_colors: mask colours of void pixels, whose class is unknown.
+        unscored: names of classes that are left out of mean scores, such as "Unlabeled" in the Dubai data. The network
+            still learns them, and confusing them with another class counts as an error of that class.
+        indexed: True if the masks hold label numbers, because the classes file gave no colours.
     """
 
     names: tuple[str, ...]
@@ -52,21 +53,21 @@ class ClassMap:
 
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
-        """(C,) bool: the classes that count in means."""
+        """(C,) bool, True for the classes that count in mean scores."""
         return np.array([name not in self.unscored for name in self.names])
 
     def palette(self) -> npt.NDArray[np.uint8]:
-        """(256, 3) uint8: the colour of every label; void and unknown labels are black."""
+        """Return the colour of every label as (256, 3) uint8 RGB. Void and unknown labels are black."""
         table = np.zeros((256, 3), np.uint8)
         table[: len(self)] = self.colors
         return table
 
     def paint(self, labels: Labels) -> npt.NDArray[np.uint8]:
-        """Labels (H, W) uint8 to a picture (H, W, 3) uint8 in the classes' colours, void black."""
+        """Convert labels (H, W) uint8 to a picture (H, W, 3) uint8 RGB in the colours of the classes; void is black."""
         return self.palette()[labels]
 
     def to_dict(self) -> dict[str, Any]:
-        """As in a classes file; `read_classes` takes it back."""
+        """Return the content of a classes file. `classes_from` reads it."""
         entries = [
             {"name": name, "color": hex_color(color), **({"scored": False} if name in self.unscored else {})}
             for name, color in zip(self.names, self.colors, strict=True)
@@ -84,15 +85,19 @@ def _check(classes: ClassMap) -> None:
 
 
 def hex_color(color: Sequence[int]) -> str:
-    """(60, 16, 152) to "#3C1098"."""
+    """Convert (60, 16, 152) to "#3C1098"."""
     return "#" + "".join(f"{int(value):02X}" for value in color)
 
 
 def parse_color(value: object, source: str) -> Color:
-    """Turn "#3C1098" or [60, 16, 152] into (60, 16, 152).
+    """Convert "#3C1098" or [60, 16, 152] to (60, 16, 152).
+
+    Args:
+        value: the colour as it stands in a classes file.
+        source: the file, for the error message.
 
     Raises:
-        ClassesError: the value is neither.
+        ClassesError: the value is not a colour.
     """
     if isinstance(value, str) and len(digits := value.lstrip("#")) == 6:
         try:
@@ -113,20 +118,22 @@ DUBAI = ClassMap(
     void_colors=((0, 0, 0),),
     unscored=("Unlabeled",),
 )
-"""Semantic segmentation of aerial imagery, Humans in the Loop and MBRSC, CC0; colours as in the masks."""
+"""The data set "Semantic segmentation of aerial imagery" (Humans in the Loop and MBRSC, CC0). The colours are those of
+its masks.
+"""
 
 BUILT_IN: Mapping[str, ClassMap] = {"dubai": DUBAI}
 
 
 def read_classes(name_or_file: str | Path) -> ClassMap:
-    """Classes from a built-in name, or from a YAML or JSON file.
+    """Return the classes of a built-in name, or of a YAML or JSON file.
 
-    The file is a list of `{name, color, scored}`, or a mapping with such a list under `classes` and colours that
-    mean "no truth" under `void`. `title` is taken for `name` (as Humans in the Loop writes). Without colours, masks
-    hold label numbers.
+    The file is a list of `{name, color, scored}`, or a mapping with this list under `classes` and the void colours
+    under `void`. The key `title` is accepted instead of `name`, because files of Humans in the Loop use it. Without
+    colours, the masks hold label numbers.
 
     Raises:
-        ClassesError: no such name or file, or the file does not hold classes.
+        ClassesError: there is no such name or file, or the file does not hold classes.
     """
     if str(name_or_file) in BUILT_IN:
         return BUILT_IN[str(name_or_file)]
@@ -137,17 +144,21 @@ def read_classes(name_or_file: str | Path) -> ClassMap:
             "Write a YAML file with a list of name and color."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # reads JSON too, which is a subset of YAML
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ClassesError(f"{path} is not YAML or JSON: {error}") from error
     return classes_from(content, str(path))
 
 
 def classes_from(content: object, source: str) -> ClassMap:
-    """Classes from what a classes file holds, as read by YAML or JSON.
+    """Return the classes described by the parsed content of a classes file.
+
+    Args:
+        content: what the YAML or JSON parser returned; see `read_classes`.
+        source: the file, for messages.
 
     Raises:
-        ClassesError: it does not hold classes.
+        ClassesError: the content does not describe classes.
     """
     mapping: dict[str, Any] = content if isinstance(content, dict) else {"classes": content}
     entries = mapping.get("classes")
@@ -174,27 +185,28 @@ def classes_from(content: object, source: str) -> ClassMap:
 
 
 def default_color(index: int) -> Color:
-    """A colour for class `index` where the file gives none."""
+    """Return the colour of class `index` in a classes file without colours."""
     red, green, blue = _PALETTE[index % len(_PALETTE)]
     shade = 0.7 ** (index // len(_PALETTE))
     return (int(red * shade), int(green * shade), int(blue * shade))
 
 
 def pack_colors(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    """(H, W, 3) uint8 to (H, W) uint32, red in the highest byte: one number a colour."""
+    """Convert (H, W, 3) uint8 RGB to (H, W) uint32, one number per colour: red * 2^16 + green * 2^8 + blue."""
     wide = picture.astype(np.uint32)
     return np.asarray((wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2])
 
 
 def labels_from_colors(picture: npt.NDArray[np.uint8], classes: ClassMap) -> tuple[Labels, dict[Color, int]]:
-    """A colour mask to labels.
+    """Convert a colour mask to labels.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
-        classes: the colours to look for.
+        picture: (H, W, 3) uint8 RGB, the mask.
+        classes: the classes with their colours.
 
     Returns:
-        labels (H, W) uint8, 255 where the colour is void or unknown; and the unknown colours with their pixel counts.
+        The labels (H, W) uint8, 255 where the colour is void or unknown; and the unknown colours with their pixel
+        counts.
     """
     packed = pack_colors(picture)
     labels = np.full(packed.shape, VOID, np.uint8)
@@ -212,7 +224,7 @@ def labels_from_colors(picture: npt.NDArray[np.uint8], classes: ClassMap) -> tup
 
 
 def nearest_class(color: Color, classes: ClassMap) -> tuple[str, Color]:
-    """Name and colour of the class whose colour is nearest to `color` in RGB."""
+    """Return name and colour of the class whose colour has the smallest distance to `color` in RGB."""
     distances = ((np.array(classes.colors) - np.array(color)) ** 2).sum(axis=1)
     index = int(distances.argmin())
     return classes.names[index], classes.colors[index]

@@ -1,6 +1,7 @@
-"""The tree of errors. Each says what happened with its values, what was expected, and how to mend it.
+"""The exceptions of SkyStill.
 
-The command line prints the message and ends with `exit_code`: 2 where the user can mend it, 1 where we must.
+Each message says what happened, with the values, what was expected, and how to fix it. The command line prints the
+message and ends with `exit_code`: 2 if the user can fix the problem, 130 after Ctrl-C, and 1 otherwise.
 """
 
 from collections.abc import Sequence
@@ -8,13 +9,13 @@ from pathlib import Path
 
 
 class SkystillError(Exception):
-    """Anything that SkyStill itself refuses or fails at."""
+    """Base class of all exceptions that SkyStill raises itself."""
 
     exit_code = 1
 
 
 class UserError(SkystillError):
-    """Something that the user can mend: a file, a setting, a disk."""
+    """A problem that the user can fix: a file, a setting, a full disk."""
 
     exit_code = 2
 
@@ -24,16 +25,16 @@ class SettingsError(UserError):
 
 
 class ClassesError(UserError):
-    """Classes that cannot be read, or that do not fit."""
+    """Classes that cannot be read, or that do not match each other."""
 
 
 class DataError(UserError):
-    """Images or masks that cannot be used. Holds every problem found, not only the first.
+    """Images or masks that cannot be used. The message lists every problem, not only the first.
 
     Args:
-        summary: one line: what failed, and where.
-        problems: a line for each bad file, naming it.
-        mend: what to do about it.
+        summary: one line that says what failed and where.
+        problems: one line per bad file, with its name.
+        mend: how to fix the problems.
     """
 
     def __init__(self, summary: str, problems: Sequence[str] = (), mend: str = "") -> None:
@@ -43,19 +44,19 @@ class DataError(UserError):
 
 
 class RunFolderError(UserError):
-    """A run folder that is missing, taken, in use, or incomplete."""
+    """A run folder that is missing or incomplete, that holds another run, or that another process uses."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint or weights file that cannot be read, or belongs to another run."""
+    """A checkpoint or weights file that cannot be read, or that belongs to another run."""
 
 
 class ModelFileError(UserError):
-    """A model file that cannot be opened, or lacks what it must carry."""
+    """A model file that cannot be opened, or that lacks required metadata."""
 
 
 class ClassCountMismatch(UserError):
-    """A teacher gives another number of classes than it is said to."""
+    """A teacher whose number of output classes is not the expected one."""
 
     def __init__(self, teacher: str, found: int, said: int) -> None:
         super().__init__(
@@ -65,7 +66,7 @@ class ClassCountMismatch(UserError):
 
 
 class LossNotFinite(UserError):
-    """The loss became NaN or infinite; nothing after it would mean anything."""
+    """A loss that is NaN or infinite. Training stops, because all further steps would be meaningless."""
 
     def __init__(self, step: int, parts: dict[str, float], kept: Path | None) -> None:
         self.step, self.parts = step, parts
@@ -77,7 +78,7 @@ class LossNotFinite(UserError):
 
 
 class DiskFull(UserError):
-    """No room, or no permission, where something must be written."""
+    """A file that cannot be written, because the disk is full or the permission is missing."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
@@ -86,7 +87,7 @@ class DiskFull(UserError):
 
 
 class CommandFailed(SkystillError):
-    """A command that was run in a process of its own failed; its own message says why."""
+    """A command that failed in a separate process. That process has printed the reason."""
 
     def __init__(self, verb: str, exit_code: int, hint: str = "") -> None:
         self.exit_code, self.hint = exit_code, hint
@@ -94,7 +95,7 @@ class CommandFailed(SkystillError):
 
 
 class Interrupted(SkystillError):
-    """Ctrl-C. The checkpoint is saved."""
+    """A training that Ctrl-C stopped, after its checkpoint was saved."""
 
     exit_code = 130
 
@@ -105,7 +106,7 @@ class Interrupted(SkystillError):
 
 
 class PredictionStopped(SkystillError):
-    """Ctrl-C during a prediction. What is done is kept."""
+    """A prediction that Ctrl-C stopped. The finished part is kept."""
 
     exit_code = 130
 
@@ -114,7 +115,7 @@ class PredictionStopped(SkystillError):
 
 
 class DamagedSource(UserError):
-    """Parts of a raster could not be read; the rest was predicted."""
+    """A raster of which some parts could not be read. The rest was predicted."""
 
     def __init__(self, source: str, target: Path, places: Sequence[str]) -> None:
         shown = "\n".join(f"  - {place}" for place in places[:20])
@@ -126,7 +127,7 @@ class DamagedSource(UserError):
 
 
 class RankLost(SkystillError):
-    """One of several processes is gone; the others cannot go on without it."""
+    """One of several ranks was lost, and the others cannot continue without it."""
 
     def __init__(self, rank: int, ranks: int) -> None:
         super().__init__(

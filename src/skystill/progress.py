@@ -1,7 +1,8 @@
-"""`on_progress`: the one callback with which everything that takes long reports what it does.
+"""The events of `on_progress`, the callback to which all long operations report.
 
-It is called with one event after another. The command line shows them as bars and lines; a program may count, log or
-cancel: an exception that the callback raises ends the work, and what was saved stays.
+The callback is called with one event at a time. The command line shows the events as progress bars and lines. A program
+can count or log them. It can also cancel the operation by raising an exception in the callback: the operation ends, and
+files that were already saved are kept.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,14 +14,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Progress:
-    """A part of a task is done.
+    """How much of a task is done.
 
     Args:
-        task: what is being done, such as "opening images".
-        done: units that are done.
-        total: units in all; the task ends when `done` reaches it.
+        task: name of the task, such as "opening images".
+        done: number of units that are done.
+        total: number of all units. The task ends when `done` reaches it.
         unit: "items", "steps" or "pixels".
-        figures: what is known so far, such as {"loss": 0.4, "images_per_second": 31.0}.
+        figures: current values to show, such as {"loss": 0.4, "images_per_second": 31.0}.
     """
 
     task: str
@@ -32,11 +33,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """An epoch of a training has ended.
+    """The end of a training epoch.
 
     Args:
-        task: what is being trained.
-        row: its row of `metrics.csv`: epoch, losses, metrics, seconds.
+        task: name of the training.
+        row: the epoch's row in `metrics.csv`: number of the epoch, losses, metrics, seconds.
     """
 
     task: str
@@ -45,10 +46,10 @@ class EpochEnd:
 
 @dataclass(frozen=True)
 class Note:
-    """Something on the data, the teacher or the settings that the user should know.
+    """Something about the data, the teacher or the settings that the user should know.
 
     Args:
-        text: one sentence or more.
+        text: one or more sentences.
     """
 
     text: str
@@ -56,7 +57,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Message:
-    """The result of one step of a search, such as a candidate that was measured.
+    """The result of one step of a longer operation, such as the measurement of one candidate.
 
     Args:
         text: one line.
@@ -70,16 +71,16 @@ OnProgress = Callable[[Event], None]
 
 
 def ignore_progress(event: Event) -> None:
-    """Default callback: does nothing."""
+    """Ignore the event. This is the default callback."""
 
 
 def tracked(items: Sequence[_T], task: str, on_progress: OnProgress) -> Iterator[_T]:
-    """Loop over items and report each that is done.
+    """Yield the items and report each one that is done.
 
     Args:
-        items: to loop over.
-        task: what is being done.
-        on_progress: called before the first item, and after each.
+        items: what to iterate over.
+        task: name of the task.
+        on_progress: called with a `Progress` before the first item and after each item.
     """
     for done, item in enumerate(items):
         on_progress(Progress(task, done, len(items)))
@@ -88,7 +89,10 @@ def tracked(items: Sequence[_T], task: str, on_progress: OnProgress) -> Iterator
 
 
 def named(on_progress: OnProgress, task: str) -> OnProgress:
-    """The same callback, with another name for the task: whoever starts a training knows what is trained."""
+    """Return a callback that passes events on to `on_progress` under another task name.
+
+    The training loop does not know what it trains. Its caller does, and sets the name with this function.
+    """
 
     def rename(event: Event) -> None:
         on_progress(replace(event, task=task) if isinstance(event, Progress | EpochEnd) else event)
@@ -97,6 +101,6 @@ def named(on_progress: OnProgress, task: str) -> OnProgress:
 
 
 def report_notes(notes: Sequence[str], on_progress: OnProgress) -> None:
-    """Report each note."""
+    """Report each text as a `Note`."""
     for note in notes:
         on_progress(Note(note))

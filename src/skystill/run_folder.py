@@ -1,4 +1,4 @@
-"""`runs/NAME/`: the names in it, writes that are whole or not at all, one writer at a time."""
+"""Run folders (`runs/NAME/`): names of the files, atomic writes, and a lock for one writer at a time."""
 
 import csv
 import json
@@ -17,12 +17,16 @@ from skystill.settings import with_current_names
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path`; on success it takes the name, otherwise it goes.
+    """Write a file atomically: it appears complete or not at all.
+
+    Yields:
+        A temporary path in the same folder, to which the caller writes. It is renamed to `path` on success and deleted
+        on failure.
 
     Raises:
-        DiskFull: the folder cannot be written or the disk is full.
+        DiskFull: the folder cannot be written, or the disk is full.
     """
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")  # suffix kept: drivers look at it
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")  # same suffix: GDAL chooses the format by it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -36,18 +40,18 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a UTF-8 text file atomically."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole; NaN, which JSON does not know, is refused."""
+    """Write a JSON file atomically. NaN raises a ValueError, because JSON does not have it."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows as CSV whole; the columns are those of the first row."""
+    """Write rows as a CSV file atomically. The columns are those of the first row."""
     with written_whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
@@ -58,7 +62,7 @@ class RunFolder:
     """The files of one run.
 
     Args:
-        path: the folder, which need not exist yet.
+        path: the folder. It may not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,30 +86,34 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """The model file: `student.onnx` in a run of distill, `model.onnx` in a run of train."""
+        """The float model file: `student.onnx` in a run of `distill`, `model.onnx` in a run of `train`."""
         return self.path / f"{self._model_stem}.onnx"
 
     @property
     def model_int8(self) -> Path:
-        """The same in INT8."""
+        """The INT8 model file: `student-int8.onnx` or `model-int8.onnx`."""
         return self.path / f"{self._model_stem}-int8.onnx"
 
     @property
     def _model_stem(self) -> str:
-        if (self.path / "student.onnx").exists():  # earlier commits called it so in every run
+        if (self.path / "student.onnx").exists():  # earlier versions used this name in every run
             return "student"
         return "student" if self.config.is_file() and "teacher" in self.read_config() else "model"
 
     @property
     def alone(self) -> "RunFolder":
-        """The baseline: the same student trained without the teacher."""
+        """The run folder of the baseline: the same student trained without the teacher."""
         return RunFolder(self.path / "alone")
 
     def start(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Make the folder and write `config.yaml`, or check that a resumed run has the same settings.
+        """Create the folder and write `config.yaml`, or check that a resumed run has the same settings.
+
+        Args:
+            config: the settings. `out`, `devices` and `nodes` may differ in a resumed run.
+            resume: continue the run in this folder, if there is one.
 
         Raises:
-            RunFolderError: the folder holds a run and `resume` is False, or its settings differ.
+            RunFolderError: the folder holds a run and `resume` is False, its settings differ, or it holds other files.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._clear_parts()
@@ -123,19 +131,19 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: --resume with other settings than the run began with: {lines}.")
 
     def check_free(self, resume: bool) -> None:
-        """Refuse a folder where a run was begun, unless it is gone on with.
+        """Check that the folder holds no run, or that the run is to be resumed.
 
         Raises:
-            RunFolderError: it was, and `resume` is False.
+            RunFolderError: the folder holds a run and `resume` is False.
         """
         if not resume and (self.config.exists() or self.pruned.exists()):
             raise RunFolderError(f"{self.path} holds a run. Go on with it by --resume, or choose another --out.")
 
     def read_config(self) -> dict[str, Any]:
-        """The settings of the run.
+        """Return the settings of the run, with the current names of settings that were renamed.
 
         Raises:
-            RunFolderError: there is no run here, or its config is not readable.
+            RunFolderError: there is no run in this folder, or its `config.yaml` cannot be read.
         """
         if not self.config.is_file():
             raise RunFolderError(
@@ -150,10 +158,10 @@ class RunFolder:
         return with_current_names(content)
 
     def read_json(self, path: Path) -> dict[str, Any]:
-        """A JSON file of the run.
+        """Return the content of a JSON file of the run.
 
         Raises:
-            RunFolderError: it is missing or damaged.
+            RunFolderError: the file is missing or damaged.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -167,10 +175,11 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one writer; the lock goes with the process, even by kill -9.
+        """Lock the folder for one writer. The lock is released when the process ends, even after kill -9.
 
         Raises:
-            RunFolderError: another process is at work in this folder.
+            RunFolderError: another process holds the lock.
+            DiskFull: the folder cannot be created.
         """
         self._make()
         try:
@@ -188,7 +197,7 @@ class RunFolder:
             raise DiskFull(self.path, error.strerror or str(error)) from error
 
     def _clear_parts(self) -> None:
-        """Remove what a killed run left half-written. Called with the lock held."""
+        """Remove the incomplete files of a killed run. Call this with the lock held."""
         for part in self.path.rglob(".part-*"):
             _remove(part)
 

@@ -1,8 +1,9 @@
-"""How a raster is cut: lanes of columns, units of rows within a lane, tiles within a unit. Geometry only.
+"""The geometry of tiled prediction: lanes of columns, units of rows within a lane, tiles within a unit.
 
-A unit is what is read, predicted, written and, after a crash, not done again. Tiles overlap by twice the margin; cores
-tile the raster without gaps. All cores and margins are multiples of 64, so that every tile meets the network's
-down-sampling in the same phase as the whole raster would.
+A unit is read, predicted and written as a whole. After a crash, finished units are not computed again. Neighbouring
+tiles overlap by twice the margin. The cores of the tiles cover the raster without gaps. Cores begin at multiples of 64.
+If the margin is a multiple of 64 too (it is 64 by default), a tile is down-sampled by the network on the same pixel
+grid as the whole raster would be.
 """
 
 import itertools
@@ -16,11 +17,11 @@ _PHASE = 64
 
 @dataclass(frozen=True)
 class Tile:
-    """A piece for the network. Rows and columns of the raster, ends exclusive.
+    """The input of one call of the network. All values are rows or columns of the raster; ends are exclusive.
 
     Args:
-        top, bottom, left, right: the core, of which the tile is the owner.
-        read_top, read_bottom, read_left, read_right: the core and the margin around it, as far as the raster goes.
+        top, bottom, left, right: the core. In crop mode only the core of a tile is kept.
+        read_top, read_bottom, read_left, read_right: the core and the margin around it, cut at the raster's edge.
     """
 
     top: int
@@ -34,17 +35,17 @@ class Tile:
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """Rows and columns of the core in the raster."""
+        """Slices (rows, columns) of the core in the raster."""
         return np.s_[self.top : self.bottom, self.left : self.right]
 
     @property
     def read(self) -> tuple[slice, slice]:
-        """Rows and columns of what is read in the raster."""
+        """Slices (rows, columns) of the core with its margin in the raster."""
         return np.s_[self.read_top : self.read_bottom, self.read_left : self.read_right]
 
     @property
     def core(self) -> tuple[slice, slice]:
-        """Rows and columns of the core within what is read."""
+        """Slices (rows, columns) of the core within the area that is read."""
         rows = slice(self.top - self.read_top, self.bottom - self.read_top)
         return rows, slice(self.left - self.read_left, self.right - self.read_left)
 
@@ -54,11 +55,11 @@ class Unit:
     """A row of tiles in one lane.
 
     Args:
-        index: place in the order of work.
+        index: position in the order of processing.
         lane: number of the lane.
-        row: number of the tile row; 0 begins a lane.
-        top, bottom, left, right: what the unit writes.
-        tiles: what it runs, from left to right.
+        row: number of the tile row. 0 is the first row of a lane.
+        top, bottom, left, right: the area that the unit writes; ends are exclusive.
+        tiles: the tiles that are computed for it, from left to right.
     """
 
     index: int
@@ -72,23 +73,24 @@ class Unit:
 
     @property
     def read(self) -> tuple[int, int, int, int]:
-        """Top, bottom, left and right of what its tiles read."""
+        """Top, bottom, left and right of the area that its tiles read; ends are exclusive."""
         first, last = self.tiles[0], self.tiles[-1]
         return first.read_top, first.read_bottom, first.read_left, last.read_right
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The cut of one raster.
+    """The division of one raster into units and tiles.
 
     Args:
-        height, width: of the raster.
-        tile_height, tile_width: largest tile with its margins.
-        margin: pixels read on each side of a core.
-        lane_width: about how wide a lane is; the raster's width for one lane.
-        rows_first: order of the units: all lanes of a row before the next row, for files that are read top to bottom.
-        blend: True where neighbouring tiles are blended over the whole overlap: a unit then writes the rows that no
-            later unit adds to, and a lane runs the neighbours' tiles that reach into it.
+        height, width: size of the raster in pixels.
+        tile_height, tile_width: largest size of a tile in pixels, margins included.
+        margin: pixels that are read on each side of a core.
+        lane_width: approximate width of a lane in pixels. The width of the raster gives one lane.
+        rows_first: order of the units. True processes all lanes of a row before the next row. This is for files that
+            are read from top to bottom.
+        blend: True if neighbouring tiles are blended in their overlap. A unit then writes the rows to which no later
+            unit contributes, and a lane also computes the tiles of its neighbours that overlap with it.
     """
 
     height: int
@@ -101,7 +103,7 @@ class Grid:
     blend: bool = False
 
     def units(self) -> Iterator[Unit]:
-        """All units: lane after lane from top to bottom, or row after row."""
+        """Yield all units, lane by lane from top to bottom, or row by row if `rows_first`."""
         rows = self._cores(self.height, self.tile_height)
         columns = self._cores(self.width, self.tile_width)
         per_lane = max(1, self.lane_width // (columns[0][1] - columns[0][0]))
@@ -133,14 +135,17 @@ class Grid:
         return above, below
 
     def _cores(self, size: int, tile: int) -> list[tuple[int, int]]:
-        """0..size in equal steps as large as the tile allows: equal, so that no sliver remains at the end."""
+        """Divide 0..size into cores of equal size, as large as the tile allows.
+
+        They are equal so that the last core is not a narrow strip.
+        """
         largest = max(_PHASE, (tile - 2 * self.margin) // _PHASE * _PHASE)
         equal = _whole(-(-size // -(-size // largest)))
-        # A core of twice the margin and more: then no pixel is blended from three tiles in a row.
+        # A core is at least twice the margin. Otherwise three neighbouring tiles would be blended in one pixel.
         step = min(largest, max(equal, _whole(2 * self.margin)))
         return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def _whole(size: int) -> int:
-    """The next multiple of the phase."""
+    """Round up to a multiple of `_PHASE`."""
     return -(-size // _PHASE) * _PHASE

@@ -1,4 +1,4 @@
-"""What each command does from beginning to end, as a Python function.
+"""The commands as Python functions. Each function does all that its command does.
 
     from skystill.api import distill, predict, train
 
@@ -6,9 +6,9 @@
     student = distill(data="photos", teacher=[str(teacher.path)], out="runs/student")
     predict(inputs=["ortho.tif"], model=student.model, out="classes.tif")
 
-Every function takes the settings of its command (`skystill.settings`) or the same values as keywords, and returns what
-it made. It raises errors of `skystill.errors`, and reports to `on_progress` (see `skystill.progress`). torch is
-imported inside the functions that need it, so `import skystill.api` costs nothing.
+Every function takes the settings of its command (`skystill.settings`), or the same values as keyword arguments, and
+returns the result. It raises exceptions of `skystill.errors` and reports to `on_progress` (see `skystill.progress`).
+torch is imported only inside the functions that need it, so `import skystill.api` is fast.
 """
 
 from skystill.api.running import check, evaluate, export, measure, predict, quantize

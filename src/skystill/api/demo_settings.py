@@ -1,4 +1,4 @@
-"""The embedded default: procedural scenes, and settings that fit a coffee break on two cores."""
+"""Data and settings of `skystill demo`: procedural scenes, and training that takes a few minutes on two cores."""
 
 from typing import Any
 
@@ -15,15 +15,18 @@ _SPLIT = "0.6/0.12/0.28"  # ten test images for the report
 def prepare_demo(
     settings: DemoSettings, resume: bool, on_progress: OnProgress
 ) -> tuple[TrainSettings, DistillSettings]:
-    """Write the scenes, and say how to train teacher and student.
+    """Write the scenes, and return the settings for training teacher and student.
 
     Args:
-        settings: where, and with which seed.
-        resume: go on in a folder that is there.
-        on_progress: follows the scenes.
+        settings: output folder and seed.
+        resume: continue in an existing folder.
+        on_progress: receives a `Progress` for each scene.
+
+    Returns:
+        The settings of the teacher and of the student.
 
     Raises:
-        RunFolderError: the folder is there, and `resume` is False.
+        RunFolderError: the folder exists and `resume` is False.
     """
     data = settings.out / "data"
     if data.exists() and not resume:
@@ -32,13 +35,14 @@ def prepare_demo(
     for index in tracked(range(_SCENES), "painting scenes", on_progress):
         write_scene(data, index, _SIZE, settings.seed)
     shared: dict[str, Any] = {"data": data, "split": _SPLIT, "seed": settings.seed, "batch_size": 4, "crop": 224}
-    # Clearly better than the student alone, or it would have nothing to teach: more weights, more steps.
+    # The teacher must be clearly better than the student alone, or distillation cannot help. So it has more weights and
+    # more steps.
     network = "kite?channels=(64,96,128)&blocks=(2,2,2)"
     teacher = TrainSettings(**shared, out=settings.out / "teacher", network=network, epochs=8)
     student = DistillSettings(
         **shared,
         out=settings.out / "student",
-        student="kite",  # quicker to train than the default
+        student="kite",  # trains faster than the default student
         teacher=[str(teacher.out)],
         epochs=7,
         alpha=0.5,

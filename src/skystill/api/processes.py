@@ -1,4 +1,4 @@
-"""Our commands in processes of their own: one for each rank, or one whose memory is released when it ends."""
+"""Run SkyStill commands in separate processes: one per rank, or one whose memory is released when it ends."""
 
 import signal
 import subprocess
@@ -11,14 +11,19 @@ from skystill.settings import FitSettings, Settings
 
 
 def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
-    """Run a command as several processes, where its settings ask for them and nobody has started them yet.
+    """Run a command in several processes if its settings require them and they are not running yet.
+
+    Args:
+        verb: name of the command, such as "train".
+        settings: settings of the command.
+        flags: further arguments of the command line.
 
     Returns:
-        whether that was done; then everything is done.
+        True if the command was run, so that nothing is left to do. False if this process must do the work itself.
 
     Raises:
-        SettingsError: several machines, which only torchrun or SLURM can start.
-        CommandFailed: a process failed, and has said why.
+        SettingsError: the settings require several machines. Only torchrun or SLURM can start those.
+        CommandFailed: a process failed. It has printed the reason.
     """
     from skystill.train.loop.ranks import launched
 
@@ -38,7 +43,10 @@ def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
 
 
 def call_process(arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
-    """Run a process and return its exit code. Ctrl-C is left to it, so that it can save."""
+    """Run a process and return its exit code.
+
+    This process ignores Ctrl-C in the meantime, so that the child can save its state and end on its own.
+    """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         return subprocess.run(arguments, check=False, env=environment).returncode
     before = signal.signal(signal.SIGINT, lambda signum, frame: None)
@@ -49,10 +57,16 @@ def call_process(arguments: Sequence[str], environment: dict[str, str] | None = 
 
 
 def call_command(verb: str, settings: Settings, *flags: str) -> None:
-    """Run one of our commands in a process of its own.
+    """Run a SkyStill command in a separate process.
+
+    Args:
+        verb: name of the command, such as "train".
+        settings: settings of the command.
+        flags: further arguments of the command line.
 
     Raises:
-        CommandFailed: it failed or was stopped by Ctrl-C, and has said why; its exit code is ours.
+        CommandFailed: the command failed or was stopped by Ctrl-C, and has printed the reason. The exception has the
+            exit code of the command if that is 1, 2 or 130, otherwise 1.
     """
     from skystill.train.loop.ranks import environment_of_one
 
@@ -62,7 +76,7 @@ def call_command(verb: str, settings: Settings, *flags: str) -> None:
 
 
 def to_arguments(settings: Settings) -> list[str]:
-    """Settings as command-line arguments."""
+    """Convert settings to command-line arguments."""
     arguments: list[str] = []
     for name, value in settings.to_config().items():
         flag = name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The commands that need no training: checking data, and scoring, shrinking, measuring and running model files."""
+"""The commands that do not train: check data; evaluate, quantise, measure, export and run models."""
 
 from typing import TYPE_CHECKING
 
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 def check(
     settings: CheckSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
 ) -> "CheckedData":
-    """Find pairs of images and masks, open all of them, and tell what is there and what is wrong.
+    """Find pairs of images and masks, open all of them, and report their content and all problems.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        on_progress: follows the pairs that are opened.
-        keywords: fields of `CheckSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Progress` for each pair that is opened.
+        keywords: fields of `CheckSettings`, instead of `settings`.
 
     Returns:
-        what the data holds, every problem in it, and its split where there is no problem.
+        The content of the data, every problem, and the split if there is no problem.
 
     Raises:
-        DataError: no folder, or no pair in it.
-        ClassesError, SettingsError: no classes, or a split that cannot be made.
+        DataError: the folder does not exist, or contains no pair.
+        ClassesError: the classes are missing or cannot be read.
+        SettingsError: the data cannot be split in this way.
     """
     from skystill.data.prepare import check_folder
 
@@ -48,20 +49,20 @@ def check(
 def evaluate(
     settings: EvaluateSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
 ) -> RunFolder:
-    """Score and measure all models of a run on its test images; write `results.json`, the plots and `report.html`.
+    """Score and measure the models of a run on its test images, and write `results.json`, plots and `report.html`.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        on_progress: follows the images.
-        keywords: fields of `EvaluateSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Progress` for each image.
+        keywords: fields of `EvaluateSettings`, instead of `settings`.
 
     Returns:
-        the run.
+        The run folder.
 
     Raises:
-        UserError: not a run, not finished, or data that has changed.
+        UserError: the folder is not a run, the run is not finished, or its data has changed.
     """
-    from skystill.report.page import write_report  # first: what it needs may be missing, and scoring takes minutes
+    from skystill.report.page import write_report  # before scoring, which takes minutes: its libraries may be missing
     from skystill.report.results import evaluate_run
 
     folder = evaluate_run(settings_from(EvaluateSettings, settings, keywords), on_progress)
@@ -72,18 +73,19 @@ def evaluate(
 def quantize(
     settings: QuantizeSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
 ) -> "Quantization":
-    """Turn a model file into INT8, held to a loss of mIoU on validation images, and timed against the float file.
+    """Quantise a model file to INT8 with a limited loss of mIoU on validation images, and compare both files.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        on_progress: takes a `Message` about each attempt.
-        keywords: fields of `QuantizeSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Message` about each attempt, and a `Progress` for each image that is scored.
+        keywords: fields of `QuantizeSettings`, instead of `settings`.
 
     Returns:
-        the file, its scores, and what both files cost.
+        The INT8 file, its scores, and the cost of both files.
 
     Raises:
-        UserError: not a float model file, no images to calibrate or validate on, or INT8 is not faster here.
+        UserError: the file is not a float model file, there are no images for calibration or validation, or INT8 is not
+            faster on this computer.
     """
     from skystill.report.int8 import quantize_on_data
 
@@ -93,15 +95,18 @@ def quantize(
 def measure(
     settings: MeasureSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
 ) -> "list[ComparedCost]":
-    """Size, work, time and memory of model files, each measured in a process of its own.
+    """Measure size, multiply-adds, latency and memory of model files, each in a separate process.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        on_progress: follows the files.
-        keywords: fields of `MeasureSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Progress` for each file.
+        keywords: fields of `MeasureSettings`, instead of `settings`.
+
+    Returns:
+        The cost of each file, in the order of `models`.
 
     Raises:
-        UserError: a file that cannot be measured, or a runtime that is not installed.
+        UserError: a file cannot be measured, or the runtime is not installed.
     """
     from dataclasses import asdict
 
@@ -115,17 +120,17 @@ def measure(
 
 
 def export(settings: ExportSettings | None = None, **keywords: object) -> "Path":
-    """Write a run's network as a model file, checked against torch.
+    """Write the network of a run as a model file, and check that its logits equal those of torch.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        keywords: fields of `ExportSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        keywords: fields of `ExportSettings`, instead of `settings`.
 
     Returns:
-        the file. With `stac` a STAC item lies beside it.
+        The model file. If `stac` is set, a STAC item is written next to it, with the suffix `.stac.json`.
 
     Raises:
-        UserError: not a finished run, or a format that cannot be written.
+        UserError: the folder is not a finished run, or the format cannot be written.
     """
     from skystill.model.stac import write_stac_item
     from skystill.train.compress.formats import export_run
@@ -144,21 +149,21 @@ def predict(
     on_progress: OnProgress = ignore_progress,
     **keywords: object,
 ) -> "list[PredictedInput]":
-    """Run a model file over photographs and rasters of any size, in bounded memory.
+    """Run a model file on photographs and rasters of any size in bounded memory.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        resume: go on with a prediction that was interrupted.
-        on_progress: follows the pixels of each input.
-        keywords: fields of `PredictSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        resume: continue a prediction that was interrupted.
+        on_progress: receives a `Progress` in pixels while an input is predicted.
+        keywords: fields of `PredictSettings`, instead of `settings`.
 
     Returns:
-        each input with the files that were written. To have each as soon as it is done, loop over
+        The inputs with the files that were written for each. To get each input as soon as it is done, iterate over
         `skystill.predict.batch.predict_inputs`.
 
     Raises:
-        UserError: inputs that were not found, or failed, all of them named; the others are done.
-        PredictionStopped: Ctrl-C; what is done is kept for `resume`.
+        UserError: inputs were not found or failed. If some failed, all of them are listed and the others are done.
+        PredictionStopped: the user pressed Ctrl-C. The finished part is kept for `resume`.
     """
     from skystill.predict.batch import predict_inputs
 

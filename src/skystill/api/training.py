@@ -1,4 +1,4 @@
-"""The commands that train, from beginning to end."""
+"""The commands that train."""
 
 from typing import TYPE_CHECKING
 
@@ -30,21 +30,21 @@ def train(
     on_progress: OnProgress = ignore_progress,
     **keywords: object,
 ) -> RunFolder:
-    """Train a network on labels alone: a teacher, or a student without one.
+    """Train a network on labels alone: a teacher, or a student without a teacher.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        resume: go on with a run that was stopped or killed.
-        report: score on the test images and write the report at the end.
-        on_progress: follows the training.
-        keywords: fields of `TrainSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        resume: continue a run that was stopped or killed.
+        report: score the models on the test images and write the report at the end.
+        on_progress: receives notes, and the progress of the training.
+        keywords: fields of `TrainSettings`, instead of `settings`.
 
     Returns:
-        the run.
+        The run folder.
 
     Raises:
-        UserError: anything the user can mend: data, settings, folder, disk, a loss that is not finite.
-        Interrupted: Ctrl-C; the checkpoint is saved.
+        UserError: a problem that the user can fix: data, settings, run folder, full disk, a loss that is not finite.
+        Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
         CommandFailed: one of several processes failed.
     """
     from skystill.train.loop.ranks import leave_process_group, rank_and_count
@@ -68,27 +68,33 @@ def distill(
     on_progress: OnProgress = ignore_progress,
     **keywords: object,
 ) -> RunFolder:
-    """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with.
+    """Train a student on labels and on the softened outputs of a teacher, and a baseline without the teacher.
 
-    In this order: choose a student where there is a budget; fill the cache of the teacher's logits where it is wanted;
-    distil; quantise where it is wanted; train the same student without the teacher; score, and write the report.
-    Filling the cache and the training without the teacher are processes of their own: the first so that nothing of the
-    teacher stays in memory, the second so that its peak memory is its own.
+    The steps are, in this order:
+
+    1. With a budget, choose the student.
+    2. In the mode "cached", fill the cache of the teacher's logits. This is a separate process, so that nothing of the
+       teacher stays in memory.
+    3. Distil the student.
+    4. If `quantize` is set, or with a budget, write the INT8 file.
+    5. If `alone` is set, train the same student without the teacher. This is a separate process, so that its peak
+       memory is measured on its own.
+    6. Score the models and write the report.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        resume: go on with a run that was stopped or killed.
-        report: score on the test images and write the report at the end.
-        on_progress: follows the training.
-        keywords: fields of `DistillSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        resume: continue a run that was stopped or killed.
+        report: score the models on the test images and write the report at the end.
+        on_progress: receives notes, and the progress of the training.
+        keywords: fields of `DistillSettings`, instead of `settings`.
 
     Returns:
-        the run. Its results are read by `skystill.report.records.read_results`.
+        The run folder. `skystill.report.records.read_results` reads its results.
 
     Raises:
-        UserError: as `train`, and a teacher that cannot be used, or a budget that no student keeps.
-        Interrupted: Ctrl-C; the checkpoint is saved.
-        CommandFailed: a process of its own failed, and has said why.
+        UserError: as in `train`; also a teacher that cannot be used, or a budget that no student keeps.
+        Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
+        CommandFailed: a separate process failed. It has printed the reason.
     """
     from skystill.train.loop.ranks import leave_process_group, rank_and_count
     from skystill.train.runs import alone_settings, cache_settings, distill_run, within_budget
@@ -119,21 +125,22 @@ def prune(
     on_progress: OnProgress = ignore_progress,
     **keywords: object,
 ) -> RunFolder:
-    """Take channels from a run's network until it keeps a budget, then distil it from the network it was.
+    """Remove channels from the network of a run until it keeps a budget, then distil it from the unpruned network.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        resume: go on with a run that was stopped or killed.
-        report: score on the test images and write the report at the end.
-        on_progress: takes a `Message` about each round, and follows the training.
-        keywords: fields of `PruneSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        resume: continue a run that was stopped or killed.
+        report: score the models on the test images and write the report at the end.
+        on_progress: receives notes, a `Message` about each round of pruning, and the progress of quantisation and
+            scoring. The distillation is a separate process and does not report to it.
+        keywords: fields of `PruneSettings`, instead of `settings`.
 
     Returns:
-        the run of the pruned network.
+        The run folder of the pruned network.
 
     Raises:
-        UserError: as `distill`, and a run that cannot be read or pruned so far.
-        CommandFailed: the distillation failed, and has said why.
+        UserError: as in `distill`; also a run that cannot be read, or a budget that pruning cannot reach.
+        CommandFailed: the distillation failed. It has printed the reason.
     """
     from skystill.train.compress.prune import prune_run
 
@@ -148,15 +155,15 @@ def prune(
 def cache(
     settings: CacheSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
 ) -> None:
-    """Run teachers once over the training images and keep their logits, for `distill` with `teacher_mode="cached"`.
+    """Run teachers once over the training images and store their logits, for `distill` with `teacher_mode="cached"`.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        on_progress: follows the images.
-        keywords: fields of `CacheSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Progress` for each image, and notes.
+        keywords: fields of `CacheSettings`, instead of `settings`.
 
     Raises:
-        UserError: as `distill`.
+        UserError: as in `distill`.
     """
     from skystill.train.runs import fill_cache_folder
 
@@ -166,18 +173,18 @@ def cache(
 def tune(
     settings: TuneSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
 ) -> "optuna.Study":
-    """Search for the best settings of a distillation. Several processes may share one study.
+    """Search for the best settings of a distillation. Several processes can share one study.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        on_progress: follows each trial.
-        keywords: fields of `TuneSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives the progress of each trial.
+        keywords: fields of `TuneSettings`, instead of `settings`.
 
     Returns:
-        the study. Its folder holds `best.yaml`, `study.json` and `study.html`.
+        The study. Its folder contains `best.yaml`, `study.json` and `study.html`.
 
     Raises:
-        UserError: as `distill`, and a storage that cannot be opened.
+        UserError: as in `distill`; also a storage that cannot be opened.
     """
     from skystill.report.page import write_study_report
     from skystill.train.runs import cache_settings
@@ -196,20 +203,20 @@ def demo(
     on_progress: OnProgress = ignore_progress,
     **keywords: object,
 ) -> RunFolder:
-    """Make aerial scenes, train a teacher, distil a student, and write the report.
+    """Generate aerial scenes, train a teacher, distil a student, and write the report.
 
     Args:
-        settings: of the command; or its fields as keywords.
-        resume: go on with a demo that was stopped or killed.
-        on_progress: follows the scenes.
-        keywords: fields of `DemoSettings`.
+        settings: settings of the command. Give either this or `keywords`.
+        resume: continue a demo that was stopped or killed.
+        on_progress: receives a `Progress` for each scene.
+        keywords: fields of `DemoSettings`, instead of `settings`.
 
     Returns:
-        the run of the student.
+        The run folder of the student.
 
     Raises:
-        RunFolderError: the folder is there, and `resume` is False.
-        CommandFailed: a training failed, and has said why.
+        RunFolderError: the folder exists and `resume` is False.
+        CommandFailed: a training failed. It has printed the reason.
     """
     teacher, student = prepare_demo(settings_from(DemoSettings, settings, keywords), resume, on_progress)
     flags = ["--resume"] if resume else []
@@ -219,7 +226,11 @@ def demo(
 
 
 def _quantize_student(settings: DistillSettings | PruneSettings, on_progress: OnProgress, check: bool) -> None:
-    """Write the INT8 file of a run, and report whether it keeps its budget, which then goes before accuracy."""
+    """Write the INT8 file of a run.
+
+    With a budget the loss of accuracy is not limited, because keeping the budget is more important. If `check` is set,
+    the file is measured, and whether it keeps the budget is reported.
+    """
     folder = RunFolder(settings.out)
     limit: dict[str, object] = {"max_drop": 100.0} if settings.has_budget else {}
     keywords = {"model": folder.model, "data": settings.data, "out": folder.model_int8, **limit}
@@ -231,5 +242,5 @@ def _quantize_student(settings: DistillSettings | PruneSettings, on_progress: On
 
 
 def _flags(resume: bool) -> list[str]:
-    """For the ranks: the process that starts them writes the report."""
+    """Return the arguments for the ranks. They write no report, because the process that starts them does."""
     return ["--resume", "--no-report"] if resume else ["--no-report"]

@@ -1,4 +1,4 @@
-"""What the command line shows of `on_progress`: bars on standard error, a line for each epoch, notes and messages."""
+"""Show the events of `on_progress` on standard error: progress bars, a line for each epoch, notes and messages."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,20 +10,26 @@ from rich.progress import Progress as Bars
 from skystill.progress import EpochEnd, Event, Message, Note, OnProgress, Progress
 
 console = Console(highlight=False, soft_wrap=True)
-"""Where results go."""
+"""Standard output, for results."""
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Where bars, notes and errors go."""
+"""Standard error, for progress bars, notes and errors."""
 
 
 def rate(pixels: int, seconds: float) -> float:
-    """Megapixels per second; 0 before the clock has moved."""
+    """Return the rate in megapixels per second, or 0 if no time has passed.
+
+    Args:
+        pixels: number of pixels that were processed.
+        seconds: time that this took.
+    """
     return pixels / 1e6 / seconds if seconds > 0 else 0.0
 
 
 class ProgressDisplay:
-    """An `on_progress` for a terminal: a bar for each task that is under way, which goes when the task is done.
+    """An `on_progress` callback for the terminal.
 
-    Where standard error is no terminal, there are no bars, only lines.
+    Each running task has a progress bar, which is removed when the task is done. If standard error is not a terminal,
+    only lines are printed.
     """
 
     def __init__(self) -> None:
@@ -31,7 +37,7 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: Event) -> None:
-        """Show an event."""
+        """Show one event."""
         if isinstance(event, Note):
             messages.print(f"note: {event.text}", markup=False)
         elif isinstance(event, Message):
@@ -42,14 +48,14 @@ class ProgressDisplay:
             self._move(event)
 
     def close(self) -> None:
-        """Take away what bars are left, such as after an error."""
+        """Remove the remaining bars, for example after an error."""
         if self._bars is not None:
             self._bars.stop()
         self._bars, self._tasks = None, {}
 
     def _move(self, event: Progress) -> None:
         if self._bars is None:
-            # Standard output is left alone: results may go to a file while bars are shown.
+            # Standard output is not redirected, because results may go to a file while bars are shown.
             self._bars = Bars(*_columns(), console=messages, transient=True, redirect_stdout=False)
             self._bars.start()
         if event.task not in self._tasks:
@@ -74,7 +80,7 @@ def _columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
 
 
 def _about(event: Progress, elapsed: float) -> str:
-    """What stands beside a bar: the counts, and the figures that are known."""
+    """Return the text next to a bar: the counts, and the figures of the event."""
     if event.unit == "pixels":
         return f"{rate(event.done, elapsed):.1f} MP/s"
     parts = [f"{event.done} of {event.total} {event.unit if event.unit != 'items' else ''}".rstrip()]
@@ -86,7 +92,11 @@ def _about(event: Progress, elapsed: float) -> str:
 
 
 def epoch_line(row: Mapping[str, float]) -> str:
-    """A line for an epoch: what stays when the bar is gone, and all there is where no terminal shows bars."""
+    """Return the line that is printed after an epoch.
+
+    Args:
+        row: the row of the epoch in `metrics.csv`.
+    """
     parts = [f"epoch {row['epoch']:3.0f}", f"loss {row['loss']:.4f}", f"mIoU {row['miou']:.3f}"]
     if "validation_miou" in row:
         parts.append(f"validation loss {row['validation_student_loss']:.4f} mIoU {row['validation_miou']:.3f}")
@@ -96,7 +106,7 @@ def epoch_line(row: Mapping[str, float]) -> str:
 
 @contextmanager
 def progress_display() -> Iterator[OnProgress]:
-    """Show progress inside; afterwards no bar is left."""
+    """Yield a callback that shows progress, and remove all bars at the end."""
     display = ProgressDisplay()
     try:
         yield display

@@ -1,5 +1,6 @@
-"""The commands: each parses, calls one function of `skystill.api`, and prints. Heavy imports are inside, so that --help
-answers at once.
+"""The commands. Each parses its options, calls one function of `skystill.api`, and prints the result.
+
+Slow imports are inside the commands, so that `--help` is fast.
 """
 
 import sys
@@ -35,13 +36,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at data before training.", no_args_is_help=True)
+data_app = typer.Typer(help="Inspect data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 _EXTRAS = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
 _EXTRAS |= dict.fromkeys(("jinja2", "matplotlib"), "report")
 _EXTRAS |= {"optuna": "train,tune", "torch_pruning": "train,prune"}
-"""The extra to install, by the module that is missing."""
+"""The extra of the package that installs a missing module."""
 
 
 @app.callback(invoke_without_command=True)
@@ -60,7 +61,7 @@ def skystill(
 @data_app.command("check")
 @settings_options(CheckSettings, "data")
 def data_check(settings: CheckSettings) -> None:
-    """Find pairs of images and masks, open all of them, and report what is there and what is wrong."""
+    """Find pairs of images and masks, open all of them, and report their content and all problems."""
     from skystill.api import check
 
     with progress_display() as on_progress:
@@ -74,7 +75,7 @@ def data_check(settings: CheckSettings) -> None:
 def train(
     settings: TrainSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
-    """Train a network on labels alone: a teacher, or a student without one."""
+    """Train a network on labels alone: a teacher, or a student without a teacher."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -87,7 +88,7 @@ def train(
 def distill(
     settings: DistillSettings, resume: ResumeOption = False, report: ReportOption = True, config: ConfigOption = None
 ) -> None:
-    """Train a student on labels and on a teacher's softened outputs, and the same student alone to compare with."""
+    """Train a student on labels and on the softened outputs of a teacher, and a baseline without the teacher."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -98,7 +99,7 @@ def distill(
 @app.command()
 @settings_options(PruneSettings, "run")
 def prune(settings: PruneSettings, resume: ResumeOption = False, report: ReportOption = True) -> None:
-    """Take channels from a run's network until it keeps a budget, then distil it from the network it was."""
+    """Remove channels from the network of a run until it keeps a budget, then distil it from the unpruned network."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -109,7 +110,7 @@ def prune(settings: PruneSettings, resume: ResumeOption = False, report: ReportO
 @app.command()
 @settings_options(CacheSettings)
 def cache(settings: CacheSettings) -> None:
-    """Run a teacher once over the training images and keep its logits, for distill --teacher-mode cached."""
+    """Run teachers once over the training images and store their logits, for distill --teacher-mode cached."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -119,7 +120,7 @@ def cache(settings: CacheSettings) -> None:
 @app.command()
 @settings_options(TuneSettings)
 def tune(settings: TuneSettings) -> None:
-    """Search for the best settings of a distillation; run it in several processes to share one study."""
+    """Search for the best settings of a distillation. Several processes can share one study."""
     from skystill import api
     from skystill.train.tune import best_line
 
@@ -133,7 +134,7 @@ def tune(settings: TuneSettings) -> None:
 @app.command()
 @settings_options(EvaluateSettings, "run")
 def evaluate(settings: EvaluateSettings) -> None:
-    """Score and measure all models of a run on its test images; write results.json and report.html."""
+    """Score and measure the models of a run on its test images, and write results.json and report.html."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -143,7 +144,7 @@ def evaluate(settings: EvaluateSettings) -> None:
 
 @app.command()
 def box() -> None:
-    """Show the card of the model that comes with SkyStill: what it knows, how good it is, where it fails."""
+    """Show the model card of the bundled model: what it was trained on, how good it is, and where it fails."""
     from rich.markdown import Markdown
 
     from skystill.model.bundled import bundled_model, model_card
@@ -155,7 +156,7 @@ def box() -> None:
 @app.command()
 @settings_options(ExportSettings, "run")
 def export(settings: ExportSettings) -> None:
-    """Write a run's network as a model file, checked against torch."""
+    """Write the network of a run as a model file, and check that its logits equal those of torch."""
     from skystill import api
 
     path = api.export(settings)
@@ -167,7 +168,7 @@ def export(settings: ExportSettings) -> None:
 @app.command()
 @settings_options(QuantizeSettings, "model")
 def quantize(settings: QuantizeSettings) -> None:
-    """Turn a model file into INT8, calibrated on images; layers that hurt stay in float, and both files are timed."""
+    """Quantise a model file to INT8 with a limited loss of mIoU, and compare the cost of both files."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -181,7 +182,7 @@ def quantize(settings: QuantizeSettings) -> None:
 @app.command()
 @settings_options(MeasureSettings, "models")
 def measure(settings: MeasureSettings) -> None:
-    """Size, work, time and memory of model files, each in a process of its own."""
+    """Measure size, multiply-adds, latency and memory of model files, each in a separate process."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -192,7 +193,7 @@ def measure(settings: MeasureSettings) -> None:
 @app.command()
 @settings_options(PredictSettings, "inputs")
 def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
-    """Run a model file over photographs and rasters of any size, in bounded memory."""
+    """Run a model file on photographs and rasters of any size in bounded memory."""
     from skystill.allocator import use_one_heap
     from skystill.predict.batch import predict_inputs
     from skystill.progress import Note
@@ -201,9 +202,9 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     with progress_display() as on_progress:
         if settings.model is None:
             on_progress(
-                Note("the bundled student: Dubai's classes; skystill box says how good it is. Your own: --model.")
+                Note("the bundled student (classes of Dubai) is used; skystill box describes it. Your own: --model.")
             )
-        for done in predict_inputs(settings, resume, on_progress):  # each is printed as soon as it is done
+        for done in predict_inputs(settings, resume, on_progress):  # each result is printed as soon as it is done
             for note in done.prediction.notes:
                 on_progress(Note(note))
             speed = rate(done.prediction.pixels, done.seconds)
@@ -217,7 +218,7 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
 @app.command()
 @settings_options(DemoSettings)
 def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
-    """Make aerial scenes, train a teacher, distil a student, and write the report: a few minutes, nothing to give."""
+    """Generate aerial scenes, train a teacher, distil a student, and write the report. Takes a few minutes."""
     from skystill import api
 
     with progress_display() as on_progress:
@@ -226,7 +227,7 @@ def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
 
 @app.command()
 def networks() -> None:
-    """List the networks of the table: parameters, and work for six classes."""
+    """List the available networks with their parameters and multiply-adds for six classes."""
     from skystill.train.compress.export import multiply_adds_per_megapixel
     from skystill.train.networks.table import NETWORKS, build_network, count_parameters
 
@@ -239,14 +240,18 @@ def networks() -> None:
 
 
 def _is_first_rank() -> bool:
-    """Whether this process is the one of several ranks that prints; torch is loaded already."""
+    """Whether this process is the first rank, the only one that prints. torch is already imported at that point."""
     from skystill.train.loop.ranks import rank_and_count
 
     return rank_and_count()[0] == 0
 
 
 def main() -> None:
-    """Run the command line; errors end in one message and an exit code: 2 the user's, 1 ours, 130 Ctrl-C."""
+    """Run the command line. An error ends it with one message and an exit code.
+
+    The exit code is 2 if the user can fix the problem, 130 after Ctrl-C, and 1 otherwise. With `--debug` an error is
+    raised with its traceback.
+    """
     debug = "--debug" in sys.argv
     try:
         app()
@@ -259,8 +264,8 @@ def main() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Print what went wrong, and give the exit code."""
-    if isinstance(error, CommandFailed):  # its process has said why
+    """Print the error message and return the exit code."""
+    if isinstance(error, CommandFailed):  # the failed process has printed the reason
         if error.hint:
             messages.print(error.hint, markup=False, style="red")
         return error.exit_code

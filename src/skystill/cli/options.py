@@ -1,4 +1,4 @@
-"""From a settings class to a command's options, and from a YAML file to their values."""
+"""Make the options of a command from a settings class, and read their values from a YAML file."""
 
 import inspect
 from collections.abc import Callable
@@ -16,14 +16,23 @@ from skystill.settings import Settings, build_settings, with_current_names
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue a run or prediction that was stopped or killed.")
+]
 
 
 def use_config(context: typer.Context, config: Path | None) -> Path | None:
-    """Take a YAML file's values for the flags that are not given.
+    """Use the values of a YAML file as defaults of the options.
+
+    Args:
+        context: the command.
+        config: the YAML file, or None.
+
+    Returns:
+        The path of the file, or None.
 
     Raises:
-        SettingsError: it cannot be read, or names what the command does not know.
+        SettingsError: the file cannot be read, or contains settings that the command does not have.
     """
     if config is None:
         return None
@@ -41,17 +50,19 @@ def use_config(context: typer.Context, config: Path | None) -> Path | None:
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="YAML file of settings, such as a run's config.yaml; flags go before it.",
+    typer.Option("--config", help="YAML file of settings, such as config.yaml of a run. Options override its values.",
                  is_eager=True, callback=use_config),
 ]  # fmt: skip
 
 
 def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the fields of a settings class as options; the command takes the built settings.
+    """Return a decorator that gives a command the fields of a settings class as options.
+
+    The decorated command receives the settings object that is built from the options.
 
     Args:
-        kind: the class. Its field docstrings are the help.
-        arguments: fields that are positional instead.
+        kind: the settings class. The docstrings of its fields are the help texts.
+        arguments: fields that are positional arguments instead of options.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +86,7 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Paramet
     kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
     if field.annotation is bool:
         kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
-    annotation = str | None if ByteSize in get_args(field.annotation) else field.annotation  # pydantic reads 256MB
+    annotation = str | None if ByteSize in get_args(field.annotation) else field.annotation  # pydantic parses 256MB
     default = inspect.Parameter.empty if field.is_required() else field.get_default()
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, kind]

@@ -1,4 +1,4 @@
-"""What the commands print: notes, costs of model files, what is in a data set."""
+"""Print the results of commands: the cost of model files, the content of a data set, the verdict of a run."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_costs(costs: Sequence["ComparedCost"]) -> None:
-    """Print what model files cost, a column each."""
+    """Print the cost of model files as a table with one column per file."""
 
     def span(middle: float, spread: tuple[float, float]) -> str:
         low, high = spread
@@ -42,7 +42,7 @@ def show_costs(costs: Sequence["ComparedCost"]) -> None:
 
 
 def show_check(data: Path, checked: "CheckedData") -> None:
-    """Print what `data check` found, as tables."""
+    """Print the result of `skystill data check`: sizes, classes, notes and split."""
     check = checked.check
     sizes = sorted((record.width, record.height) for record in check.records)
     console.print(f"{len(check.records)} pairs in {data}", markup=False)
@@ -66,11 +66,11 @@ def show_check(data: Path, checked: "CheckedData") -> None:
 
 
 def show_verdict(run: "RunFolder", reported: bool = True) -> None:
-    """Print the result of an evaluated run in sentences, and where its report is.
+    """Print the verdict of an evaluated run and the path of its report.
 
     Args:
-        run: the run.
-        reported: False prints nothing: no report was asked for.
+        run: the run folder.
+        reported: whether a report was written. False prints nothing.
     """
     from skystill.report.records import read_results
 

@@ -1,4 +1,4 @@
-"""Images and masks on disk: find pairs, read them as uint8, check them whole, split them by image."""
+"""Images and masks on disk: find pairs, read them as uint8, check all of them, and split them by image."""
 
 from skystill.data.check import DataCheck, ImageRecord, check_data, resolve_classes
 from skystill.data.pairs import Pair, PairSearch, find_pairs

@@ -1,4 +1,4 @@
-"""Check a whole data set before anything is trained: every file is opened, every problem is reported at once."""
+"""Check a whole data set before training: every file is opened, and all problems are reported in one error."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,13 @@ _BESIDE = ("classes.yaml", "classes.yml", "classes.json")
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One pair, opened: size in pixels, and pixels of each label 0..255 (255 = void)."""
+    """The size and the labels of one pair that was opened.
+
+    Args:
+        pair: the image and its mask.
+        height, width: size of both in pixels.
+        counts: (256,) int64, number of mask pixels with each label; label 255 is void.
+    """
 
     pair: Pair
     height: int
@@ -29,12 +35,12 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a data set holds, and what is wrong with it.
+    """The content of a data set, and its problems.
 
     Args:
-        classes: the classes that the masks were read with.
+        classes: the classes with which the masks were read.
         records: every pair that could be read.
-        problems: what must be mended before training, each naming its file.
+        problems: what must be corrected before training. Each line names the file or the class that it concerns.
         notes: what the user should know.
     """
 
@@ -45,14 +51,17 @@ class DataCheck:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """(256,) pixels of each label over all masks."""
+        """(256,) int64: number of pixels with each label, over all masks."""
         return np.asarray(sum((record.counts for record in self.records), np.zeros(256, np.int64)))
 
     def raise_problems(self, root: Path) -> None:
-        """Raise one error with the whole list, where there is any problem.
+        """Raise one error that lists all problems. Does nothing if there are none.
+
+        Args:
+            root: the data folder, for the message.
 
         Raises:
-            DataError: there is a problem.
+            DataError: there is at least one problem.
         """
         if self.problems:
             raise DataError(
@@ -63,16 +72,17 @@ class DataCheck:
 
 
 def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tuple[ClassMap, tuple[str, ...]]:
-    """The classes of a data set, and notes on where they came from.
+    """Return the classes of a data set, and notes on where they came from.
 
     Args:
         root: the data folder.
-        given: `--classes`, a file or a built-in name; None looks for a classes file beside the data.
-        pairs: the pairs; where a file beside the data disagrees with their masks and a built-in map of the same
-            classes agrees, the masks win.
+        given: value of `--classes`, a file or a built-in name. If it is None, a classes file in the data folder is
+            used.
+        pairs: pairs of the data set. If the colours of the file in the data folder do not match their masks, but those
+            of a built-in map with the same class names do, the built-in map is used and the notes say so.
 
     Raises:
-        ClassesError: no classes anywhere, or a file that cannot be read.
+        ClassesError: there are no classes, or their file cannot be read.
     """
     if given is not None:
         return read_classes(given), ()
@@ -83,7 +93,7 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
             f"Give a file with names and colours, or a built-in name ({', '.join(BUILT_IN)})."
         )
     classes = read_classes(beside)
-    spread = pairs[:: max(1, len(pairs) // 8)]  # eight masks show the colours without reading thousands
+    spread = pairs[:: max(1, len(pairs) // 8)]  # 8 to 15 masks show the colours; there may be thousands
     if not classes.indexed and _unknown_share(spread, classes) > 0.01:
         for built_in in BUILT_IN.values():
             if _same_names(classes, built_in) and _unknown_share(spread, built_in) < 0.01:
@@ -95,9 +105,9 @@ def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = 
     """Open every image and mask of a data set and collect all problems.
 
     Args:
-        search: what `find_pairs` found; its problems are the first of the result.
-        classes: how to read the masks.
-        on_progress: follows the pairs that are opened.
+        search: result of `find_pairs`. Its problems come first in the list of problems.
+        classes: classes with which the masks are read.
+        on_progress: called with a `Progress` after each pair.
     """
     problems = list(search.problems)
     unknown: dict[str, dict[Path, int]] = {}
@@ -166,7 +176,7 @@ def _unknown_share(pairs: Sequence[Pair], classes: ClassMap) -> float:
         try:
             reading = read_labels(pair.mask, classes)
         except DataError:
-            continue  # reported by check_data, with all others
+            continue  # check_data reports it together with all other problems
         unknown += sum(reading.unknown.values())
         total += reading.labels.size
     return unknown / max(1, total)

@@ -1,4 +1,4 @@
-"""Find images and the masks that belong to them, in the layouts people have."""
+"""Find images and their masks in the usual folder layouts."""
 
 import re
 from collections import defaultdict
@@ -20,10 +20,10 @@ class Pair:
     """One image with its mask.
 
     Args:
-        key: name of the pair in splits and reports: the path below the data folder without `images`/`masks`, role
-            suffix and extension, such as "Tile 1/image_part_001".
+        key: name of the pair in splits and reports, such as "Tile 1/image_part_001". It is the path below the data
+            folder without the folder `images` or `masks`, without a suffix such as `_mask`, and without the extension.
         image, mask: the two files.
-        subset: "train", "validation" or "test" where a folder says so, otherwise "".
+        subset: "train", "validation" or "test" if a folder of the image has such a name, otherwise "".
     """
 
     key: str
@@ -34,7 +34,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairSearch:
-    """What a folder holds: the pairs, and a line for every file that pairs with nothing."""
+    """The pairs of a folder, and the files that could not be paired.
+
+    Args:
+        pairs: all pairs, sorted by key.
+        problems: one line for each image or mask that has no partner, or more than one.
+    """
 
     pairs: tuple[Pair, ...]
     problems: tuple[str, ...]
@@ -43,11 +48,15 @@ class PairSearch:
 def find_pairs(root: Path) -> PairSearch:
     """Find every image/mask pair below `root`.
 
-    A file is a mask when a folder above it is called masks, labels, ... or its name ends in _mask or _label. Image and
-    mask belong together when their paths are equal without these words, the extension, and letter case.
+    A file is a mask if one of its folders is called mask, label, annotations, gt or similar, or if its name ends in
+    _mask, _label or _gt. An image and a mask belong together if their paths are equal apart from the words for images
+    and masks, the extension, and upper or lower case.
+
+    Args:
+        root: the data folder.
 
     Raises:
-        DataError: `root` is not a folder, or holds no pair.
+        DataError: `root` is not a folder, or it holds no pair.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder.", mend="Give the folder that holds images and masks with --data.")
@@ -89,7 +98,7 @@ def _join(root: Path, images: dict[str, list[Path]], masks: dict[str, list[Path]
 
 
 def _key_and_role(relative: Path) -> tuple[str, bool]:
-    """The pair's key, and whether the file is a mask."""
+    """Return the key of the pair, and whether the file is a mask."""
     folders = [part for part in relative.parts[:-1] if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
     stem = relative.stem
     below_masks = any(part.lower() in _MASK_FOLDERS for part in relative.parts[:-1])

@@ -1,4 +1,4 @@
-"""The data of a run: found, checked, split, and what the user should know of it."""
+"""Prepare the data of a run: find, check and split it, and collect notes for the user."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from skystill.settings import CacheSettings, CheckSettings, FitSettings
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Data found, checked and split.
+    """Data that was found, checked and split.
 
     Args:
-        check: what the data holds.
-        split: which images serve what; `train` is already sampled where `limit_images` asks for it.
+        check: classes, pixel counts and problems of the data.
+        split: the images for training, validation and test. If `limit_images` is set, `train` is already sampled.
         notes: what the user should know.
     """
 
@@ -26,7 +26,7 @@ class PreparedData:
 
     @property
     def classes(self) -> ClassMap:
-        """The classes that the masks were read with."""
+        """The classes with which the masks were read."""
         return self.check.classes
 
 
@@ -34,12 +34,13 @@ def prepare_data(settings: FitSettings | CacheSettings, on_progress: OnProgress 
     """Find, check and split the data of a run.
 
     Args:
-        settings: of the run.
-        on_progress: follows the files that are opened.
+        settings: settings of the run.
+        on_progress: called with a `Progress` after each pair that is opened.
 
     Raises:
-        DataError: problems in the data, all of them listed.
-        ClassesError, SettingsError: no classes, or a split that cannot be made.
+        DataError: the folder holds no pairs or too few, or the data has problems, which the message lists.
+        ClassesError: there are no classes, or their file cannot be read.
+        SettingsError: the split cannot be made, or there are fewer training images than `limit_images`.
     """
     search = find_pairs(settings.data)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
@@ -54,12 +55,12 @@ def prepare_data(settings: FitSettings | CacheSettings, on_progress: OnProgress 
 
 @dataclass(frozen=True)
 class CheckedData:
-    """What a data folder holds, for people to look at before training.
+    """The content of a data folder, for inspection before training.
 
     Args:
-        check: classes, pixels of each, and every problem.
+        check: classes, number of pixels of each, and all problems.
         notes: what the user should know.
-        split: which images serve what; None where there are problems.
+        split: the images for training, validation and test; None if there are problems.
     """
 
     check: DataCheck
@@ -68,11 +69,16 @@ class CheckedData:
 
 
 def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progress) -> CheckedData:
-    """Find pairs of images and masks, open all of them, and tell what is there and what is wrong.
+    """Find pairs of images and masks, open all of them, and return the content and the problems.
+
+    Args:
+        settings: data folder, classes and split.
+        on_progress: called with a `Progress` after each pair that is opened.
 
     Raises:
-        DataError: no folder, or no pair in it.
-        ClassesError, SettingsError: no classes, or a split that cannot be made.
+        DataError: the folder does not exist, or it holds no pairs or too few.
+        ClassesError: there are no classes, or their file cannot be read.
+        SettingsError: the split cannot be made.
     """
     search = find_pairs(settings.data)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)

@@ -1,4 +1,4 @@
-"""Read one image or mask as uint8, with an error that names the file for everything that can be wrong with it."""
+"""Read one image or mask as uint8. Every error names the file."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ _GEOTIFF = frozenset({".tif", ".tiff"})
 
 @dataclass(frozen=True)
 class MaskReading:
-    """A mask as labels.
+    """A mask that was read as labels.
 
     Args:
         labels: (H, W) uint8, 255 = void.
-        unknown: colours ("#6EC1E4") or label numbers ("label 9") that no class has, with pixel counts; they are
-            void in `labels`.
+        unknown: number of pixels of each colour ("#6EC1E4") or label number ("label 9") that belongs to no class.
+            These pixels are void in `labels`.
     """
 
     labels: Labels
@@ -31,10 +31,16 @@ class MaskReading:
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an image as (H, W, 3) uint8 RGB. Alpha is dropped, grey is repeated.
+    """Read an image as RGB. An alpha channel is dropped, and a grey image is repeated over three channels.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 0 to 255.
 
     Raises:
-        DataError: the file is missing, damaged, not an image, or not 8 bits a channel.
+        DataError: the file is missing, damaged or not an image, or a TIFF has two bands or is not 8 bits per band.
     """
     if path.suffix.lower() in _GEOTIFF:
         bands, _ = _read_tiff(path)
@@ -50,8 +56,13 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 def read_labels(path: Path, classes: ClassMap) -> MaskReading:
     """Read a mask as labels.
 
-    Colours are looked up in `classes`. A one-band mask holds label numbers, 255 = void. A palette mask is taken by its
-    colours, unless none of them belongs to a class: then its indices are the labels.
+    The colours of an RGB mask are looked up in `classes`. A mask with one band holds label numbers, where 255 is void.
+    A palette mask is read by its colours. If none of them is a colour of a class or of void, or if the classes have no
+    colours (`classes.indexed`), its indices are the labels.
+
+    Args:
+        path: the mask file.
+        classes: the classes with their colours.
 
     Raises:
         DataError: the file is missing, damaged, or not a mask.
@@ -76,7 +87,18 @@ def read_labels(path: Path, classes: ClassMap) -> MaskReading:
 
 
 def read_pairs(pairs: Iterable[Pair], classes: ClassMap) -> Iterator[tuple[str, npt.NDArray[np.uint8], Labels]]:
-    """Key, image and labels of each pair, one at a time; errors as `read_image` and `read_labels`."""
+    """Read images and masks, one pair at a time.
+
+    Args:
+        pairs: what to read.
+        classes: classes with which the masks are read.
+
+    Yields:
+        key, image (H, W, 3) uint8 RGB and labels (H, W) uint8 of each pair.
+
+    Raises:
+        DataError: an image or a mask cannot be read.
+    """
     for pair in pairs:
         yield pair.key, read_image(pair.image), read_labels(pair.mask, classes).labels
 
@@ -98,10 +120,10 @@ def _from_index(index: npt.NDArray[np.generic], classes: ClassMap) -> MaskReadin
 
 
 def _open_picture(path: Path) -> Image.Image:
-    """Open and decode whole: a truncated file must fail here and not in the middle of training."""
+    """Open an image and decode all of it: a truncated file must fail here and not in the middle of training."""
     try:
         with warnings.catch_warnings():
-            # Aerial pictures are large; Pillow still refuses twice this many pixels (decompression bombs).
+            # Aerial images are large. At twice the number of pixels of this warning, Pillow still raises an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 picture.load()
@@ -115,13 +137,13 @@ def _open_picture(path: Path) -> Image.Image:
 
 
 def _read_tiff(path: Path) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.uint8] | None]:
-    """Bands (B, H, W), and the colour table (256, 3) uint8 where the first band has one."""
-    import rasterio  # 0.4 s; only people with GeoTIFFs wait for it
+    """Return the bands (B, H, W), and the colour table (256, 3) uint8, or None if the first band has none."""
+    import rasterio  # takes 0.4 s, so it is imported only for TIFFs
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain TIFF is welcome
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a TIFF may have no position
             with rasterio.open(path) as source:
                 bands = source.read()
                 try:

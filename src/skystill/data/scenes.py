@@ -1,7 +1,8 @@
-"""Procedural aerial scenes with exact labels, for the demo and the tests: no download, no licence, any number.
+"""Procedural aerial scenes with exact labels, for the demo and the tests.
 
-A scene is painted from below: bare land, vegetation, water, roads, shadows, buildings, trees. Light comes from the
-north-west, so that shadows fall to the south-east.
+They need no download and no licence, and any number of them can be made. A scene is painted in layers: bare land,
+vegetation, water, roads, shadows, buildings, trees. The light comes from the north-west, so shadows fall to the
+south-east.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ SCENE_CLASSES = ClassMap(
 _BUILDING, _LAND, _ROAD, _VEGETATION, _WATER = range(5)
 
 Floats = npt.NDArray[np.float32]
-_SHADOW = np.array([5, 7], np.float32)  # pixels east and south for each storey
+_SHADOW = np.array([5, 7], np.float32)  # length of a shadow in pixels per storey, to the east and to the south
 _ROOFS = ((176, 92, 70), (150, 78, 62), (196, 190, 182), (168, 166, 168), (206, 178, 140), (120, 122, 130))
 
 
@@ -34,13 +35,20 @@ def paint_scene(size: int, seed: int) -> tuple[npt.NDArray[np.uint8], Labels]:
         seed: the same seed gives the same scene.
 
     Returns:
-        image (size, size, 3) uint8 RGB and labels (size, size) uint8 of `SCENE_CLASSES`.
+        image (size, size, 3) uint8 RGB, 0 to 255, and labels (size, size) uint8, indices of `SCENE_CLASSES`.
     """
     return _Painter(size, np.random.default_rng(seed)).paint()
 
 
 def write_scene(folder: Path, index: int, size: int, seed: int) -> None:
-    """Write scene number `index` into a data set: images/scene_000.jpg, masks/scene_000.png in the classes' colours."""
+    """Paint one scene and write it into a data set: images/scene_000.jpg and masks/scene_000.png.
+
+    Args:
+        folder: the data folder.
+        index: number of the scene in the data set; 0 gives the names above.
+        size: side in pixels.
+        seed: seed of the data set. The same seed and index give the same scene.
+    """
     image, labels = paint_scene(size, seed * 100_003 + index)
     for kind, picture in (("images", image), ("masks", SCENE_CLASSES.paint(labels))):
         suffix = "jpg" if kind == "images" else "png"
@@ -49,18 +57,22 @@ def write_scene(folder: Path, index: int, size: int, seed: int) -> None:
 
 
 def write_scene_classes(folder: Path) -> None:
-    """Write `classes.yaml` beside the scenes."""
+    """Write the classes of the scenes to `classes.yaml` in the data folder."""
     write_text(folder / "classes.yaml", yaml.safe_dump(SCENE_CLASSES.to_dict(), sort_keys=False))
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cell: int, octaves: int = 4) -> Floats:
-    """Sum of `octaves` layers of smoothed random grids, (size, size) float32, mean 0, spread 1.
+    """Return a sum of smoothly interpolated random grids, with mean 0 and standard deviation 1.
 
     Args:
-        rng: draws the grids.
+        rng: random generator from which the grids are drawn.
         size: side in pixels.
-        cell: pixels between grid points of the coarsest layer; each layer halves it and weighs half.
+        cell: distance in pixels between grid points of the coarsest layer. Each further layer has half the distance
+            and half the weight.
         octaves: number of layers.
+
+    Returns:
+        (size, size) float32.
     """
     total = np.zeros((size, size), np.float32)
     for octave in range(octaves):
@@ -71,14 +83,17 @@ def smooth_noise(rng: np.random.Generator, size: int, cell: int, octaves: int = 
 
 
 class _Painter:
-    """The layers of one scene: `color` (H, W, 3) float32 0..255 and `labels` (H, W) uint8, painted over in turn."""
+    """Paints the layers of one scene. Later layers cover earlier ones.
+
+    `color` is (H, W, 3) float32 RGB, 0 to 255. `labels` is (H, W) uint8.
+    """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size = size
         self.rng = rng
         self.color = np.zeros((size, size, 3), np.float32)
         self.labels = np.full((size, size), _LAND, np.uint8)
-        self.angle = float(rng.uniform(0, np.pi / 2))  # of the street grid
+        self.angle = float(rng.uniform(0, np.pi / 2))  # of the street grid, in radians
 
     def paint(self) -> tuple[npt.NDArray[np.uint8], Labels]:
         self._land()
@@ -135,7 +150,11 @@ class _Painter:
         self._lay(distance < 0, color, _WATER)
 
     def _roads(self) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-        """Paint a grid of streets; return each as (points along its middle (P, 2) x/y, its direction (2,))."""
+        """Paint a grid of streets.
+
+        Returns:
+            for each street, points along its centre line, (P, 2) as x and y, and its direction (2,).
+        """
         streets: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = []
         mask, line = self._sheet(), self._sheet()
         for turn in (0.0, np.pi / 2):
@@ -160,7 +179,7 @@ class _Painter:
         return streets
 
     def _buildings(self, streets: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]) -> None:
-        """Houses along streets, each with its shadow; none on a road, on water, or on another house."""
+        """Paint houses along the streets, each with its shadow. None stands on a road, in water or on another house."""
         taken = (self.labels == _ROAD) | (self.labels == _WATER)
         houses: list[tuple[npt.NDArray[np.float64], float, int]] = []
         for points, direction in streets:
@@ -183,12 +202,12 @@ class _Painter:
         color = self._tint(base, (self.rng.standard_normal((self.size, self.size)).astype(np.float32), 4))
         whole = self._fill(corners)
         self._lay(whole, color + self.rng.uniform(-14, 14), _BUILDING)
-        ridge = (corners[[0, 1]] + corners[[3, 2]]) / 2  # along the long side; one half lies away from the sun
+        ridge = (corners[[0, 1]] + corners[[3, 2]]) / 2  # along the length; one half of the roof is darker
         dark = self._fill(np.array([ridge[0], ridge[1], corners[2], corners[3]])) & whole
         self.color[dark] *= 0.84
 
     def _trees(self) -> None:
-        """Single trees, more of them where it is green."""
+        """Paint single trees, more of them on vegetation than on bare land."""
         green = np.argwhere(self.labels == _VEGETATION)
         bare = np.argwhere(self.labels == _LAND)
         spots = [
@@ -234,7 +253,7 @@ class _Painter:
 def _rectangle(
     center: npt.NDArray[np.float64], direction: npt.NDArray[np.float64], length: float, depth: float
 ) -> npt.NDArray[np.float64]:
-    """Corners (4, 2) x/y of a rectangle turned to `direction`."""
+    """Return the corners, (4, 2) as x and y, of a rectangle whose length runs along `direction`."""
     along, across = direction * length / 2, np.array([-direction[1], direction[0]]) * depth / 2
     return np.array(
         [center - along - across, center + along - across, center + along + across, center - along + across]

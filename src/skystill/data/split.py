@@ -1,4 +1,7 @@
-"""Split pairs into train, validation and test: by image, never by patch (neighbouring patches look alike)."""
+"""Split pairs into train, validation and test.
+
+The split is by image and never by crop, because neighbouring crops of an image look alike.
+"""
 
 import random
 import re
@@ -18,11 +21,11 @@ _DUBAI_KEY = re.compile(r"Tile (\d+)/image_part_0*(\d+)$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Split:
-    """Which pair serves what.
+    """The pairs for training, validation and test.
 
     Args:
-        rule: how it came about, for reports.
-        train, validation, test: pairs; test is never empty and never seen in training.
+        rule: how the split was made, for reports.
+        train, validation, test: the pairs of each part. The test part is never empty and never used in training.
     """
 
     rule: str
@@ -31,7 +34,7 @@ class Split:
     test: tuple[Pair, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Keys only; as a split file, and as `split.json` in a run folder."""
+        """Return the rule and the keys of the pairs, as in a split file and in `split.json` of a run folder."""
         return {"rule": self.rule, **{part: [pair.key for pair in getattr(self, part)] for part in _PARTS}}
 
 
@@ -44,7 +47,7 @@ def _dubai_tiles(tile: int, part: int) -> str:
 
 
 RULES: dict[str, Callable[[int, int], str]] = {"dubai": _dubai, "dubai-tiles": _dubai_tiles}
-"""Built-in rules for the Dubai data: (tile, part) to a part of the split."""
+"""Built-in rules for the Dubai data. Each maps tile number and part number of an image to a part of the split."""
 
 
 def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0) -> Split:
@@ -52,14 +55,16 @@ def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0) -> Split:
 
     Args:
         pairs: all pairs of the data set.
-        how: "dubai" or "dubai-tiles"; a file (YAML or JSON) with lists of keys under train, validation and test;
-            fractions such as "0.7/0.15/0.15"; "folders" for the data set's own train, val and test folders; or
-            "auto": folders where there are any, dubai where the names are Dubai's, otherwise 0.7/0.15/0.15.
-        seed: draws the fractions.
+        how: one of "dubai" and "dubai-tiles"; a file (YAML or JSON) with lists of keys under train, validation and
+            test; fractions such as "0.7/0.15/0.15"; "folders" for the data set's own train, val and test folders; or
+            "auto". "auto" uses the folders if there are any, "dubai" if the names are those of the Dubai data, and
+            otherwise "0.7/0.15/0.15".
+        seed: seed of the random choice for fractions.
 
     Raises:
-        SettingsError: `how` is none of these, or a file names images that do not exist.
-        DataError: too few images, or nothing to train or test on.
+        SettingsError: `how` is none of these, the fractions do not add up to 1, the images are not those of the Dubai
+            data, or a file names images twice or images that do not exist.
+        DataError: no image is left to train or to test on.
     """
     if how == "auto":
         how = _choose(pairs)
@@ -81,10 +86,18 @@ def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0) -> Split:
 
 
 def sample_images(pairs: Sequence[Pair], count: int, seed: int) -> tuple[Pair, ...]:
-    """Draw `count` pairs (`--limit-images`), the same for the same seed, in the order of their keys.
+    """Draw pairs at random, for `--limit-images`.
+
+    Args:
+        pairs: the pairs to draw from.
+        count: number of pairs to draw.
+        seed: the same seed draws the same pairs.
+
+    Returns:
+        the drawn pairs, sorted by key.
 
     Raises:
-        SettingsError: fewer pairs than that.
+        SettingsError: there are fewer than `count` pairs.
     """
     if count > len(pairs):
         raise SettingsError(f"--limit-images {count}: there are only {len(pairs)} training images.")
@@ -119,7 +132,8 @@ def _by_fractions(pairs: Sequence[Pair], how: str, seed: int) -> Split:
     shuffled = sorted(pairs)
     random.Random(seed).shuffle(shuffled)
     count = len(shuffled)
-    # Each part that was asked for gets an image while there are any: test first, then validation.
+    # Each part whose fraction is above 0 gets at least one image, if there are enough: first test, then train, then
+    # validation.
     test = min(max(1, round(fractions[2] * count)), count) if fractions[2] else 0
     validation = min(max(1, round(fractions[1] * count)), max(0, count - test - 1)) if fractions[1] else 0
     parts = ["test"] * test + ["validation"] * validation
@@ -140,7 +154,7 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
     if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in _PARTS):
         raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
     by_name = {name: pair for pair in pairs for name in (pair.key, pair.image.name)}
-    by_name |= {pair.key: pair for pair in pairs}  # a key wins over another image's file name
+    by_name |= {pair.key: pair for pair in pairs}  # a key takes precedence over a file name of another image
     chosen: list[tuple[Pair, str]] = []
     missing: list[str] = []
     for part in _PARTS:

@@ -1,4 +1,4 @@
-"""Images without masks: files, and windows of rasters too large to be read whole."""
+"""Images without masks: whole files, and windows of rasters that are too large to be read at once."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from skystill.data.pairs import IMAGE_SUFFIXES
 from skystill.errors import DataError
 
 WINDOW = 1024
-"""Largest side of a window in pixels; an image that is no larger is one window."""
+"""Largest side of a window in pixels. An image that is not larger becomes one window."""
 _THUMB = 16
-_SAME = 3.0  # grey levels between thumbnails: a copy saved as JPEG differs by less, another place by far more
+_SAME = 3.0  # mean difference of thumbnails in grey levels: less for a copy saved as JPEG, far more for another place
 
 
 @dataclass(frozen=True)
 class ImageWindow:
-    """What the teacher is asked about: an image, or a window of a raster.
+    """An image, or a window of a raster, for which the teacher computes logits.
 
     Args:
         path: the file.
-        bounds: top, bottom, left, right in pixels; None for a training image, whole.
+        bounds: top, bottom, left and right in pixels, ends exclusive; None for a whole training image.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class ImageWindow:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages: the path, and the rows of a window."""
         return str(self.path) if self.bounds is None else f"{self.path} (rows {self.bounds[0]} to {self.bounds[1] - 1})"
 
     @property
@@ -49,21 +49,25 @@ class ImageWindow:
 
     @property
     def content(self) -> str:
-        """Hash of the file's bytes and of the window's place."""
+        """Hash of the bytes of the file and of the position of the window, 24 hexadecimal digits."""
         digest = hashlib.sha256(_file_hash(self.path).encode())
         digest.update(repr(self.bounds).encode() if self.bounds else b"")
         return digest.hexdigest()[:24]
 
     def read(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """Image (H, W, 3) uint8, and (H, W) bool, False where the raster has no data.
+        """Read the image or the window.
+
+        Returns:
+            image (H, W, 3) uint8 RGB, 0 to 255, and valid (H, W) bool, False where the raster has no data.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: the file cannot be read, or is damaged.
         """
         if self.bounds is None:
             image = read_image(self.path)
             return image, all_valid(*image.shape[:2])
-        from skystill.raster.source import RasterSource, gdal_environment  # GDAL is 20 MB; few have rasters
+        # Imported here because GDAL takes 20 MB, and few users have rasters.
+        from skystill.raster.source import RasterSource, gdal_environment
 
         with gdal_environment():
             source = RasterSource(str(self.path))
@@ -75,7 +79,7 @@ class ImageWindow:
 
 
 def all_valid(height: int, width: int) -> npt.NDArray[np.bool_]:
-    """(H, W) bool, all True, in one byte."""
+    """Return an (H, W) bool array of True. It is read-only and takes one byte of memory."""
     return np.broadcast_to(np.bool_(True), (height, width))
 
 
@@ -86,21 +90,23 @@ def _file_hash(path: Path) -> str:
 
 
 def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
-    """The images of pairs."""
+    """Return the whole image of each pair."""
     return [ImageWindow(pair.image) for pair in pairs]
 
 
 def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
-    """Every image and raster below a folder, cut into windows where it is large.
+    """Find every image and raster below a folder, and cut large ones into windows.
 
     Args:
-        folder: where to look. Masks are no images: folders called masks, and names that end in _mask, are passed over.
-        held_out: validation and test images, which must not be among them.
+        folder: the folder to search. Masks are skipped: files in folders called mask, masks or labels, and files whose
+            names end in _mask or _label.
+        held_out: validation and test pairs. Their images must not be in the folder.
 
     Raises:
-        DataError: no folder, no image, a file that is none, or one that is a validation or test image.
+        DataError: the folder does not exist or holds no images, or some files cannot be opened or are copies of
+            validation or test images. The message lists these files.
     """
-    from skystill.raster.source import RasterSource, gdal_environment  # as above
+    from skystill.raster.source import RasterSource, gdal_environment  # imported here as in `ImageWindow.read`
 
     files = _image_files(folder)
     image_windows: list[ImageWindow] = []
@@ -142,13 +148,13 @@ def _is_mask(relative: Path) -> bool:
 
 
 def _windows(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """Equal windows, none larger than `WINDOW` on a side."""
+    """Return windows of nearly equal size that cover the image. No side is longer than `WINDOW`."""
     rows, columns = (np.linspace(0, size, -(-size // WINDOW) + 1).astype(int).tolist() for size in (height, width))
     return [(top, bottom, left, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
 
 
 class _Known:
-    """Images that must not be met again: by their bytes, or, saved anew, by their looks."""
+    """Images that must not occur again. A copy has the same bytes or, if it was saved again, a similar thumbnail."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._by_hash = {_file_hash(pair.image): pair for pair in pairs}
@@ -158,7 +164,12 @@ class _Known:
             self._looks.setdefault(image.shape[:2], []).append((_thumbnail(image), pair))
 
     def twin(self, path: Path, size: tuple[int, int]) -> str | None:
-        """The image that a file is a copy of."""
+        """Return the path of the known image that a file is a copy of, or None.
+
+        Args:
+            path: the file.
+            size: its height and width in pixels.
+        """
         if found := self._by_hash.get(_file_hash(path)):
             return str(found.image)
         if size not in self._looks:

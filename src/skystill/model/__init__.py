@@ -1,1 +1,1 @@
-"""One ONNX file that carries all it needs: reading it, running it, measuring it, quantising it, describing it."""
+"""The model file, one ONNX file with everything that is needed to use it: read, run, measure, quantise, describe."""

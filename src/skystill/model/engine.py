@@ -1,4 +1,4 @@
-"""What runs a model file: ONNX Runtime, or OpenVINO where it is installed and faster."""
+"""Engines that run a model file: ONNX Runtime, or OpenVINO if it is installed and faster."""
 
 import importlib.util
 import math
@@ -19,8 +19,9 @@ from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.symmetry import TEST_TIME_VIEWS, inverse, turned
 
 Infer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-"""Planes (3, H, W) uint8 to logits (C, H, W) float32. May be called from several threads at once; the logits hold until
-the same thread calls again."""
+"""A call of a network: planes (3, H, W) uint8 RGB, 0 to 255, to logits (C, H, W) float32.
+
+It may be called from several threads at the same time. The logits are valid until the same thread calls it again."""
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
 _TRIAL_SIDE, _TRIALS = 512, 3
@@ -31,9 +32,9 @@ class Engine:
     """An open model file.
 
     Args:
-        infer: the network.
-        info: what the file says of itself.
-        runtime: what runs it, onnxruntime or openvino.
+        infer: runs the network.
+        info: metadata of the file.
+        runtime: "onnxruntime" or "openvino".
     """
 
     infer: Infer
@@ -45,14 +46,14 @@ def open_engine(path: Path, threads: int = 0, runtime: str = "onnxruntime", clas
     """Open a model file to run it.
 
     Args:
-        path: the file.
-        threads: that one call uses; 0 for all cores.
-        runtime: onnxruntime, openvino, or auto: the faster of those installed, found by running both for a moment.
-        classes: for a file without our metadata.
+        path: the model file.
+        threads: number of threads that one call uses; 0 uses all cores.
+        runtime: onnxruntime, openvino or auto. If both are installed, auto runs both for a moment and keeps the faster.
+        classes: classes of a file without SkyStill's metadata; not used for other files.
 
     Raises:
-        ModelFileError: the file cannot be opened, or lacks what it must carry.
-        SettingsError: no such runtime, or it is not installed.
+        ModelFileError: the file cannot be opened, or its metadata is missing or damaged.
+        SettingsError: there is no such runtime, or it is not installed.
     """
     if runtime not in RUNTIMES:
         raise SettingsError(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}.")
@@ -69,12 +70,14 @@ def open_engine(path: Path, threads: int = 0, runtime: str = "onnxruntime", clas
 
 
 def average_test_time_views(infer: Infer, views: int) -> Infer:
-    """A network that answers with the mean of its logits over mirrored and turned views: better, and as many times the
-    work. What comes of a turned tile is, over all 8, exactly the turned result.
+    """Return a network that averages its logits over flipped and rotated views of each tile.
+
+    The result is more accurate, and the time grows by the number of views. With all 8 views, the prediction is exactly
+    equivariant to rotations and flips.
 
     Args:
-        infer: the network.
-        views: 1, 2, 4 or 8.
+        infer: runs the network.
+        views: number of views: 1, 2, 4 or 8.
     """
     if views == 1:
         return infer
@@ -82,14 +85,15 @@ def average_test_time_views(infer: Infer, views: int) -> Infer:
 
     def over_mirrors(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         first, *others = TEST_TIME_VIEWS[min(views, 4)]
-        total = turned(infer(turned(planes, first, axes)), inverse(first), axes).copy()  # its buffer is the next call's
+        # Copied, because the next call writes into the same buffer.
+        total = turned(infer(turned(planes, first, axes)), inverse(first), axes).copy()
         for symmetry in others:
             total += turned(infer(turned(planes, symmetry, axes)), inverse(symmetry), axes)
         return total
 
     def infer_views(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         total = over_mirrors(planes)
-        if views == 8:  # the four mirrors of a quarter turn: floats are turned once, which is slow, and not four times
+        if views == 8:  # the same four for a quarter turn; turning floats is slow, so only their sum is turned back
             total += turned(over_mirrors(turned(planes, 1, axes)), inverse(1), axes)
         total /= views
         return total
@@ -117,10 +121,10 @@ def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tup
 
 
 def _bound(session: Any, num_classes: int) -> Infer:  # noqa: ANN401 - onnxruntime carries no types
-    """A file of ours gives logits of the image's own size: they go into one buffer a thread, made once.
+    """Run a SkyStill file, whose logits have the size of the image, with one output buffer per thread.
 
-    ONNX Runtime would allocate them anew for each tile: 24 MB per megapixel, which the allocator of two threads then
-    keeps twice (docs/log.md).
+    The buffer is kept between calls. ONNX Runtime would allocate new logits for each tile: 24 MB per megapixel, which
+    the allocator then keeps twice for two threads (docs/log.md).
     """
     here = threading.local()
 
@@ -146,15 +150,15 @@ def _open_openvino(path: Path, threads: int) -> Infer:
 
     core = openvino.Core()
     try:
-        # CACHE_DIR stays unset: nothing is written beside the files. On CPUs with bf16 OpenVINO would round to it,
-        # and a pixel in 600 change its class.
+        # CACHE_DIR stays unset, so that nothing is written beside the files. On CPUs with bf16 OpenVINO would round to
+        # it, and one pixel in 600 would change its class (docs/log.md).
         options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         model = core.compile_model(path, "CPU", options)
     except RuntimeError as error:
         raise ModelFileError(f"{path} cannot be opened in OpenVINO ({str(error).splitlines()[0]}).") from error
 
     def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        request = model.create_infer_request()  # one a call: requests are not for several threads
+        request = model.create_infer_request()  # one per call: threads must not share a request
         found = request.infer([np.ascontiguousarray(planes)[None]])
         return np.array(next(iter(found.values()))[0], np.float32)
 
@@ -162,7 +166,7 @@ def _open_openvino(path: Path, threads: int) -> Infer:
 
 
 def _trial(infer: Infer) -> float:
-    """Seconds a small tile takes: the median of a few calls after one to warm up."""
+    """Return the seconds that a small tile takes: the median of a few calls, after one warm-up call."""
     planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
     infer(planes)
     times = []

@@ -1,7 +1,7 @@
-"""One ONNX file that carries all it needs: weights, normalisation, and what its classes are.
+"""The model file: one ONNX file with the weights, the normalisation and the classes.
 
-Input `image` (N, 3, H, W) uint8, 0 to 255; output `logits` (N, C, H, W) float32; N, H and W are free. The metadata
-properties are JSON values; `ModelInfo` is what they hold.
+Its input is `image` (N, 3, H, W) uint8 RGB, 0 to 255. Its output is `logits` (N, C, H, W) float32. N, H and W may have
+any value. The metadata properties are JSON values; `ModelInfo` describes them.
 """
 
 import json
@@ -25,25 +25,26 @@ REQUIRED_KEYS = (
     "multiply_adds_per_megapixel",
     "skystill_version",
 )
-_KNOWN = (*REQUIRED_KEYS, "resolution_m", "precision", "data", "scores")  # the rest came later, or is for others
+# The last four keys are optional. They were added later, or only inform other programs.
+_KNOWN = (*REQUIRED_KEYS, "resolution_m", "precision", "data", "scores")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model file says of itself.
+    """The metadata of a model file.
 
     Args:
         classes: names and colours of the C classes.
         network: name of the network in the table of sizes.
-        parameters: number of learnt values.
-        multiply_adds_per_megapixel: for 10^6 pixels of input.
-        tile_size: side in pixels of the tiles that it is best given.
-        overlap: pixels that neighbouring tiles should share, so that no border shows.
-        resolution_m: metres a pixel that it was trained at; None where the training data did not say.
+        parameters: number of learnt values; 0 if unknown.
+        multiply_adds_per_megapixel: multiply-adds for 10^6 pixels of input; 0 if unknown.
+        tile_size: recommended side of the tiles in pixels.
+        overlap: recommended number of pixels that neighbouring tiles share, so that no borders are visible.
+        resolution_m: metres per pixel of the training data; None if it is unknown.
         precision: "float32" or "int8".
-        data: what it was trained on, in words.
-        scores: figures on test images, such as {"miou": 0.6}; empty where it was not scored.
-        version: of the SkyStill that wrote it.
+        data: what the network was trained on, in words.
+        scores: figures on test images, such as {"miou": 0.6}; empty if the network was not scored.
+        version: version of SkyStill that wrote the file.
     """
 
     classes: ClassMap
@@ -59,7 +60,10 @@ class ModelInfo:
     version: str = __version__
 
     def to_metadata(self) -> dict[str, str]:
-        """The metadata properties, JSON values by key: ours, and those that the QGIS plugin Deepness reads."""
+        """Return the metadata properties as JSON values by key.
+
+        They are SkyStill's own properties and those that the QGIS plugin Deepness reads.
+        """
         own = {
             "classes": self.classes.to_dict(),
             "network": self.network,
@@ -76,7 +80,11 @@ class ModelInfo:
         return {key: json.dumps(value) for key, value in {**own, **self._for_deepness()}.items()}
 
     def _for_deepness(self) -> dict[str, Any]:
-        """Its documentation says `tiles_size`, its code reads `tile_size`; resolution is in cm, overlap in percent."""
+        """Return the additional properties of Deepness.
+
+        The documentation of Deepness says `tiles_size`; its code reads `tile_size`, which is among SkyStill's own
+        properties. The resolution is in cm, and the overlap in percent.
+        """
         keys: dict[str, Any] = {
             "model_type": "Segmentor",
             "class_names": dict(enumerate(self.classes.names)),
@@ -94,21 +102,23 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
     """Open a model file in ONNX Runtime on the CPU.
 
     Args:
-        path: the file.
-        threads: 0 for all cores.
+        path: the model file.
+        threads: number of threads that one call uses; 0 uses all cores.
 
     Raises:
-        ModelFileError: missing, cut short, not a model, or with other inputs and outputs than ours.
+        ModelFileError: the file is missing, truncated or not an ONNX model, or it does not take one image
+            (N, 3, H, W) and give logits (N, C, H, W).
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file.")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # readers and writers need the cores too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # reading and writing need the cores too
     options.log_severity_level = 3
     try:
-        # The memory arena keeps the largest size ever asked for (onnxruntime issue 11627), so it may not round up. With
-        # tiles of bounded size it is the smaller of the two: 168 MB against 234 with two threads (docs/log.md).
+        # The memory arena keeps the largest size that was ever requested (onnxruntime issue 11627), so it must not
+        # round sizes up. Because tiles have a bounded size, the peak memory is lower with the arena than without:
+        # 168 MB against 234 MB with two threads (docs/log.md).
         session = ort.InferenceSession(
             path,
             options,
@@ -131,15 +141,16 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
 
 
 def read_info(session: ort.InferenceSession, path: Path, classes: ClassMap | None = None) -> ModelInfo:
-    """What an open model file says of itself.
+    """Return the metadata of an open model file.
 
     Args:
-        session: from `open_session`.
-        path: of the file, for messages.
-        classes: taken for a file without our metadata, which is refused otherwise.
+        session: result of `open_session`.
+        path: path of the file, for messages.
+        classes: classes of a file without SkyStill's metadata. If this is None, such a file is refused.
 
     Raises:
-        ModelFileError: keys are missing or damaged, and the message names them; or classes of another number.
+        ModelFileError: metadata is missing (the message names the keys) or damaged, or the number of classes is not
+            that of the logits.
     """
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     missing = [key for key in REQUIRED_KEYS if key not in metadata]

@@ -1,6 +1,6 @@
-"""What a model file costs: latency and peak memory, each model in a process of its own.
+"""Measure latency and peak memory of model files, each in a process of its own.
 
-`python -m skystill.model.measure MODEL THREADS RUNTIME` measures one file and prints JSON; `measure_models` runs that.
+`python -m skystill.model.measure MODEL THREADS RUNTIME` measures one file and prints JSON. `measure_models` calls it.
 """
 
 import json
@@ -26,20 +26,20 @@ _RUNS = 7
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model file costs in use, measured in a process of its own.
+    """Size, latency and memory of a model file, measured in a process of its own.
 
     Args:
-        size_bytes: of the file.
-        network: name of the network in the table.
+        size_bytes: size of the file.
+        network: name of the network in the table of sizes.
         precision: "float32" or "int8".
         parameters: number of learnt values.
-        multiply_adds_per_megapixel: for 10^6 pixels.
+        multiply_adds_per_megapixel: multiply-adds for 10^6 pixels of input.
         latency_ms_per_mp: median time in milliseconds per 10^6 pixels.
-        latency_spread_ms_per_mp: the shortest and the longest time.
-        threads: that one call used.
+        latency_spread_ms_per_mp: shortest and longest time in milliseconds per 10^6 pixels.
+        threads: number of threads that one call used.
         runtime: "onnxruntime" or "openvino".
         peak_rss_bytes: peak resident memory of the process.
-        tile_pixels: pixels of the tile that was run.
+        tile_pixels: number of pixels of the tile that was run.
     """
 
     size_bytes: int
@@ -57,13 +57,15 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class ComparedCost(ModelCost):
-    """What a model file costs on all threads and on one.
+    """Size, latency and memory of a model file on all threads, and its latency on one thread.
 
     Args:
-        path: the file.
-        latency_ms_per_mp_1_thread, latency_spread_ms_per_mp_1_thread: the same on one thread.
-        peak_fraction: part of the machine's peak that the file reaches: its multiply-adds per second over those of a
-            large float32 matrix product, measured here on all threads. An INT8 file can pass 1.
+        path: the model file.
+        latency_ms_per_mp_1_thread, latency_spread_ms_per_mp_1_thread: `latency_ms_per_mp` and
+            `latency_spread_ms_per_mp` on one thread.
+        peak_fraction: fraction of the machine's peak rate that the file reaches. This is its multiply-adds per second,
+            divided by those of a large float32 matrix product on the same machine, both on all threads. It can exceed
+            1 for an INT8 file.
     """
 
     path: str
@@ -73,9 +75,10 @@ class ComparedCost(ModelCost):
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far.
+    """Return the peak resident memory of this process so far, in bytes.
 
-    On Linux this is VmHWM, which begins anew with the program; getrusage's figure is inherited from the parent.
+    On Linux this is VmHWM, which starts anew with each program; the figure of getrusage is inherited from the parent
+    process. On a system that reports no peak, it is the current resident memory.
     """
     try:
         with open("/proc/self/status", encoding="ascii") as status:
@@ -89,13 +92,13 @@ def peak_rss_bytes() -> int:
 def time_per_megapixel(
     run: Callable[[], object], pixels: int, runs: int = _RUNS, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Milliseconds per 10^6 pixels of each of `runs` calls, after two that warm up.
+    """Return the milliseconds per 10^6 pixels of each of `runs` calls, after two warm-up calls.
 
     Args:
-        run: what to time; each call handles `pixels` pixels.
-        pixels: of one call.
-        runs: timed calls.
-        clock: seconds; for tests.
+        run: the function to time.
+        pixels: number of pixels that one call processes.
+        runs: number of calls that are timed.
+        clock: returns the time in seconds; tests give a fake clock.
     """
     run()
     run()
@@ -108,15 +111,17 @@ def time_per_megapixel(
 
 
 def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> ModelCost:
-    """Measure one model file in this process, which should have done nothing else.
+    """Measure one model file in this process.
+
+    The process should have done nothing else before, because the peak memory is that of the whole process.
 
     Args:
-        path: the file.
-        threads: 0 for all cores.
+        path: the model file.
+        threads: number of threads that one call uses; 0 uses all cores.
         runtime: onnxruntime or openvino.
 
     Raises:
-        ModelFileError: the file cannot be opened, or is not ours.
+        ModelFileError: the file cannot be opened, or SkyStill did not export it.
         SettingsError: the runtime is not installed.
     """
     from skystill.model.engine import open_engine
@@ -141,10 +146,15 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
 
 
 def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnxruntime") -> list[ModelCost]:
-    """Measure model files one after the other, each in its own process.
+    """Measure model files one after the other, each in a process of its own.
+
+    Args:
+        paths: the model files.
+        threads: number of threads that one call uses; 0 uses all cores.
+        runtime: onnxruntime or openvino.
 
     Raises:
-        ModelFileError: one of them cannot be measured.
+        ModelFileError: one of the files cannot be measured.
     """
     found = []
     for path in paths:
@@ -157,10 +167,15 @@ def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnx
 def compare_models(
     paths: Sequence[Path], runtime: str = "onnxruntime", on_progress: OnProgress = ignore_progress
 ) -> list[ComparedCost]:
-    """Measure model files on one thread and on all.
+    """Measure model files on one thread and on all threads.
+
+    Args:
+        paths: the model files.
+        runtime: onnxruntime or openvino.
+        on_progress: called with a `Progress` after each file.
 
     Raises:
-        ModelFileError: one of them cannot be measured.
+        ModelFileError: one of the files cannot be measured.
     """
     peak = _in_process("peak", about="the machine's peak")["multiply_adds_per_second"]
     found = []
@@ -180,7 +195,10 @@ def compare_models(
 
 
 def measure_peak() -> dict[str, float]:
-    """Multiply-adds a second of a float32 matrix product of 2048 x 2048 on all threads: the best of five."""
+    """Return the multiply-adds per second of a float32 product of two 2048 x 2048 matrices on all threads.
+
+    It is the best of five.
+    """
     side = 2048
     one = np.random.default_rng(0).random((side, side), np.float32)
     seconds = min(time_per_megapixel(lambda: one @ one, 1_000_000, runs=5)) / 1e3
@@ -188,7 +206,7 @@ def measure_peak() -> dict[str, float]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,6 +1,7 @@
-"""ONNX float to ONNX INT8: static, per channel, calibrated on real images; layers that hurt stay in float.
+"""Quantise a float model file to INT8: static, per channel, calibrated on real images.
 
-Needs `onnx` (`pip install "skystill[quantize]"`) and no torch. Accuracy is the caller's: a function that scores a file.
+Layers that cost too much accuracy stay in float. The caller gives the function that measures the accuracy of a file.
+Needs `onnx` (`pip install "skystill[quantize]"`), but not torch.
 """
 
 import contextlib
@@ -30,15 +31,15 @@ except ImportError as error:
 
 Images = Sequence[npt.NDArray[np.uint8]]
 Score = Callable[[Path], float]
-"""A model file to its mIoU on validation images."""
+"""A function that returns the mIoU of a model file on validation images."""
 
 _NOT_COMPUTED = ("DepthToSpace", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
-"""Operations that move values and do not change them: they work on bytes as well as on floats."""
+"""Operations that only move values. They work on bytes as well as on floats."""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantisation came to.
+    """The result of quantising a model file.
 
     Args:
         float_score: mIoU of the float file.
@@ -61,22 +62,23 @@ def quantize_model(
     max_drop: float = 0.005,
     on_progress: OnProgress = ignore_progress,
 ) -> Quantized:
-    """Quantise a model file until the loss of accuracy is small enough.
+    """Quantise a model file, and keep layers in float until the loss of accuracy is small enough.
 
-    All layers are quantised first. Where that costs more than `max_drop`, the layers are ranked by how far each alone
-    moves the logits, and the worst stay in float: 1, then 2, 4, ... until the loss is small enough.
+    All layers are quantised first. If that costs more than `max_drop`, the layers are ranked by how much the logits
+    change when only that layer is quantised. The worst layers then stay in float: 1, then 2, 4, ..., until the loss of
+    accuracy is small enough.
 
     Args:
         path: a float model file.
-        out: the INT8 file, which appears whole or not at all.
-        images: (H, W, 3) uint8, to calibrate on; 8 to 32 crops of training images are enough.
-        score: scores a file; called once for the float file and once for each attempt.
-        max_drop: of mIoU, as a share (0.005 is half a point).
-        on_progress: takes a `Message` about each attempt.
+        out: the INT8 file, which appears complete or not at all.
+        images: calibration images, each (H, W, 3) uint8 RGB, 0 to 255. 8 to 32 crops of training images are enough.
+        score: returns the mIoU of a model file. Called once for the float file and once for each attempt.
+        max_drop: largest accepted drop of the mIoU, as a fraction (0.005 is half a point).
+        on_progress: called with a `Message` about each attempt.
 
     Raises:
-        ModelFileError: not a float model file of ours.
-        SettingsError: no images.
+        ModelFileError: the file cannot be opened, SkyStill did not export it, or it is not in float.
+        SettingsError: there are no images.
         DiskFull: the file cannot be written.
     """
     info = read_info(open_session(path), path)
@@ -139,7 +141,7 @@ def _quantize(prepared: Path, out: Path, images: Images, keep: Sequence[str] = (
 
 
 def _rank(prepared: Path, scratch: Path, layers: Sequence[str], images: Images) -> list[str]:
-    """Layers by how much the logits move when that layer alone is quantised, the worst first."""
+    """Sort layers by how much the logits change when only that layer is quantised, the worst first."""
     expected = _logits(prepared, images)
     moved: dict[str, float] = {}
     for layer in layers:
@@ -156,7 +158,10 @@ def _logits(path: Path, images: Images) -> npt.NDArray[np.float32]:
 
 
 def _take_bytes(model: onnx.ModelProto) -> None:
-    """Drop the conversion of the normalised image to bytes: the image is bytes, with the same meaning (export.py)."""
+    """Remove the quantisation of the normalised image.
+
+    The image itself consists of bytes with the same meaning (train/compress/export.py).
+    """
     nodes = model.graph.node
     normalize = next((node for node in nodes if node.name == "normalize"), None)
     if normalize is None:
@@ -171,9 +176,10 @@ def _take_bytes(model: onnx.ModelProto) -> None:
 
 
 def _give_bytes(model: onnx.ModelProto) -> None:
-    """Move the last DequantizeLinear behind the pixel shuffle and the crop: a quarter of the memory is moved.
+    """Move the last DequantizeLinear behind the pixel shuffle and the crop, which then move a quarter of the memory.
 
-    Only over a tail that moves values without computing with them; any other graph stays as it is.
+    This is done only if the operations at the end of the graph move values without changing them. Any other graph stays
+    as it is.
     """
     graph = model.graph
     made_by = {output: node for node in graph.node for output in node.output}
@@ -204,7 +210,10 @@ def _rewire(model: onnx.ModelProto, old: str, new: str) -> None:
 
 
 def _shorten_names(model: onnx.ModelProto) -> None:
-    """Names of inner values as short as they can be, scales of equal value once: in a file of 400 KB they weigh."""
+    """Give inner values short names, and store equal constants such as scales only once.
+
+    In a file of 400 KB they take a noticeable part of the size.
+    """
     graph = model.graph
     fixed = {value.name for value in (*graph.input, *graph.output)}
     first: dict[bytes, str] = {}
@@ -238,7 +247,7 @@ def _shorten_names(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser warns of steps that are done here already."""
+    """Silence the quantiser, which warns about steps that were done here already."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     onnxruntime.set_default_logger_severity(3)

@@ -1,4 +1,4 @@
-"""From a model file and images to class rasters, in bounded memory."""
+"""Predict class rasters from a model file and images, in bounded memory."""
 
 from skystill.predict.predictor import Prediction, Predictor
 

@@ -1,4 +1,4 @@
-"""`skystill predict`: from inputs to files. Which files, what each is called, and what goes beside it."""
+"""`skystill predict`: find the inputs, name the results, predict, and write further files beside each result."""
 
 import glob
 import importlib
@@ -23,13 +23,13 @@ _FILES = (".tif", ".tiff", ".png")
 
 @dataclass(frozen=True)
 class PredictedInput:
-    """One input, done.
+    """One input that was predicted.
 
     Args:
         source: the input.
-        prediction: what came of it.
-        seconds: it took.
-        beside: other files written.
+        prediction: its result.
+        seconds: duration of the prediction, without the polygons, areas and overlay.
+        beside: other files that were written for this input.
     """
 
     source: str
@@ -41,26 +41,26 @@ class PredictedInput:
 def predict_inputs(
     settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
 ) -> Iterator[PredictedInput]:
-    """Predict every input; one that fails does not keep the others from being done.
+    """Predict every input. If one fails, the others are still predicted.
 
     Args:
-        settings: of the command.
-        resume: go on with what was interrupted.
-        on_progress: follows the pixels of each input.
+        settings: settings of the command.
+        resume: continue predictions that were interrupted.
+        on_progress: called with a `Progress` in pixels for each input.
 
     Yields:
-        each input as it is done.
+        each input when it is finished.
 
     Raises:
-        UserError: inputs that were not found, or failed, all of them named; at the end.
-        PredictionStopped: Ctrl-C.
+        UserError: some inputs were not found, are damaged or failed. This is raised at the end and names all of them.
+            A folder without images, or an --out that does not fit, is refused before the first prediction.
+        PredictionStopped: the user pressed Ctrl-C.
     """
     if settings.vector:
-        importlib.import_module(
-            "skystill.predict.polygons"
-        )  # what it needs may be missing: say so before hours of work
+        # The packages that it needs may be missing: fail now and not after hours of work.
+        importlib.import_module("skystill.predict.polygons")
     classes = read_classes(settings.classes) if settings.classes else None
-    # Opening a second runtime to compare costs 100 MB and more: not where memory is short.
+    # Opening a second runtime for a comparison takes 100 MB and more, so it is not done under a memory limit.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
     predictor = Predictor(settings.model or bundled_model(), settings.threads, runtime, classes)
     targets = name_targets(find_inputs(settings.inputs), settings)
@@ -86,17 +86,24 @@ def predict_inputs(
 
 
 def find_inputs(inputs: list[str]) -> list[str]:
-    """Files of folders and patterns; everything else as it is, for GDAL to open.
+    """Replace folders and patterns by the files in them.
+
+    Args:
+        inputs: files, folders, patterns and anything else that GDAL opens, such as URLs. Files and URLs stay
+            as they are.
+
+    Returns:
+        all inputs, each of them once.
 
     Raises:
-        DataError: a folder without images, or a pattern that fits nothing.
+        DataError: a folder has no images, or a pattern matches nothing.
     """
     found: list[str] = []
     for name in inputs:
         if Path(name).is_dir():
             here = [str(path) for path in sorted(Path(name).iterdir()) if path.suffix.lower() in _SUFFIXES]
         elif glob.has_magic(name) and not Path(name).exists() and "://" not in name:
-            here = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - a user's own pattern, absolute too
+            here = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - the pattern may be absolute
         else:
             here = [name]
         if not here:
@@ -106,11 +113,21 @@ def find_inputs(inputs: list[str]) -> list[str]:
 
 
 def name_targets(sources: list[str], settings: PredictSettings) -> list[tuple[str, Path]]:
-    """What each result is called: --out itself for one input where it names a file, otherwise a name in that folder.
+    """Choose the path of each result.
+
+    If --out names a file, it is the path of the result of the only input. Otherwise --out is a folder, and each result
+    gets the name of its input there.
+
+    Args:
+        sources: result of `find_inputs`.
+        settings: settings of the command.
+
+    Returns:
+        each input with the path of its result.
 
     Raises:
-        SettingsError: one file for several inputs, or two inputs with one name.
-        DataError: an input cannot be opened.
+        SettingsError: --out is one file for several inputs, has an unknown extension, or two inputs would get the same
+            path.
     """
     out = settings.out
     if out.suffix.lower() in _FILES:
@@ -128,20 +145,23 @@ def name_targets(sources: list[str], settings: PredictSettings) -> list[tuple[st
 
 
 def _suffix(source: str, settings: PredictSettings) -> str:
-    """A plain image becomes a PNG, a raster that knows where it lies a GeoTIFF."""
+    """Return .png for an image without a position, and .tif for a georeferenced raster."""
     if settings.cog:
         return ".tif"
     try:
         with gdal_environment(), rasterio.open(source) as file:
             return ".tif" if is_georeferenced(file) else ".png"
     except rasterio.errors.RasterioError:
-        return ".png"  # said in full when it is predicted
+        return ".png"  # the prediction reports the error in full
 
 
 def _write_beside(
     source: str, target: Path, predictor: Predictor, settings: PredictSettings, on_progress: OnProgress
 ) -> tuple[Path, ...]:
-    """Confidence and probabilities are there already; polygons, areas and overlay are made from the class raster."""
+    """Write areas, overlay and polygons from the class raster, and return the paths of all files beside it.
+
+    Confidence and probabilities were written together with the class raster.
+    """
     raster = settings.for_raster()
     made = [layer.path for layer in wanted_layers(target, raster, predictor.classes)[1:]]
     if settings.areas:

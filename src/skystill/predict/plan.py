@@ -1,4 +1,4 @@
-"""How large tiles and how many workers may be, so that a prediction stays under a limit of memory."""
+"""Choose the size of tiles and the number of workers, so that a prediction stays under a memory limit."""
 
 import contextlib
 import math
@@ -17,19 +17,19 @@ from skystill.tiling import Grid
 
 _TILES = (2048, 1536, 1024, 768, 512, 384, 256)
 _LANES = (2048, 1024)
-_BLEND_LANE = 8192  # each lane runs its neighbours' edge tiles again
-_BLOCK = 512  # side of the written files' blocks: tiles should fill them, or they are compressed twice
-_SPARE_BYTES = 24 * 2**20  # queues, compression, the allocator's gaps
+_BLEND_LANE = 8192  # wide, because each lane computes the edge tiles of its neighbours again
+_BLOCK = 512  # side of the blocks of written files; tiles should fill them, otherwise they are compressed twice
+_SPARE_BYTES = 24 * 2**20  # queues, compression, fragmentation of the allocator
 _TRIAL_SIDE = 512
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a prediction will use.
+    """How a raster is cut and computed.
 
     Args:
         grid: how the raster is cut.
-        threads: tiles at once.
+        threads: number of tiles that are computed at the same time.
     """
 
     grid: Grid
@@ -38,11 +38,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class NetworkMemory:
-    """What a network takes.
+    """The memory that a network needs.
 
     Args:
         base_bytes: resident memory of the process with the network open, before any raster.
-        bytes_per_pixel: on top of that, for each pixel of a tile that is being run.
+        bytes_per_pixel: additional memory for each pixel of a tile that is being computed.
     """
 
     base_bytes: int
@@ -58,22 +58,23 @@ def choose_plan(
     wishes: RasterSettings,
     cost: NetworkMemory | None,
 ) -> Plan:
-    """Cut a raster.
+    """Choose how a raster is cut, and how many tiles are computed at the same time.
 
-    Without a limit: tiles of the size wished for, as many at once as there are cores. With one: the largest tiles and
-    the most workers that stay under it.
+    Without a memory limit, tiles have the given size, and there are as many workers as threads. With a limit, the plan
+    has the most workers, and for them the largest tiles, that stay under the limit.
 
     Args:
-        source: what is read.
-        tile: side of the tiles in pixels.
-        overlap: pixels shared by neighbours.
-        num_classes: C.
-        threads: 0 for all cores.
-        wishes: the limit, and whether tiles are blended.
-        cost: of the network, from `measure_network_memory`; needed with a limit only.
+        source: the raster that is read.
+        tile: side of the tiles in pixels, margins included. With a limit, tiles may be smaller.
+        overlap: pixels that neighbouring tiles share.
+        num_classes: C, number of classes.
+        threads: largest number of workers; 0 uses all cores.
+        wishes: settings with the memory limit, and whether tiles are blended.
+        cost: memory of the network, from `measure_network_memory`. It is needed only with a limit.
 
     Raises:
-        SettingsError: an overlap that leaves no core, or a limit that cannot be kept; says the smallest that can.
+        SettingsError: the overlap leaves no core of a tile, or the limit cannot be kept. The message names the smallest
+            possible value.
     """
     margin = overlap // 2
     smallest = 2 * margin + max(64, 2 * margin if wishes.blend else 0)
@@ -102,7 +103,10 @@ def choose_plan(
 
 
 def _cut(source: RasterSource, tile: int, margin: int, lane: int, blend: bool) -> Grid:
-    """Lanes from top to bottom; a wide source of whole-width blocks instead row by row, from a spool."""
+    """Cut a raster into lanes from top to bottom.
+
+    The units of a wide source with whole-width blocks are ordered row by row instead, and read from a spool.
+    """
     rows_first = source.sequential and source.width > 2 * lane
     if source.sequential and not rows_first:
         lane = source.width
@@ -111,18 +115,21 @@ def _cut(source: RasterSource, tile: int, margin: int, lane: int, blend: bool) -
 
 
 def _whole_blocks(tile: int, margin: int) -> tuple[int, int]:
-    """Rows and columns of tiles about as large as a square one, whose cores are whole blocks of the written files."""
+    """Return rows and columns of tiles with about the area of a square tile of side `tile`.
+
+    Their cores consist of whole blocks of the written files.
+    """
     rows = _BLOCK + 2 * margin
     columns = max(1, round((tile * tile / rows - 2 * margin) / _BLOCK)) * _BLOCK
     return rows, columns + 2 * margin
 
 
 def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: NetworkMemory) -> int:
-    """Peak bytes of the process."""
+    """Estimate the peak memory of the process in bytes."""
     lane = min(grid.width, grid.lane_width) + 2 * grid.margin
     rows = min(grid.height, grid.tile_height)
     tile = rows * min(grid.width, grid.tile_width)
-    read = 3 * rows * lane * 3  # the unit that is run, the next one, and it once more while it is decoded
+    read = 3 * rows * lane * 3  # the unit that is computed, the next one, and the next one again while it is decoded
     if max(source.factors) > 1:
         read = int(read * (1 + math.prod(source.factors) / 2))
     blended = 4 * num_classes * (4 * grid.margin * lane + 2 * tile) if grid.blend else 0
@@ -141,18 +148,18 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost
 
 
 def measure_network_memory(infer: Infer) -> NetworkMemory:
-    """Run one tile and see."""
+    """Measure the memory that a network needs, by running it on one tile."""
     planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
     infer(planes[:, :64, :64])
     _reset_peak()
     before = psutil.Process().memory_info().rss
     infer(planes)
     grown = max(0, peak_rss_bytes() - before)
-    # Where the peak cannot be set back, an earlier one may hide this one: 64 bytes is what a small network takes.
+    # If the peak cannot be reset, an earlier one may hide this one. A small network takes 64 bytes per pixel.
     return NetworkMemory(before, max(64.0, grown / _TRIAL_SIDE**2))
 
 
 def _reset_peak() -> None:
-    """On Linux, begin counting the peak anew."""
+    """Reset the peak resident memory of this process. This works on Linux only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

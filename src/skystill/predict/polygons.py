@@ -1,7 +1,8 @@
-"""A class raster as polygons, merged across the windows it is read in, in bounded memory.
+"""Convert a class raster to polygons that are merged across windows, in bounded memory.
 
-Polygons that lie within a window are written at once. Those that touch its border wait for their neighbours and are
-joined when no window to come can add to them. Needs shapely and pyogrio (`pip install "skystill[vector]"`).
+The raster is read window by window. Polygons that lie inside a window are written immediately. Polygons that touch its
+border are kept, and are joined with their neighbours when no later window can add to them. Needs shapely and pyogrio
+(`pip install "skystill[vector]"`).
 """
 
 import contextlib
@@ -31,20 +32,20 @@ except ImportError as error:
     raise SettingsError(f'{error}: polygons need it. Install it with pip install "skystill[vector]".') from error
 
 _WINDOW = 2048
-_HELD_VERTICES = 2_000_000  # of polygons that wait for their neighbours: about 60 MB
+_HELD_VERTICES = 2_000_000  # largest number of vertices of incomplete polygons: about 60 MB
 _BATCH = 5_000
 
-Geometry = Any  # shapely carries no types
+Geometry = Any  # shapely has no type annotations
 
 
 @dataclass(frozen=True)
 class Polygons:
-    """What was written.
+    """The polygons that were written.
 
     Args:
         path: the file.
-        count: polygons in it.
-        split: polygons so large that they were written in parts.
+        count: number of polygons in the file.
+        split: how often a part of a polygon was written early, because too many vertices were held.
     """
 
     path: Path
@@ -53,6 +54,8 @@ class Polygons:
 
 
 class _Writer(Protocol):
+    """Takes finished polygons in pixel coordinates (x right, y down), and the label of each."""
+
     def write(self, geometries: list[Geometry], labels: list[int]) -> None: ...
 
 
@@ -60,10 +63,11 @@ def write_polygons(raster: Path, path: Path, classes: ClassMap, on_progress: OnP
     """Write the polygons of a class raster.
 
     Args:
-        raster: labels, as `Predictor.predict` writes them.
-        path: .gpkg in the raster's CRS, or .geojson in longitude and latitude where the raster has a CRS.
+        raster: the class raster, as `Predictor.predict` writes it.
+        path: the file to write. A .gpkg is in the CRS of the raster. Any other file is GeoJSON, in longitude and
+            latitude if the raster has a CRS.
         classes: names of the labels.
-        on_progress: follows the windows.
+        on_progress: called with a `Progress` after each window.
 
     Raises:
         DiskFull: the file cannot be written.
@@ -88,7 +92,7 @@ def _windows(height: int, width: int) -> list[Window]:
 
 @dataclass
 class _Waiting:
-    """Parts of one polygon that is not complete."""
+    """The parts of one polygon that is not complete yet."""
 
     label: int
     parts: list[Geometry] = field(default_factory=list)
@@ -96,15 +100,15 @@ class _Waiting:
 
 
 Edge = list[tuple[int, int, int, int]]
-"""Spans along a line: start, end, label, number of the part."""
+"""Spans along a border of a window: start and end in pixels, label, and number of the part."""
 
 
 class _Joiner:
-    """Joins polygons across windows that come row by row.
+    """Joins polygons across windows that are added row by row.
 
     Args:
-        height: of the raster.
-        width: of the raster.
+        height: height of the raster in pixels.
+        width: width of the raster in pixels.
         writer: takes finished polygons in pixel coordinates (x right, y down).
     """
 
@@ -114,14 +118,19 @@ class _Joiner:
         self._parents: dict[int, int] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._next = 0
-        self._right: Edge = []  # of the window to the left
-        self._above: dict[int, Edge] = {}  # bottom edges of the row above, by the window's left column
+        self._right: Edge = []  # right border of the window to the left
+        self._above: dict[int, Edge] = {}  # bottom borders of the row above, by the left column of the window
         self._below: dict[int, Edge] = {}
         self.count = 0
         self.split = 0
 
     def add(self, window: Window, labels: npt.NDArray[np.uint8]) -> None:
-        """Take the next window."""
+        """Add the polygons of the next window.
+
+        Args:
+            window: its place in the raster, column-first (rasterio).
+            labels: (H, W) uint8; 255 = void is skipped.
+        """
         left, top = int(window.col_off), int(window.row_off)
         right, bottom = left + int(window.width), top + int(window.height)
         if left == 0:
@@ -155,7 +164,7 @@ class _Joiner:
         self._below[left] = edges["bottom"]
 
     def finish(self) -> None:
-        """Write what still waits."""
+        """Write all polygons that are still kept."""
         self._end_row()
         self._below = {}
         self._end_row()
@@ -168,7 +177,7 @@ class _Joiner:
         return number
 
     def _match(self, one: Edge, other: Edge) -> None:
-        """Join parts of the same label on both sides of a line."""
+        """Join parts that have the same label and touch across a border."""
         one, other = sorted(one), sorted(other)
         here = there = 0
         while here < len(one) and there < len(other):
@@ -196,7 +205,10 @@ class _Joiner:
         return number
 
     def _end_row(self) -> None:
-        """Write polygons that no window to come can add to, and the largest of the rest when too much is held."""
+        """Write polygons to which no later window can add.
+
+        If too many vertices are held, the parts of the largest remaining polygons are written as well.
+        """
         self._above, self._below = self._below, {}
         open_numbers = {self._root(span[3]) for edge in self._above.values() for span in edge}
         self._release([number for number in self._waiting if number not in open_numbers])
@@ -224,12 +236,12 @@ class _Joiner:
 
 
 def _union(parts: list[Geometry]) -> Geometry:
-    """Parts that share edges as one; simplifying by 0 takes out the points in the middle of straight lines."""
+    """Merge parts that share edges. Simplifying by 0 removes the points inside straight lines."""
     return parts[0] if len(parts) == 1 else shapely.simplify(shapely.union_all(parts), 0)
 
 
 def _spans_on(ring: npt.NDArray[np.float64], axis: int, line: int | None) -> list[tuple[int, int]]:
-    """Stretches of a ring that lie on the line x = `line` (axis 0) or y = `line` (axis 1)."""
+    """Return the spans of a ring that lie on the line x = `line` (axis 0) or y = `line` (axis 1)."""
     on = ring[:, axis] == line
     both = np.flatnonzero(on[:-1] & on[1:])
     along = ring[:, 1 - axis].astype(int)
@@ -237,7 +249,7 @@ def _spans_on(ring: npt.NDArray[np.float64], axis: int, line: int | None) -> lis
 
 
 class _ToMap:
-    """Pixel coordinates to those of the file, and areas in square metres where the CRS has metres."""
+    """Converts pixel coordinates to those of the written file, and computes areas in square metres."""
 
     def __init__(self, source: rasterio.DatasetReader, lonlat: bool) -> None:
         self._transform = source.transform
@@ -248,12 +260,12 @@ class _ToMap:
         self._pixel_m2 = None if unit is None else abs(source.transform.determinant) * unit**2
 
     def areas(self, geometries: list[Geometry]) -> list[float | None]:
-        """Square metres of each, None where the CRS has none."""
+        """Return the area of each polygon in square metres, or None if the CRS is not a projected one."""
         pixels = shapely.area(geometries)
         return [None if self._pixel_m2 is None else float(area) * self._pixel_m2 for area in pixels]
 
     def __call__(self, geometries: list[Geometry]) -> list[Geometry]:
-        """Move polygons."""
+        """Return the polygons in the coordinates of the written file."""
         moved: list[Geometry] = list(shapely.transform(np.asarray(geometries, object), self._move))
         return moved
 
@@ -266,7 +278,7 @@ class _ToMap:
 
 
 class _GeoPackage:
-    """Appends batches to a GeoPackage."""
+    """Appends polygons to a GeoPackage in batches."""
 
     def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
         self._path, self._classes = path, classes
@@ -283,7 +295,7 @@ class _GeoPackage:
             self._flush()
 
     def write(self, geometries: list[Geometry], labels: list[int]) -> None:
-        """Take polygons in pixel coordinates."""
+        """Write polygons, given in pixel coordinates."""
         self._held[0].extend(geometries)
         self._held[1].extend(labels)
         if len(self._held[0]) >= _BATCH:
@@ -313,7 +325,7 @@ class _GeoPackage:
 
 
 class _GeoJson:
-    """Writes features one after the other."""
+    """Writes polygons to a GeoJSON file one after the other."""
 
     def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
         self._path, self._classes = path, classes
@@ -332,7 +344,7 @@ class _GeoJson:
         self._files.close()
 
     def write(self, geometries: list[Geometry], labels: list[int]) -> None:
-        """Take polygons in pixel coordinates."""
+        """Write polygons, given in pixel coordinates."""
         for shape, label, area in zip(self._to_map(geometries), labels, self._to_map.areas(geometries), strict=True):
             about = {"class": self._classes.names[label], "label": label, "area_m2": area}
             feature = {"type": "Feature", "properties": about, "geometry": shapely.geometry.mapping(shape)}

@@ -1,4 +1,4 @@
-"""`Predictor`: an image in, labels out; a raster of any size in, a class raster out. Without torch."""
+"""`Predictor`: predicts the labels of an image, or a class raster from a raster of any size, without torch."""
 
 import contextlib
 import hashlib
@@ -26,12 +26,12 @@ from skystill.tiling import Grid
 
 @dataclass(frozen=True)
 class Prediction:
-    """What came of one raster.
+    """The result for one raster.
 
     Args:
         path: the class raster.
-        pixels: predicted, those without data counted.
-        damaged: places in the source that could not be read, and are nodata in the result.
+        pixels: number of pixels of the class raster, including those without data.
+        damaged: places in the source that could not be read. They are nodata in the result.
         notes: how bands, bit depth and resolution were handled.
     """
 
@@ -42,17 +42,17 @@ class Prediction:
 
 
 class Predictor:
-    """A model file, ready to run.
+    """A model file that is ready to run.
 
     Args:
-        path: a file that SkyStill exported, or with `classes` any segmentation model in ONNX.
-        threads: 0 for all cores.
-        runtime: onnxruntime, openvino, or auto: the faster of those installed.
-        classes: for a file without our metadata.
+        path: a file that SkyStill exported or, with `classes`, any segmentation model in ONNX.
+        threads: number of threads; 0 uses all cores.
+        runtime: onnxruntime, openvino or auto, which is the faster of those that are installed.
+        classes: classes of a file without SkyStill's metadata; not used for other files.
 
     Raises:
-        ModelFileError: the file cannot be opened, or is not ours.
-        SettingsError: the runtime is not installed.
+        ModelFileError: the file cannot be opened, or SkyStill did not export it and `classes` is None.
+        SettingsError: there is no such runtime, or it is not installed.
     """
 
     def __init__(
@@ -68,20 +68,21 @@ class Predictor:
         self.classes = self.info.classes
 
     def probabilities(self, image: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float32]:
-        """Class probabilities of a whole image.
+        """Return the class probabilities of an image.
 
-        Large images go through the network in tiles that overlap; of each only the valid centre is kept, so that
-        memory besides the result does not grow with the image.
+        A large image is computed in overlapping tiles, and only the valid centre of each tile is kept. The memory
+        besides the result therefore does not grow with the image.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
-            views: mirrored and turned views of each tile whose logits are averaged: 1, 2, 4 or 8.
+            image: (H, W, 3) uint8 RGB, 0 to 255.
+            views: number of flipped and rotated views of each tile whose logits are averaged: 1, 2, 4 or 8. The time
+                grows by this factor.
 
         Returns:
-            (C, H, W) float32, summing to one over C.
+            (C, H, W) float32, which sums to 1 over C.
 
         Raises:
-            DataError: not such an array, or without pixels.
+            DataError: the image is not such an array, or it has no pixels.
         """
         result = np.empty((len(self.classes), *image.shape[:2]), np.float32)
         for here, logits in self._tiles(image, views):
@@ -89,7 +90,19 @@ class Predictor:
         return result
 
     def labels(self, image: npt.NDArray[np.uint8], views: int = 1) -> Labels:
-        """The most probable class of each pixel, (H, W, 3) uint8 to (H, W) uint8; else as `probabilities`."""
+        """Return the most probable class of each pixel. The image is computed as in `probabilities`.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, 0 to 255.
+            views: number of flipped and rotated views of each tile whose logits are averaged: 1, 2, 4 or 8. The time
+                grows by this factor.
+
+        Returns:
+            (H, W) uint8, 0 to C - 1.
+
+        Raises:
+            DataError: the image is not such an array, or it has no pixels.
+        """
         result = np.empty(image.shape[:2], np.uint8)
         for here, logits in self._tiles(image, views):
             result[here] = most_likely(logits)
@@ -103,21 +116,26 @@ class Predictor:
         resume: bool = False,
         on_progress: OnProgress = ignore_progress,
     ) -> Prediction:
-        """Predict a raster of any size into a class raster, window by window.
+        """Predict a raster of any size window by window, and write a class raster.
 
         Args:
             source: anything that GDAL opens.
-            target: .tif (GeoTIFF) or .png; labels as bytes with the classes' colours, 255 where there is no data.
-            settings: how; the defaults without.
-            resume: go on with an interrupted prediction of the same target.
-            on_progress: takes a `Progress` in pixels after each unit of rows.
+            target: the class raster, .tif (GeoTIFF) or .png. It holds labels as uint8 with the colours of the classes,
+                and 255 where there is no data.
+            settings: how the raster is read and predicted; None uses the defaults.
+            resume: continue an interrupted prediction of the same target.
+            on_progress: called with a `Progress` in pixels after each unit (a row of tiles).
+
+        Returns:
+            the class raster, and notes about the source.
 
         Raises:
             DataError: the source cannot be opened, or has no pixels.
-            SettingsError: bands, tiles or memory that cannot be.
-            RunFolderError: an interrupted prediction is there, or another process is at it.
-            DiskFull: no room, or no permission; what is done is kept for `resume`.
-            PredictionStopped: Ctrl-C; what is done is kept for `resume`.
+            SettingsError: the bands, the tiles, the resolution, the memory limit or the target cannot be used.
+            RunFolderError: there is an interrupted prediction that is not continued or has other settings, or another
+                process is writing the same target.
+            DiskFull: the disk is full, or the files cannot be written. Finished units are kept for `resume`.
+            PredictionStopped: the user pressed Ctrl-C. Finished units are kept for `resume`.
         """
         settings = settings or RasterSettings()
         with gdal_environment():
@@ -135,7 +153,7 @@ class Predictor:
         layers = wanted_layers(target, settings, self.classes)
         output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
         begun = output.begun_with() if resume else {}
-        if "grid" in begun and settings.max_memory:  # what is free differs from run to run; the cut may not
+        if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
             plan = Plan(Grid(**begun["grid"]), int(begun["_threads"]))
         else:
             plan = self._plan(source, settings)
@@ -162,7 +180,7 @@ class Predictor:
         return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
 
     def single_threaded(self) -> Infer:
-        """The network on one thread a call, for several calls at once."""
+        """Return the network with one thread per call, for several calls at the same time."""
         if self._single is None:
             self._single = open_engine(self.path, 1, self.runtime, self._classes).infer
         return self._single
@@ -179,9 +197,10 @@ class Predictor:
         return self._memory[views]
 
     def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, Any]:
-        """All that decides the result: an interrupted prediction goes on only with the same.
+        """Return everything that determines the result.
 
-        What begins with "_" may differ.
+        An interrupted prediction is continued only if all of it is the same. Values of keys that begin with "_" may
+        differ.
         """
         file = Path(source.path)
         state = file.stat() if file.is_file() else None
@@ -197,7 +216,7 @@ class Predictor:
         }
 
     def _tiles(self, image: npt.NDArray[np.uint8], views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
-        """Each tile's place in the image, and the logits there."""
+        """Yield the place of the core of each tile in the image, and the logits (C, H, W) there."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
         size, margin = self.info.tile_size, self.info.overlap // 2
@@ -209,13 +228,16 @@ class Predictor:
 
 
 def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:
-    """Open the source; where a resolution is asked for, at that one."""
+    """Open the source, resampled to the resolution in the settings if there is one.
+
+    Otherwise a note is added if the resolution differs from that of the model by a factor of 2 or more.
+    """
     source = RasterSource(path, settings.band_numbers, settings.scale_range)
     if settings.resolution is None:
         own = source.resolution_m
         if own and model_resolution and not 0.5 < own / model_resolution < 2:
             source.notes.append(
-                f"{path} has {own:g} m a pixel, the model was trained at {model_resolution:g} m; "
+                f"{path} has {own:g} m per pixel, the model was trained at {model_resolution:g} m; "
                 f"--resolution {model_resolution:g} resamples."
             )
         return source
@@ -228,10 +250,15 @@ def _open_source(path: str, settings: RasterSettings, model_resolution: float | 
 
 
 def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> list[Layer]:
-    """The rasters to write, the class raster first.
+    """Return the rasters to write, the class raster first.
+
+    Args:
+        target: path of the class raster. Confidence and probabilities are named after it.
+        settings: which rasters are written, and whether as Cloud Optimized GeoTIFFs.
+        classes: names of the labels.
 
     Raises:
-        SettingsError: a file name that says no format.
+        SettingsError: the extension of `target` is not that of a known format, or it is .png with `cog`.
     """
     if target.suffix.lower() not in (".tif", ".tiff", ".png"):
         raise SettingsError(f"{target}: name it .tif (GeoTIFF) or .png.")

@@ -1,7 +1,8 @@
-"""A raster through a network in bounded memory: a reader, workers that each run whole tiles, a writer, side by side.
+"""Run a network on a raster in bounded memory.
 
-Each worker runs the network on one thread: two tiles on two cores finish sooner than one tile on both, since no core
-waits for the other between layers.
+One reader, several workers and one writer work at the same time. Each worker runs the network on a whole tile with one
+thread. Two tiles on two cores finish sooner than one tile on both cores, because no core waits for the other between
+layers.
 """
 
 from collections import deque
@@ -22,13 +23,20 @@ from skystill.tiling import Grid, Tile, Unit
 
 Logits = npt.NDArray[np.float32]
 OnPixels = Callable[[int], None]
-"""Takes the number of pixels that were just finished."""
+"""Callback that takes the number of pixels that were just finished."""
 
-_STRIP_VALUES = 2**17  # of one class at a time: fits the cache of a core
+_STRIP_VALUES = 2**17  # scores of one class that are compared at a time: they fit the cache of a core
 
 
 def most_likely(scores: Logits) -> Labels:
-    """Argmax over the first axis, (C, H, W) to (H, W) uint8; the first of equals, as `argmax`, but faster."""
+    """Return the argmax over the classes.
+
+    Of equal scores the first class is taken, as in numpy's `argmax`, but this is faster.
+
+    Shape:
+        scores: (C, H, W) float32.
+        returns: (H, W) uint8.
+    """
     classes, height, width = scores.shape
     labels = np.zeros((height, width), np.uint8)
     rows = max(1, _STRIP_VALUES // max(1, width))
@@ -36,7 +44,8 @@ def most_likely(scores: Logits) -> Labels:
         part, out = scores[:, top : top + rows], labels[top : top + rows]
         best = part[0].copy()
         for label in range(1, classes):
-            # Labels only rise, so the largest one that won is the last one that won: no branch for any pixel.
+            # The loop goes through labels in increasing order, so the last label that won is the largest that won.
+            # A maximum finds it without a branch for each pixel.
             won = (part[label] > best).view(np.uint8)
             won *= np.uint8(label)
             np.maximum(out, won, out=out)
@@ -45,28 +54,28 @@ def most_likely(scores: Logits) -> Labels:
 
 
 def softmax(logits: Logits) -> Logits:
-    """Softmax over the first axis of (C, H, W)."""
+    """Return the softmax over the first axis of (C, H, W)."""
     raised = np.exp(logits - logits.max(axis=0))
     return np.asarray(raised / raised.sum(axis=0))
 
 
 def probabilities_to_bytes(probabilities: Logits) -> Bytes:
-    """0..1 to 0..250."""
+    """Convert probabilities, 0 to 1, to bytes, 0 to 250."""
     return np.asarray(np.rint(probabilities / PROBABILITY_SCALE), np.uint8)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """All that predicting one raster needs.
+    """The prediction of one raster.
 
     Args:
-        infer: the network.
+        infer: runs the network.
         grid: how the raster is cut.
-        source: what is read.
-        output: where it goes.
-        num_classes: C.
-        threads: tiles at once.
-        layers: names of the arrays wanted: "classes", "confidence", "probabilities".
+        source: the raster that is read.
+        output: the rasters that are written.
+        num_classes: C, number of classes.
+        threads: number of tiles that are computed at the same time.
+        layers: names of the arrays to compute: "classes", "confidence", "probabilities".
     """
 
     infer: Infer
@@ -78,7 +87,12 @@ class Stream:
     layers: tuple[str, ...]
 
     def predict(self, done: Iterable[int], on_pixels: OnPixels) -> None:
-        """Predict what is not done, and put what is done into the rasters."""
+        """Write finished units from the journal into the rasters, and predict all other units.
+
+        Args:
+            done: indices of the units that are finished already.
+            on_pixels: called with the number of pixels of each unit that was written.
+        """
         finished = set(done)
         with (
             ThreadPoolExecutor(1) as reading,
@@ -107,7 +121,7 @@ class Stream:
     def _computed(
         self, reading: ThreadPoolExecutor, working: ThreadPoolExecutor, units: Sequence[Unit]
     ) -> Iterator[tuple[Unit, Arrays]]:
-        """Units with their arrays, in order; the next is read while this one is run."""
+        """Yield units with their arrays, in order. The next unit is read while this one is computed."""
         if not units:
             return
         reader = _RollingReader(self.source)
@@ -127,7 +141,7 @@ class Stream:
             yield from _settle(jobs.popleft(), blender)
 
     def _work(self, unit: Unit, tile: Tile, planes: Bytes, valid: Valid | None) -> "Piece":
-        """Infer one tile: its core's arrays, or, where tiles are blended, its weighted probabilities."""
+        """Run the network on one tile, and return the arrays of its core or, with blending, weighted probabilities."""
         top, _, left, _ = unit.read
         part = np.s_[tile.read_top - top : tile.read_bottom - top, tile.read_left - left : tile.read_right - left]
         if valid is not None and not valid[part].any():
@@ -140,14 +154,26 @@ class Stream:
 
 @dataclass(frozen=True)
 class Piece:
-    """What a tile gave: weighted probabilities (C, H, W) or finished arrays; neither where nothing is valid."""
+    """The result of one tile: weighted probabilities (C, H, W) float32, or finished arrays.
+
+    It has neither if the tile has no valid pixel.
+    """
 
     weighted: Logits | None
     arrays: dict[str, Bytes] = field(default_factory=dict)
 
 
 def to_layers(scores: Logits, layers: Sequence[str], is_logits: bool) -> dict[str, Bytes]:
-    """Scores (C, H, W) to the arrays wanted, each (bands, H, W) uint8."""
+    """Convert scores to the arrays to write.
+
+    Args:
+        scores: (C, H, W) float32, logits or probabilities.
+        layers: names of the arrays: "classes", "confidence", "probabilities".
+        is_logits: True for logits, False for probabilities.
+
+    Returns:
+        (bands, H, W) uint8 for each layer.
+    """
     arrays = {"classes": most_likely(scores)[None]}
     if len(layers) > 1:
         probabilities = softmax(scores) if is_logits else scores
@@ -157,14 +183,14 @@ def to_layers(scores: Logits, layers: Sequence[str], is_logits: bool) -> dict[st
 
 
 class _RollingReader:
-    """Reads units; the rows that the unit above has read already are not read again."""
+    """Reads units. Rows that were read for the unit above are not read again."""
 
     def __init__(self, source: RasterSource | RowSpool) -> None:
         self._source = source
         self._last: tuple[Unit, Bytes, Valid | None] | None = None
 
     def read(self, unit: Unit) -> tuple[Bytes, Valid | None]:
-        """Planes (3, H, W) and the valid pixels (H, W) of what the unit's tiles read."""
+        """Read the window of a unit's tiles: planes (3, H, W) uint8, and valid (H, W) bool or None if all are valid."""
         top, bottom, left, right = unit.read
         planes = np.empty((3, bottom - top, right - left), np.uint8)
         valid: Valid | None = None
@@ -187,7 +213,7 @@ class _RollingReader:
 
 
 class _UnitResult:
-    """The arrays of a unit, filled tile by tile; what is not valid stays nodata."""
+    """The arrays of a unit, which are filled tile by tile. Pixels that are not valid become nodata."""
 
     def __init__(self, unit: Unit, layers: Sequence[str], num_classes: int, valid: Valid | None) -> None:
         self.unit = unit
@@ -199,7 +225,10 @@ class _UnitResult:
         }
 
     def put(self, top: int, left: int, arrays: Arrays) -> None:
-        """Paste arrays whose first pixel is at row `top` and column `left` of the raster; what is outside is cut."""
+        """Paste arrays whose first pixel is at row `top` and column `left` of the raster.
+
+        Pixels outside the unit are dropped.
+        """
         unit = self.unit
         for name, array in arrays.items():
             rows = max(top, unit.top), min(top + array.shape[1], unit.bottom)
@@ -211,7 +240,7 @@ class _UnitResult:
             self.arrays[name][here] = cut
 
     def finished(self) -> Arrays:
-        """All arrays, nodata where the source has none."""
+        """Return all arrays, with nodata where the source has no data."""
         if self._valid is not None:
             unit = self.unit
             top, _, left, _ = unit.read
@@ -224,7 +253,7 @@ class _UnitResult:
 def _settle(
     job: tuple[_UnitResult, Tile, "Future[Piece]"], blender: "_Blender | None"
 ) -> Iterator[tuple[Unit, Arrays]]:
-    """Take a tile's result in; with the last tile of a unit, give the unit out."""
+    """Add the result of a tile to its unit, and yield the unit after its last tile."""
     result, tile, future = job
     piece = future.result()
     if blender is not None:
@@ -236,7 +265,7 @@ def _settle(
 
 
 def _to_compute(units: Sequence[Unit], done: set[int], blend: bool) -> list[Unit]:
-    """Units to run: those not done, and where tiles are blended the done one above the first of them in its lane."""
+    """Return the units to compute: those that are not done and, with blending, also the unit above each of them."""
     wanted = {unit.index for unit in units if unit.index not in done}
     if blend:
         places = {(unit.lane, unit.row) for unit in units if unit.index in wanted}
@@ -245,9 +274,10 @@ def _to_compute(units: Sequence[Unit], done: set[int], blend: bool) -> list[Unit
 
 
 def _weights(tile: Tile, grid: Grid) -> Logits:
-    """(H, W) float32 of a tile: 1 in the middle, falling to 0 over the inner half of the overlap as half a cosine.
+    """Return the blending weights of a tile, (H, W) float32.
 
-    The weights of the tiles that cover a pixel add up to 1, so nothing has to be divided afterwards.
+    They are 1 in the middle and fall to 0 over the inner half of the overlap, as half a cosine. The weights of all
+    tiles that cover a pixel add up to 1, so no division is needed afterwards.
     """
     rows = _ramp(tile.read_top, tile.read_bottom, tile.top, tile.bottom, grid.margin, grid.height)
     columns = _ramp(tile.read_left, tile.read_right, tile.left, tile.right, grid.margin, grid.width)
@@ -257,7 +287,7 @@ def _weights(tile: Tile, grid: Grid) -> Logits:
 def _ramp(start: int, end: int, core_start: int, core_end: int, margin: int, size: int) -> npt.NDArray[np.float64]:
     at = np.arange(start, end) + 0.5
     weights = np.ones(end - start)
-    # Over half the margin: farther out a tile sees too little around it to have a say.
+    # Only over half of the margin: farther out, a pixel has too little context in this tile.
     if margin and core_start > 0:
         weights *= _rise((at - core_start) / (margin / 2))
     if margin and core_end < size:
@@ -266,16 +296,19 @@ def _ramp(start: int, end: int, core_start: int, core_end: int, margin: int, siz
 
 
 def _rise(at: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """0 up to -1, 1 from 1 on, half a cosine between."""
+    """Return 0 up to -1, 1 from 1 on, and half a cosine in between."""
     return np.asarray(0.5 + 0.5 * np.sin(np.clip(at, -1, 1) * (np.pi / 2)))
 
 
 class _Blender:
-    """Adds weighted probabilities of neighbours; holds twice the margin of rows of one lane, and of columns of a tile.
+    """Adds the weighted probabilities of neighbouring tiles.
+
+    It holds as many rows of one lane, and columns of one tile, as twice the margin. If the grid goes row by row, it
+    holds these rows for all lanes.
 
     Args:
         grid: how the raster is cut.
-        num_classes: C.
+        num_classes: C, number of classes.
     """
 
     def __init__(self, grid: Grid, num_classes: int) -> None:
@@ -283,11 +316,11 @@ class _Blender:
         self._num_classes = num_classes
         self._edge: Logits | None = None  # columns that the next tile adds to
         self._above: Logits | None = None  # rows of the unit above that this one adds to
-        self._below: Logits | None = None
-        self._of_lane: dict[int, Logits | None] = {}  # what each lane's last unit left for the next
+        self._below: Logits | None = None  # rows of this unit that the unit below adds to
+        self._of_lane: dict[int, Logits | None] = {}  # by lane: rows of its last unit that its next unit adds to
 
     def add(self, result: _UnitResult, tile: Tile, weighted: Logits | None) -> None:
-        """Add a tile, and put what no other tile adds to into the result."""
+        """Add a tile, and paste the pixels to which no later tile adds into the result."""
         unit, margin = result.unit, self._grid.margin
         first, last = tile is unit.tiles[0], tile is unit.tiles[-1]
         shape = (tile.read_bottom - tile.read_top, tile.read_right - tile.read_left)

@@ -1,4 +1,4 @@
-"""What people look at first: the area of each class, and the classes painted over the image."""
+"""Summaries of a class raster: the area of each class, and the classes painted over the image."""
 
 from pathlib import Path
 
@@ -17,11 +17,14 @@ _OPACITY = 0.45
 
 
 def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
-    """Write the area of each class as CSV: pixels, share, and hectares where the CRS is in metres or feet.
+    """Write the area of each class as CSV.
+
+    The columns are the number of pixels, the fraction of all pixels with a class, and the hectares if the CRS is
+    projected, in metres or feet.
 
     Args:
-        raster: labels, as `Predictor.predict` writes them.
-        path: the table.
+        raster: the class raster, as `Predictor.predict` writes it.
+        path: the CSV file to write.
         classes: names of the labels.
 
     Raises:
@@ -49,17 +52,19 @@ def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
 
 
 def write_overlay(source: str, raster: Path, path: Path, classes: ClassMap, settings: RasterSettings) -> None:
-    """Paint the classes over the image, both made smaller; without data the image stays as it is.
+    """Paint the classes over the image, and write the result as a picture.
+
+    Both are reduced to at most 2048 pixels per side. Pixels without data keep the colours of the image.
 
     Args:
         source: the image.
-        raster: its labels.
-        path: the picture.
-        classes: colours.
-        settings: how the image was read.
+        raster: its class raster.
+        path: the picture to write.
+        classes: colours of the labels.
+        settings: the settings with which the image was read.
 
     Raises:
-        DataError: the image cannot be opened any more.
+        DataError: the image can no longer be opened.
         DiskFull: the picture cannot be written.
     """
     with gdal_environment():

@@ -1,1 +1,1 @@
-"""Rasters of any size: read in windows, written in blocks, never held whole."""
+"""Rasters of any size: read in windows and written in blocks, never held in memory as a whole."""

@@ -1,4 +1,4 @@
-"""Class rasters on disk: a journal of finished units, GeoTIFFs that appear whole, and what goes with them."""
+"""Class rasters on disk: a journal of finished units, and rasters that appear only when they are complete."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from filelock import FileLock, Timeout
-from rasterio._err import CPLE_BaseError  # GDAL's own words, where rasterio does not wrap them
+from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as convert
 from rasterio.windows import Window
@@ -29,11 +29,11 @@ from skystill.run_folder import write_json, write_text, written_whole
 from skystill.tiling import Unit
 
 Arrays = Mapping[str, npt.NDArray[np.uint8]]
-"""Layer name to (bands, H, W) uint8."""
+"""Arrays by the name of their layer, each (bands, H, W) uint8."""
 
 NODATA = VOID
 PROBABILITY_SCALE = 1 / 250
-"""Probabilities are stored as bytes, 0 to 250 for 0 to 1; the raster carries this scale, 255 is nodata."""
+"""Scale of stored probabilities, which is also written into the raster. Bytes 0 to 250 mean 0 to 1; 255 is nodata."""
 _BLOCK = 512
 _CHECKERS = 2
 _HEAD = struct.Struct("<cQ")
@@ -45,11 +45,11 @@ class Layer:
     """One raster to write.
 
     Args:
-        name: key in the arrays.
-        path: where it goes; .tif or .png.
-        bands: names of its bands.
-        is_classes: True for labels with colours, False for probabilities.
-        cog: write a Cloud Optimized GeoTIFF.
+        name: key of the layer in `Arrays`.
+        path: the file to write, .tif, .tiff or .png.
+        bands: names of the bands.
+        is_classes: True for labels with a colour table, False for probabilities.
+        cog: whether to write a Cloud Optimized GeoTIFF.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Layer:
 
 
 class RasterOutput:
-    """Writes units into rasters. After a crash the journal still has all finished units.
+    """Writes units into rasters. A journal keeps all finished units after a crash.
 
     Args:
-        layers: what to write; the first one's path names the journal.
-        height, width: of the rasters.
-        crs, transform: as rasterio's; None and the identity for a plain image.
-        classes: names and colours.
+        layers: the rasters to write. The journal is named after the path of the first one.
+        height, width: size of the rasters in pixels.
+        crs, transform: position of the rasters, as in rasterio. None and the identity for an image without a position.
+        classes: names and colours of the labels.
     """
 
     def __init__(
@@ -85,25 +85,27 @@ class RasterOutput:
         self._files: dict[str, rasterio.io.DatasetWriter] = {}
 
     def begun_with(self) -> dict[str, Any]:
-        """The settings of an unfinished journal; empty where there is none."""
+        """Return the settings of an unfinished journal, or an empty dictionary if there is none."""
         about = self.journal / "settings.json"
         return dict(json.loads(about.read_text(encoding="utf-8"))) if about.exists() else {}
 
     @contextmanager
     def opened(self, settings: Mapping[str, Any], resume: bool) -> Iterator[list[int]]:
-        """Begin or go on; inside, units can be written. On success the rasters take their names.
+        """Begin a prediction, or continue one. Units can be written inside the context.
+
+        At the end of the context, the complete rasters get their names and the journal is deleted.
 
         Args:
-            settings: all that decides the result; a journal made with others is refused. Keys that begin with "_" may
-                differ.
-            resume: go on with an unfinished journal. Without it one is refused.
+            settings: everything that determines the result. A journal with other settings is refused. Keys that begin
+                with "_" may differ.
+            resume: continue an unfinished journal. Without it, an unfinished journal is refused.
 
         Yields:
-            indices of the units that are done.
+            indices of the units that are finished already.
 
         Raises:
-            RunFolderError: another process is at it; or a journal is there that cannot be gone on with.
-            DiskFull: no room, or no permission.
+            RunFolderError: another process is writing the same rasters, or there is a journal that cannot be continued.
+            DiskFull: the disk is full, or the files cannot be written.
         """
         try:
             self.journal.mkdir(parents=True, exist_ok=True)
@@ -123,10 +125,14 @@ class RasterOutput:
                 self._files = {}
 
     def write(self, unit: Unit, arrays: Arrays) -> None:
-        """Keep a unit in the journal, then put it into the rasters.
+        """Write a unit into the journal, and then into the rasters.
+
+        Args:
+            unit: the unit.
+            arrays: (bands, H, W) uint8 for each layer, with the height and width of the unit.
 
         Raises:
-            DiskFull: no room; the units before are kept.
+            DiskFull: the disk is full. The units before this one are kept.
         """
         path = self._entry(unit.index)
         with written_whole(path) as part:
@@ -134,10 +140,14 @@ class RasterOutput:
         self._put(unit, arrays)
 
     def replay(self, unit: Unit) -> None:
-        """Put a unit of the journal into the rasters.
+        """Write a unit from the journal into the rasters.
+
+        Args:
+            unit: the unit, which must be in the journal.
 
         Raises:
-            RunFolderError: the entry is damaged.
+            RunFolderError: the entry of the journal is missing or damaged.
+            DiskFull: the disk is full.
         """
         path = self._entry(unit.index)
         shape = (unit.bottom - unit.top, unit.right - unit.left)
@@ -173,7 +183,7 @@ class RasterOutput:
 
     def _begin(self, settings: Mapping[str, Any], resume: bool) -> list[int]:
         about = self.journal / "settings.json"
-        for part in self.journal.glob(".part-*"):  # of a killed process
+        for part in self.journal.glob(".part-*"):  # left by a killed process
             part.unlink(missing_ok=True)
         entries = sorted(self.journal.glob("*.unit"))
         if entries and about.exists():
@@ -202,7 +212,7 @@ class RasterOutput:
 
     def _open_files(self) -> None:
         for layer in self.layers:
-            self._part(layer).unlink(missing_ok=True)  # of a killed process: GDAL would look into it first
+            self._part(layer).unlink(missing_ok=True)  # left by a killed process: GDAL would open it first
             file = rasterio.open(
                 self._part(layer),
                 "w",
@@ -217,7 +227,7 @@ class RasterOutput:
                 blockysize=_BLOCK,
                 interleave="band",
                 compress="deflate",
-                zlevel=1,  # level 6 takes three times as long for a quarter less
+                zlevel=1,  # level 6 takes three times as long and makes files a quarter smaller
                 bigtiff="if_safer",
                 **self._grid,
             )
@@ -239,7 +249,8 @@ class RasterOutput:
             _check_whole(made)
             if layer.cog:
                 made = self.journal / f"{layer.name}-cog.tif"
-                # Nearest: a mean of labels is no label. One thread and GDAL's small cache keep the conversion bounded.
+                # Nearest neighbour, because the mean of two labels is not a label. One thread and GDAL's small cache
+                # bound the memory of the conversion.
                 convert(self._part(layer), made, driver="COG", compress="DEFLATE", overview_resampling="NEAREST")
             elif _FORMATS[layer.path.suffix.lower()] == "PNG":
                 made = self.journal / f"{layer.name}.png"
@@ -256,9 +267,11 @@ class RasterOutput:
 
 
 def _pack(array: npt.NDArray[np.uint8]) -> bytes:
-    """Values and lengths of runs of equal bytes, which class maps are made of; deflate where that is not smaller.
+    """Encode an array as bytes for the journal.
 
-    Finding the runs takes a fifth of deflate's time, and the journal lives for minutes.
+    Class maps consist of long runs of equal bytes. The values and the lengths of these runs are stored. If they would
+    take a quarter of the raw size or more, the array is compressed with deflate instead. Finding the runs takes a fifth
+    of the time of deflate, and the journal is kept only for minutes.
     """
     flat = array.reshape(-1)
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1]).astype(np.uint32)
@@ -270,7 +283,7 @@ def _pack(array: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _unpack(content: memoryview) -> tuple[npt.NDArray[np.uint8], memoryview]:
-    """The first array, flat, and what follows it."""
+    """Return the first array, as one dimension, and the bytes that follow it."""
     kind, size = _HEAD.unpack_from(content)
     body, rest = content[_HEAD.size : _HEAD.size + size], content[_HEAD.size + size :]
     if kind == b"Z":
@@ -281,7 +294,7 @@ def _unpack(content: memoryview) -> tuple[npt.NDArray[np.uint8], memoryview]:
 
 
 def _check_whole(path: Path) -> None:
-    """Read every block, on two threads: GDAL tells of a disk that was full only now."""
+    """Read every block, on two threads. GDAL reports only here that the disk was full when it wrote the file."""
     with ThreadPoolExecutor(_CHECKERS) as pool:
         list(pool.map(lambda part: _read_blocks(path, part), range(_CHECKERS)))
 
@@ -293,7 +306,10 @@ def _read_blocks(path: Path, part: int) -> None:
 
 
 def _write_category_names(path: Path, classes: ClassMap) -> None:
-    """Names of the labels, where GDAL and QGIS look for them; a GeoTIFF itself has no place for them."""
+    """Write the names of the labels to an .aux.xml file, where GDAL and QGIS read them.
+
+    A GeoTIFF itself cannot store them.
+    """
     names = "".join(f"<Category>{escape(name)}</Category>" for name in classes.names)
     write_text(
         path.with_name(path.name + ".aux.xml"),

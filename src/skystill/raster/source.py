@@ -1,4 +1,7 @@
-"""A raster as RGB bytes, window by window, whatever it is: bands, bit depth, nodata, masks, resolution, damage."""
+"""Read any raster as RGB bytes, window by window.
+
+This module handles the choice of bands, bit depth, nodata, masks, resolution and damaged blocks.
+"""
 
 import contextlib
 import math
@@ -21,18 +24,22 @@ Bytes = npt.NDArray[np.uint8]
 Valid = npt.NDArray[np.bool_]
 
 CACHE_BYTES = 12 * 2**20
-_BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # PNG's deflate packs at most 1,032 bytes into one: 344 RGB pixels a byte
+_BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
 _BLOCK_BYTES = 2**31
 _SAMPLES, _SAMPLE_SIDE = 4, 256
 
 
 @contextlib.contextmanager
 def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
-    """GDAL with a small block cache, errors where a file is damaged, and no warnings about plain images."""
+    """Configure GDAL: a small block cache, errors for damaged files, no warnings about images without a position.
+
+    Args:
+        cache_bytes: size of the block cache.
+    """
     options: dict[str, Any] = {
         "GDAL_CACHEMAX": cache_bytes,
-        "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # or a JPEG that is cut short turns grey in silence
-        "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # no listing of folders or servers; world files are still looked for
+        "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # otherwise the rest of a truncated JPEG is grey, without an error
+        "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # folders and servers are not listed; world files are still found
         "GDAL_PAM_ENABLED": True,
     }
     with rasterio.Env(**options), warnings.catch_warnings():
@@ -41,24 +48,24 @@ def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
 
 
 def is_georeferenced(source: rasterio.DatasetReader) -> bool:
-    """Whether the raster says where it lies."""
+    """Return whether the raster has a position: a CRS, or a transform other than the identity."""
     return source.crs is not None or not source.transform.is_identity
 
 
 class RasterSource:
-    """An open raster. Use it from one thread.
+    """An open raster. Use it from one thread only.
 
     Args:
         path: anything that GDAL opens: a file, a URL, /vsi...
-        bands: three (or one, grey) band numbers from 1; None for red, green and blue where the file names them,
-            otherwise the first three.
-        scale: values that become 0 and 255; None for 0..255 of 8-bit files, and otherwise the 2nd and 98th percentile
-            of samples.
-        factors: source pixels per target pixel, down and across; heights, widths and windows are in target pixels.
+        bands: numbers of three bands, or of one for grey; the first band is 1. None takes red, green and blue if the
+            file names them, otherwise the first three bands, or the first one of a file with one or two.
+        scale: values that become 0 and 255. None takes 0 and 255 for 8-bit files, and otherwise the 2nd and the 98th
+            percentile of samples.
+        factors: source pixels per target pixel, down and across. `height`, `width` and windows are in target pixels.
 
     Raises:
-        DataError: not a raster, without pixels, or of a size that cannot be handled.
-        SettingsError: bands that it does not have.
+        DataError: the file is not a raster, is a palette image, has no pixels, or has a size that cannot be handled.
+        SettingsError: the file does not have these bands, or its red, green and blue bands are unknown.
     """
 
     def __init__(
@@ -92,47 +99,49 @@ class RasterSource:
 
     @property
     def block_shape(self) -> tuple[int, int]:
-        """Rows and columns of a block of the file: what is decoded at once."""
+        """Rows and columns of one block of the file. A block is always decoded as a whole."""
         rows, columns = self._file.block_shapes[0]
         return int(rows), int(columns)
 
     @property
     def sequential(self) -> bool:
-        """Whether blocks span the whole width, so that only whole rows are read without reading them again."""
+        """Whether blocks span the whole width. Windows narrower than that decode the same blocks again."""
         return bool(self.block_shape[1] >= self._file.width)
 
     @property
     def block_row_bytes(self) -> int:
-        """Memory of one row of blocks, all bands, as decoded."""
+        """Memory in bytes of one row of decoded blocks, with all bands."""
         pixels = self.block_shape[0] * self._file.width
         return int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize)
 
     @property
     def pixel_metres(self) -> tuple[float, float] | None:
-        """Height and width of a source pixel in metres; None where the raster does not say, or is in degrees."""
+        """Height and width of a source pixel in metres; None if the raster has no CRS or is in degrees."""
         if self.crs is None or not self.crs.is_projected:
             return None
         own, unit = self._file.transform, float(self.crs.linear_units_factor[1])
-        return math.hypot(own.b, own.e) * unit, math.hypot(own.a, own.d) * unit  # right for a turned raster, too
+        # hypot: this is correct for a rotated raster, too.
+        return math.hypot(own.b, own.e) * unit, math.hypot(own.a, own.d) * unit
 
     @property
     def resolution_m(self) -> float | None:
-        """Side in metres of a square with the area of a source pixel; None as in `pixel_metres`."""
+        """Side in metres of a square with the area of a source pixel; None if `pixel_metres` is None."""
         return None if self.pixel_metres is None else math.sqrt(math.prod(self.pixel_metres))
 
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
-        """Read a window.
+        """Read a window as RGB.
 
-        Blocks that cannot be read are listed in `damaged` and come back as not valid.
+        Blocks that cannot be read are listed in `damaged`, and their pixels are not valid.
 
         Args:
             top: first row, in target pixels.
-            bottom: the row after the last.
+            bottom: the row after the last one.
             left: first column.
-            right: the column after the last.
+            right: the column after the last one.
 
         Returns:
-            planes (3, H, W) uint8, and (H, W) bool, False where there is no data; None where all is valid.
+            planes (3, H, W) uint8 RGB, 0 to 255, and valid (H, W) bool, False where there is no data. `valid` is None
+            if all pixels are valid.
         """
         try:
             return self._read(top, bottom, left, right)
@@ -166,7 +175,7 @@ class RasterSource:
         return Window(left * across, top * down, (right - left) * across, (bottom - top) * down)
 
     def _read_around_damage(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
-        """Block by block; what cannot be read is nodata."""
+        """Read a window block by block. Pixels of blocks that cannot be read are not valid."""
         planes = np.zeros((3, bottom - top, right - left), np.uint8)
         valid = np.ones(planes.shape[1:], bool)
         sides = zip(self.block_shape, self.factors, strict=True)
@@ -220,7 +229,7 @@ class RasterSource:
         return chosen
 
     def _simple_nodata(self) -> float | None:
-        """The one nodata value, where that is all the masking there is and pixels are not resampled."""
+        """Return the nodata value if it is the only mask of the bands and pixels are not resampled, otherwise None."""
         flags = self._file.mask_flag_enums
         plain = all(set(flags[band - 1]) == {MaskFlags.nodata} for band in self.bands)
         value = self._file.nodata

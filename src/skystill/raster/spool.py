@@ -1,7 +1,7 @@
-"""A file of whole-width blocks, decoded once from top to bottom, and the last rows kept on disk for any window.
+"""Windows of a raster that is stored in whole-width blocks: decoded once, with the latest rows kept on disk.
 
-A striped raster 50,000 pixels wide takes 150 kB a row: the rows that tiles need would be a quarter of a gigabyte in
-memory. On disk they stay in the system's cache, which it can take back.
+A striped raster with a width of 50,000 pixels takes 150 kB per row. The rows that tiles need would take a quarter of a
+gigabyte of memory. On disk they stay in the system's cache, whose memory the system can reclaim.
 """
 
 import tempfile
@@ -17,16 +17,17 @@ _COLORS, _PLANES = 3, 4
 
 
 class RowSpool:
-    """Windows of a source by lanes, in an order in which no window begins above the one before it.
+    """Decodes a source once from top to bottom, and reads windows of its lanes from a scratch file.
 
-    On disk each lane has four planes (three colours, and which pixels are valid) of `capacity` rows, used in a ring: a
-    window is then four to eight long reads, however many rows it has.
+    Windows must be read in an order in which none begins above the one before it. On disk each lane has four planes:
+    three colours, and which pixels are valid. Each plane is a ring buffer of `capacity` rows. A window therefore takes
+    four to eight long reads, however many rows it has.
 
     Args:
-        source: what is decoded.
-        rows: the most rows that a window has.
-        lanes: first column, and the column after the last, of the windows.
-        folder: where the scratch file goes; it has no name there and is gone with the process.
+        source: the raster to decode.
+        rows: largest number of rows of a window.
+        lanes: first column of the windows, and the column after their last one, for each lane.
+        folder: folder of the scratch file. The file has no name there, and the system deletes it when the process ends.
     """
 
     def __init__(self, source: RasterSource, rows: int, lanes: Sequence[tuple[int, int]], folder: Path) -> None:
@@ -36,7 +37,7 @@ class RowSpool:
         self._step = -(-wanted // block_rows) * block_rows
         self._capacity = rows + self._step
         self._decoded = 0
-        self._masked: list[tuple[int, int]] = []  # decoded rows in which something is not valid
+        self._masked: list[tuple[int, int]] = []  # decoded rows in which some pixels are not valid
         self._begins: dict[tuple[int, int], int] = {}
         place = 0
         for lane in sorted(set(lanes)):
@@ -45,9 +46,20 @@ class RowSpool:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by close()
 
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
-        """As `RasterSource.read`; left and right are those of a lane."""
+        """Read a window, as `RasterSource.read` does.
+
+        Args:
+            top: first row, in target pixels.
+            bottom: the row after the last one.
+            left: first column of one of the lanes.
+            right: the column after the last one of the same lane.
+
+        Returns:
+            planes (3, H, W) uint8 RGB, 0 to 255, and valid (H, W) bool, False where there is no data. `valid` is None
+            if all pixels are valid.
+        """
         if self._decoded == 0:
-            self._decoded = top // self._step * self._step  # a resumed run begins in the middle
+            self._decoded = top // self._step * self._step  # a resumed prediction begins in the middle
         while self._decoded < bottom:
             self._decode()
         planes = np.empty((_COLORS, bottom - top, right - left), np.uint8)
@@ -56,7 +68,7 @@ class RowSpool:
         return planes, self._load_valid(top, bottom, (left, right))
 
     def close(self) -> None:
-        """Let the scratch file go."""
+        """Close the scratch file, which deletes it."""
         self._file.close()
 
     def _decode(self) -> None:
@@ -75,13 +87,13 @@ class RowSpool:
         self._decoded = bottom
 
     def _load(self, values: Bytes, lane: tuple[int, int], plane: int, top: int) -> None:
-        """Fill (rows, columns of the lane) from the scratch file."""
+        """Fill `values` (rows from `top` on, columns of the lane) from the scratch file."""
         for place, rows in self._stretches(lane, plane, top, top + len(values)):
             self._file.seek(place)
             self._file.readinto(values[rows].data)
 
     def _load_valid(self, top: int, bottom: int, lane: tuple[int, int]) -> Valid | None:
-        self._masked = [(start, end) for start, end in self._masked if end > top]  # no window begins above this one
+        self._masked = [(start, end) for start, end in self._masked if end > top]  # no later one begins above it
         masked = [(max(start, top), min(end, bottom)) for start, end in self._masked if start < bottom]
         if not masked:
             return None
@@ -91,7 +103,10 @@ class RowSpool:
         return None if valid.all() else valid.astype(bool)
 
     def _stretches(self, lane: tuple[int, int], plane: int, top: int, bottom: int) -> list[tuple[int, slice]]:
-        """Where rows lie in the file, and which of the window's rows: in one stretch, or two where the ring ends."""
+        """Return byte offsets in the file, and the rows of the window that are stored there.
+
+        The rows lie in one stretch, or in two where the ring buffer wraps around.
+        """
         width = lane[1] - lane[0]
         begin = self._begins[lane] + plane * self._capacity * width
         slot = top % self._capacity

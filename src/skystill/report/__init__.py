@@ -1,1 +1,1 @@
-"""Figures, comparisons and pages: what was kept, what was saved, and whether distillation helped."""
+"""Metrics, comparisons and reports: accuracy and cost of each model, and whether distillation helped."""

@@ -1,4 +1,4 @@
-"""The models that a run compares: its own, the teacher's, and the baseline's."""
+"""The models that the report of a run compares: its own, the teacher's and the baseline's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ class ComparedModel:
 
     Args:
         role: "teacher", "alone" or "student".
-        folder: the run that made it.
+        folder: the run that trained it.
     """
 
     role: str
@@ -21,10 +21,16 @@ class ComparedModel:
 
 
 def compared_models(folder: RunFolder) -> list[ComparedModel]:
-    """The models of a run: its own, and of a distilled one the baseline's, and the teacher's if it is a run as well.
+    """Return the models to compare in the report of a run.
+
+    A run without a teacher has one model, with the role "teacher". A distilled run has its student, the baseline if it
+    was trained, and the teacher. A teacher that the run scored itself (`teacher.json`) is left out.
+
+    Args:
+        folder: the run.
 
     Raises:
-        RunFolderError: not a run, or not finished.
+        RunFolderError: the folder is not a run, or one of the runs has not finished.
     """
     config = folder.read_config()
     if "teacher" not in config:

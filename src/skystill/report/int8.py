@@ -1,4 +1,4 @@
-"""`skystill quantize`: images to calibrate on, a score to hold, both files timed before one is called the result."""
+"""`skystill quantize`: quantises a model file on a data set, and writes the INT8 file only if it is faster."""
 
 import json
 import tempfile
@@ -35,12 +35,12 @@ class NotFaster(UserError):
 
 @dataclass(frozen=True)
 class Quantization:
-    """A quantised file and what it came to.
+    """The result of a quantisation.
 
     Args:
-        path: the file.
-        quantized: scores, and the layers that stay in float.
-        costs: of the float file and of this one, from `compare_models`.
+        path: the INT8 file.
+        quantized: mIoU of both files, and the layers that stay in float.
+        costs: cost of the float file and of the INT8 file, as `compare_models` measured them.
     """
 
     path: Path
@@ -49,16 +49,19 @@ class Quantization:
 
 
 def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignore_progress) -> Quantization:
-    """Quantise a model file: calibrate on training images, score on validation images; test images stay untouched.
+    """Quantise a model file. Training images calibrate it and validation images score it; test images are not used.
 
     Args:
-        settings: of the command.
-        on_progress: takes a `Message` about each attempt.
+        settings: settings of the command.
+        on_progress: called with a `Message` after each attempt, and with a `Progress` while images are scored.
+
+    Returns:
+        the INT8 file, its score and its cost.
 
     Raises:
-        ModelFileError: not a float model file of ours.
-        DataError: no pairs, or none to validate on.
-        NotFaster: INT8 is slower here.
+        ModelFileError: the file is not a float model file of SkyStill.
+        DataError: there are no pairs of image and mask, or none for validation.
+        NotFaster: the INT8 file is not faster on this computer.
     """
     out = settings.out or settings.model.with_name(settings.model.stem + "-int8.onnx")
     classes = read_info(open_session(settings.model), settings.model).classes
@@ -82,7 +85,11 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
 
 
 def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs: of the run that the model lies in, where it has a split, or of `split`."""
+    """Return the training pairs and the validation pairs.
+
+    They come from the split of the run folder that contains the model. If `settings.split` is given, if there is no
+    such run, or if images of its split are missing, the data is split anew.
+    """
     pairs = find_pairs(settings.data).pairs
     own = settings.model.parent / "split.json"
     if settings.split is None and own.exists():
@@ -97,7 +104,7 @@ def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
 
 
 def _calibration(pairs: list[Pair], count: int, seed: int) -> list[npt.NDArray[np.uint8]]:
-    """Crops of different images, drawn by the seed."""
+    """Draw crops, (H, W, 3) uint8 with sides up to 512 pixels, each from a different image. The seed decides which."""
     rng = np.random.default_rng(seed)
     crops = []
     for index in rng.permutation(len(pairs))[:count]:

@@ -1,6 +1,7 @@
-"""From predictions to figures: confusion counts, IoU, F1, precision, recall, curves, and intervals over images.
+"""Metrics of predictions: confusion counts, IoU, F1, precision, recall, curves, and intervals over images.
 
-All counting is in integers over whole images; means are over classes of the whole test set, not over images.
+Pixels of whole images are counted as integers. Each metric comes from the counts of the whole test set. A mean is taken
+over classes, not over images.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,12 +17,12 @@ from skystill.errors import DataError
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-"""Image (H, W, 3) uint8 to class probabilities (C, H, W) float32."""
+"""A function from an image (H, W, 3) uint8 RGB, 0 to 255, to class probabilities (C, H, W) float32."""
 
 BINS = 256
-"""Thresholds of the precision-recall curve: probabilities are counted in this many equal bins."""
+"""Number of thresholds of the precision-recall curve. Probabilities are counted in as many bins of equal width."""
 ENOUGH_IMAGES = 5
-"""Below this a bootstrap over images says nothing: with one image every interval has no width."""
+"""Smallest number of images for a bootstrap over images. With one image, every interval would have no width."""
 _RESAMPLES = 2000
 
 
@@ -29,12 +30,12 @@ def confusion_counts(labels: Labels, predicted: Labels, num_classes: int) -> Cou
     """Count pixels by truth (row) and prediction (column).
 
     Args:
-        labels: (H, W) integers; values from `num_classes` up (void is 255) count nowhere.
+        labels: (H, W) integers. Pixels with values of `num_classes` or more are not counted (void is 255).
         predicted: (H, W) integers, 0 to num_classes - 1.
-        num_classes: C.
+        num_classes: C, the number of classes.
 
     Returns:
-        (C, C) int64.
+        (C, C) int64, number of pixels.
     """
     counted = labels < num_classes
     pairs = labels[counted].astype(np.int64) * num_classes + predicted[counted]
@@ -42,7 +43,7 @@ def confusion_counts(labels: Labels, predicted: Labels, num_classes: int) -> Cou
 
 
 def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
-    """Part / whole, NaN where whole is 0."""
+    """Return part / whole, and NaN where whole is 0."""
     ratios = np.full(np.shape(part), np.nan)
     np.divide(part, whole, out=ratios, where=np.asarray(whole) > 0)
     return ratios
@@ -53,40 +54,62 @@ def _true_positives(confusion: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def iou_per_class(confusion: npt.NDArray[Any]) -> Floats:
-    """TP / (TP + FP + FN) of confusion counts (..., C, C): (..., C), NaN for a class neither there nor predicted."""
+    """Return the IoU of each class, TP / (TP + FP + FN).
+
+    Args:
+        confusion: (..., C, C) counts by truth (row) and prediction (column).
+
+    Returns:
+        (..., C); NaN for a class that neither occurs nor is predicted.
+    """
     hit = _true_positives(confusion)
     return _ratio(hit, confusion.sum(-1) + confusion.sum(-2) - hit)
 
 
 def precision_per_class(confusion: npt.NDArray[Any]) -> Floats:
-    """TP / (TP + FP): (..., C), NaN for a class never predicted."""
+    """Return the precision of each class, TP / (TP + FP): (..., C), NaN for a class that is never predicted."""
     return _ratio(_true_positives(confusion), confusion.sum(-2))
 
 
 def recall_per_class(confusion: npt.NDArray[Any]) -> Floats:
-    """TP / (TP + FN): (..., C), NaN for a class that is not there."""
+    """Return the recall of each class, TP / (TP + FN): (..., C), NaN for a class that does not occur."""
     return _ratio(_true_positives(confusion), confusion.sum(-1))
 
 
 def f1_per_class(confusion: npt.NDArray[Any]) -> Floats:
-    """2 TP / (2 TP + FP + FN): (..., C), NaN for a class neither there nor predicted. It is the Dice score."""
+    """Return the F1 score of each class, 2 TP / (2 TP + FP + FN), which is also the Dice score.
+
+    Args:
+        confusion: (..., C, C) counts by truth (row) and prediction (column).
+
+    Returns:
+        (..., C); NaN for a class that neither occurs nor is predicted.
+    """
     return _ratio(2 * _true_positives(confusion), confusion.sum(-1) + confusion.sum(-2))
 
 
 def pixel_accuracy(confusion: npt.NDArray[Any]) -> Floats:
-    """Share of pixels that are right, all classes: (...), NaN where there is no pixel."""
+    """Return the fraction of correct pixels over all classes: (...), NaN if no pixel is counted."""
     return _ratio(_true_positives(confusion).sum(-1), confusion.sum((-1, -2)))
 
 
 def mean_over_classes(per_class: Floats, scored: npt.NDArray[np.bool_]) -> Floats:
-    """Mean of (..., C) over the scored classes that have a value; NaN where none has."""
+    """Return the mean over classes.
+
+    Args:
+        per_class: (..., C), NaN for a class without a value.
+        scored: (C,) bool, which classes are scored.
+
+    Returns:
+        (...): mean over the scored classes that have a value; NaN if none has one.
+    """
     kept = np.where(scored, per_class, np.nan)
     there = ~np.isnan(kept)
     return _ratio(np.where(there, kept, 0.0).sum(-1), there.sum(-1))
 
 
 def metrics_for(classes: ClassMap) -> dict[str, Callable[[Counts], float]]:
-    """Training metrics that leave unscored classes out of means: "miou" and "pixel_accuracy"."""
+    """Return the metrics "miou" and "pixel_accuracy" for training. Means leave out the classes that are not scored."""
     return {
         "miou": lambda confusion: float(mean_over_classes(iou_per_class(confusion), classes.scored)),
         "pixel_accuracy": lambda confusion: float(pixel_accuracy(confusion)),
@@ -97,12 +120,12 @@ METRICS: Mapping[str, Callable[[Counts], float]] = {
     "miou": lambda confusion: float(mean_over_classes(iou_per_class(confusion), np.ones(len(confusion), bool))),
     "pixel_accuracy": lambda confusion: float(pixel_accuracy(confusion)),
 }
-"""The same for classes that are all scored."""
+"""The same metrics where all classes are scored, by name: functions of the confusion counts (C, C)."""
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Figures of each class, in the order of the labels; None where a class has none (see the functions above)."""
+    """Metrics of each class, in the order of the labels. None if a class has no value (see the functions above)."""
 
     iou: list[float | None]
     f1: list[float | None]
@@ -112,15 +135,16 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Every figure of a model on a test set. Ratios are 0 to 1; None where there is nothing to divide by.
+    """All metrics of a model on a test set. Ratios are 0 to 1; a ratio is None if its denominator is 0.
 
     Args:
-        images, pixels: that were scored.
-        miou, mf1, mprecision, mrecall: means over the scored classes of the whole test set.
-        miou_interval: 95 % bootstrap interval over images.
-        pixel_accuracy: part of the pixels that are right.
-        per_class: figures of each class.
-        confusion: (C, C) pixels by truth (row) and prediction (column).
+        images: number of images that were scored.
+        pixels: number of pixels that were scored.
+        miou, mf1, mprecision, mrecall: means over the scored classes, from the counts of the whole test set.
+        miou_interval: 95 % bootstrap interval of `miou` over images.
+        pixel_accuracy: fraction of the pixels that are correct.
+        per_class: metrics of each class.
+        confusion: (C, C) number of pixels by truth (row) and prediction (column).
     """
 
     images: int
@@ -137,7 +161,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision against recall of one class, from the highest threshold to the lowest; empty where it is not there."""
+    """Precision and recall of one class, from the highest threshold to the lowest. Empty if it does not occur."""
 
     threshold: list[float]
     precision: list[float]
@@ -146,14 +170,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Counts of one model over a test set, one entry an image, from which every figure follows.
+    """Counts of one model on a test set. All metrics are computed from them.
 
     Args:
-        keys: the images.
-        confusion: (images, C, C).
-        curve: (C, 2, BINS) pixels by probability of the class, row 0 where the truth is another class, row 1 where
-            it is this one.
-        classes: names, and which are scored.
+        keys: key of each image.
+        confusion: (images, C, C) int64, confusion counts of each image.
+        curve: (C, 2, BINS) int64, number of pixels by the predicted probability of the class. Row 0 counts pixels
+            whose truth is another class, row 1 pixels whose truth is this class.
+        classes: names of the C classes, and which of them are scored.
     """
 
     keys: tuple[str, ...]
@@ -163,11 +187,11 @@ class Evaluation:
 
     @property
     def total(self) -> Counts:
-        """(C, C) over all images."""
+        """Confusion counts (C, C) of all images together."""
         return np.asarray(self.confusion.sum(axis=0))
 
     def scores(self) -> Scores:
-        """Every figure."""
+        """Compute all metrics."""
         total, scored = self.total, self.classes.scored
         per_class = {
             "iou": iou_per_class(total),
@@ -187,11 +211,11 @@ class Evaluation:
         )
 
     def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval over images of the mean IoU."""
+        """Return the 95 % bootstrap interval of the mean IoU, resampled over images."""
         return _percentiles(_resampled_miou(self))
 
     def precision_recall(self) -> list[Curve]:
-        """The curve of each class. Thresholds at which nothing is predicted are left out."""
+        """Return the precision-recall curve of each class, without thresholds at which no pixel is predicted."""
         curves: list[Curve] = []
         for false, true in self.curve:
             hits, alarms = true[::-1].cumsum(), false[::-1].cumsum()
@@ -206,15 +230,16 @@ class Evaluation:
 def evaluate(
     predict: Predict, images: Iterable[tuple[str, npt.NDArray[np.uint8], Labels]], classes: ClassMap
 ) -> Evaluation:
-    """Predict whole images and count.
+    """Predict whole images and count their pixels.
 
     Args:
-        predict: image to probabilities.
-        images: key, image (H, W, 3) uint8, labels (H, W) uint8 of each test image.
-        classes: C classes.
+        predict: function from an image to class probabilities.
+        images: for each test image its key, the image (H, W, 3) uint8 RGB, 0 to 255, and labels (H, W) uint8, 255 =
+            void.
+        classes: the C classes.
 
     Raises:
-        DataError: no image.
+        DataError: there is no image.
     """
     keys: list[str] = []
     confusions: list[Counts] = []
@@ -239,7 +264,13 @@ def _add_to_curve(curve: Counts, probabilities: npt.NDArray[np.float32], labels:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean IoU of one model minus another's on the same images, with its 95 % interval and their number."""
+    """Difference of the mean IoU of two models on the same images.
+
+    Args:
+        difference: mean IoU of the one minus mean IoU of the other, -1 to 1.
+        low, high: 95 % interval of the difference.
+        images: number of images.
+    """
 
     difference: float
     low: float
@@ -248,19 +279,24 @@ class Comparison:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero, and stands on enough images to be one."""
+        """Whether the interval excludes zero and there are enough images for an interval."""
         return self.images >= ENOUGH_IMAGES and (self.low > 0 or self.high < 0)
 
 
 def compare(ones: Sequence[Evaluation], others: Sequence[Evaluation]) -> Comparison:
-    """Bootstrap over images of the mean IoU of `ones` minus that of `others`, paired: all are resampled alike.
+    """Compare the mean IoU of two kinds of models, with a paired bootstrap over images.
+
+    The bootstrap is paired: the same resampled images are used for all evaluations.
 
     Args:
-        ones: evaluations of one kind of model, one a seed; their mean IoU is averaged.
-        others: of another kind.
+        ones: evaluations of the first kind of model, one per seed. Their mean IoU is averaged.
+        others: evaluations of the second kind.
+
+    Returns:
+        the mean IoU of `ones` minus the mean IoU of `others`.
 
     Raises:
-        DataError: they were evaluated on different images.
+        DataError: the models were evaluated on different images.
     """
     if len({evaluation.keys for evaluation in (*ones, *others)}) != 1:
         raise DataError("the models were evaluated on different images, so that they cannot be compared.")
@@ -274,7 +310,10 @@ def _miou(confusion: npt.NDArray[Any], classes: ClassMap) -> Floats:
 
 
 def _resampled_miou(evaluation: Evaluation) -> Floats:
-    """Mean IoU of resampled image sets; the draws depend on the number of images alone, so that models pair up."""
+    """Return the mean IoU (2000,) of resampled sets of images.
+
+    The draws depend on the number of images alone, so that the sets of two models are the same.
+    """
     count = len(evaluation.keys)
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
     return _miou(np.tensordot(draws, evaluation.confusion, axes=1), evaluation.classes)

@@ -1,4 +1,7 @@
-"""`results.json` to `report.html` and `plots/*.png`. It computes nothing: every figure shown is in the file."""
+"""Writes `report.html` and `plots/*.png` from `results.json`, and `study.html` from `study.json`.
+
+Nothing is computed here. Every figure that is shown is in these files.
+"""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +31,10 @@ def write_report(folder: RunFolder) -> None:
     """Write the report and the plots of an evaluated run.
 
     Args:
-        folder: holds `results.json` and samples.
+        folder: a run with `results.json` and the sample pictures.
 
     Raises:
-        RunFolderError: the run was not evaluated, or its results are damaged.
+        RunFolderError: the run was not evaluated, its results are damaged, or a later version of SkyStill wrote them.
     """
     results = read_results(folder)
     models, classes = results.models, results.classes.classes
@@ -40,7 +43,7 @@ def write_report(folder: RunFolder) -> None:
         names = {"teacher": "Network"}
     plots = {
         "losses": (
-            "Training and validation loss against epochs",
+            "Training and validation loss by epoch",
             _draw(folder.plots, "losses", lambda: plot_losses(models, names)),
         ),
         "precision-recall": (
@@ -48,7 +51,7 @@ def write_report(folder: RunFolder) -> None:
             _draw(folder.plots, "precision-recall", lambda: plot_precision_recall(models, names, classes)),
         ),
         "confusion": (
-            "Confusion matrices: share of each true class (row) that is called so (column)",
+            "Confusion matrices: percent of the pixels of each true class (row), by predicted class (column)",
             _draw(folder.plots, "confusion", lambda: plot_confusions(models, names, classes)),
         ),
     }
@@ -71,15 +74,21 @@ def write_report(folder: RunFolder) -> None:
 def write_study_report(folder: Path) -> Path:
     """Write `study.html` from the `study.json` of a search.
 
+    Args:
+        folder: the folder of the study.
+
+    Returns:
+        the page.
+
     Raises:
-        RunFolderError: there is none, or it is damaged.
+        RunFolderError: `study.json` is missing or damaged.
     """
     study = read_study(RunFolder(folder))
     trials = study.trials
     plots = [("Trials", _draw(folder / "plots", "history", lambda: plot_study(trials)))]
     if study.importance:
         drawn = _draw(folder / "plots", "importance", lambda: plot_importance(study.importance))
-        plots.append(("What matters", drawn))
+        plots.append(("Importance of each setting", drawn))
     best = next(trial for trial in trials if trial.number == study.best)
     page = (
         _environment()
@@ -112,14 +121,23 @@ def _environment() -> jinja2.Environment:
 
 
 def short(value: object) -> str:
-    """A number to three digits, anything else as it is."""
+    """Format a float with three significant digits, and anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def table_rows(
     models: Mapping[str, ModelRecord], names: Mapping[str, str], classes: Sequence[ClassRecord]
 ) -> list[tuple[str, list[str]]]:
-    """The table of the report, a row a figure: its name, and a cell a model."""
+    """Return the rows of the table of the report.
+
+    Args:
+        models: the models by role.
+        names: heading of each column by role, in the order of the columns.
+        classes: the classes, in the order of the labels.
+
+    Returns:
+        one row per metric: its title, and one cell per model.
+    """
 
     def row(title: str, cell: Callable[[ModelRecord], str]) -> tuple[str, list[str]]:
         return title, [cell(models[role]) for role in names]
@@ -146,8 +164,8 @@ def table_rows(
         row("Parameters", lambda m: big(m.cost.parameters)),
         row("Model file, MB", lambda m: megabytes(m.cost.size_bytes, 2)),
         row("Multiply-adds per megapixel, G", lambda m: f"{m.cost.multiply_adds_per_megapixel / 1e9:.1f}"),
-        row("CPU time per megapixel, ms (least to most)", latency),
-        row("Peak memory in use, MB", lambda m: megabytes(m.cost.peak_rss_bytes)),
+        row("Latency per megapixel, ms (shortest to longest)", latency),
+        row("Peak memory in inference, MB", lambda m: megabytes(m.cost.peak_rss_bytes)),
         row("Peak memory in training, MB", lambda m: megabytes(m.training.peak_rss_bytes)),
         row("Training time, s", lambda m: f"{m.training.seconds:.0f}"),
         row("Training steps", lambda m: big(m.training.steps)),
@@ -155,22 +173,22 @@ def table_rows(
 
 
 def percent(fraction: float | None) -> str:
-    """0.6384 to "63.8"; a hyphen where there is no value."""
+    """Format a fraction as a percentage: 0.6384 becomes "63.8", None becomes a hyphen."""
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def big(number: int) -> str:
-    """1941190 to "1,941,190"."""
+    """Format an integer with separators: 1941190 becomes "1,941,190"."""
     return f"{number:,}"
 
 
 def megabytes(size: int, digits: int = 0) -> str:
-    """Bytes to MB (10^6 bytes)."""
+    """Format a number of bytes in MB (10^6 bytes)."""
     return f"{size / 1e6:,.{digits}f}"
 
 
 def _draw(plots: Path, name: str, plot: Callable[[], Figure]) -> dict[str, str]:
-    """A plot in both themes: as files, and as data for the page."""
+    """Write a plot as a PNG file in each theme, and return the data URL of each by theme."""
     paths = {theme: plots / f"{name}{'' if theme == 'light' else '-dark'}.png" for theme in ("light", "dark")}
     for theme, path in paths.items():
         save_plot(plot, path, theme)
@@ -178,7 +196,7 @@ def _draw(plots: Path, name: str, plot: Callable[[], Figure]) -> dict[str, str]:
 
 
 def _kinds(samples: list[dict[str, str]], names: dict[str, str]) -> dict[str, str]:
-    titles = {"image": "Image", "truth": "Truth", **names, "disagreement": "Where they disagree"}
+    titles = {"image": "Image", "truth": "Ground truth", **names, "disagreement": "Disagreement"}
     return {kind: title for kind, title in titles.items() if samples and kind in samples[0]}
 
 

@@ -1,4 +1,4 @@
-"""The report's plots, from the figures in `results.json`, in a light and a dark theme."""
+"""The plots of the reports, from `results.json` and `study.json`, in a light and a dark theme."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _MODEL_COLORS = {
     "teacher": "#0072B2",
     "alone": "#999999",
     "student": "#D55E00",
-}  # Okabe, Ito: safe for the colour-blind
+}  # Okabe, Ito: distinguishable for colour-blind readers
 _STYLES = {"teacher": "-", "alone": ":", "student": "-"}
 _THEMES: dict[str, dict[str, Any]] = {
     "light": {"figure.facecolor": "#ffffff", "axes.facecolor": "#ffffff", "text": "#1d2733", "grid.color": "#d9dee5"},
@@ -29,8 +29,8 @@ def save_plot(plot: Callable[[], Figure], path: Path, theme: str) -> None:
     """Draw a plot in a theme and write it as PNG.
 
     Args:
-        plot: makes the figure; called inside the theme.
-        path: the file.
+        plot: function that draws the figure. It is called with the colours of the theme set.
+        path: the PNG file.
         theme: "light" or "dark".
     """
     values = dict(_THEMES[theme])
@@ -44,7 +44,12 @@ def save_plot(plot: Callable[[], Figure], path: Path, theme: str) -> None:
 
 
 def plot_losses(models: Mapping[str, ModelRecord], names: Mapping[str, str]) -> Figure:
-    """Losses against epochs, a panel a model: total, its parts, and the student loss on validation images."""
+    """Plot the losses by epoch, one panel per model: the total, its parts, and the student loss on validation images.
+
+    Args:
+        models: the models by role.
+        names: title of each panel by role, in the order of the panels.
+    """
     figure = Figure(figsize=(3.6 * len(names) + 0.4, 3.1), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     lines = {
@@ -70,7 +75,15 @@ def plot_losses(models: Mapping[str, ModelRecord], names: Mapping[str, str]) -> 
 def plot_precision_recall(
     models: Mapping[str, ModelRecord], names: Mapping[str, str], classes: Sequence[ClassRecord]
 ) -> Figure:
-    """Precision against recall, a panel a class, a line a model; the dot is where the most probable class is taken."""
+    """Plot precision against recall, one panel per class and one line per model.
+
+    A dot marks the precision and recall of the prediction, which takes the most probable class of each pixel.
+
+    Args:
+        models: the models by role.
+        names: name of each model by role.
+        classes: the classes, in the order of the labels.
+    """
     columns = min(3, len(classes))
     rows = -(-len(classes) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.8 * rows + 0.4), layout="constrained")
@@ -103,7 +116,13 @@ def _precision_recall(axes: Axes, model: ModelRecord, label: int, role: str, nam
 def plot_confusions(
     models: Mapping[str, ModelRecord], names: Mapping[str, str], classes: Sequence[ClassRecord]
 ) -> Figure:
-    """Confusion matrices, a panel a model, each row (truth) as fractions."""
+    """Plot the confusion matrices, one panel per model. Each row (truth) is shown in percent of its pixels.
+
+    Args:
+        models: the models by role.
+        names: title of each panel by role, in the order of the panels.
+        classes: the classes, in the order of the labels.
+    """
     labels = [entry.name for entry in classes]
     figure = Figure(figsize=(3.7 * len(names) + 0.6, 3.9), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
@@ -116,16 +135,16 @@ def plot_confusions(
             axes.text(predicted, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=shade)
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
         axes.set_yticks(range(len(labels)), labels if column == 0 else [""] * len(labels))
-        axes.set(title=name, xlabel="called", ylabel="truth" if column == 0 else "")
+        axes.set(title=name, xlabel="prediction", ylabel="truth" if column == 0 else "")
     return figure
 
 
 def plot_study(trials: Sequence[TrialRecord]) -> Figure:
-    """Validation mIoU of every trial in the order they began, and the best so far."""
+    """Plot the validation mIoU of the trials in the order in which they began, and the best value so far."""
     figure = Figure(figsize=(7.2, 3.1), layout="constrained")
     axes = figure.subplots()
     scored = [trial for trial in trials if trial.validation_miou is not None]
-    for state, marker, title in (("complete", "o", "finished"), ("pruned", "x", "given up early")):
+    for state, marker, title in (("complete", "o", "finished"), ("pruned", "x", "stopped early")):
         here = [trial for trial in scored if trial.state == state]
         values = [100 * (trial.validation_miou or 0.0) for trial in here]
         axes.plot([t.number for t in here], values, marker, color="#0072B2", label=title, markersize=5)
@@ -140,7 +159,11 @@ def plot_study(trials: Sequence[TrialRecord]) -> Figure:
 
 
 def plot_importance(importance: dict[str, float]) -> Figure:
-    """Share of each setting in what makes trials good."""
+    """Plot how much each setting matters for the result of a trial.
+
+    Args:
+        importance: importance of each setting by name, as a fraction.
+    """
     names = [name.replace("_", " ") for name in reversed(importance)]
     figure = Figure(figsize=(7.2, 0.4 * len(names) + 0.9), layout="constrained")
     axes = figure.subplots()

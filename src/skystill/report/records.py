@@ -1,4 +1,4 @@
-"""The JSON files of a run as frozen models: what is written, read and shown is checked by the type checker."""
+"""The JSON files of a run as frozen models, so that the type checker covers what is written, read and shown."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,50 +14,55 @@ from skystill.run_folder import RunFolder, write_json
 _R = TypeVar("_R", bound="Record")
 
 RESULTS_VERSION = 1
-"""Of `results.json`. It rises when a field changes its meaning or goes; a new field with a default needs no new one."""
+"""Version of the format of `results.json`.
+
+It increases when the meaning of a field changes or a field is removed. A new field with a default does not change it.
+"""
 
 
 class Record(BaseModel):
-    """What the records share: they are frozen, and fields of later versions are passed over."""
+    """Base class of the records. They are frozen, and unknown fields, such as those of later versions, are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class TrainingRecord(Record):
-    """`training.json`: what a training cost, and its history."""
+    """`training.json`: the cost and the history of a training."""
 
     parameters: int
-    """Learnt values of the network."""
+    """Number of learnt values of the network."""
     steps: int
-    """Optimiser steps."""
+    """Number of optimiser steps."""
     seconds: float
-    """Of all epochs."""
+    """Sum over the epochs, in seconds."""
     peak_rss_bytes: int
-    """Peak resident memory; of a resumed run the largest of all its processes."""
+    """Peak resident memory of the process, or the value that was in this file before, if that is larger."""
     device: str
-    """As torch names it."""
+    """Name of the device in torch."""
     ranks: int = 1
-    """Processes that shared each batch."""
+    """Number of processes that shared each batch."""
     gradients_in_the_first_steps: dict[str, float] = {}
-    """Norm of the weighted gradient of each part of the loss at the student's logits, mean over the first steps."""
+    """Norm of the weighted gradient of each part of the loss at the student's logits: mean over the first steps."""
     history: list[dict[str, float]]
     """One row for each epoch, as in `metrics.csv`."""
 
 
 class TeacherScores(Record):
-    """`teacher.json`: the scores of a teacher that is not a SkyStill run, found when the student was distilled."""
+    """`teacher.json`: scores of teachers that the report cannot run itself, computed when the student was distilled."""
 
     teacher: list[str]
-    """As written after `--teacher`."""
+    """The values of `--teacher`."""
     scores: Scores
+    """Scores on the test images of the run."""
 
 
 class DataRecord(Record):
     """The data of a report."""
 
     folder: str
+    """Path of the data folder."""
     split: str
-    """The rule of the split."""
+    """Rule of the split."""
     test_images: list[str]
     """Keys of the images that were scored."""
 
@@ -67,9 +72,9 @@ class ClassRecord(Record):
 
     name: str
     color: str
-    """As "#3C1098"."""
+    """Colour in the form "#3C1098"."""
     scored: bool = True
-    """Whether it counts in means."""
+    """Whether the class counts in means."""
 
 
 class ClassesRecord(Record):
@@ -84,22 +89,22 @@ class ModelRecord(Record):
     """One model of a report."""
 
     run: str
-    """Its run folder."""
+    """Path of its run folder."""
     cost: ModelCost
     training: TrainingRecord
     scores: Scores
     curves: list[Curve]
-    """Precision against recall of each class."""
+    """Precision-recall curve of each class."""
 
 
 class ComparisonRecord(Record):
-    """The difference of the mean IoU of two models on the same images."""
+    """Difference of the mean IoU of two models on the same images."""
 
     difference: float
     interval: tuple[float, float]
     """95 % bootstrap interval over images."""
     clear: bool
-    """Whether the interval leaves out zero."""
+    """Whether the interval excludes zero and there are enough images for an interval."""
 
 
 class Results(Record):
@@ -108,21 +113,22 @@ class Results(Record):
     version: int = RESULTS_VERSION
     skystill_version: str = __version__
     created: str
-    """Date and time."""
+    """Local date and time of the evaluation."""
     title: str
     data: DataRecord
     classes: ClassesRecord
     models: dict[str, ModelRecord]
-    """By role: "teacher", "alone", "student"."""
+    """The models by role: "teacher", "alone", "student"."""
     comparisons: dict[str, ComparisonRecord]
-    """By roles, such as "student-teacher"."""
+    """Comparisons by pair of roles. "student-teacher" is the student minus the teacher."""
     verdict: list[str]
     """The result in sentences."""
     notes: list[str]
+    """Warnings about the evaluation, such as test images that were trained on."""
     samples: list[dict[str, str]]
-    """File names of sample pictures, by kind."""
+    """File names of the pictures of each sample, by kind."""
     settings: dict[str, Any]
-    """`config.yaml` of the run."""
+    """The settings of the run, from `config.yaml`."""
 
 
 class TrialRecord(Record):
@@ -132,9 +138,11 @@ class TrialRecord(Record):
     state: str
     """"complete", "pruned", "running" or "waiting"."""
     validation_miou: float | None
+    """0 to 1; None if the trial has no result."""
     seconds: float | None
+    """Duration; None if the trial has not ended."""
     drawn: dict[str, float | int | str]
-    """The settings that were drawn."""
+    """The settings that were drawn, by name."""
 
 
 class StudyRecord(Record):
@@ -144,21 +152,21 @@ class StudyRecord(Record):
     """Number of the best trial."""
     trials: list[TrialRecord]
     importance: dict[str, float]
-    """Part of each setting in what makes trials good; empty where there are too few trials."""
+    """Importance of each setting for the result of a trial, as a fraction. Empty if there are too few trials."""
     data: str
-    """Name of the data folder."""
+    """Name of the data folder, without its path."""
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON, whole."""
+    """Write a record as JSON. The file appears whole or not at all."""
     write_json(path, record.model_dump(mode="json"))
 
 
 def read_results(folder: RunFolder) -> Results:
-    """The results of an evaluated run.
+    """Read the results of an evaluated run.
 
     Raises:
-        RunFolderError: the run was not evaluated, its results are damaged, or a later SkyStill wrote them.
+        RunFolderError: the run was not evaluated, its results are damaged, or a later version of SkyStill wrote them.
     """
     content = folder.read_json(folder.results)
     version = content.get("version", 1)
@@ -171,19 +179,23 @@ def read_results(folder: RunFolder) -> Results:
 
 
 def read_training(folder: RunFolder) -> TrainingRecord:
-    """What the training of a run cost. Raises RunFolderError as `RunFolder.read_json`."""
+    """Read the cost and the history of a training. Raises RunFolderError if the file is missing or damaged."""
     return _checked(TrainingRecord, folder.read_json(folder.training), folder.training)
 
 
 def read_teacher_scores(folder: RunFolder) -> TeacherScores | None:
-    """The scores of a teacher that is not a run; None where there are none. Raises as `RunFolder.read_json`."""
+    """Read the scores of a teacher that is not a SkyStill run. Returns None if there is no such file.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
     if not folder.teacher_scores.exists():
         return None
     return _checked(TeacherScores, folder.read_json(folder.teacher_scores), folder.teacher_scores)
 
 
 def read_study(folder: RunFolder) -> StudyRecord:
-    """A search. Raises RunFolderError as `RunFolder.read_json`."""
+    """Read the record of a search. Raises RunFolderError if the file is missing or damaged."""
     return _checked(StudyRecord, folder.read_json(folder.study), folder.study)
 
 

@@ -1,4 +1,4 @@
-"""`results.json`: every figure of a run, from its model files, its test images and its training record."""
+"""`results.json`: all figures of a run, from its model files, its test images and its training record."""
 
 import time
 from collections.abc import Sequence
@@ -31,11 +31,18 @@ from skystill.settings import EvaluateSettings
 
 
 def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_progress) -> RunFolder:
-    """Score and measure every model of a run on the same whole test images, and write `results.json` and samples.
+    """Score every model of a run on the same whole test images, measure its cost, and write `results.json` and samples.
+
+    Args:
+        settings: settings of the command.
+        on_progress: called with a `Progress` for each image and each model.
+
+    Returns:
+        the run.
 
     Raises:
-        RunFolderError: not a run, or not finished.
-        DataError: the data has changed, or has no test images.
+        RunFolderError: the folder is not a run, or the run has not finished.
+        DataError: the data has changed since the training, or there are no test images.
         ModelFileError: a model file is damaged.
     """
     folder = RunFolder(settings.run)
@@ -126,5 +133,5 @@ def _record(model: ComparedModel, evaluation: Evaluation, cost: ModelCost) -> Mo
 
 
 def _rounded(curve: Curve) -> Curve:
-    """To four digits: a quarter of the file, and less than a pixel in the plot."""
+    """Round to four digits. This saves a quarter of the file, and moves the plot by less than a pixel."""
     return Curve(*([round(value, 4) for value in values] for values in astuple(curve)))

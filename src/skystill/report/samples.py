@@ -1,4 +1,4 @@
-"""Small pictures of test images: image, truth, predictions, and where the models disagree."""
+"""Small pictures of test images: the image, the ground truth, the predictions, and where student and teacher differ."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ _SAMPLES = 10
 _SAMPLE_SIDE = 400
 _AGREE, _BOTH_WRONG, _STUDENT_WRONG, _TEACHER_WRONG = (225, 225, 225), (120, 120, 120), (213, 94, 0), (0, 114, 178)
 DISAGREEMENT = {
-    "agree and right": _AGREE,
+    "both right": _AGREE,
     "both wrong": _BOTH_WRONG,
     "only the student wrong": _STUDENT_WRONG,
     "only the teacher wrong": _TEACHER_WRONG,
 }
-"""Colours of the disagreement picture; void is black."""
+"""Meaning and colour of the pixels of a disagreement picture. Void is black."""
 
 
 def write_samples(
@@ -33,7 +33,19 @@ def write_samples(
     classes: ClassMap,
     on_progress: OnProgress,
 ) -> list[dict[str, str]]:
-    """Small pictures of up to ten test images, spread over the test set; file names by kind."""
+    """Write small pictures of up to ten test images, spread evenly over the test set.
+
+    Args:
+        folder: the run, in which the pictures are written.
+        models: the models of the run. The baseline ("alone") is left out.
+        pairs: the test images and their masks.
+        classes: the classes and their colours.
+        on_progress: called with a `Progress` for each image.
+
+    Returns:
+        for each image its "key", and the file name of each picture by kind: "image", "truth", the roles of the models,
+        and "disagreement" if there are both a student and a teacher.
+    """
     predictors = {m.role: Predictor(m.folder.model) for m in models if m.role != "alone"}
     count = min(_SAMPLES, len(pairs))
     chosen = [pairs[index * len(pairs) // count] for index in range(count)]
@@ -54,7 +66,16 @@ def write_samples(
 
 
 def paint_disagreement(labels: Labels, teacher: Labels, student: Labels) -> npt.NDArray[np.uint8]:
-    """Who is wrong where, in the colours of `DISAGREEMENT`: three (H, W) uint8 to (H, W, 3) uint8."""
+    """Paint where student and teacher are right or wrong, in the colours of `DISAGREEMENT`.
+
+    Args:
+        labels: (H, W) uint8, the ground truth, 255 = void.
+        teacher: (H, W) uint8, labels that the teacher predicts.
+        student: (H, W) uint8, labels that the student predicts.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     picture = np.empty((*labels.shape, 3), np.uint8)
     picture[:] = _AGREE
     picture[(student != labels) & (teacher != labels)] = _BOTH_WRONG

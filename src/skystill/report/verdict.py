@@ -1,4 +1,4 @@
-"""The result of a run in sentences: what was kept, what was saved, and whether distillation helped."""
+"""The result of a run in sentences: accuracy and cost against the teacher, and whether distillation helped."""
 
 from collections.abc import Mapping
 
@@ -13,13 +13,16 @@ def verdict(
     measured: Mapping[str, ModelCost],
     foreign: TeacherScores | None = None,
 ) -> list[str]:
-    """The result in sentences: what was kept, what was saved, and whether distillation helped.
+    """Describe the result in sentences: accuracy and cost against the teacher, and whether distillation helped.
 
     Args:
-        evaluations: by role: "teacher", "alone", "student".
-        comparisons: by roles, such as "student-alone".
-        measured: what each model costs, by role.
-        foreign: the scores of a teacher that is not a run.
+        evaluations: evaluation of each model by role: "teacher", "alone", "student".
+        comparisons: comparisons by pair of roles, such as "student-alone".
+        measured: cost of each model by role.
+        foreign: scores of a teacher that is not a SkyStill run; None if the teacher is among `evaluations`.
+
+    Returns:
+        the lines of the verdict, each of one sentence or more.
     """
     if "student" not in evaluations:
         role = next(iter(evaluations))

@@ -1,4 +1,8 @@
-"""One frozen model per command. A field's docstring is its help, and `config.yaml` is the model written down."""
+"""One immutable pydantic model per command.
+
+The docstring of a field is the help text of its command-line option. `config.yaml` in a run folder holds the fields of
+one model.
+"""
 
 from skystill.settings.base import Settings, build_settings, settings_from, size_in_bytes, with_current_names
 from skystill.settings.running import (

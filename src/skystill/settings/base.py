@@ -1,4 +1,4 @@
-"""What all settings share, and how a command's values become settings."""
+"""The base class of all settings, and the functions that build settings from values."""
 
 from typing import Any, TypeVar
 
@@ -10,39 +10,50 @@ _S = TypeVar("_S", bound="Settings")
 
 
 class Settings(BaseModel):
-    """What all commands share: nothing unknown is taken, nothing changes afterwards."""
+    """Base class of all settings. Unknown fields are refused, and instances are immutable."""
 
-    # defer_build: a command needs one class of these, and the others would be built for a tenth of a second.
+    # defer_build: a command needs only one of these classes. Building all of them would take a tenth of a second.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
 
     def to_config(self) -> dict[str, Any]:
-        """Plain values for YAML."""
+        """Return the fields as plain values for YAML."""
         return self.model_dump(mode="json")
 
 
 RENAMED = {"teacher_share": "teacher_weight", "unlabeled_share": "unlabeled_fraction"}
-"""Settings that run folders of earlier commits call by another name."""
+"""Settings that were renamed: the name in run folders of earlier versions, and the current name."""
 
 
 _SIZES = ("max_memory", "max_size")
 
 
 def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings read from a file, with today's names. Earlier commits wrote sizes as text, such as 256MB."""
+    """Return settings that were read from a file under their current names, with sizes in bytes.
+
+    Earlier versions wrote sizes as text, such as 256MB.
+    """
     current = {RENAMED.get(name, name): value for name, value in values.items()}
     return current | {name: size_in_bytes(current[name]) for name in _SIZES if name in current}
 
 
 def size_in_bytes(value: str | int | None) -> int | None:
-    """256MB or 1GiB as a number; None stays None. Raises ValueError for anything else."""
+    """Convert a size such as 256MB or 1GiB to bytes. None stays None.
+
+    Raises:
+        ValueError: the value is not a size.
+    """
     return None if value is None else int(TypeAdapter(ByteSize).validate_python(value))
 
 
 def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
-    """Settings from a command's values.
+    """Build settings from the values of a command.
+
+    Args:
+        kind: the settings class.
+        values: field names and values.
 
     Raises:
-        SettingsError: values that do not fit, all of them named.
+        SettingsError: values are invalid. The message lists all of them.
     """
     try:
         return kind(**values)
@@ -53,10 +64,15 @@ def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
 
 
 def settings_from(kind: type[_S], given: _S | None, keywords: dict[str, Any]) -> _S:
-    """The settings of a function that takes them whole, or their fields as keywords.
+    """Return the settings of a function that accepts a settings object, or its fields as keyword arguments.
+
+    Args:
+        kind: the settings class.
+        given: the settings object, or None.
+        keywords: field names and values; empty if `given` is not None.
 
     Raises:
-        SettingsError: both are given, or values that do not fit.
+        SettingsError: both are given, or values are invalid.
     """
     if given is None:
         return build_settings(kind, keywords)
@@ -66,6 +82,6 @@ def settings_from(kind: type[_S], given: _S | None, keywords: dict[str, Any]) ->
 
 
 def _complaint(where: tuple[int | str, ...], value: object, kind: str, message: str) -> str:
-    """One complaint: of a field with its flag and value, of all together as it is."""
+    """Return the text for one validation error, with option and value unless it is about the settings as a whole."""
     message = "write a size as 256MB or 1GiB" if kind.startswith("byte_size") else message
     return f"--{'.'.join(map(str, where)).replace('_', '-')} {value}: {message}" if where else message

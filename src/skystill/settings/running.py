@@ -1,4 +1,4 @@
-"""Settings of the commands that need no torch, and of export."""
+"""Settings of `export` and of the commands that run without torch."""
 
 import re
 from pathlib import Path
@@ -10,68 +10,77 @@ from skystill.settings.base import Settings
 
 
 class CheckSettings(Settings):
-    """`skystill data check`."""
+    """Settings of `skystill data check`."""
 
     data: Path
-    """Folder with images and masks."""
+    """Folder with images and their masks."""
     classes: str | None = None
-    """Classes: a YAML or JSON file, or a built-in name (dubai). Default: the classes file beside the data."""
+    """Names and colours of the classes: a YAML or JSON file, or a built-in name (dubai). By default the classes file in
+    the data folder."""
     split: str = "auto"
-    """How to split; as in train."""
+    """How the images are split into training, validation and test: auto, folders, dubai, dubai-tiles, fractions such as
+    0.7/0.15/0.15, or a file that lists the images of each part."""
 
 
 class EvaluateSettings(Settings):
-    """`skystill evaluate`."""
+    """Settings of `skystill evaluate`."""
 
     run: Path
-    """Run folder of train or distill."""
+    """Run folder that train or distill wrote."""
     data: Path | None = None
-    """Folder with images and masks. Default: the run's own."""
+    """Folder with images and masks to score on. By default the data folder of the run."""
     split: str | None = None
-    """Whose test images to score on. Default: the run's own split."""
+    """How the images are split, as in train; the test images are scored. By default the split of the run, or auto with
+    --data."""
 
 
 class RasterSettings(Settings):
-    """How one raster is predicted."""
+    """How a raster is predicted."""
 
     mode: Literal["crop", "blend"] = "crop"
-    """crop keeps the valid centre of each tile; blend lets neighbours fade into each other, for networks whose tiles
-    show: slower, and more memory."""
+    """How overlapping tiles are joined. crop keeps the centre of each tile. blend averages neighbouring tiles in their
+    overlap, for networks whose tile borders are visible; it is slower and needs more memory."""
     tile: int | None = Field(default=None, ge=64)
-    """Side of the tiles in pixels, margins included. Default: the model's. Memory grows by its square."""
+    """Side of the tiles in pixels, overlap included. By default the value in the model file. Memory grows with its
+    square."""
     overlap: int | None = Field(default=None, ge=0)
-    """Pixels that neighbouring tiles share. Default: the model's. More is smoother; time grows by
+    """Pixels that neighbouring tiles share. By default the value in the model file. More is smoother; time grows by
     (tile / (tile - overlap))^2."""
     views: Literal["1", "2", "4", "8"] = "1"
-    """Mirrored and turned views of each tile whose logits are averaged: more accurate, and so many times slower."""
+    """Number of test-time views: flipped and rotated versions of each tile whose logits are averaged. More is more
+    accurate; time grows in proportion to their number."""
     bands: str | None = None
-    """Which bands are red, green and blue, such as 4,3,2; one number for grey. Default: as the file says, or 1,2,3."""
+    """Numbers of the red, green and blue bands, such as 4,3,2, or one number for a grey image. By default the bands
+    that the file names red, green and blue, otherwise 1,2,3."""
     scale: str | None = None
-    """LOW,HIGH: values that become black and white. Default: 0,255 of 8-bit images, else 2nd and 98th percentile."""
+    """LOW,HIGH: pixel values that are mapped to black and white, such as 0,4095. By default 0,255 for 8-bit images,
+    otherwise the 2nd and 98th percentile of a sample."""
     resolution: float | None = Field(default=None, gt=0)
-    """Metres a pixel to resample to before predicting, such as the model's own. The result has this resolution."""
+    """Resolution in metres per pixel to which the raster is resampled before prediction, such as that of the training
+    images. The result has this resolution. By default nothing is resampled."""
     cog: bool = False
-    """Write Cloud Optimized GeoTIFFs."""
+    """Write results as Cloud Optimized GeoTIFF."""
     confidence: bool = False
-    """Also write the probability of the chosen class, OUT-confidence.tif."""
+    """Also write the probability of the predicted class, as OUT-confidence.tif."""
     probabilities: bool = False
-    """Also write the probability of each class, OUT-probabilities.tif."""
+    """Also write the probabilities of all classes, as OUT-probabilities.tif with one band per class."""
     max_memory: ByteSize | None = None
-    """Largest memory of the process, such as 256MB: chooses tiles and threads to stay under it."""
+    """Limit of the peak memory of the process, such as 256MB. The largest tiles and the most threads that stay below it
+    are used. By default there is no limit."""
 
     @property
     def blend(self) -> bool:
-        """Whether tiles are blended."""
+        """Whether neighbouring tiles are blended."""
         return self.mode == "blend"
 
     @property
     def band_numbers(self) -> list[int] | None:
-        """`bands` as numbers."""
+        """The band numbers of `bands`, or None if it is not set."""
         return None if self.bands is None else [int(part) for part in self.bands.split(",")]
 
     @property
     def scale_range(self) -> tuple[float, float] | None:
-        """`scale` as numbers."""
+        """The low and the high value of `scale`, or None if it is not set."""
         if self.scale is None:
             return None
         low, high = (float(part) for part in self.scale.split(","))
@@ -96,73 +105,84 @@ class RasterSettings(Settings):
 
 
 class PredictSettings(RasterSettings):
-    """`skystill predict`."""
+    """Settings of `skystill predict`."""
 
     inputs: list[str]
-    """Images and rasters: files, folders, patterns such as 'photos/*.jpg', URLs, anything that GDAL opens."""
+    """Images and rasters to predict: files, folders, patterns such as 'photos/*.jpg', URLs, or anything else that GDAL
+    opens."""
     model: Path | None = None
-    """Model file, as skystill export or a run writes it. Default: the student in the box, trained on aerial photographs
-    of Dubai (see skystill box)."""
+    """Model file from a run folder or from skystill export. By default the bundled model, which was trained on aerial
+    photographs of Dubai (skystill box describes it)."""
     out: Path = Path("classes")
-    """File to write (.tif or .png) for one input, or a folder."""
+    """File to write (.tif or .png) if there is one input. Otherwise a folder, in which each result has the name of its
+    input."""
     classes: str | None = None
-    """Classes of a model file that SkyStill did not write: a YAML or JSON file, or a built-in name."""
+    """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
+    default the classes in the model file."""
     threads: int = Field(0, ge=0)
-    """Tiles at once; 0 for all cores."""
+    """Number of tiles that are computed at the same time, each in one thread. 0 uses all cores. Memory grows with this
+    number."""
     runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
-    """auto takes the faster one of those that are installed."""
+    """Library that runs the model: onnxruntime, openvino, or auto for the faster one of those that are installed. With
+    --max-memory, auto is onnxruntime."""
     vector: Literal["gpkg", "geojson"] | None = None
-    """Also write polygons, merged across tiles, with class and area."""
+    """Also write polygons with their class and area, merged across tile borders, as GeoPackage (gpkg) or GeoJSON. By
+    default no polygons are written."""
     areas: bool = False
-    """Also write a table of the area of each class, OUT-areas.csv."""
+    """Also write a table with the area of each class, as OUT-areas.csv."""
     overlay: bool = False
-    """Also write a picture of the classes over the image, OUT-overlay.png, at most 2,048 pixels a side."""
+    """Also write a picture of the classes over the image, as OUT-overlay.png. Its longer side has at most 2,048
+    pixels."""
 
     def for_raster(self) -> RasterSettings:
-        """The part that decides a raster's result."""
+        """Return the settings that determine the result for one raster."""
         return RasterSettings(**{name: getattr(self, name) for name in RasterSettings.model_fields})
 
 
 class ExportSettings(Settings):
-    """`skystill export`."""
+    """Settings of `skystill export`."""
 
     run: Path
-    """Run folder of train or distill."""
+    """Run folder that train or distill wrote."""
     out: Path
-    """File to write: .onnx, or .xml for OpenVINO."""
+    """File to write: .onnx, or .xml with --format openvino."""
     format: Literal["onnx", "deepness", "openvino"] = "onnx"
-    """onnx; deepness: the variant that QGIS's plugin Deepness reads; openvino: .xml and .bin."""
+    """onnx: the format that skystill predict reads. deepness: ONNX for the QGIS plugin Deepness. openvino: an .xml and
+    a .bin file."""
     resolution: float | None = Field(default=None, gt=0)
-    """Metres a pixel of the training images, to be kept in the file."""
+    """Ground resolution of the training images in metres per pixel. It is stored in the file. By default no resolution
+    is stored."""
     stac: bool = False
-    """Also write a STAC item (Machine Learning Model extension) beside it."""
+    """Also write a STAC item (Machine Learning Model extension) next to the file."""
 
 
 class QuantizeSettings(Settings):
-    """`skystill quantize`."""
+    """Settings of `skystill quantize`."""
 
     model: Path
-    """Float model file."""
+    """Model file in float32."""
     data: Path
-    """Folder with images and masks: training images calibrate, validation images score."""
+    """Folder with images and masks. Training images are used for calibration, validation images for scoring."""
     out: Path | None = None
-    """File to write. Default: beside the model, NAME-int8.onnx."""
+    """File to write. By default NAME-int8.onnx next to the model file."""
     split: str | None = None
-    """As in train. Default: that of the run the model lies in, otherwise auto."""
+    """How the images are split, as in train. By default the split of the run folder that contains the model file, or
+    auto if there is none."""
     max_drop: float = Field(0.5, ge=0)
-    """Points of mIoU that may be lost; layers stay in float until it is less."""
+    """Largest acceptable loss of mIoU in percentage points. If INT8 loses more, layers are kept in float until the loss
+    is small enough."""
     images: int = Field(24, ge=1)
-    """Crops of 512 x 512 to calibrate on."""
+    """Number of images to calibrate on, one crop of at most 512 x 512 pixels from each."""
     seed: int = Field(0, ge=0)
-    """Draws the crops."""
+    """Seed of the random crops, and of a split by fractions."""
 
 
 class MeasureSettings(Settings):
-    """`skystill measure`."""
+    """Settings of `skystill measure`."""
 
     models: list[Path]
-    """Model files."""
+    """Model files to measure."""
     save: Path | None = None
-    """Also write the figures as JSON."""
+    """JSON file to which the results are also written, such as for --measured of skystill distill."""
     runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
-    """What runs them."""
+    """Library that runs the model files: onnxruntime or openvino."""

@@ -1,4 +1,4 @@
-"""Settings of the commands that train: how a network is fitted, who teaches it, what it may cost."""
+"""Settings of the commands that train: training itself, teachers, and the budget of a student."""
 
 import re
 from pathlib import Path
@@ -15,83 +15,94 @@ _LATENCY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:ms/MP|ms)?", re.IGNORECASE)
 
 
 class FitSettings(Settings):
-    """How a network is trained, whoever teaches it."""
+    """How a network is trained, with or without a teacher."""
 
     data: Path
-    """Folder with images and masks."""
+    """Folder with images and their masks."""
     out: Path
-    """Run folder to make, such as runs/NAME."""
+    """Run folder to create, such as runs/NAME."""
     classes: str | None = None
-    """Classes: a YAML or JSON file, or a built-in name (dubai). Default: the classes file beside the data."""
+    """Names and colours of the classes: a YAML or JSON file, or a built-in name (dubai). By default the classes file in
+    the data folder."""
     split: str = "auto"
-    """auto, folders, dubai, dubai-tiles, fractions such as 0.7/0.15/0.15, or a file that names images."""
+    """How the images are split into training, validation and test: folders (train, val and test folders of the data),
+    dubai or dubai-tiles (fixed splits of the Dubai data), fractions such as 0.7/0.15/0.15, a file that lists the images
+    of each part, or auto (folders, dubai or 0.7/0.15/0.15, whichever fits the data)."""
     epochs: int = Field(24, ge=1)
-    """Passes over the training images."""
+    """Number of passes over the training images. Training time is proportional to it."""
     crop: int = Field(256, ge=32)
-    """Side in pixels of the crops that are trained on. Larger shows more of the scene; memory grows by its square."""
+    """Side in pixels of the square crops that are cut from the training images. Larger crops show more context; memory
+    grows with the square of the side."""
     batch_size: int = Field(4, ge=1)
-    """Crops a step."""
+    """Crops per step, of all processes together. Memory grows with it."""
     learning_rate: float = Field(2e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimiser AdamW."""
     weight_decay: float = Field(0.01, ge=0)
-    """Weight decay of AdamW."""
+    """Weight decay of the optimiser AdamW."""
     schedule: Schedule = "one-cycle"
-    """How the learning rate goes: one-cycle, cosine or constant."""
+    """Schedule of the learning rate: one-cycle, cosine or constant."""
     student_loss: StudentLossName = "ce+dice"
-    """Loss against the labels: ce (cross-entropy), focal, ce+dice or focal+dice."""
+    """Loss between the prediction and the labels: ce (cross-entropy), focal, ce+dice or focal+dice."""
     average: float = Field(0.99, ge=0, lt=1)
-    """Decay of the moving average of the weights, which is what remains; it looks back over the last ninth of the steps
-    so far at most. 0 for none."""
+    """Decay of the moving average of the weights; the averaged weights are validated and saved. The average covers at
+    most the last ninth of the steps so far. 0 turns it off."""
     jitter: float = Field(0.2, ge=0, le=1)
-    """Strength of the colour jitter, 0 for none."""
+    """Strength of the colour jitter. At 0.2, contrast and brightness change by up to 20 %. 0 turns it off."""
     zoom: float = Field(0.0, ge=0, le=3)
-    """Scale jitter: what a crop shows is up to 1 + zoom times larger or smaller than it, and resized. 0 for none."""
+    """Strength of the scale jitter: the side of the area that a crop shows is up to 1 + zoom times larger or smaller,
+    and the area is resized to the size of the crop. 0 turns it off."""
     precision: Precision = "auto"
-    """32, bf16, or auto: bf16 on a GPU, or a CPU with matrix units (AMX), that has it, otherwise 32."""
+    """Number format: 32 (float32), bf16 (mixed precision), or auto. auto is bf16 on a GPU that supports it and on a CPU
+    with matrix units (AMX), otherwise 32."""
     seed: int = Field(0, ge=0)
-    """Draws the weights, the crops, the sampled images and the split fractions."""
+    """Seed of everything random: initial weights, crops, the images of --limit-images, and a split by fractions."""
     crops_per_image: int | None = Field(None, ge=1)
-    """Crops an epoch draws for each image. Default: as many as cover the images, so that an epoch shows every pixel."""
+    """Crops per image and epoch. By default an epoch draws as many crops as are needed to cover the area of all
+    images."""
     limit_images: int | None = Field(None, ge=1)
-    """Train on this many images, drawn by the seed and named in config.yaml."""
+    """Number of training images to use, chosen at random with the seed and listed in config.yaml. By default all."""
     devices: int = Field(1, ge=1)
-    """Processes on this machine, one a GPU (or on CPUs): they share each batch."""
+    """Number of training processes on this machine, one per GPU or several on the CPU. They share each batch, so
+    --batch-size must be a multiple of the number of all processes."""
     nodes: int = Field(1, ge=1)
-    """Machines; start the command on each with torchrun or SLURM."""
+    """Number of machines. With more than one, start the command on each of them with torchrun or SLURM."""
 
 
 class TrainSettings(FitSettings):
-    """`skystill train`."""
+    """Settings of `skystill train`."""
 
     network: str = "swift"
-    """A network by name, other sizes behind it: swift, unet?channels=32&depth=4 (see skystill networks). Or a file
-    of weights to begin with (.safetensors)."""
+    """Network to train: a name that skystill networks lists, with other sizes if you like, such as
+    unet?channels=32&depth=4; or a file of weights (.safetensors) to start from."""
 
 
 class TeacherSettings(Settings):
-    """Whose answers are learnt, and where they are kept."""
+    """The teachers, and the cache of their logits."""
 
     teacher: list[str] = Field(min_length=1)
-    """A run folder, .onnx, .pt2, .keras, .h5 or .hdf5 file, smp:UNET/ENCODER?classes=N&weights=FILE,
-    torchvision:NAME?classes=N&weights=FILE, or hf:DIR. Several are averaged. ?input=0..255, 0..1 or imagenet: what
-    pixels it wants."""
+    """Trained network to learn from: a run folder, an .onnx, .pt2, .keras, .h5 or .hdf5 file,
+    smp:UNET/ENCODER?classes=N&weights=FILE, torchvision:NAME?classes=N&weights=FILE, or hf:DIR. ?input=0..255,
+    ?input=0..1 or ?input=imagenet at the end sets the pixel values that it expects. If the option is repeated, the
+    teachers are averaged."""
     teacher_classes: str | None = None
-    """Classes of teachers that do not name them, in their order: names joined by commas, or a classes file. They are
-    mapped to the data's by name; what the teacher lacks is learnt from labels alone."""
+    """Classes of a teacher that does not store their names, in its own order: names separated by commas, or a classes
+    file. They are matched with the classes of the data by name; classes that the teacher lacks are learnt from labels
+    alone. By default they are taken to be the classes of the data."""
     unlabeled: Path | None = None
-    """Folder of images without masks, from which the teacher teaches alone; large rasters are cut into windows."""
+    """Folder with additional images without masks, on which the student learns from the teacher alone. Large rasters
+    are cut into windows. By default there are none."""
     cache: Path | None = None
-    """Folder of the cached logits. Default: logits in the teacher's run folder, or, with another kind of teacher, in
-    this one."""
+    """Folder of the cached logits of the teacher. By default logits/ in the run folder of the teacher. With another
+    kind of teacher, or with several, it is logits/ in the output folder, and skystill cache needs this option."""
     cache_symmetry: Literal["d4", "none"] = "d4"
-    """d4: the mean over the 8 symmetries of the square, right under every flip and turn. none: one pass, an eighth of
-    the work, and wrong under flips by as much as is then printed."""
+    """d4 caches the mean of the logits over the 8 rotations and flips of the image, which is exactly equivariant to
+    them. none runs the teacher once, in an eighth of the time; its error under flips is printed."""
     cache_bits: Literal["8", "16"] = "8"
-    """Bits of a cached logit."""
+    """Bits per cached logit. 16 takes twice the disk space of 8."""
     distillation_stride: int = Field(2, ge=1, le=8)
-    """Losses on logits compare means of logits over blocks of this side, and the cache holds these: at 2 a quarter of
-    the disk, a fifth more images a second for a small student, and no mIoU lost that could be measured
-    (docs/results.md). Labels are learnt pixel by pixel all the same."""
+    """Side in pixels of the blocks over which logits are averaged before student and teacher are compared; the cache
+    stores these means. 2 instead of 1 takes a quarter of the disk space and trains a small student a fifth faster,
+    without a measurable loss of mIoU (docs/results.md). The loss on labels is computed per pixel in any case."""
 
     @field_validator("teacher", mode="before")
     @classmethod
@@ -100,62 +111,67 @@ class TeacherSettings(Settings):
 
     @property
     def run_teacher(self) -> Path | None:
-        """The teacher's run folder, where it is one SkyStill run."""
+        """The run folder of the teacher, or None if the teacher is not exactly one run of SkyStill."""
         run = Path(self.teacher[0])
         return run if len(self.teacher) == 1 and (run / "config.yaml").is_file() else None
 
 
 class LearnSettings(TeacherSettings, FitSettings):
-    """How a student learns from labels and teachers."""
+    """How a student is trained on labels and teachers."""
 
     teacher_mode: Literal["online", "cached"] = "online"
-    """online runs the teacher in every step. cached runs it once over each image, keeps its logits on disk, and lets go
-    of it: less memory and time. The cached teacher sees whole images, and is the mean over their 8 symmetries."""
+    """online runs the teacher in every step. cached runs it once over each whole image before training and stores its
+    logits on disk (see --cache-symmetry), which takes less memory and time."""
     teacher_weight: list[float] = Field([])
-    """Weight of each of several teachers; all alike by default."""
+    """Weight of a teacher; repeat the option, once per teacher. By default all teachers have the same weight."""
     unlabeled_fraction: float = Field(0.5, gt=0, lt=1)
-    """Share of each batch that comes from --unlabeled."""
-    # Measured (docs/results.md, One change at a time). `Distiller.compile` keeps the mission's 0.1 and 10.
+    """Fraction of each batch that comes from the images of --unlabeled."""
+    # Alpha 0.3 and temperature 2 were 1.4 points of mIoU better than 0.1 and 10 (docs/results.md, "One change at a
+    # time"). `Distiller.compile` keeps 0.1 and 10, the values of the original brief (docs/results/original-brief.md).
     alpha: float = Field(0.3, ge=0, le=1)
-    """Weight of the student loss; the distillation loss gets 1 - alpha."""
+    """Weight of the loss on the labels (student loss) at the start; the distillation loss has the weight 1 - alpha."""
     alpha_end: float | None = Field(None, ge=0, le=1)
-    """Where alpha goes, in a straight line over all steps. Default: 1, the labels have the last word; with --unlabeled
-    it stays, since labels say nothing of those images."""
+    """Value of alpha in the last step; alpha changes linearly over all steps. By default 1, so that the labels decide
+    at the end. With --unlabeled alpha stays constant by default, because those images have no labels."""
     temperature: float = Field(2.0, gt=0)
-    """Softens teacher and student alike; 1 leaves them as they are."""
+    """Temperature by which the logits of teacher and student are divided before the softmax. Higher values give softer
+    probabilities; 1 leaves them unchanged."""
     distillation_loss: str = "kl"
-    """Loss against the teacher: kl (Hinton), mse on logits, cwd (channel-wise), dist (correlation), boundary-kl; on
-    features pkd, at, fitnet, ifvd, cirkd; or several with weights, such as kl+0.5*pkd."""
+    """Loss between student and teacher. On logits: kl (Hinton), mse, cwd (channel-wise), dist (correlation),
+    boundary-kl. On features: pkd, at, fitnet, ifvd, cirkd; these need --teacher-mode online. Several can be added with
+    weights, such as kl+0.5*pkd."""
     student_layer: str | None = None
-    """Module path of the student's layer for losses on features. Default: its deepest level."""
+    """Module path of the layer of the student that losses on features compare. By default its deepest level."""
     teacher_layer: str | None = None
-    """The same of the teacher's."""
+    """Module path of the layer of the teacher that losses on features compare. By default its deepest level."""
 
     @property
     def alpha_at_end(self) -> float:
-        """`alpha_end`, or what it is where nothing is said."""
+        """`alpha_end`, or its default: `alpha` with unlabelled images, otherwise 1."""
         stays = self.alpha if self.unlabeled else 1.0
         return stays if self.alpha_end is None else self.alpha_end
 
 
 class BudgetSettings(Settings):
-    """What a student may cost in use, in INT8."""
+    """Limits for the cost of the INT8 model file in use."""
 
     max_latency: str | None = None
-    """Budget of the student in use, in INT8: milliseconds per megapixel, such as 40ms/MP."""
+    """Limit for the latency of the student in INT8, in milliseconds per megapixel, such as 40ms/MP. By default there is
+    no limit."""
     max_memory: ByteSize | None = None
-    """The same for the peak memory of the process, such as 200MB."""
+    """Limit for the peak memory of a process that runs the student in INT8, such as 200MB. By default there is no
+    limit."""
     max_size: ByteSize | None = None
-    """The same for the model file, such as 300KB."""
+    """Limit for the size of the INT8 model file, such as 300KB. By default there is no limit."""
 
     @property
     def has_budget(self) -> bool:
-        """Whether anything is limited."""
+        """Whether at least one limit is set."""
         return any(limit is not None for limit in (self.max_latency, self.max_memory, self.max_size))
 
     @property
     def latency_ms(self) -> float | None:
-        """`max_latency` in milliseconds per megapixel."""
+        """`max_latency` as a number in milliseconds per megapixel, or None if it is not set."""
         return None if self.max_latency is None else float(_LATENCY.fullmatch(self.max_latency.strip())[1])  # type: ignore[index]
 
     @field_validator("max_latency")
@@ -167,27 +183,32 @@ class BudgetSettings(Settings):
 
 
 class DistillSettings(BudgetSettings, LearnSettings):
-    """`skystill distill`. With a budget the most capable of the family that keeps it takes the place of `student`."""
+    """Settings of `skystill distill`.
+
+    With a budget, `student` is replaced by the most capable network of the student family that keeps the budget.
+    """
 
     student: str = "swift-small"
-    """A network by name: swift-small, kite (see skystill networks), or a file of weights to begin with (.safetensors).
-    With a budget it is chosen: the most capable of the family, measured before training."""
+    """Network to train: a name that skystill networks lists, such as kite, or a file of weights (.safetensors) to start
+    from. With --max-latency, --max-memory or --max-size it is not used: candidates are measured before training, and
+    the most capable one that keeps the limits is taken."""
     measured: Path | None = None
-    """What students cost on another, weaker computer, as skystill measure --save wrote it there. Default: this one."""
+    """JSON file with the cost of candidate students on another computer, written there by skystill measure --save. By
+    default the candidates are measured on this computer."""
     quantize: bool = False
-    """Afterwards fine-tune with INT8's rounding, the teacher still teaching, for a quarter of the epochs at a tenth of
-    the learning rate, and write student-int8.onnx."""
+    """After training, fine-tune the student with the rounding of INT8 and with the teacher, for a quarter of the epochs
+    at a tenth of the learning rate, and write student-int8.onnx."""
     alone: bool = True
-    """Also train the same student without the teacher, same steps: the baseline that the report compares with."""
+    """Also train the same student without the teacher, for the same number of steps, as the baseline in the report."""
 
 
 class PruneSettings(BudgetSettings, LearnSettings):
-    """`skystill prune`."""
+    """Settings of `skystill prune`."""
 
     run: Path
     """Run folder of the network to prune."""
     teacher: list[str] = Field([])
-    """As in distill. Default: the unpruned network."""
+    """Teacher of the pruned network, written as in distill. By default the unpruned network."""
 
     @model_validator(mode="after")
     def _check_budget(self) -> "PruneSettings":
@@ -197,56 +218,64 @@ class PruneSettings(BudgetSettings, LearnSettings):
 
 
 class TuneSettings(TeacherSettings):
-    """`skystill tune`. What it searches over is drawn: learning rate, width, alpha, temperature, loss."""
+    """Settings of `skystill tune`.
+
+    They leave out what the search itself chooses: learning rate, number of channels, alpha, temperature and loss.
+    """
 
     data: Path
-    """Folder with images and masks; trials are compared on the validation images."""
+    """Folder with images and their masks. Trials are compared on the validation images."""
     out: Path
-    """Folder of the study, to make or to join."""
+    """Folder of the study. It is created, or the process joins the study that is there."""
     trials: int = Field(30, ge=1)
-    """Trials in all, of all processes that share the study."""
+    """Total number of trials of all processes that share the study."""
     storage: str | None = None
-    """Database of the study, such as postgresql://HOST/NAME. Default: study.db in --out, which processes of one machine
-    can share."""
+    """Database of the study, such as postgresql://HOST/NAME. By default study.db in --out, which processes on one
+    machine can share."""
     classes: str | None = None
-    """As in distill."""
+    """Names and colours of the classes: a YAML or JSON file, or a built-in name (dubai). By default the classes file in
+    the data folder."""
     split: str = "auto"
-    """As in distill."""
+    """How the images are split into training, validation and test, as in distill."""
     epochs: int = Field(8, ge=1)
-    """Passes over the training images in each trial."""
+    """Number of passes over the training images in each trial."""
     crop: int = Field(256, ge=32)
-    """As in distill."""
+    """Side in pixels of the square training crops. Memory grows with its square."""
     batch_size: int = Field(4, ge=1)
-    """As in distill."""
+    """Crops per step. Memory grows with it."""
     crops_per_image: int | None = Field(None, ge=1)
-    """As in distill."""
+    """Crops per image and epoch. By default an epoch draws as many crops as are needed to cover the area of all
+    images."""
     limit_images: int | None = Field(None, ge=1)
-    """As in distill."""
+    """Number of training images to use, chosen at random with the seed. By default all."""
     seed: int = Field(0, ge=0)
-    """As in distill; the same for all trials."""
+    """Seed of the training, the same in all trials. The search itself is not seeded."""
 
 
 class CacheSettings(TeacherSettings):
-    """`skystill cache`."""
+    """Settings of `skystill cache`."""
 
     data: Path
-    """Folder with images and masks."""
+    """Folder with images and their masks."""
     share: str = Field("1/1", pattern=r"^\d+/\d+$")
-    """Which part of the images to do here, such as 2/3, where several machines fill one folder."""
+    """Part of the images to process, such as 2/3 for the second of three parts. With it, several machines can fill one
+    folder. By default all images are processed."""
     classes: str | None = None
-    """As in distill."""
+    """Names and colours of the classes: a YAML or JSON file, or a built-in name (dubai). By default the classes file in
+    the data folder."""
     split: str = "auto"
-    """As in distill; the training images are cached."""
+    """How the images are split, as in distill. The logits of the training images are cached."""
     seed: int = Field(0, ge=0)
-    """As in distill."""
+    """Seed of --limit-images and of a split by fractions. Use the seed of the distillation."""
     limit_images: int | None = Field(None, ge=1)
-    """As in distill."""
+    """Number of training images to use, chosen at random with the seed. Use the value of the distillation. By default
+    all."""
 
 
 class DemoSettings(Settings):
-    """`skystill demo`."""
+    """Settings of `skystill demo`."""
 
     out: Path = Path("runs/demo")
-    """Folder to make, with data, teacher and student below it."""
+    """Folder to create. It will contain the data and the run folders of teacher and student."""
     seed: int = Field(0, ge=0)
-    """Draws the scenes and everything else."""
+    """Seed of everything random: scenes, split, weights and crops."""

@@ -1,4 +1,4 @@
-"""The training half: everything that needs torch. Install it with `pip install "skystill[train]"`."""
+"""Everything that needs torch: training, distillation, compression. Install with `pip install "skystill[train]"`."""
 
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.supervised import Supervised

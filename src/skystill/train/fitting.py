@@ -1,4 +1,4 @@
-"""From settings to a fitted network: devices, batches, optimiser, the loop, and the files that are kept of it."""
+"""Trains one network from settings: devices, batches, optimiser, training loop, and the files of the run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -38,15 +38,15 @@ from skystill.train.teaching import Teaching
 
 @dataclass(frozen=True)
 class Fitting:
-    """All that the training of one run needs besides its network.
+    """Everything that the training of one run needs besides the network.
 
     Args:
         folder: the run.
         settings: how to train.
-        prepared: the data.
+        prepared: the data, checked and split.
         fabric: devices and precision.
-        on_progress: follows the training.
-        teaching: the teachers of a distilled run.
+        on_progress: called with the progress of the training.
+        teaching: the teachers of a distilled run; None without teachers.
     """
 
     folder: RunFolder
@@ -58,10 +58,16 @@ class Fitting:
 
     @contextmanager
     def held(self, resume: bool) -> Iterator[None]:
-        """Begin the run folder and hold it. Of several ranks the first does, and the others wait until it has.
+        """Start the run in its folder, and keep the folder locked inside the context.
+
+        With several ranks, the first rank does this and the others wait for it.
+
+        Args:
+            resume: whether to continue a run.
 
         Raises:
-            RunFolderError: the folder holds another run, or another process is at work in it.
+            RunFolderError: the folder holds another run, or another process uses it.
+            RankLost: another rank was lost.
         """
         first = self.fabric.is_global_zero
         with self.folder.locked() if first else nullcontext(), name_lost_ranks(self.fabric):
@@ -78,13 +84,13 @@ class Fitting:
         write_json(self.folder.split, self.prepared.split.to_dict())
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """AdamW over all weights of a network."""
+        """Return AdamW over all weights of a network."""
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
-        # fused: one pass over all weights. For a small student many small passes took a tenth of the step.
+        # fused: one pass over all weights. Many small passes took a tenth of the step time of a small student.
         return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
     def fit(self, task: Supervised) -> None:
-        """Train a task, and record what the training cost."""
+        """Train a task, and write the cost of the training into `training.json`."""
         batches, validation = self.batches()
         history = task.fit(
             batches,
@@ -99,7 +105,7 @@ class Fitting:
             self._record(task, history)
 
     def fit_int8(self, task: Supervised) -> None:
-        """A second, short training from where the first one ended, with a checkpoint of its own."""
+        """Train for a second, short time from the weights of the first training, with a separate checkpoint."""
         batches, validation = self.batches()
         task.fit(
             batches,
@@ -113,7 +119,7 @@ class Fitting:
         )
 
     def batches(self) -> tuple[TrainBatches, WholeImages | None]:
-        """Training batches, and whole images for validation where the split has any."""
+        """Return the training batches, and the images for validation, or None if the split has none."""
         settings, split, classes = self.settings, self.prepared.split, self.prepared.classes
         teaching, stride, unlabeled = self.teaching, 1, None
         caches = teaching.caches if teaching else []
@@ -138,7 +144,7 @@ class Fitting:
         return batches, WholeImages(labeled_images(split.validation, classes), rank=rank, ranks=ranks)
 
     def _record(self, task: Supervised, history: History) -> None:
-        """What training cost. Of a resumed run, the largest memory of all its processes."""
+        """Write `training.json`. If the file exists, the larger of both peaks of memory is kept."""
         before = read_training(self.folder) if self.folder.training.exists() else None
         norms = task.gradients.means() if isinstance(task, Distiller) else {}
         record = TrainingRecord(
@@ -157,10 +163,11 @@ class Fitting:
         """Write the weights and the model file of a trained network.
 
         Args:
-            network: it is moved to the CPU.
-            spec: what it was made from: a name of the table, or a weights file.
+            network: the trained network. It is moved to the CPU.
+            spec: what the network was built from: a name of the table, or a weights file.
         """
-        from skystill.train.compress.export import describe, export_network  # ONNX takes 40 MB that training can save
+        # Imported here, after the training, because ONNX takes 40 MB of memory that training does not need.
+        from skystill.train.compress.export import describe, export_network
 
         name, classes = network_name(spec), self.prepared.classes
         record = NetworkRecord(name, classes, self.settings.to_config())
@@ -171,13 +178,28 @@ class Fitting:
 
 
 def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
-    """Build the network before anything is written: a name that does not exist must leave no folder behind."""
+    """Build the network to train, with weights drawn by the seed.
+
+    This is done before any file is written, so that a wrong name of a network leaves no folder behind.
+
+    Args:
+        spec: a name of the table, or a weights file.
+        settings: how to train.
+        prepared: the data.
+
+    Raises:
+        UserError: as `start_network`.
+    """
     torch.manual_seed(settings.seed)
     return start_network(spec, len(prepared.classes))
 
 
 def open_fabric(settings: FitSettings) -> Fabric:
-    """Devices and precision. Several ranks are joined here."""
+    """Open the devices with their precision. With several ranks, the ranks connect here.
+
+    Raises:
+        RankLost: another rank was lost.
+    """
     keep_freed_memory()
     ranks = settings.devices * settings.nodes
     fabric = Fabric(
@@ -185,7 +207,7 @@ def open_fabric(settings: FitSettings) -> Fabric:
         devices=settings.devices,
         num_nodes=settings.nodes,
         precision=choose_precision(settings.precision),  # type: ignore[arg-type]
-        # A day: a rank waits while others fill their part of the cache. A lost rank is noticed at once all the same.
+        # A day, because a rank waits while others fill their part of the cache. A lost rank is still noticed at once.
         strategy=DDPStrategy(timeout=timedelta(days=1)) if ranks > 1 else "auto",
     )
     if ranks > 1:
@@ -196,10 +218,13 @@ def open_fabric(settings: FitSettings) -> Fabric:
 
 
 def choose_precision(precision: str) -> str:
-    """Fabric's name of a precision.
+    """Return the name that Fabric has for a precision.
 
-    bf16 pays on a GPU, and on a CPU with matrix units. On a CPU that only has the bf16 dot product, training in bf16
-    was 1.2 to 1.5 times *slower* than in float32 (docs/log.md), so "auto" leaves it off there.
+    bf16 is faster on a GPU, and on a CPU with matrix units. On a CPU that only has the bf16 dot product, training in
+    bf16 was 1.2 to 1.5 times *slower* than in float32 (docs/log.md). "auto" therefore takes float32 there.
+
+    Args:
+        precision: "auto", "bf16" or "32".
     """
     if precision == "auto":
         gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()

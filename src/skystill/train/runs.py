@@ -1,4 +1,4 @@
-"""From settings to a run folder: `train_run` and `distill_run`. Only here do data, teachers, loop and export meet."""
+"""Trains and distils from settings into a run folder: data, teachers, training loop and export come together here."""
 
 from dataclasses import replace
 from typing import Any
@@ -37,16 +37,19 @@ from skystill.train.teaching import Teaching, build_distiller, check_teaching, f
 
 
 def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProgress = ignore_progress) -> RunFolder:
-    """Train a network on labels alone into a run folder.
+    """Train a network on labels alone, and write the results into a run folder.
 
     Args:
         settings: how to train.
-        resume: go on with a run that was stopped or killed.
-        on_progress: takes notes on the data, and follows the training.
+        resume: whether to continue a run that was stopped or killed.
+        on_progress: called with notes on the data and with the progress of the training.
+
+    Returns:
+        the run.
 
     Raises:
-        UserError: anything the user can mend: data, settings, folder, disk, a loss that is not finite.
-        Interrupted: Ctrl-C; the checkpoint is saved.
+        UserError: a problem that the user can mend: data, settings, folder, disk, or a loss that is not finite.
+        Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
     prepared = prepare_data(settings, on_progress)
     network = build_first(settings.network, settings, prepared)
@@ -67,16 +70,21 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
 def distill_run(
     settings: DistillSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
 ) -> RunFolder:
-    """Distil a student into a run folder. The baseline (`settings.alone`) is another run; see `alone_settings`.
+    """Distil a student, and write the results into a run folder.
+
+    The baseline (`settings.alone`) is not trained here. It is another run; see `alone_settings`.
 
     Args:
         settings: how to distil.
-        resume: go on with a run that was stopped or killed.
-        on_progress: takes notes on the data and the teachers, and follows the training.
+        resume: whether to continue a run that was stopped or killed.
+        on_progress: called with notes on the data and the teachers, and with the progress of the training.
+
+    Returns:
+        the run.
 
     Raises:
-        UserError: as `train_run`, and a teacher that cannot be used.
-        Interrupted: Ctrl-C; the checkpoint is saved.
+        UserError: as `train_run`, or a teacher cannot be used.
+        Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
@@ -99,7 +107,7 @@ def distill_run(
 
 
 def _shown(settings: DistillSettings) -> str:
-    """The student's name beside the bar: of a weights file only the last part of its path."""
+    """Return the name of the student to show with its progress. For a weights file this is its name without folder."""
     return settings.student.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".safetensors")
 
 
@@ -110,7 +118,7 @@ def _build_task(student: nn.Module, fitting: Fitting) -> Distiller:
 
 
 def _fine_tune_for_int8(student: nn.Module, fitting: Fitting) -> None:
-    """Train on for a quarter of the epochs at a tenth of the learning rate, with the rounding of INT8."""
+    """Continue training for a quarter of the epochs at a tenth of the learning rate, with the rounding of INT8."""
     short: dict[str, Any] = {
         "epochs": max(1, round(fitting.settings.epochs / 4)),
         "learning_rate": fitting.settings.learning_rate / 10,
@@ -123,7 +131,10 @@ def _fine_tune_for_int8(student: nn.Module, fitting: Fitting) -> None:
 
 
 def _warning(on_progress: OnProgress, gradients: GradientLog) -> OnProgress:
-    """The same callback, which also notes after the first steps when one part of the loss outweighs another."""
+    """Return a callback that also gives a note if the parts of the loss have very unequal gradients.
+
+    The note comes once the gradients of the first steps are known.
+    """
 
     def report(event: Event) -> None:
         first_steps_are_done = isinstance(event, Progress) and event.done == GradientLog.steps
@@ -135,7 +146,11 @@ def _warning(on_progress: OnProgress, gradients: GradientLog) -> OnProgress:
 
 
 def fill_cache_folder(settings: CacheSettings, on_progress: OnProgress = ignore_progress) -> None:
-    """Run teachers over the training images of a split and keep their logits; what is there already stays.
+    """Run teachers on the training images of a split and store their logits. Images with stored logits are skipped.
+
+    Args:
+        settings: data, teachers, and where the logits are stored.
+        on_progress: called with notes on the data and the cache, and with a `Progress` for each image.
 
     Raises:
         UserError: as `distill_run`.
@@ -146,8 +161,14 @@ def fill_cache_folder(settings: CacheSettings, on_progress: OnProgress = ignore_
 
 
 def cache_settings(settings: DistillSettings) -> CacheSettings:
-    """What `skystill cache` needs to fill the cache of a distillation: this rank's part of it."""
-    check_teaching(settings)  # before hours are spent
+    """Return the settings with which `skystill cache` fills the cache of a distillation.
+
+    With several ranks, each rank fills its own part of the cache.
+
+    Raises:
+        SettingsError: as `check_teaching`.
+    """
+    check_teaching(settings)  # Filling the cache can take hours, so that errors in the settings must come first.
     rank, ranks = rank_and_count()
     values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name != "share"}
     if settings.cache is None and settings.run_teacher is None:
@@ -156,7 +177,10 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
 
 
 def _score_teachers(teaching: Teaching, settings: DistillSettings, fitting: Fitting) -> None:
-    """Score teachers that the report cannot run itself on the test images: no run of ours, or of other classes."""
+    """Score the teachers on the test images, if the report cannot run them itself.
+
+    The report can run a single teacher that is a SkyStill run with the classes of the data.
+    """
     classes, test, device = fitting.prepared.classes, fitting.prepared.split.test, fitting.fabric.device
     is_own_run = settings.run_teacher is not None and teaching.teachers.origins[0].names == classes.names
     if is_own_run or not test:
@@ -178,25 +202,35 @@ def _score_teachers(teaching: Teaching, settings: DistillSettings, fitting: Fitt
 
 
 def within_budget(settings: DistillSettings, on_progress: OnProgress = ignore_progress) -> DistillSettings:
-    """The settings with the student that keeps the budget, where there is one. A run that has begun keeps its student.
+    """Return the settings with the student that fits the budget. Without a budget they stay as they are.
+
+    A run that has begun keeps its student.
+
+    Args:
+        settings: how to distil, with or without a budget.
+        on_progress: called with a `Message` for each candidate.
 
     Raises:
-        SettingsError: no student keeps it.
-        DataError: figures of another computer that cannot be read.
+        SettingsError: no student fits the budget.
+        DataError: the measurements of another computer cannot be read.
     """
     if not settings.has_budget:
         return settings
     folder = RunFolder(settings.out)
     if folder.config.is_file():
         return settings.model_copy(update={"student": folder.read_config()["student"]})
-    from skystill.train.compress.budget import choose_student  # ONNX takes 40 MB that training can save
+    # Imported here, because ONNX takes 40 MB of memory that a training without a budget does not need.
+    from skystill.train.compress.budget import choose_student
 
     classes, _ = resolve_classes(settings.data, settings.classes, find_pairs(settings.data).pairs)
     return choose_student(settings, classes, on_progress)
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:
-    """The same student, data, steps and seed without the teacher, as a run inside the folder of the distilled one."""
+    """Return the settings of the baseline: the same student, data, steps and seed, but no teacher.
+
+    The baseline is a run inside the folder of the distilled run. One process trains it.
+    """
     shared = {name: getattr(settings, name) for name in FitSettings.model_fields}
     own = {"out": RunFolder(settings.out).alone.path, "network": settings.student, "devices": 1, "nodes": 1}
     return TrainSettings(**{**shared, **own})

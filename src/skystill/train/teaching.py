@@ -1,4 +1,4 @@
-"""What the settings say about teachers, opened: their networks or their cached logits, and images without masks."""
+"""Opens the teachers of the settings: their networks or their cached logits, and the images without masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ from skystill.train.teachers.teacher import Teacher
 
 @dataclass(frozen=True)
 class Teaching:
-    """The teachers of a run.
+    """The teachers of a run, ready for training.
 
     Args:
-        teachers: what was asked for.
-        networks: loaded; empty where the caches stand for them.
-        caches: of each teacher; empty where the networks run.
-        unlabeled: images without masks.
+        teachers: where the teachers come from, and which classes they know.
+        networks: the loaded networks; empty if cached logits are used instead.
+        caches: the cache of each teacher; empty if the networks run in every step.
+        unlabeled: images without masks, or windows of large ones.
     """
 
     teachers: Teachers
@@ -44,10 +44,16 @@ class Teaching:
 
 
 def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) -> Teaching:
-    """Open teachers or their caches.
+    """Load the teachers, or open their caches.
+
+    Args:
+        settings: how to distil.
+        classes: classes of the data.
+        split: split of the data.
 
     Raises:
-        UserError: a teacher that cannot be used, a cache that is not complete, unlabelled images that are scored on.
+        UserError: a teacher cannot be used, a cache is not complete, or an unlabelled image is a validation or test
+            image.
     """
     check_teaching(settings)
     teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
@@ -68,10 +74,11 @@ def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) ->
 
 
 def check_teaching(settings: DistillSettings) -> None:
-    """Check what can be checked without opening anything.
+    """Check the settings about teachers and losses. No file is opened.
 
     Raises:
-        SettingsError: losses that do not exist or do not go with a cache, weights that do not fit the teachers.
+        SettingsError: a loss does not exist or does not work with a cache, the weights do not fit the teachers, or the
+            crop cannot be divided into blocks.
     """
     if settings.teacher_weight and len(settings.teacher_weight) != len(settings.teacher):
         raise SettingsError(f"{len(settings.teacher)} teacher(s), but {len(settings.teacher_weight)} --teacher-weight.")
@@ -89,10 +96,14 @@ def check_teaching(settings: DistillSettings) -> None:
 
 
 def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) -> list[LogitCache]:
-    """The cache of each teacher.
+    """Return the cache of each teacher.
+
+    Args:
+        settings: of `distill` or `cache`.
+        teachers: the teachers.
 
     Raises:
-        SettingsError: nobody says where it is.
+        SettingsError: the folder of the cache is not given, and there is no default for it.
     """
     folder = settings.cache
     if folder is None and settings.run_teacher is not None:
@@ -115,14 +126,15 @@ def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) 
 
 
 def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, on_progress: OnProgress) -> None:
-    """Run each teacher over the images that have no logits yet.
+    """Run each teacher on the images that have no cached logits yet.
 
     Args:
-        settings: of the command.
-        classes: the data's.
-        split: whose training images are cached.
-        on_progress: takes notes (the size on disk before anything is run, and how far a plain cache is off under flips)
-            and follows the images.
+        settings: settings of the command.
+        classes: classes of the data.
+        split: split of the data. Its training images are cached.
+        on_progress: called with a `Progress` for each image, and with notes. The first note comes before a teacher runs
+            and gives the size on disk. For a cache without symmetry, a note gives the part of the pixels of a mirrored
+            image on which cache and teacher agree.
 
     Raises:
         UserError: as `open_teaching`.
@@ -151,7 +163,7 @@ def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, on_pro
 
 
 def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequence[ImageWindow]) -> str:
-    """What filling the caches will take, in a sentence."""
+    """Describe in a sentence how much disk space the missing logits will need."""
     count, size = 0, 0
     for cache, channels in zip(caches, teachers.channels, strict=True):
         missing = cache.missing(images)
@@ -167,10 +179,10 @@ def _unlabeled(settings: TeacherSettings, split: Split) -> list[ImageWindow]:
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:
-    """The parts of the distillation loss.
+    """Return the parts of the distillation loss.
 
     Raises:
-        SettingsError: names or weights that cannot be used.
+        SettingsError: a name or a weight cannot be used.
     """
     return parse_terms(settings.distillation_loss, [*DISTILLATION_LOSSES, *FEATURE_LOSSES])
 
@@ -183,15 +195,18 @@ def build_distiller(
     optimizer: torch.optim.Optimizer,
     **more: object,
 ) -> Distiller:
-    """A compiled distiller of these settings.
+    """Build a distiller and compile it as the settings say.
 
     Args:
-        student: the network that learns.
-        teaching: from whom.
-        settings: losses, alpha, temperature.
-        fabric: devices.
-        optimizer: over the student's weights.
-        more: passed on to `Distiller.compile`.
+        student: the network to train.
+        teaching: the teachers.
+        settings: losses, alpha and temperature.
+        fabric: devices and precision.
+        optimizer: optimiser over the weights of the student.
+        more: further arguments of `Distiller.compile`.
+
+    Raises:
+        SettingsError: a loss, its weight or a layer cannot be used.
     """
     weights, taught = settings.teacher_weight or None, teaching.teachers.taught_labels
     task = Distiller(student, teaching.networks or None, fabric, weights, taught)
@@ -219,7 +234,10 @@ def build_distiller(
 def _feature_terms(
     student: nn.Module, teachers: Sequence[Teacher], settings: DistillSettings, terms: Sequence[Term]
 ) -> list[FeatureTerm]:
-    """Feature losses of the right widths, which one small image tells."""
+    """Build the feature losses.
+
+    They need the numbers of channels of both layers. A forward pass of one small image shows them.
+    """
     if not terms:
         return []
     tap = (

@@ -1,7 +1,7 @@
-"""`skystill tune`: a search over the settings of a distillation, shared by as many processes as like to join.
+"""`skystill tune`: a search over the settings of a distillation, in which any number of processes can take part.
 
-Each trial is an ordinary run folder, TUNE/trials/NUMBER, scored by the mIoU on *validation* images. The study is in a
-database: a process that dies leaves its trial to the others, who go on from its checkpoint.
+Each trial is an ordinary run folder, TUNE/trials/NUMBER. Its score is the mIoU on the *validation* images. The study is
+stored in a database. If a process dies, another process continues its trial from the last checkpoint.
 """
 
 import time
@@ -23,12 +23,14 @@ from skystill.train.runs import distill_run
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")
-_HEARTBEAT, _GRACE = 10, 40  # seconds between signs of life, and without one until others take the trial over
-_STARTUP, _WARM_UP = 5, 1  # trials, and epochs, before one may be given up
+# Seconds between two heartbeats of a process, and seconds without one after which others take over its trial.
+_HEARTBEAT, _GRACE = 10, 40
+# Finished trials of the study, and epochs of a trial, before a trial can be stopped early.
+_STARTUP, _WARM_UP = 5, 1
 
 
 def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettings:
-    """Draw the settings of a trial: what is searched over is here and nowhere else."""
+    """Draw the settings of a trial. The space of the search is defined in this function only."""
     width = trial.suggest_int("width", 16, 48, step=16)
     shared = {
         name: getattr(settings, name) for name in DistillSettings.model_fields if name in TuneSettings.model_fields
@@ -46,7 +48,10 @@ def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettin
 
 
 def first_number(trial: optuna.Trial | FrozenTrial) -> int:
-    """The number of a trial; of one that goes on for a dead process, the number it had there."""
+    """Return the number of a trial.
+
+    A trial that continues the trial of a dead process has the number of that trial, and therefore its run folder.
+    """
     frozen = trial if isinstance(trial, FrozenTrial) else trial.study.trials[trial.number]
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen)
     return trial.number if first is None else int(first)
@@ -57,16 +62,19 @@ def run_study(
     fill_cache: Callable[[DistillSettings], None],
     on_progress: OnProgress = ignore_progress,
 ) -> optuna.Study:
-    """Take part in a study until it has its trials.
+    """Run trials of a study until it has as many as the settings want, and write the result.
 
     Args:
-        settings: data, teacher, how many trials.
-        fill_cache: fills the cache of the teacher's logits, in a process of its own.
-        on_progress: follows each trial.
+        settings: data, teachers and number of trials.
+        fill_cache: function that fills the cache of the teacher's logits in a separate process.
+        on_progress: called with the progress of each trial.
+
+    Returns:
+        the study.
 
     Raises:
         UserError: as `distill_run`.
-        SettingsError: a storage that cannot be opened.
+        SettingsError: the storage cannot be opened.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     study = open_study(settings)
@@ -80,7 +88,7 @@ def run_study(
             filled = True
         try:
             distill_run(drawn, True, _reporting(trial, on_progress))
-        except LossNotFinite as error:  # a learning rate too high is a result as well
+        except LossNotFinite as error:  # a learning rate that is too high is a result, too
             raise optuna.TrialPruned(str(error)) from error
         return _score(RunFolder(drawn.out))
 
@@ -97,7 +105,10 @@ def run_study(
 
 
 def _what_to_do(study: optuna.Study, trials: int) -> str:
-    """Run a trial, wait for those that others run (and take over what they leave), or end."""
+    """Return what this process does next: "run", "wait" or "end".
+
+    It waits while other processes run the last trials, in order to take over a trial whose process dies.
+    """
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     seen = sum(state in SEEN for state in states)
     if seen >= trials:
@@ -107,7 +118,7 @@ def _what_to_do(study: optuna.Study, trials: int) -> str:
 
 
 def open_study(settings: TuneSettings) -> optuna.Study:
-    """The study, made where it is not there yet.
+    """Open the study, and create it if it does not exist yet.
 
     Raises:
         SettingsError: the storage cannot be opened.
@@ -127,17 +138,18 @@ def open_study(settings: TuneSettings) -> optuna.Study:
         storage=storage,
         study_name=settings.out.name,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=None, constant_liar=True),  # not seeded: processes must not draw alike
+        # No seed, because the processes must draw different settings.
+        sampler=optuna.samplers.TPESampler(seed=None, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(_STARTUP, _WARM_UP),
         load_if_exists=True,
     )
 
 
 def _reporting(trial: optuna.Trial, on_progress: OnProgress) -> OnProgress:
-    """A callback that also reports each epoch to the study, and ends a trial that goes badly."""
+    """Return a callback that also reports each epoch to the study, and stops a trial that does badly."""
 
     def report(event: Event) -> None:
-        if not isinstance(event, Note):  # the notes on the data are the same in every trial
+        if not isinstance(event, Note):  # notes on the data are the same in every trial
             on_progress(event)
         if not isinstance(event, EpochEnd):
             return
@@ -157,7 +169,7 @@ def _score(folder: RunFolder) -> float:
 
 
 def write_result(settings: TuneSettings, study: optuna.Study) -> None:
-    """Write `best.yaml`, which `skystill distill --config` takes, and `study.json`, of which the report is made."""
+    """Write `best.yaml` for `skystill distill --config`, and `study.json` for the report. Needs one finished trial."""
     trials = study.get_trials(deepcopy=False)
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not done:
@@ -178,25 +190,31 @@ def write_result(settings: TuneSettings, study: optuna.Study) -> None:
             drawn=trial.params,
         )
         for trial in trials
-        if trial.state != TrialState.FAIL  # another went on with it
+        if trial.state != TrialState.FAIL  # another trial continued it
     ]
     record = StudyRecord(best=best.number, trials=rows, importance=importance(study), data=Path(settings.data).name)
     write_record(RunFolder(settings.out).study, record)
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
-    """Share of each setting in what makes trials good (PED-ANOVA, Watanabe 2023, arXiv 2304.10255); {} if too few."""
+    """Return the importance of each setting for the score of a trial, as a fraction.
+
+    The method is PED-ANOVA (Watanabe 2023, arXiv 2304.10255).
+
+    Returns:
+        importance of each setting by name; empty if there are too few trials, or if all are alike.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             return optuna.importance.get_param_importances(study, evaluator=evaluator)
-        except (ValueError, RuntimeError):  # fewer than two finished trials, or all alike
+        except (ValueError, RuntimeError):  # fewer than two finished trials, or all are alike
             return {}
 
 
 def best_line(study: optuna.Study) -> str:
-    """The best trial in a sentence."""
+    """Describe the best trial in one line."""
     best = study.best_trial
     drawn = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.params.items())
     return f"best of {len(study.trials)}: trial {best.number}, validation mIoU {100 * (best.value or 0):.1f} ({drawn})"

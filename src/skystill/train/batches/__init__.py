@@ -1,1 +1,1 @@
-"""Training batches as a pure function of (seed, epoch, step)."""
+"""Training batches, which are a pure function of (seed, epoch, step)."""

@@ -1,5 +1,8 @@
-"""A geometric view (a crop, its scale, one of the 8 symmetries of the square) drawn once and applied to everything that
-must stay aligned: image, labels, logits. Colour jitter is not geometry: it goes to the student's input only.
+"""Random augmentation of training samples.
+
+The geometric augmentation (a crop, its scale, and one of the 8 symmetries of the square) is drawn once per sample. It
+is applied to everything that must stay aligned: image, labels and logits. Colour jitter is not geometric and is applied
+only to the student's input.
 """
 
 from dataclasses import dataclass
@@ -14,28 +17,28 @@ from skystill.symmetry import SYMMETRIES, transform
 
 
 class Sliced(Protocol):
-    """An array, or a file that is read by slices: (H, W, ...)."""
+    """An array (H, W, ...), or a file with such an array that is read by slices."""
 
     @property
     def ndim(self) -> int:
-        """Number of axes."""
+        """The number of axes."""
         ...
 
     def __getitem__(self, place: tuple[slice, slice], /) -> npt.NDArray[Any]:
-        """Rows and columns."""
+        """Return the part in a slice of rows and a slice of columns."""
         ...
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A crop, a symmetry, a scale.
+    """A geometric augmentation: a crop, its symmetry and its scale.
 
     Args:
-        top, left: row and column of the crop's corner in the image (row first, as numpy).
+        top, left: row and column of the crop's upper left corner in the image (row first, as in numpy).
         size: side of the square result in pixels.
-        symmetry: 0..7; the crop is turned by symmetry % 4 quarter turns, then, from 4 up, mirrored left to right.
-        seen: side of the crop in the image's pixels; where it is not `size`, the crop is resized. It may reach beyond a
-            smaller image: the rest is padding.
+        symmetry: 0 to 7. The crop is turned by symmetry % 4 quarter turns. From 4 on it is then mirrored left to right.
+        seen: side of the square crop in pixels of the image. If it differs from `size`, the crop is resized. None means
+            `size`. The crop may reach beyond the lower and right edge of a small image; this part is padding.
     """
 
     top: int
@@ -45,23 +48,54 @@ class Augmentation:
     seen: int | None = None
 
     def apply_to_mask(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """(H, W) bool to (size, size): pixels that the image has; padding is False and counts nowhere."""
+        """Apply the augmentation to the validity of pixels. Padding becomes False.
+
+        Args:
+            valid: (H, W) bool, False for pixels that do not count.
+
+        Returns:
+            (size, size) bool.
+        """
         return self._nearest(self._cut(valid, False))
 
     def apply_to_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 to (size, size, 3); padding is black. Resized smoothly, all else by the nearest pixel."""
+        """Apply the augmentation to an image. Padding becomes black.
+
+        Only images are resized with bilinear interpolation. Everything else takes the nearest pixel.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, 0 to 255, full resolution.
+
+        Returns:
+            (size, size, 3) uint8.
+        """
         crop = self._cut(image, 0)
         if len(crop) == self.size:
             return crop
         return np.asarray(Image.fromarray(crop).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
     def apply_to_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W) uint8 to (size, size); padding is void."""
+        """Apply the augmentation to labels. Padding becomes void.
+
+        Args:
+            labels: (H, W) uint8, 255 = void.
+
+        Returns:
+            (size, size) uint8.
+        """
         return self._nearest(self._cut(labels, VOID))
 
     def apply_to_logits(self, logits: Sliced, side: int) -> npt.NDArray[Any]:
-        """Logits of blocks of side x side pixels (H / side, W / side, C) to (size / side, size / side, C), as they are
-        stored. The view must begin and end between blocks. What padding is means nothing.
+        """Apply the augmentation to the logits of blocks of side x side pixels, as they are stored.
+
+        The crop must begin and end at borders of blocks. The values of padding have no meaning.
+
+        Args:
+            logits: (H / side, W / side, C) uint8 or float16, values as stored.
+            side: of the blocks, in pixels of the image.
+
+        Returns:
+            (size / side, size / side, C) of the same type.
         """
         top, left, size, seen = (value // side for value in (self.top, self.left, self.size, self.seen or self.size))
         coarse = Augmentation(top, left, size, self.symmetry, seen)
@@ -79,7 +113,7 @@ class Augmentation:
     def _nearest(self, crop: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if len(crop) == self.size:
             return crop
-        at = ((np.arange(self.size) + 0.5) * (len(crop) / self.size)).astype(int)  # pixel centres
+        at = ((np.arange(self.size) + 0.5) * (len(crop) / self.size)).astype(int)  # the pixel at each centre
         resized: npt.NDArray[Any] = crop[at[:, None], at]
         return resized
 
@@ -87,15 +121,18 @@ class Augmentation:
 def draw_augmentation(
     rng: np.random.Generator, height: int, width: int, size: int, zoom: float = 0.0, side: int = 1
 ) -> Augmentation:
-    """Draw a crop of an image and a symmetry, all equally likely. An image smaller than the crop is padded.
+    """Draw a crop of an image, its scale and its symmetry.
+
+    All places and all symmetries are equally likely. An image smaller than the crop is padded.
 
     Args:
-        rng: draws.
+        rng: the random generator.
         height: of the image, in pixels.
         width: of the image, in pixels.
-        size: side of the result.
-        zoom: the crop's side is up to (1 + zoom) times larger or smaller than the result's.
-        side: the crop begins and ends between blocks of side x side pixels.
+        size: side of the result, in pixels.
+        zoom: the side of the crop is up to (1 + zoom) times larger or smaller than that of the result. 0 draws no
+            scale.
+        side: the crop begins and ends at borders of blocks of side x side pixels.
     """
     seen = round(size * (1 + zoom) ** rng.uniform(-1, 1)) if zoom else size
     top = int(rng.integers(0, max(0, height - seen) + 1))
@@ -105,14 +142,18 @@ def draw_augmentation(
 
 
 def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], strength: float) -> npt.NDArray[np.uint8]:
-    """Change contrast, brightness and the balance of the channels, as weather, hour and camera do.
+    """Change contrast, brightness and colour balance of an image, as weather, time of day and camera do.
 
-    One table of 256 values a channel, so that a crop costs a look-up a pixel.
+    The change is one table of 256 values per channel, so that a crop costs one look-up per value.
 
     Args:
-        rng: draws the change.
-        image: (H, W, 3) uint8.
-        strength: 0 changes nothing; at 0.2 contrast and brightness change by up to 20 %, a channel by up to 5 %.
+        rng: the random generator.
+        image: (H, W, 3) uint8 RGB, 0 to 255.
+        strength: 0 changes nothing. At 0.2, contrast changes by up to 20 %, brightness by up to 20 % of mid-grey (128),
+            and each channel by up to 5 %.
+
+    Returns:
+        (H, W, 3) uint8. With strength 0 it is `image` itself.
     """
     if strength == 0:
         return image

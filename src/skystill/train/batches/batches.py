@@ -1,6 +1,6 @@
-"""Batches for training: random sampler of the images, a pure function of (seed, epoch, step).
+"""Training batches: random crops of the images, as a pure function of (seed, epoch, step).
 
-No loader state exists, so a resumed run draws exactly what the killed one would have drawn.
+A loader has no state. A resumed run therefore draws exactly the crops that the killed run would have drawn.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -20,20 +20,21 @@ from skystill.errors import SettingsError
 from skystill.train.batches.augment import draw_augmentation, jitter_colors
 from skystill.train.teachers.logit_cache import LogitCache, StoredLogits
 
-_HELD_BYTES = 4 * 2**30  # decoded images kept in memory; what is beyond is read from disk when it is drawn
+_HELD_BYTES = 4 * 2**30  # of decoded images kept in memory; other images are read from disk for each crop
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's food.
+    """The tensors of one training step. Colours are RGB, 0 to 255.
 
     Args:
-        images: (N, 3, H, W) uint8, what the trained network sees (colours jittered).
-        plain: (N, 3, H, W) uint8, the same view with the colours as they are, for the teacher.
+        images: (N, 3, H, W) uint8, the input of the trained network, with colour jitter.
+        plain: (N, 3, H, W) uint8, the same crops without colour jitter, the input of the teacher.
         labels: (N, H, W) int64, 255 = void.
         inside: (N, H, W) bool, False on padding and nodata.
-        taught: (N, H, W) bool, where the teacher is asked: not on padding, nor on the void of an image with labels.
-        teacher_logits: from each teacher, where they come from a cache.
+        taught: (N, H, W) bool, True where the teacher's logits are used. It is False on padding and nodata, and on void
+            pixels of images with labels.
+        teacher_logits: cached logits, one entry for each teacher. Empty if they do not come from a cache.
     """
 
     images: Tensor
@@ -44,7 +45,7 @@ class Batch:
     teacher_logits: tuple[StoredLogits, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device."""
+        """Return a copy of the batch on another device."""
         images, plain, labels, inside, taught = (
             part.to(device, non_blocking=True)
             for part in (self.images, self.plain, self.labels, self.inside, self.taught)
@@ -56,18 +57,18 @@ class Batch:
 
 
 AnyBatch = Batch | tuple[Tensor, Tensor]
-"""A batch, or (images, labels)."""
+"""A `Batch`, or a tuple (images, labels) as `as_batch` accepts it."""
 
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """An image and what is known of it.
+    """An image with its labels and its validity.
 
     Args:
-        image: (H, W, 3) uint8.
-        labels: (H, W) uint8, 255 = void; all void where there is no mask.
-        valid: (H, W) bool, False where a raster has no data.
-        labeled: whether there is a mask.
+        image: (H, W, 3) uint8 RGB, 0 to 255, full resolution.
+        labels: (H, W) uint8, 255 = void. Without a mask all pixels are void.
+        valid: (H, W) bool, False on nodata of a raster.
+        labeled: True if the image has a mask.
     """
 
     image: npt.NDArray[np.uint8]
@@ -77,16 +78,18 @@ class TrainingImage:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays."""
+        """The memory of the arrays in bytes."""
         return self.image.nbytes + self.labels.nbytes + self.valid.nbytes
 
 
 class TrainingImages:
-    """Images, decoded once and held while there is room.
+    """A sequence of images that are kept in memory after decoding, up to 4 GiB in all.
+
+    All images are read once at the start, because their sizes are needed.
 
     Args:
-        image_windows: what to read.
-        read: how.
+        image_windows: the images.
+        read: reads and decodes the image of an index.
     """
 
     def __init__(self, image_windows: Sequence[ImageWindow], read: Callable[[int], TrainingImage]) -> None:
@@ -100,7 +103,7 @@ class TrainingImages:
         return len(self.image_windows)
 
     def __getitem__(self, index: int) -> TrainingImage:
-        """The image, from memory or from disk."""
+        """Return the image from memory, or read it from disk."""
         if index in self._held:
             return self._held[index]
         image = self._read(index)
@@ -111,7 +114,15 @@ class TrainingImages:
 
 
 def labeled_images(pairs: Sequence[Pair], classes: ClassMap) -> TrainingImages:
-    """Images with masks."""
+    """Return the images of pairs, with the labels of their masks.
+
+    Args:
+        pairs: images and masks.
+        classes: the classes of the masks.
+
+    Raises:
+        DataError: an image or a mask cannot be read.
+    """
 
     def read(index: int) -> TrainingImage:
         image = read_image(pairs[index].image)
@@ -122,7 +133,14 @@ def labeled_images(pairs: Sequence[Pair], classes: ClassMap) -> TrainingImages:
 
 
 def unlabeled_images(image_windows: Sequence[ImageWindow]) -> TrainingImages:
-    """Images without masks: every label is void."""
+    """Return images without masks. All their labels are void.
+
+    Args:
+        image_windows: the images.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
 
     def read(index: int) -> TrainingImage:
         image, valid = image_windows[index].read()
@@ -132,15 +150,22 @@ def unlabeled_images(image_windows: Sequence[ImageWindow]) -> TrainingImages:
 
 
 class CropSampler:
-    """Random sampler of images. Images are drawn by their area, so that every pixel is as likely as any other.
+    """A sampler of random crops of images.
+
+    The probability of an image is proportional to its area, so that each pixel is equally likely.
 
     Args:
         images: the images.
         crop: side of the crops in pixels.
-        jitter: strength of the colour jitter, 0 for none.
-        caches: logits of these images, one cache a teacher.
-        zoom: how much larger or smaller than the crop its piece of the image may be, 0 for no scaling.
-        stride: crops begin and end between blocks of stride x stride pixels, of which the caches hold the logits.
+        jitter: strength of the colour jitter. 0 means no jitter.
+        caches: caches with the logits of all these images, one for each teacher.
+        zoom: the part of the image that becomes a crop has a side up to (1 + zoom) times larger or smaller than `crop`.
+            0 means no scaling.
+        stride: crops begin and end at borders of blocks of stride x stride pixels. The caches hold one logit per class
+            for each such block.
+
+    Raises:
+        DataError: a cache has no file for an image, or the file is damaged.
     """
 
     def __init__(
@@ -159,7 +184,12 @@ class CropSampler:
         self._weights = areas / self.pixels
 
     def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[Any], ...]:
-        """Seen, plain, labels, inside, taught of one view, and what `StoredLogits` needs of each teacher."""
+        """Draw one crop, with its augmentation and its colour jitter.
+
+        Returns:
+            The arrays of one sample, channels last: images, plain, labels, inside and taught, as in `Batch`. For each
+            teacher with a cache, values, step and low follow, as in `StoredLogits`.
+        """
         index = int(rng.choice(len(self.images), p=self._weights))
         image = self.images[index]
         height, width = image.labels.shape
@@ -177,11 +207,12 @@ class CropSampler:
 
 @dataclass(frozen=True)
 class UnlabeledCrops:
-    """Images without masks, beside the labelled ones.
+    """Crops of images without masks that are mixed into the batches.
 
     Args:
-        sampler: draws crops of them.
-        fraction: of each batch that is unlabelled, 0 to 1; over several steps where it does not divide.
+        sampler: draws the crops.
+        fraction: fraction of unlabelled crops, 0 to 1. If a batch does not contain it as a whole number of crops, it is
+            kept on average over several steps.
     """
 
     sampler: CropSampler
@@ -189,23 +220,25 @@ class UnlabeledCrops:
 
 
 class TrainBatches:
-    """Endless random crops of training images.
+    """Batches of random crops, for any number of epochs.
 
-    An epoch draws as many pixels as the labelled images have, unless `crops_per_image` is given. With unlabelled images
-    beside them it has the same number of steps.
+    An epoch draws about as many pixels as the labelled images have, unless `crops_per_image` is given. Unlabelled
+    images do not change the number of steps.
 
     Args:
         sampler: draws crops of the labelled images.
-        batch_size: crops per step, those of all ranks together.
-        seed: everything random comes from (seed, epoch, step, place in the batch).
-        crops_per_image: crops an epoch draws for each image; None for as many as hold all pixels of the images.
-        unlabeled: images without masks.
-        rank_of: this rank and the number of ranks: which part of each batch is made here.
-        ahead: make the next batch while the last is used, for a GPU. On a CPU its thread takes from the threads of the
-            step, which wait for each other, more than it saves (docs/log.md).
+        batch_size: crops per step, summed over all ranks.
+        seed: all randomness depends on (seed, epoch, step, place in the batch) alone.
+        crops_per_image: average number of crops per labelled image and epoch. By default (None) the crops of an epoch
+            have as many pixels as the images.
+        unlabeled: crops of images without masks to mix in, or None.
+        rank_of: the index of this rank and the number of ranks. They decide which part of each batch is made here.
+        ahead: True to make the next batch in a thread while the current one is used. This is meant for a GPU. On a CPU
+            the thread slows down the threads of the step, which wait for each other, by more than it saves
+            (docs/log.md).
 
     Raises:
-        SettingsError: the ranks cannot divide a batch evenly.
+        SettingsError: the batch size is not a multiple of the number of ranks.
     """
 
     def __init__(
@@ -229,11 +262,11 @@ class TrainBatches:
         self.steps_per_epoch = max(1, round(crops / batch_size))
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """The batch of one step; the same for the same seed, epoch and step."""
+        """Return the batch of one step. It is the same for the same seed, epoch and step."""
         drawn = [self._draw(epoch, step, place) for place in self._places]
         images, plain, labels, inside, taught, *logits = (np.stack(part) for part in zip(*drawn, strict=True))
         return Batch(
-            torch.from_numpy(images).permute(0, 3, 1, 2),  # channels stay last in memory
+            torch.from_numpy(images).permute(0, 3, 1, 2),  # the memory layout stays channels last
             torch.from_numpy(plain).permute(0, 3, 1, 2),
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(inside),
@@ -242,7 +275,7 @@ class TrainBatches:
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from step `start` on."""
+        """Yield the batches of an epoch, from step `start` on."""
         steps = range(start, self.steps_per_epoch)
         if not self.ahead:
             yield from (self.batch(epoch, step) for step in steps)
@@ -260,7 +293,7 @@ class TrainBatches:
         return self._sampler_at(step * self.batch_size + place).draw(rng)
 
     def _sampler_at(self, number: int) -> CropSampler:
-        """Unlabelled images take their fraction of the crops, evenly spread over the places of an epoch."""
+        """Return the sampler of the crop with this number in the epoch. Unlabelled crops are evenly spread."""
         if self.unlabeled is None:
             return self.sampler
         fraction = self.unlabeled.fraction
@@ -269,20 +302,21 @@ class TrainBatches:
 
 
 def _stored(values: npt.NDArray[Any], step: npt.NDArray[Any], low: npt.NDArray[Any]) -> StoredLogits:
-    """Values (N, h, w, C), step and low (N, C)."""
+    """Build `StoredLogits` from arrays: values (N, h, w, C), and step and low (N, C) or (N, 1)."""
     return StoredLogits(
         torch.from_numpy(values).permute(0, 3, 1, 2), *(torch.from_numpy(one)[..., None, None] for one in (step, low))
     )
 
 
 class LoaderBatches:
-    """Any loader of (images, labels) as batches.
+    """Batches from any loader of (images, labels).
 
     Args:
-        loader: has a length; images (N, 3, H, W), 0 to 255, labels (N, H, W) int64, 255 = void.
+        loader: a DataLoader, a list or another iterable with a length. It yields images (N, 3, H, W), 0 to 255, and
+            labels (N, H, W) int64, 255 = void.
 
     Raises:
-        SettingsError: it has no length.
+        SettingsError: the loader has no length.
     """
 
     def __init__(self, loader: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -292,19 +326,22 @@ class LoaderBatches:
         self.steps_per_epoch = len(loader)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The loader's batches from step `start` on."""
+        """Yield the batches of the loader, from step `start` on. The earlier ones are loaded and skipped."""
         for step, batch in enumerate(self._loader):
             if step >= start:
                 yield as_batch(batch)
 
 
 class WholeImages:
-    """Whole images for validation, nothing left out, cut into tiles so that memory does not grow with the image.
+    """Batches of whole images, for validation.
+
+    Each pixel appears exactly once. Images are cut into tiles, so that the memory of a step does not grow with the
+    image.
 
     Args:
         images: the images.
-        tile: side of the largest tile in pixels.
-        rank, ranks: which part of the images is given here.
+        tile: largest side of a tile in pixels.
+        rank, ranks: the index of this rank and the number of ranks. They decide which images are yielded here.
     """
 
     def __init__(self, images: TrainingImages, tile: int = 1024, rank: int = 0, ranks: int = 1) -> None:
@@ -323,9 +360,13 @@ class WholeImages:
 
 
 def as_batch(batch: AnyBatch) -> Batch:
-    """(images, labels) as a batch without padding and without colour jitter; a batch as it is.
+    """Convert (images, labels) into a `Batch` without padding and without colour jitter.
 
-    The teacher is not asked about void. For images without labels give a `Batch` that says where it is.
+    The teacher's logits are not used on void pixels. To use them on images without labels, pass a `Batch` with `taught`
+    set. A `Batch` is returned unchanged.
+
+    Args:
+        batch: a `Batch`, or images (N, 3, H, W), 0 to 255, and labels (N, H, W) int64, 255 = void.
     """
     if isinstance(batch, Batch):
         return batch

@@ -1,1 +1,1 @@
-"""From a trained network to a small file: export, formats, INT8-aware fine-tuning, budgets, pruning."""
+"""From a trained network to a small model file: export, formats, INT8-aware fine-tuning, budgets and pruning."""

@@ -1,7 +1,8 @@
-"""Budgets: the most capable student of the family that keeps to a time, a memory and a size, in INT8.
+"""Budgets: choice of the most capable student of the family within limits of latency, memory and file size, in INT8.
 
-Time and memory do not depend on what a network has learnt, so each candidate is exported untrained, quantised and
-measured before anything is trained: on this computer, or from the figures of a weaker one (`skystill measure --save`).
+Latency and memory do not depend on what a network has learnt. Each candidate is therefore exported untrained, quantised
+and measured before anything is trained. It is measured on this computer, or its figures come from another, weaker one
+(`skystill measure --save`).
 """
 
 import json
@@ -27,12 +28,12 @@ from skystill.train.networks.table import FAMILY, build_network
 
 @dataclass(frozen=True)
 class Budget:
-    """What a student may cost in use; None where it does not matter.
+    """Limits for a student in use. None means no limit.
 
     Args:
-        latency: milliseconds per megapixel.
-        memory: peak of the process in bytes.
-        size: of the model file in bytes.
+        latency: latency in milliseconds per megapixel.
+        memory: peak resident memory of the process in bytes.
+        size: size of the model file in bytes.
     """
 
     latency: float | None
@@ -40,7 +41,7 @@ class Budget:
     size: int | None
 
     def broken(self, cost: ModelCost) -> list[str]:
-        """What a measured cost breaks, in words."""
+        """Describe each limit that a measured cost exceeds, for messages. The list is empty if it exceeds none."""
         limits = (
             (cost.latency_ms_per_mp, self.latency, 1.0, "ms per megapixel"),
             (cost.peak_rss_bytes, self.memory, 1e-6, "MB of memory"),
@@ -54,27 +55,35 @@ class Budget:
 
 
 def budget_of(settings: BudgetSettings) -> Budget:
-    """The budget that the settings ask for."""
+    """Return the budget of the settings."""
     return Budget(settings.latency_ms, settings.max_memory, settings.max_size)
 
 
 def check_result(model: Path, budget: Budget) -> str:
-    """Measure a trained, quantised student, and say whether it keeps the budget."""
+    """Measure a trained, quantised student, and describe in one line whether it keeps the budget.
+
+    Args:
+        model: the model file.
+        budget: the limits.
+
+    Raises:
+        ModelFileError: the file cannot be measured.
+    """
     broken = budget.broken(measure_models([model])[0])
     return f"budget broken: {', '.join(broken)}" if broken else "the budget is kept"
 
 
 def choose_student(settings: DistillSettings, classes: ClassMap, on_progress: OnProgress) -> DistillSettings:
-    """The same settings with the most capable student that keeps the budget.
+    """Return the settings with the most capable student that keeps the budget.
 
     Args:
-        settings: of the distillation, with the budget to keep.
-        classes: the data's.
-        on_progress: takes a `Message` about each candidate.
+        settings: settings of the distillation, with the budget.
+        classes: the classes of the data.
+        on_progress: receives a `Message` about each candidate.
 
     Raises:
-        SettingsError: no student keeps it; the nearest is named with what it would need.
-        DataError: the figures of another computer cannot be read, or hold no student of the family.
+        SettingsError: no student keeps the budget. The message names the nearest one with what it needs.
+        DataError: the figures of another computer cannot be read, or contain no student of the family.
     """
     budget = budget_of(settings)
     known = None if settings.measured is None else read_measured(settings.measured)
@@ -94,19 +103,41 @@ def choose_student(settings: DistillSettings, classes: ClassMap, on_progress: On
 
 
 def measure_untrained(name: str, classes: ClassMap) -> ModelCost:
-    """What a student costs in INT8 on this computer, whatever it will learn."""
+    """Measure an untrained student in INT8 on this computer.
+
+    Args:
+        name: the name of the student.
+        classes: the classes of the data; their number is the number of output channels.
+    """
     return measure_int8(name, build_network(name, len(classes)), classes)
 
 
 def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> ModelCost:
-    """What a network costs in INT8 on this computer."""
+    """Measure a network in INT8 on this computer.
+
+    Args:
+        name: the name of the network, for the model file.
+        network: on the CPU.
+        classes: the classes of the data.
+    """
     with int8_file(name, network, classes) as (_, made):
         return measure_models([made])[0]
 
 
 @contextmanager
 def int8_file(name: str, network: nn.Module, classes: ClassMap) -> Iterator[tuple[Path, Path]]:
-    """A network as a float and an INT8 file, calibrated on noise: time does not depend on the scales."""
+    """Export a network as a temporary float file and a temporary INT8 file.
+
+    The INT8 file is calibrated on noise, because latency does not depend on the scales.
+
+    Args:
+        name: the name of the network, for the model files.
+        network: on the CPU.
+        classes: the classes of the data.
+
+    Yields:
+        The paths of the float file and the INT8 file. Both are deleted afterwards.
+    """
     noise = [np.random.default_rng(index).integers(0, 256, (256, 256, 3), np.uint8) for index in range(2)]
     with tempfile.TemporaryDirectory() as scratch:
         exported, made = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
@@ -116,10 +147,16 @@ def int8_file(name: str, network: nn.Module, classes: ClassMap) -> Iterator[tupl
 
 
 def read_measured(path: Path) -> dict[str, ModelCost]:
-    """INT8 figures by network, as `skystill measure --save` wrote them.
+    """Read the INT8 figures that `skystill measure --save` wrote.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        The costs by name, for students of the family.
 
     Raises:
-        DataError: it cannot be read, or holds no student of the family in INT8.
+        DataError: the file cannot be read, or contains no student of the family in INT8.
     """
     try:
         costs = [_read_cost(cost) for cost in json.loads(path.read_text(encoding="utf-8"))["models"]]

@@ -1,4 +1,4 @@
-"""From torch to a model file, checked before its name appears."""
+"""Export of a torch network to a model file. The file appears under its name only after its logits are checked."""
 
 import contextlib
 import copy
@@ -25,12 +25,13 @@ from skystill.train.networks.contract import NetworkContractError, check_network
 from skystill.train.networks.table import count_parameters
 
 TOLERANCE = 1e-4
-"""Largest difference between torch's and ONNX Runtime's logits, relative to the largest logit (at least 1)."""
-_OPSET = 18  # the oldest that torch's exporter writes without conversion
+"""Largest allowed difference between the logits of torch and of ONNX Runtime, relative to the largest absolute logit
+(at least 1)."""
+_OPSET = 18  # the oldest opset that torch's exporter writes without conversion
 
 
 class ExportDiffers(SkystillError):
-    """The exported model does not compute what the network computes: a fault of ours, or of the exporter."""
+    """The exported model does not compute what the network computes. This is a bug in SkyStill or in the exporter."""
 
     def __init__(self, path: Path, difference: float) -> None:
         super().__init__(
@@ -44,14 +45,17 @@ def export_network(
     """Write a network as a model file.
 
     Args:
-        network: on the CPU; put in eval mode.
-        info: what the file says of itself.
-        path: the file, which appears only when its logits equal torch's.
-        images: (H, W, 3) uint8 to compare the logits on, besides one of noise.
+        network: on the CPU. It is put in eval mode.
+        info: the metadata of the file.
+        path: the file. It appears only if its logits equal torch's, to within `TOLERANCE`.
+        images: (H, W, 3) uint8 RGB, 0 to 255. The logits are compared on these images and on one of noise.
+
+    Returns:
+        `info`, unchanged.
 
     Raises:
-        NetworkContractError: the network breaks a clause of the contract; the clause on its field is left out.
-        ExportDiffers: they do not.
+        NetworkContractError: the network breaks a clause of the contract. The clause on its field is not checked.
+        ExportDiffers: the logits of the file differ from torch's.
         DiskFull: the file cannot be written.
     """
     check_network(network, info.network, margin=None)
@@ -68,19 +72,27 @@ def export_network(
 
 
 def describe(name: str, network: nn.Module, classes: ClassMap, data: str = "") -> ModelInfo:
-    """What a network's model file will say of itself."""
+    """Return the metadata for the model file of a network.
+
+    Args:
+        name: the name of the network.
+        network: its parameters and multiply-adds are counted.
+        classes: the classes of its logits.
+        data: the name of the training data.
+    """
     work = multiply_adds_per_megapixel(network)
     return ModelInfo(classes, name, count_parameters(network), work, data=data)
 
 
 def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any] | None = None) -> onnx.ModelProto:
-    """A network as an ONNX graph from `image` to `logits`.
+    """Convert a network into an ONNX graph with the input `image` and the output `logits`.
 
     Args:
         network: in eval mode, on the CPU.
-        example: an input of the right type.
-        opset: of ONNX.
-        free: axes of the input that are not fixed; None fixes all.
+        example: (N, 3, H, W), an input with the type of the graph's input.
+        opset: version of the ONNX operator set.
+        free: axes of the input whose size is free, as torch.export takes them. None fixes all axes to the size of
+            `example`.
     """
     with _quiet():
         program = torch.onnx.export(
@@ -95,7 +107,7 @@ def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    for node in model.graph.node:  # the exporter's notes, stack traces among them: a quarter of a small file
+    for node in model.graph.node:  # notes of the exporter with stack traces: a quarter of a small file
         del node.metadata_props[:]
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]
@@ -103,9 +115,17 @@ def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any
 
 
 def _take_bytes(model: onnx.ModelProto, name: str) -> None:
-    """Write `Normalize` (convert, subtract 128, divide by 64) as one DequantizeLinear: the same numbers in one pass.
+    """Replace `Normalize` (convert, subtract 128, divide by 64) by one DequantizeLinear, in place.
 
-    An INT8 graph then begins with the image's own bytes: nothing is converted at all (quantize.py).
+    It computes the same numbers in one pass. An INT8 graph then starts from the bytes of the image without any
+    conversion (quantize.py).
+
+    Args:
+        model: the graph.
+        name: the name of the network, for the message.
+
+    Raises:
+        NetworkContractError: the graph does not contain exactly one chain of Cast, Sub and Div.
     """
     nodes = model.graph.node
     made_by = {output: node for node in nodes for output in node.output}
@@ -138,7 +158,10 @@ def _take_bytes(model: onnx.ModelProto, name: str) -> None:
 
 
 def multiply_adds_per_megapixel(network: nn.Module) -> int:
-    """Multiplications with addition for 10^6 pixels, counted on shapes alone (no image is made)."""
+    """Count the multiply-adds of a network for 10^6 pixels.
+
+    They are counted from shapes on the meta device. Nothing is computed, and the network is not changed.
+    """
     side = 1024
     shapes = copy.deepcopy(network).to("meta").eval()
     images = torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta")
@@ -148,7 +171,19 @@ def multiply_adds_per_megapixel(network: nn.Module) -> int:
 
 
 def _check(network: nn.Module, part: Path, path: Path, images: Sequence[npt.NDArray[np.uint8]]) -> None:
-    """Compare on an odd size of noise, where padding and cropping would show, and on real images."""
+    """Compare the logits of a file with the network's, on noise and on images.
+
+    The noise has an odd size, on which errors of padding and cropping become visible.
+
+    Args:
+        network: in eval mode, on the CPU.
+        part: the file under its temporary name.
+        path: its final name, for the message.
+        images: (H, W, 3) uint8 RGB, 0 to 255.
+
+    Raises:
+        ExportDiffers: the largest relative difference is above `TOLERANCE`.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (75, 141, 3), dtype=np.uint8)
     session = open_session(part)
     for image in (noise, *images):
@@ -163,7 +198,7 @@ def _check(network: nn.Module, part: Path, path: Path, images: Sequence[npt.NDAr
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of its progress, of torchvision's absence, and of its own deprecations."""
+    """Suppress the exporter's messages on its progress, on a missing torchvision, and on its own deprecations."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

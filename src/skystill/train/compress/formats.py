@@ -1,4 +1,4 @@
-"""`skystill export`: a run's network as a model file for ONNX Runtime, for QGIS's Deepness, or for OpenVINO."""
+"""`skystill export`: writes the network of a run for ONNX Runtime, for the QGIS plugin Deepness, or for OpenVINO."""
 
 import json
 from dataclasses import replace
@@ -18,16 +18,23 @@ from skystill.settings import ExportSettings
 from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
 from skystill.train.networks.weights import read_network
 
-_DEEPNESS_OPSET = 17  # the newest that Deepness's ONNX Runtime is sure to read
+_DEEPNESS_OPSET = 17  # the newest opset that Deepness's ONNX Runtime certainly supports
 
 
 def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
-    """Write a run's network in the format asked for.
+    """Write the network of a run in the format of the settings.
+
+    Args:
+        settings: the run, the format, and the file to write.
+
+    Returns:
+        The path of the file, and its metadata.
 
     Raises:
-        RunFolderError: not a run.
+        RunFolderError: the folder is not a run.
         CheckpointError: the run has not finished, or its weights are damaged.
-        SettingsError: a name that does not fit the format, or a format whose library is not installed.
+        SettingsError: the suffix of the file or `--stac` does not fit the format, or the library of the format is not
+            installed.
         ExportDiffers: the written file does not compute what the network computes.
     """
     folder = RunFolder(settings.run)
@@ -50,7 +57,7 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
 
 
 def _scores(folder: RunFolder, config: dict[str, Any]) -> dict[str, float]:
-    """Test scores of the run's own network, where it was evaluated."""
+    """Return the test scores of the run's own network, or no scores if it was not evaluated."""
     if not folder.results.exists():
         return {}
     models = json.loads(folder.results.read_text(encoding="utf-8"))["models"]
@@ -59,7 +66,7 @@ def _scores(folder: RunFolder, config: dict[str, Any]) -> dict[str, float]:
 
 
 def _test_images(folder: RunFolder, config: dict[str, Any]) -> list[Any]:
-    """Two real images to compare on, where the data is still there."""
+    """Return up to two test images for the comparison of logits, or none if the data is no longer there."""
     data = Path(str(config["data"]))
     if not data.is_dir() or not folder.split.exists():
         return []
@@ -68,21 +75,25 @@ def _test_images(folder: RunFolder, config: dict[str, Any]) -> list[Any]:
 
 
 class _ForDeepness(nn.Module):
-    """Images 0..1 in, probabilities out: what Deepness feeds and expects."""
+    """Adapter of a network to Deepness, which passes images scaled to 0..1 and expects probabilities."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """(1, 3, S, S) float, 0 to 1, to probabilities (1, C, S, S)."""
+        """Map images (1, 3, S, S) float, 0 to 1, to probabilities (1, C, S, S)."""
         logits: Tensor = self.network(images * 255.0)
         return torch.softmax(logits, dim=1)
 
 
 def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> None:
-    """A square of fixed size, opset 17, keys as Deepness's code reads them."""
-    side = 512  # Deepness runs one tile at a time and holds the whole result
+    """Write an ONNX file of fixed square size in opset 17, with the metadata keys that the code of Deepness reads.
+
+    Raises:
+        ExportDiffers: the file does not compute what the network computes.
+    """
+    side = 512  # pixels; Deepness runs one tile at a time and keeps the whole result in memory
     info = replace(info, tile_size=side)
     wrapped = _ForDeepness(network).eval()
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -100,9 +111,10 @@ def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> Non
 
 
 def _to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in the older opset; onnx's own converter cannot go back over Pad.
+    """Convert a graph from opset 18 to opset 17, in place.
 
-    What our networks use of opset 18 differs from 17 in attributes that only say the default.
+    The converter of onnx cannot convert Pad to the older opset. The operators that SkyStill's networks use differ
+    between the two opsets only in attributes that have their default values.
     """
     for node in model.graph.node:
         if node.op_type == "Resize":
@@ -116,7 +128,14 @@ def _to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _export_for_openvino(network: nn.Module, info: ModelInfo, path: Path) -> None:
-    """OpenVINO's own two files, .xml and .bin, in float32; the .bin first, so that the .xml never lacks it."""
+    """Write the two files of OpenVINO, .xml and .bin, in float32.
+
+    The .bin file appears first, so that there is never an .xml file without it.
+
+    Raises:
+        SettingsError: openvino is not installed.
+        SkystillError: the logits of OpenVINO differ from torch's.
+    """
     try:
         import openvino
     except ImportError as error:

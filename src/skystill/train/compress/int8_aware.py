@@ -1,9 +1,9 @@
-"""Quantisation-aware fine-tuning: a trained network learns on with the rounding that INT8 will bring.
+"""Quantisation-aware fine-tuning: a trained network is trained further with the rounding of INT8.
 
-BatchNorm is folded into its convolution first, since that is what will be rounded; weights are rounded per output
-channel to 8 bits and a convolution's input to 8 bits over a range that follows the data, with the gradient passed
-through the rounding (Jacob 2017, arXiv 1712.05877). Afterwards the network is the same kind as before, BatchNorm
-included, and is exported and calibrated as any other.
+First, each BatchNorm is folded into its convolution, because the folded weights are the ones that will be rounded.
+Weights are then rounded to 8 bits with one scale per output channel. The input of a convolution is rounded to 8 bits
+over a range that follows the data. The gradient passes through the rounding (Jacob 2017, arXiv 1712.05877). Afterwards
+the network has the same structure as before, including BatchNorm, and is exported and calibrated like any other.
 """
 
 import math
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-_FOLLOW = 0.05  # how fast a range follows the data: about twenty steps
+_FOLLOW = 0.05  # rate of the moving average of a range: it follows the data within about twenty steps
 
 
 class RoundWeights(nn.Module):
-    """Weights (outputs, ...) to the nearest of 255 steps, symmetric, a scale for each output channel."""
+    """Rounding of weights (outputs, ...) to 255 levels, symmetric about 0, with one scale per output channel."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The rounded weights; gradients pass as if nothing had been rounded."""
+        """Return the rounded weights. Gradients pass as if nothing had been rounded."""
         largest = weight.detach().abs().amax(dim=tuple(range(1, weight.dim())))
         scale = (largest / 127).clamp(min=1e-8)
         zero = torch.zeros_like(scale, dtype=torch.int32)
@@ -30,7 +30,7 @@ class RoundWeights(nn.Module):
 
 
 class RoundInput(nn.Module):
-    """A tensor to the nearest of 256 steps over a range that follows the data while training."""
+    """Rounding of a tensor to 256 levels over a range that follows the data in training mode."""
 
     low: Tensor
     high: Tensor
@@ -41,7 +41,7 @@ class RoundInput(nn.Module):
         self.register_buffer("high", torch.tensor(0.0))
 
     def forward(self, values: Tensor) -> Tensor:
-        """The rounded tensor; gradients pass inside the range."""
+        """Return the rounded tensor. Gradients pass only for values inside the range."""
         if self.training:
             self._follow(values.detach())
         scale = ((self.high - self.low) / 255).clamp(min=1e-8)
@@ -57,10 +57,15 @@ class RoundInput(nn.Module):
 
 @contextmanager
 def int8_aware(network: nn.Module) -> Iterator[nn.Module]:
-    """Inside, the network computes with the rounding of INT8; afterwards it is of its old kind, with what it learnt.
+    """Make a network compute with the rounding of INT8 inside the block.
+
+    Afterwards it has its old structure again, with the weights that it learnt in the block.
 
     Args:
-        network: trained; changed in place. Its optimiser must be made inside.
+        network: a trained network, which is changed in place. Its optimiser must be created inside the block.
+
+    Yields:
+        The same network.
     """
     folded = _fold(network)
     handles: list[RemovableHandle] = []
@@ -80,7 +85,7 @@ def int8_aware(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _round_input(convolution: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    rounded: Tensor = convolution.round_input(inputs[0])  # type: ignore[operator]  # a module of our own
+    rounded: Tensor = convolution.round_input(inputs[0])  # type: ignore[operator]  # added in int8_aware
     return (rounded,)
 
 
@@ -88,7 +93,11 @@ _Folded = tuple[nn.Sequential, int, nn.BatchNorm2d]
 
 
 def _fold(network: nn.Module) -> list[_Folded]:
-    """Put each BatchNorm into the convolution before it; returns where each was."""
+    """Fold each BatchNorm into the convolution before it.
+
+    Returns:
+        For each of them the block, the place of the convolution in it, and the BatchNorm.
+    """
     folded: list[_Folded] = []
     for block in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         for place in range(len(block) - 1):
@@ -105,7 +114,7 @@ def _fold(network: nn.Module) -> list[_Folded]:
 
 
 def _unfold(folded: list[_Folded]) -> None:
-    """Give each convolution a BatchNorm that only adds: mean 0, variance 1."""
+    """Put each BatchNorm back with mean 0 and variance 1, so that it only adds the bias of its convolution."""
     for block, place, norm in folded:
         convolution = block[place]
         assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None, "folded above"

@@ -1,4 +1,4 @@
-"""Where a model file's time goes: the fraction that each convolution takes, measured by ONNX Runtime's own profiler."""
+"""The fraction of a model file's time that each convolution takes, measured with the profiler of ONNX Runtime."""
 
 import json
 import re
@@ -16,14 +16,14 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def layer_fractions(exported: Path, int8: Path) -> dict[str, float]:
-    """Share of the time of a quantised file that each convolution takes, on one thread.
+    """Return the fraction of a quantised file's time that each convolution takes, on one thread.
 
     Args:
-        exported: the float file, whose weights are called as the modules they come from.
-        int8: the file that was made of it.
+        exported: the float file. Its weights have the names of the modules from which they come.
+        int8: the INT8 file that was made from it.
 
     Returns:
-        module path to 0..1; the rest is the network's other work.
+        A fraction, 0 to 1, by module path. The rest of the time is spent on other operators.
     """
     modules = [node.input[1].removesuffix(".weight") for node in _convolutions(exported)]
     nodes = [node.name for node in _convolutions(int8)]
@@ -38,7 +38,7 @@ def _convolutions(path: Path) -> list[onnx.NodeProto]:
 
 
 def _profile(path: Path) -> dict[str, float]:
-    """Microseconds of each node: the median of several runs."""
+    """Return the time of each node by name, in microseconds: the median of several runs after a warm-up."""
     with tempfile.TemporaryDirectory() as scratch:
         options = onnxruntime.SessionOptions()
         options.enable_profiling = True

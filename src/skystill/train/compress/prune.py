@@ -1,11 +1,13 @@
-"""Structured pruning that is driven by measured time: whole channels go where they cost the most for what they do.
+"""Structured pruning by measured time: removal of whole channels that cost much time and matter little to the loss.
 
-Channels that hang together (what an addition joins, what the next layer reads) are one group, found by torch-pruning's
-dependency graph (Fang 2023, arXiv 2301.12900). In each round the network is exported, quantised, measured and
-profiled: that gives the milliseconds that each convolution takes, and so what 16 channels of each group cost. What they
-do for the loss is the first-order Taylor estimate (Molchanov 2019, arXiv 1906.10771). The cuts that lose the least for
-a millisecond are made, until a part of the way to the budget is made by reckoning; then comes the next round.
-(NetAdapt, Yang 2018, arXiv 1804.03230, cuts one layer a round by such a table.)
+Channels that depend on each other (those that an addition joins, and those that the next layer reads) form one group.
+The dependency graph of torch-pruning finds these groups (Fang 2023, arXiv 2301.12900).
+
+In each round, the network is exported, quantised, measured and profiled. This gives the milliseconds that each
+convolution takes, and from them the cost of 16 channels of each group. The importance of channels for the loss is the
+first-order Taylor estimate (Molchanov 2019, arXiv 1906.10771). Cuts with the least importance per millisecond saved are
+made until the estimated saving covers part of the gap to the budget. Then the next round measures the network again.
+NetAdapt (Yang 2018, arXiv 1804.03230) cuts one layer per round from such a table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,26 +33,27 @@ from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import PRUNED, read_record, start_network, write_network
 
 Measure = Callable[[nn.Module], tuple[ModelCost, Mapping[str, float]]]
-"""What a network costs in use, and the fraction of its time that each convolution
-takes, by module path."""
+"""Measures a network. Returns its cost, and the fraction of its time that each convolution takes, by module path."""
 
 CHUNK = 16
-"""Channels go by sixteens, down to a multiple of 16: as many as 8-bit kernels take at once. Of odd widths a network of
-288 thousand weights was *slower* than the one of 393 thousand it was cut from (docs/log.md)."""
-_STEP = 0.75  # of its time is what a network keeps in a round: from further away the reckoning is too far off
+"""Channels are removed in steps of 16, down to a multiple of 16, because 8-bit kernels process 16 channels at a time.
+With other numbers of channels, a network of 288 thousand weights was *slower* than the network of 393 thousand weights
+from which it was cut (docs/log.md)."""
+_STEP = 0.75  # fraction of the latency that one round aims to keep: the estimate of a larger cut is too inaccurate
 _BATCHES = 32
-_TIMES = 3  # the fastest measurement counts: whatever else the computer does can only slow it down
+_TIMES = 3  # measurements, of which the fastest counts: other work of the computer can only slow them down
 
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that can only go together.
+    """Channels of several layers that depend on each other and can only be removed together.
 
     Args:
-        root: module path of the convolution that makes them.
-        width: their number.
-        importance: (width,) what each does for the loss.
-        layers: paths of the convolutions that make or read them, and the part of the layer that a channel is.
+        root: module path of the convolution that computes them.
+        width: number of channels.
+        importance: (width,) float, the estimated importance of each channel for the loss.
+        layers: the fraction of the layer that one channel makes up, by module path, for each convolution that computes
+            or reads the channels.
     """
 
     root: str
@@ -59,24 +62,29 @@ class Group:
     layers: Mapping[str, float]
 
     def least(self, chunk: int) -> list[int]:
-        """The channels that do the least: as many as are above the next lower multiple of `chunk`."""
+        """Return the indices of the least important channels, as many as exceed the next lower multiple of `chunk`."""
         order: list[int] = self.importance.argsort().tolist()
         return order[: self.width % chunk or chunk]
 
     def time_fraction(self, count: int, fractions: Mapping[str, float]) -> float:
-        """The fraction of the network's time that goes with `count` channels."""
+        """Return the estimated fraction of the network's time that removing `count` channels saves.
+
+        Args:
+            count: number of channels.
+            fractions: the fraction of the time that each convolution takes, by module path.
+        """
         return count * sum(fractions.get(layer, 0.0) * part for layer, part in self.layers.items())
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A cut that could be made.
+    """A candidate for a cut: the least important channels of one group.
 
     Args:
-        root: of the group.
-        channels: that go.
-        importance: what they do for the loss.
-        saved: milliseconds per megapixel.
+        root: `root` of the group.
+        channels: indices of the channels to remove.
+        importance: their estimated importance for the loss, summed.
+        saved: the estimated saving in milliseconds per megapixel.
     """
 
     root: str
@@ -88,18 +96,19 @@ class Cut:
 def prune_run(
     settings: PruneSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
 ) -> DistillSettings:
-    """Prune a run's network to a budget; the weights lie in the new run folder, from which it is distilled.
+    """Prune the network of a run to a budget, and write its weights into a new run folder.
 
     Args:
-        settings: of the command.
-        resume: go on with a run that was begun: pruning that is done is not done again.
-        on_progress: takes notes on the data and a `Message` about each round.
+        settings: settings of the command.
+        resume: True to continue a run that was begun. If its pruning is complete, it is not repeated.
+        on_progress: receives notes on the data and a `Message` about each round.
 
     Returns:
-        how to distil it.
+        The settings with which the pruned network is then distilled.
 
     Raises:
-        UserError: as `train_run`, and a run that cannot be read or pruned so far.
+        UserError: data, settings or the folder are not usable, the run cannot be read, or its network cannot be pruned
+            to the budget.
     """
     folder, budget = RunFolder(settings.out), budget_of(settings)
     with folder.locked():
@@ -137,18 +146,18 @@ def prune_network(
     on_progress: OnProgress,
     chunk: int = CHUNK,
 ) -> None:
-    """Take channels from a network until it keeps a budget, in place.
+    """Remove channels from a network until it keeps a budget, in place.
 
     Args:
-        network: of ours, on the CPU.
-        budget: what it may cost.
-        measure: what a network costs.
+        network: one of SkyStill's networks, on the CPU.
+        budget: the limits to keep.
+        measure: measures a network; called once per round.
         add_gradients: gives the weights of a network the gradients of the loss on training images.
-        on_progress: takes a `Message` about each round.
-        chunk: widths are cut down to multiples of this.
+        on_progress: receives a `Message` about each round.
+        chunk: numbers of channels are cut down to multiples of this.
 
     Raises:
-        SettingsError: the budget cannot be kept; says how far it went.
+        SettingsError: the budget cannot be kept. The message gives what the smallest network that was reached needs.
     """
     while broken := budget.broken((measured := measure(network))[0]):
         cost, fractions = measured
@@ -175,18 +184,24 @@ def _state(latency_ms: float, network: nn.Module) -> str:
 
 
 def measure_and_profile(name: str, network: nn.Module, classes: ClassMap) -> tuple[ModelCost, dict[str, float]]:
-    """A `Measure` of this computer, in INT8."""
+    """Measure a network in INT8 on this computer, as `Measure` describes. The fastest of 3 measurements counts.
+
+    Args:
+        name: the name of the network, for the model files.
+        network: on the CPU.
+        classes: the classes of the data.
+    """
     with int8_file(name, network, classes) as (exported, made):
         fastest = min(measure_models([made] * _TIMES), key=lambda cost: cost.latency_ms_per_mp)
         return fastest, layer_fractions(exported, made)
 
 
 def find_groups(network: nn.Module, add_gradients: Callable[[nn.Module], None]) -> list[Group]:
-    """All groups of channels that may be cut; those of the answer may not.
+    """Find all groups of channels that may be cut. The output channels of the head, the logits, may not.
 
     Args:
-        network: of ours.
-        add_gradients: as in `prune_network`.
+        network: one of SkyStill's networks.
+        add_gradients: gives the weights of a network the gradients of the loss on training images.
     """
     network.zero_grad()
     add_gradients(network)
@@ -209,11 +224,14 @@ def find_groups(network: nn.Module, add_gradients: Callable[[nn.Module], None]) 
 
 
 def choose_cuts(cuts: Sequence[Cut], wanted: float) -> list[Cut]:
-    """Cuts that lose the least for a millisecond, together worth `wanted` milliseconds per megapixel.
+    """Choose the cuts with the least importance per millisecond, until together they save `wanted`.
 
     Args:
-        cuts: one a group; what saves nothing is not made.
-        wanted: milliseconds per megapixel.
+        cuts: candidates, one for each group. Cuts that save nothing are never chosen.
+        wanted: the saving to reach, in milliseconds per megapixel.
+
+    Returns:
+        The chosen cuts. If all cuts together save less than `wanted`, all that save time.
     """
     chosen: list[Cut] = []
     for one in sorted((one for one in cuts if one.saved > 0), key=lambda one: one.importance / one.saved):
@@ -224,11 +242,11 @@ def choose_cuts(cuts: Sequence[Cut], wanted: float) -> list[Cut]:
 
 
 def cut(network: nn.Module, root: str, channels: list[int]) -> None:
-    """Take channels away, and with them all that hangs on them, in place.
+    """Remove output channels of a convolution, and everything that depends on them, in place.
 
     Args:
-        network: of ours.
-        root: module path of the convolution that makes them.
+        network: one of SkyStill's networks.
+        root: module path of the convolution that computes the channels.
         channels: their indices.
     """
     layer = network.get_submodule(root)
@@ -237,7 +255,13 @@ def cut(network: nn.Module, root: str, channels: list[int]) -> None:
 
 
 def add_gradients(network: nn.Module, batches: TrainBatches, loss: StudentLoss) -> None:
-    """Add up the gradients of the loss over some training batches; BatchNorm stays as it is."""
+    """Sum the gradients of the loss over 32 training batches. BatchNorm statistics do not change.
+
+    Args:
+        network: its weights get the gradients. It is put in eval mode.
+        batches: training batches.
+        loss: the student loss.
+    """
     network.eval()
     for batch in islice((batch for epoch in range(_BATCHES) for batch in batches.epoch(epoch)), _BATCHES):
         loss(network(batch.images), batch.labels).backward()  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""The one training loop, and the two tasks that it trains."""
+"""The training loop, and the two tasks that it trains: supervised training and distillation."""

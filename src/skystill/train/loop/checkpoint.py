@@ -1,4 +1,4 @@
-"""The checkpoint of a run: everything that it needs to resume to the same weights, in one file."""
+"""The checkpoint of a run: one file with everything that a resumed run needs to reach the same weights."""
 
 import pickle
 import time
@@ -17,7 +17,13 @@ _SAVE_EVERY_SECONDS = 30.0
 
 @dataclass
 class LoopState:
-    """How far a run has come: epoch and step within it that come next, and the rows so far."""
+    """The position of a run in its training.
+
+    Args:
+        epoch: the next epoch, from 0.
+        step: the next step in this epoch, from 0.
+        history: the rows of the epochs that are done.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -25,12 +31,12 @@ class LoopState:
 
 
 class Checkpointer:
-    """Saves and restores a run in one file, written whole.
+    """Saves a run in one file, and restores it. The file is written whole or not at all.
 
     Args:
         path: the checkpoint.
-        on_history: called with all rows after each epoch, before its checkpoint.
-        clock: seconds; for tests.
+        on_history: called after each epoch with the rows of all epochs so far, before the checkpoint is saved.
+        clock: returns seconds; tests give another one.
     """
 
     def __init__(
@@ -42,11 +48,11 @@ class Checkpointer:
         self._saved_at = clock()
 
     def due(self) -> bool:
-        """Whether the last checkpoint is old enough to be worth another in the middle of an epoch."""
+        """Return whether the last checkpoint is old enough to save another one within the epoch."""
         return self._clock() - self._saved_at >= _SAVE_EVERY_SECONDS
 
     def save(self, task: Task, progress: LoopState) -> None:
-        """Write the checkpoint; of several ranks the first one does."""
+        """Write the checkpoint. With several ranks, only the first one writes."""
         self._saved_at = self._clock()
         if not task.stepper.fabric.is_global_zero:
             return
@@ -61,10 +67,10 @@ class Checkpointer:
             torch.save(content, part)
 
     def load(self, task: Task) -> LoopState:
-        """Restore the run, or start anew where there is no checkpoint yet.
+        """Restore the task, and return the position of the run. Without a checkpoint the run starts at the beginning.
 
         Raises:
-            CheckpointError: the file is damaged or of another network.
+            CheckpointError: the file is damaged or belongs to another network.
         """
         if not self.path.exists():
             return LoopState()

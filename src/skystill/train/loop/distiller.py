@@ -1,4 +1,4 @@
-"""`Distiller`: a student that learns from labels and from a teacher.
+"""`Distiller`: trains a student on labels and on the logits of teachers.
 
 distiller = Distiller(student=student, teacher=teacher)
 distiller.compile(optimizer, student_loss=..., distillation_loss=..., alpha=0.1, temperature=10.0, metrics=...)
@@ -32,13 +32,14 @@ from skystill.train.teachers.teacher import Teacher, combine
 
 @dataclass(frozen=True)
 class FeatureTerm:
-    """A feature loss with its weight and the two layers it compares.
+    """A feature loss with its weight and the two layers that it compares.
 
     Args:
-        name: for messages.
-        weight: beside the losses on logits.
-        loss: (student_features, teacher_features, labels, valid) to a scalar; what it learns, learns with the student.
-        student, teacher: the layers.
+        name: name of the loss in messages and in the history.
+        weight: weight of the loss in the distillation loss.
+        loss: function of (student_features, teacher_features, labels, valid) that returns a scalar. If it has weights,
+            they are trained together with the student.
+        student, teacher: hooks of the two layers.
     """
 
     name: str
@@ -49,25 +50,25 @@ class FeatureTerm:
 
 
 class Distiller(Supervised):
-    """A student that learns from labels and from frozen teachers.
+    """Trains a student on labels and on the logits of frozen teachers.
 
         loss = alpha * student_loss(student_logits, labels)
              + (1 - alpha) * T^2 * KL( softmax(teacher_logits / T) || softmax(student_logits / T) )
 
-    Softmax over classes, KL summed over classes and averaged over pixels, or blocks of pixels (`compile`). Void counts
-    in neither, nor does padding; images without labels count in the distillation loss alone. Source: Hinton, Vinyals,
-    Dean 2015, arXiv 1503.02531.
+    Softmax is taken over classes. KL is summed over classes and averaged over pixels, or over blocks of pixels
+    (`stride` of `compile`). Void and padding count in neither loss. Images without labels count in the distillation
+    loss only. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 
     Args:
-        student: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W); the only one that learns.
-        teacher: the same to logits or probabilities (N, C, h, w), resized to the image's size where it differs; or
-            several, whose softened probabilities are averaged. Frozen: eval mode, no gradients, for good. None where
-            batches bring logits from a cache.
-        fabric: devices and precision; by default the best device, float32.
-        teacher_weights: weight of each teacher; all alike by default.
-        taught_labels: labels of the classes that the teachers give, in their order; None for all. Distillation then is
-            among these classes, on pixels whose label is one of them or unknown; the others are learnt from labels
-            alone.
+        student: takes images (N, 3, H, W), 0 to 255, and returns logits (N, C, H, W). Only its weights are trained.
+        teacher: takes the same images and returns logits or probabilities (N, C, h, w), which are resized to the size
+            of the image. The softened probabilities of several teachers are averaged. Teachers are frozen permanently:
+            they stay in eval mode and get no gradients. None if the batches contain logits from a cache.
+        fabric: devices and precision. By default, the best device of this machine, in float32.
+        teacher_weights: weight of each teacher; equal by default.
+        taught_labels: labels of the classes that the teachers know, in the order of their logits; None if they know
+            all. The distillation loss then compares these classes only, on pixels whose label is one of them or void.
+            The other classes are learnt from labels alone.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Distiller(Supervised):
         self._features: tuple[FeatureTerm, ...] = ()
         self._alpha, self._alpha_end, self._temperature, self._stride = 0.1, 0.1, 10.0, 1
 
-    def compile(  # type: ignore[override]  # more to say than a Supervised has
+    def compile(  # type: ignore[override]  # more arguments than Supervised
         self,
         optimizer: torch.optim.Optimizer,
         student_loss: StudentLoss | None = None,
@@ -105,24 +106,26 @@ class Distiller(Supervised):
         alpha_end: float | None = None,
         stride: int = 1,
     ) -> None:
-        """Say how to distil.
+        """Set the optimiser, the losses and the metrics.
 
         Args:
-            optimizer: over the student's weights only.
-            student_loss: (student_logits, labels) to a scalar; cross-entropy by default.
-            distillation_loss: (student_logits, teacher_logits, valid) to a scalar. A class is built with the
-                temperature; an object is taken as it is, T^2 and all; several with weights: name to (weight, loss).
+            optimizer: optimiser over weights of the student only.
+            student_loss: function of (student_logits, labels) that returns a scalar; cross-entropy by default.
+            distillation_loss: function of (student_logits, teacher_logits, valid) that returns a scalar. A class is
+                instantiated with the temperature. An object is used as it is and must contain the factor T^2 itself.
+                Several losses are given as name to (weight, loss).
             alpha: weight of the *student* loss, 0 to 1; the distillation losses get 1 - alpha.
-            temperature: T > 0, softens both.
+            temperature: T > 0, softens the logits of teacher and student.
             metrics: name to a function of confusion counts (C, C); {} for none.
-            features: losses on layers, beside those on logits; they need a teacher that runs, not a cache.
-            alpha_end: where alpha goes, in a straight line over all steps; None to leave it. Source: teacher annealing,
-                Clark 2019, arXiv 1907.04829.
-            stride: losses on logits compare means of logits over blocks of stride x stride pixels; a block counts if
-                all its pixels do. Cached logits must be such means.
+            features: losses on layers, added to those on logits. They need one teacher that runs, not a cache.
+            alpha_end: alpha in the last step. It changes linearly over all steps; None to keep it constant. Source:
+                teacher annealing, Clark 2019, arXiv 1907.04829.
+            stride: losses on logits compare means of logits over blocks of stride x stride pixels. A block counts if
+                all its pixels count. Cached logits must be such means.
 
         Raises:
-            SettingsError: alpha outside 0..1, a temperature that is not positive, or an optimiser over other weights.
+            SettingsError: alpha is outside 0..1, the temperature is not positive, the optimiser contains weights of
+                another network, or there are feature losses without exactly one teacher that runs.
         """
         alpha_end = alpha if alpha_end is None else alpha_end
         for value in (alpha, alpha_end):
@@ -144,7 +147,7 @@ class Distiller(Supervised):
 
     @property
     def alpha(self) -> float:
-        """Weight of the student loss in the coming step."""
+        """Weight of the student loss in the next step."""
         done = min(1.0, self.stepper.steps / max(1, self.stepper.total - 1))
         return self._alpha + (self._alpha_end - self._alpha) * done
 
@@ -160,7 +163,16 @@ class Distiller(Supervised):
         return combine(answers, self.teacher_weights or [1.0] * len(answers), self._temperature)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
-        """The weighed loss and its two parts, the student's logits, and the batch of all ranks."""
+        """Compute the losses of a batch.
+
+        Returns:
+            the losses: "loss", which is minimised, "student_loss", "distillation_loss" and, if there are several, its
+            terms; the student's logits (N, C, H, W) float32 of all ranks; and the batch of all ranks (see
+            `batch_of_all`).
+
+        Raises:
+            SettingsError: there are no logits of a teacher, or classes or sizes do not match.
+        """
         teacher_logits = gather_ranks(self.fabric, self._teacher_logits(batch))
         answer = gather_ranks(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
@@ -170,7 +182,7 @@ class Distiller(Supervised):
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
         alpha = self.alpha
         loss = alpha * student_loss + (1 - alpha) * total
-        # With several ranks a look at features would go through the wrapper, which allows one backward pass only.
+        # With several ranks the gradients at features would run through the wrapper, which allows one backward pass.
         if self.gradients.due(self.stepper.steps) and (self.fabric.world_size == 1 or not self._features):
             weighed = {name: term.weighed(1 - alpha) for name, term in terms.items()}
             self.gradients.add(logits, {"student loss": WeightedLoss(student_loss, alpha), **weighed})
@@ -189,7 +201,7 @@ class Distiller(Supervised):
         if teacher_logits.shape[2:] != logits.shape[2:]:
             raise SettingsError(
                 f"the teacher's logits are {tuple(teacher_logits.shape[2:])} pixels or blocks, the student's "
-                f"{tuple(logits.shape[2:])}: give the cache, the views and `compile` the same stride."
+                f"{tuple(logits.shape[2:])}: give the cache, the crop sampler and `compile` the same stride."
             )
         valid = whole_blocks(valid, self._stride)
         return {
@@ -198,7 +210,7 @@ class Distiller(Supervised):
         }
 
     def _feature_terms(self, batch: Batch) -> dict[str, WeightedLoss]:
-        # Taps first: two terms may share a layer.
+        # Each layer is read once and first: reading it empties the hook, and two terms may share a layer.
         taken = {
             id(tap): gather_ranks(self.fabric, tap.take())
             for term in self._features

@@ -1,4 +1,7 @@
-"""How hard each part of the loss pulls at the student: looked at in the first steps, so that nobody is surprised."""
+"""Compares the gradients of the parts of the loss in the first steps.
+
+A part whose gradient is far larger than the others dominates the training, and a warning is given early.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,14 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WeightedLoss:
-    """A part of the loss.
+    """A part of the loss, with its weight and the tensor that it is computed from.
 
     Args:
-        value: the loss.
-        weight: of it in the sum.
-        at: the student's features it is computed from; None for its logits.
-        means: of the logits over blocks, where it is computed from those.
-        side: of these blocks in pixels.
+        value: the loss, a scalar.
+        weight: weight of the loss in the sum.
+        at: student features (N, C, h, w), if the loss is computed from features; None for a loss on logits.
+        means: means of the logits over blocks, (N, C, h, w), if the loss is computed from these; otherwise None.
+        side: side of these blocks in pixels.
     """
 
     value: Tensor
@@ -26,14 +29,15 @@ class WeightedLoss:
     side: int = 1
 
     def weighed(self, factor: float) -> "WeightedLoss":
-        """The same with another factor before it."""
+        """Return the same loss with its weight multiplied by a factor."""
         return replace(self, weight=self.weight * factor)
 
 
 class GradientLog:
-    """How hard each part of the loss pulls in the first steps: the norm of its weighed gradient at the logits.
+    """Records the norm of the weighted gradient at the logits, for each part of the loss in the first steps.
 
-    A loss on features has no gradient at the logits; its pull is compared with the student loss's at these features.
+    A loss on features has no gradient at the logits. Its gradient is compared with that of the student loss at these
+    features, and scaled by the gradient of the student loss at the logits.
     """
 
     steps = 5
@@ -43,11 +47,16 @@ class GradientLog:
         self.sizes: dict[str, list[float]] = {}
 
     def due(self, step: int) -> bool:
-        """Whether this step is still looked at."""
+        """Return whether the gradients of this step are recorded."""
         return step < self.steps
 
     def add(self, logits: Tensor, parts: Mapping[str, WeightedLoss]) -> None:
-        """Look at one step; the graph is kept for the step's own backward pass."""
+        """Record the gradients of one step. The graph is kept, because the step still needs it for its backward pass.
+
+        Args:
+            logits: (N, C, H, W), the student's.
+            parts: name to part of the loss. It must contain "student loss".
+        """
         reference = parts["student loss"]
         at_logits = _pull(reference, logits)
         for name, part in parts.items():
@@ -56,17 +65,21 @@ class GradientLog:
             elif part.at is not None:
                 size = _pull(part, part.at) * at_logits / max(_pull(reference, part.at), 1e-30)
             elif part.means is not None:
-                size = _pull(part, part.means) / part.side  # spread evenly over the block's side^2 pixels
+                # The gradient of a mean is spread evenly over side^2 pixels, so that its norm is divided by side.
+                size = _pull(part, part.means) / part.side
             else:
                 size = _pull(part, logits)
             self.sizes.setdefault(name, []).append(size)
 
     def means(self) -> dict[str, float]:
-        """Mean over the first steps, of every part that pulls at all."""
+        """Return the mean norm over the first steps, for each part that has a gradient."""
         return {name: sum(sizes) / len(sizes) for name, sizes in self.sizes.items() if any(sizes)}
 
     def warning(self) -> str | None:
-        """A sentence where one part pulls a hundred times as hard as another."""
+        """Describe the largest and the smallest gradient in a sentence.
+
+        Returns None if the largest is less than a hundred times the smallest.
+        """
         means = self.means()
         if not means:
             return None
@@ -81,7 +94,7 @@ class GradientLog:
 
 
 def _pull(part: WeightedLoss, at: Tensor) -> float:
-    """Norm of the gradient of a weighed part at a tensor."""
+    """Return the norm of the gradient of a part at a tensor, multiplied by the weight of the part."""
     if part.weight == 0 or not part.value.requires_grad:
         return 0.0
     (gradient,) = torch.autograd.grad(part.value, at, retain_graph=True, allow_unused=True)

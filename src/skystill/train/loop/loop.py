@@ -1,4 +1,4 @@
-"""The one training loop: it steps, logs, saves and resumes. What a step means is defined by the task."""
+"""The training loop, the same for all tasks: it steps, logs, saves and resumes. The task defines what a step does."""
 
 import signal
 import threading
@@ -28,25 +28,27 @@ def train_epochs(
     on_progress: OnProgress = ignore_progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
-    """Train a task.
+    """Train a task for a number of epochs, or continue from its checkpoint.
 
     Args:
-        task: what a step means.
+        task: defines what a training step and an evaluation do.
         batches: training batches.
-        validation: batches to evaluate on after each epoch, with the averaged weights where an average is kept.
-        epochs: how many in all, those before a resume counted.
-        checkpointer: where checkpoints go, and where a run goes on from; None keeps nothing.
-        on_progress: takes a `Progress` after each step and an `EpochEnd` after each epoch.
-        clock: seconds, for the printed rates.
+        validation: batches to evaluate after each epoch, with the averaged weights if there is an average; None for no
+            validation.
+        epochs: total number of epochs, including those before a resume.
+        checkpointer: saves checkpoints, and loads the one to continue from; None saves and loads nothing.
+        on_progress: called with a `Progress` after each step and an `EpochEnd` after each epoch.
+        clock: returns seconds; the rates and times are measured with it.
 
     Returns:
-        one row an epoch.
+        one row per epoch.
 
     Raises:
         LossNotFinite: the loss became NaN or infinite.
-        Interrupted: Ctrl-C; the checkpoint is saved.
-        CheckpointError: the checkpoint to go on from is damaged.
-        RankLost: another process is gone.
+        Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
+        KeyboardInterrupt: the user pressed Ctrl-C, and there is no checkpointer.
+        CheckpointError: the checkpoint is damaged.
+        RankLost: another rank was lost.
     """
     state = checkpointer.load(task) if checkpointer else LoopState()
     with _stop_on_interrupt() as stop, name_lost_ranks(task.stepper.fabric):
@@ -68,7 +70,7 @@ def train_epochs(
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What one epoch needs besides the task and its batches; see `train_epochs`."""
+    """The arguments of one epoch, besides the task and its batches. See `train_epochs`."""
 
     index: int
     count: int
@@ -113,7 +115,7 @@ def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
 
 
 def _anyone_stops(stop: threading.Event, fabric: Fabric) -> bool:
-    """Whether Ctrl-C reached this or another rank: all must stop after the same step."""
+    """Return whether Ctrl-C reached this rank or another one. All ranks must stop after the same step."""
     if fabric.world_size == 1:
         return stop.is_set()
     total = fabric.all_reduce(torch.tensor(float(stop.is_set())), reduce_op="sum")
@@ -122,7 +124,11 @@ def _anyone_stops(stop: threading.Event, fabric: Fabric) -> bool:
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop after the step; a second one stops at once."""
+    """Yield an event that the first Ctrl-C sets, as a request to stop after the current step.
+
+    A second Ctrl-C stops at once. Outside of the main thread, Python allows no signal handlers, and the event is never
+    set.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,4 @@
-"""`Supervised`: a network that learns from labels alone, with the same interface as `Distiller`."""
+"""`Supervised`: trains a network on labels alone, with the same interface as `Distiller`."""
 
 from collections.abc import Iterable
 
@@ -20,11 +20,11 @@ from skystill.train.losses.on_labels import CrossEntropy, StudentLoss
 
 
 class Supervised:
-    """A network that learns from labels alone: a teacher, or the student that a distilled one is compared with.
+    """Trains a network on labels alone: a teacher, or the student that is the baseline of a distilled one.
 
     Args:
-        network: images (N, 3, H, W), 0 to 255, to logits (N, C, H, W).
-        fabric: devices and precision; by default the best device, float32.
+        network: takes images (N, 3, H, W), 0 to 255, and returns logits (N, C, H, W).
+        fabric: devices and precision. By default, the best device of this machine, in float32.
     """
 
     def __init__(self, network: nn.Module, fabric: Fabric | None = None) -> None:
@@ -41,15 +41,15 @@ class Supervised:
         student_loss: StudentLoss | None = None,
         metrics: Metrics = METRICS,
     ) -> None:
-        """Say how to train.
+        """Set the optimiser, the loss and the metrics.
 
         Args:
-            optimizer: over weights of the network; its learning rates are the peaks of the schedule.
-            student_loss: (logits, labels) to a scalar; cross-entropy by default.
+            optimizer: optimiser over weights of the network. Its learning rates are the peaks of the schedule.
+            student_loss: function of (logits, labels) that returns a scalar; cross-entropy by default.
             metrics: name to a function of confusion counts (C, C); {} for none.
 
         Raises:
-            SettingsError: the optimiser holds weights that are not the network's.
+            SettingsError: the optimiser contains weights that do not belong to the network.
         """
         own = {id(parameter) for parameter in self.network.parameters()}
         if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
@@ -83,22 +83,25 @@ class Supervised:
         """Train for a number of epochs.
 
         Args:
-            train: our batches, or any loader with a length that gives (images, labels).
-            validation: evaluated after each epoch: batches, or (images, labels).
-            epochs: how many in all.
+            train: `Batches`, or any loader with a length that yields (images, labels).
+            validation: batches, or pairs of (images, labels), to evaluate after each epoch.
+            epochs: total number of epochs.
             schedule: "one-cycle", "cosine" or "constant".
-            average: decay of a moving average of the weights, which then is what is evaluated and what remains. It
-                looks back over the last ninth of the steps so far at most. 0 for none. It costs one more copy of the
-                weights and a pass over them a step.
-            checkpointer: saves checkpoints and goes on from them; none by default.
-            on_progress: takes a `Progress` after each step and an `EpochEnd` after each epoch.
+            average: decay of a moving average of the weights, 0 to below 1; 0 for no average. The average is evaluated,
+                and the network has the averaged weights at the end. It covers at most the last ninth of the steps so
+                far. It costs one more copy of the weights, and one pass over them per step.
+            checkpointer: saves checkpoints and continues from them; none by default.
+            on_progress: called with a `Progress` after each step and an `EpochEnd` after each epoch.
 
         Returns:
-            one row an epoch: losses, metrics, learning rate, seconds; validation's begin with "validation_".
+            one row per epoch: losses, metrics, learning rate, seconds. Names of validation columns begin with
+            "validation_".
 
         Raises:
-            SettingsError: not compiled, or no such schedule.
+            SettingsError: `compile` was not called, there is no such schedule, the decay is outside its range, or the
+                loader has no length.
             LossNotFinite: the loss became NaN or infinite.
+            Interrupted, KeyboardInterrupt, CheckpointError, RankLost: as `train_epochs`.
         """
         stepper = self.stepper
         batches = train if isinstance(train, Batches) else LoaderBatches(train)
@@ -109,7 +112,7 @@ class Supervised:
         return history
 
     def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:
-        """Losses and metrics over all batches of a test set; with several ranks each gives its own batches."""
+        """Return losses and metrics over all batches of a test set. With several ranks, each gives its own batches."""
         self.meter.reset()
         for batch in test:
             self.test_step(as_batch(batch).to(self.fabric.device))
@@ -119,46 +122,54 @@ class Supervised:
         return result
 
     def train_step(self, batch: AnyBatch) -> dict[str, float]:
-        """Run the models on one batch, weigh the losses, step the optimiser.
+        """Run the networks on one batch, compute the weighted loss, and make one optimiser step.
 
         Returns:
-            "loss", its parts, and the metrics: means since the start of the epoch.
+            "loss" and its parts, as means since the start of the epoch, and the metrics since then.
 
         Raises:
-            LossNotFinite: the loss is NaN or infinite; the weights were not moved.
+            LossNotFinite: the loss is NaN or infinite. The weights were not changed.
         """
         batch = as_batch(batch)
         self.stepper.network.train()
         losses, logits, batch = self.losses(batch)
         confusion = self._meter_of(logits).count(logits, batch.labels)
-        del logits  # makes room for the backward pass
+        del logits  # frees memory for the backward pass
         return self.meter.add(self.stepper.step(losses), confusion, float(batch.inside.sum()))
 
     @torch.no_grad()
     def test_step(self, batch: AnyBatch) -> dict[str, float]:
-        """Run the student alone on one batch: its loss and metrics, means since the start of `evaluate`."""
+        """Run the trained network on one batch, and return loss and metrics since the start of `evaluate`."""
         batch = as_batch(batch)
-        network = self.stepper.plain_network.eval()  # the wrapper of several ranks would wait for the others
+        network = self.stepper.plain_network.eval()  # the wrapper for several ranks would wait for the other ranks
         with self.fabric.autocast():
             logits: Tensor = network(batch.images)
         loss = {"student_loss": float(self._student_loss(logits, batch.labels))}
         return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), float(batch.inside.sum()))
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
-        """The losses of a batch, "loss" being what is minimised; the logits they came from; the batch of all ranks."""
+        """Compute the losses of a batch.
+
+        Returns:
+            the losses, of which "loss" is minimised; the logits (N, C, H, W) of all ranks; and the batch of all ranks
+            (see `batch_of_all`).
+        """
         logits = gather_ranks(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
         loss = self._student_loss(logits, batch.labels)
         return {"loss": loss, "student_loss": loss}, logits, batch
 
     def _meter_of(self, logits: Tensor) -> Meter:
-        """The meter, made anew where it is not one of these classes and metrics."""
+        """Return the meter. A new one is made if the number of classes or the metrics have changed."""
         if self.meter.confusion.shape[0] != logits.shape[1] or self.meter.metrics is not self._metrics:
             self.meter = Meter(logits.shape[1], self._metrics)
         return self.meter
 
 
 def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
-    """What the losses need of the batches of all ranks."""
+    """Return a batch with `labels`, `inside` and `taught` of all ranks, which the losses need.
+
+    Its images are those of this rank, and it has no logits of teachers.
+    """
     labels, inside, taught = (gather_ranks(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
     return Batch(batch.images, batch.plain, labels, inside, taught)

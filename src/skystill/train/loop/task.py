@@ -1,4 +1,4 @@
-"""What the training loop asks of a task and of its batches."""
+"""The interfaces that a task and its batches must have for the training loop."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
@@ -8,22 +8,22 @@ from skystill.train.loop.meter import Meter
 from skystill.train.loop.stepper import Stepper
 
 History = list[dict[str, float]]
-"""One row an epoch; the columns of `metrics.csv`."""
+"""One row per epoch, with the columns of `metrics.csv`."""
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """Training batches that can be entered in the middle of an epoch."""
+    """Training batches. A resumed run can start in the middle of an epoch."""
 
     steps_per_epoch: int
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from step `start` on."""
+        """Yield the batches of one epoch, from step `start` on."""
         ...
 
 
 class Task(Protocol):
-    """What the loop trains."""
+    """A task that the loop can train."""
 
     meter: Meter
 
@@ -33,9 +33,9 @@ class Task(Protocol):
         ...
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step; losses and metrics since the meter's last reset."""
+        """Train one step, and return the mean losses and the metrics since the last reset of the meter."""
         ...
 
     def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:
-        """Losses and metrics over all batches."""
+        """Return losses and metrics over all batches."""
         ...

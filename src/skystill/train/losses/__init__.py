@@ -1,1 +1,1 @@
-"""Losses against labels, against a teacher's logits, and against a teacher's features."""
+"""Loss functions that compare a network with labels, with a teacher's logits, or with a teacher's features."""

@@ -1,8 +1,17 @@
-"""Feature losses: what a layer of the student is taught by a layer of the teacher.
+"""Feature losses: callables that compare a layer of the student with a layer of the teacher.
 
-All take (student_features, teacher_features, labels, valid), features (N, C, h, w) of any two sizes and widths, labels
-(N, H, W) int64 with 255 = void, valid (N, H, W) bool. The larger features are averaged down to the smaller; a cell
-counts where all its pixels are valid. All compute in float32 and are 0 where no cell counts.
+All of them map (student, teacher, labels, valid) to a scalar.
+
+Shape:
+    student: (N, C, h, w) float, features of the student.
+    teacher: (N, C, h, w) float, features of the teacher. C, h and w may differ from the student's.
+    labels: (N, H, W) int64, 255 = void. Only `IntraClassVariation` uses them.
+    valid: (N, H, W) bool. False pixels, such as padding, are left out.
+    returns: float32 scalar; 0 if no cell counts.
+
+The features are averaged down to the smaller height and the smaller width of the two. A cell is one position of the
+resulting maps. It counts if its pixels are valid; `to_one_size` gives the exact rule. All losses compute in float32,
+whatever the precision of the networks.
 """
 
 import difflib
@@ -20,19 +29,32 @@ FeatureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def to_one_size(student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features in float32, averaged down to the smaller of both sizes, and the cells (N, h, w) that are all valid."""
+    """Average both features down to the smaller height and width, and find the cells that count.
+
+    Args:
+        student: (N, C, h, w) float.
+        teacher: (N, C, h, w) float; C, h and w may differ from the student's.
+        valid: (N, H, W) bool.
+
+    Returns:
+        The student's and the teacher's features, (N, C, h, w) float32 with the smaller h and w of the two, and the
+        cells that count, (N, h, w) bool. A cell counts if more than 99.9 % of its pixels are valid. If a cell has fewer
+        than 1000 pixels, that means all of them.
+    """
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
     whole = F.adaptive_avg_pool2d(valid[:, None].float(), size)[:, 0] > 0.999
     return F.adaptive_avg_pool2d(student.float(), size), F.adaptive_avg_pool2d(teacher.float(), size), whole
 
 
 class Projected(nn.Module):
-    """A feature loss that compares channel with channel: a 1x1 convolution brings the student to the teacher's width.
+    """Base of the feature losses that compare channel with channel.
+
+    A trainable 1x1 convolution without bias gives the student's features as many channels as the teacher's.
 
     Args:
         student_channels: C of the student's features.
-        teacher_channels: C of the teacher's.
-        always: whether to project where both are equal as well.
+        teacher_channels: C of the teacher's features.
+        always: True to project even if both have the same number of channels.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, always: bool) -> None:
@@ -44,17 +66,27 @@ class Projected(nn.Module):
 
 
 class PKD(Projected):
-    """L = 1/2 * mean over channels and valid cells of (z(student) - z(teacher))^2, which is 1 - Pearson's r.
+    """PKD: half the mean squared difference of standardised features, which is 1 - Pearson's r per channel.
 
-    z standardises each channel over all valid cells of the batch: (f - mean) / (std + 1e-6). Source: Cao 2022, arXiv
-    2207.02039, equations 3 and 4; there is no temperature and no scale to tune.
+        L = 1/2 * mean over channels and valid cells of (z(student) - z(teacher))^2,  z(f) = (f - mean) / (std + 1e-6)
+
+    Mean and standard deviation of each channel run over all valid cells of the batch. There is no temperature and no
+    scale to tune. If the numbers of channels differ, the student's features are projected first. Source: Cao 2022,
+    arXiv 2207.02039, equations 3 and 4.
+
+    Args:
+        student_channels: C of the student's features.
+        teacher_channels: C of the teacher's features.
+
+    Shape:
+        See the docstring of the module.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__(student_channels, teacher_channels, always=False)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """See the module."""
+        """Return the loss. The docstring of the class gives its formula, that of the module the shapes."""
         student, teacher, whole = to_one_size(self.project(student.float()), teacher, valid)
         if not whole.any():
             return student.sum() * 0
@@ -63,18 +95,25 @@ class PKD(Projected):
 
 
 def _standard(rows: Tensor) -> Tensor:
-    """(M, C), each column to mean 0 and spread 1."""
+    """Standardise each column of (M, C) to mean 0 and standard deviation 1."""
     return (rows - rows.mean(dim=0)) / (rows.std(dim=0, correction=0) + 1e-6)
 
 
 class AttentionTransfer(nn.Module):
-    """L = mean over valid cells of (a(student) - a(teacher))^2, a = mean over channels of f^2, of length 1 an image.
+    """Attention transfer (AT): mean squared difference of normalised attention maps.
 
-    Source: Zagoruyko 2017, arXiv 1612.03928, equation 2 with p = 2.
+        L = mean over valid cells of (a(student) - a(teacher))^2
+
+    The attention map a of an image is the mean over channels of f^2, 0 outside the valid cells, divided by its L2 norm
+    over the cells of this image. The mean runs over the valid cells of the batch. Source: Zagoruyko 2017,
+    arXiv 1612.03928, equation 2 with p = 2.
+
+    Shape:
+        See the docstring of the module.
     """
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """See the module."""
+        """Return the loss. The docstring of the class gives its formula, that of the module the shapes."""
         student, teacher, whole = to_one_size(student, teacher, valid)
         one, other = (
             F.normalize(f.square().mean(dim=1).where(whole, 0.0).flatten(1), dim=1) for f in (student, teacher)
@@ -83,31 +122,46 @@ class AttentionTransfer(nn.Module):
 
 
 class FitNet(Projected):
-    """L = mean over channels and valid cells of (W student - teacher)^2, W a 1x1 convolution without bias.
+    """FitNet: mean squared difference of the projected student's features and the teacher's.
 
-    Source: Romero 2015, arXiv 1412.6550, equation 3, with the regressor of convolutions it recommends.
+        L = mean over channels and valid cells of (W student - teacher)^2
+
+    W is a 1x1 convolution without bias. It is trained with the student, and is used even if the numbers of channels are
+    equal. Source: Romero 2015, arXiv 1412.6550, equation 3, with the convolutional regressor recommended there.
+
+    Args:
+        student_channels: C of the student's features.
+        teacher_channels: C of the teacher's features.
+
+    Shape:
+        See the docstring of the module.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__(student_channels, teacher_channels, always=True)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """See the module."""
+        """Return the loss. The docstring of the class gives its formula, that of the module the shapes."""
         student, teacher, whole = to_one_size(self.project(student.float()), teacher, valid)
         return mean_over((student - teacher).square().mean(dim=1), whole)
 
 
 class IntraClassVariation(nn.Module):
-    """IFVD: how far features lie from the mean of their own class.
+    """IFVD: difference in the similarity of features to the mean feature of their own class.
 
         L = mean over cells with a label of (cos(student, its class's mean) - cos(teacher, its class's mean))^2
 
-    The means run over all cells of a class in the batch; a cell has a label where all its pixels have the same one.
-    Source: Wang 2020, ECCV, "Intra-class Feature Variation Distillation", equations 1 to 3.
+    The mean feature of a class runs over all cells of this class in the batch, separately for student and teacher. A
+    valid cell has a label if all its pixels have the same label and it is not void. This is tested on the variance of
+    the labels in the cell, which must be below 1e-3. Source: Wang 2020, ECCV, "Intra-class Feature Variation
+    Distillation", equations 1 to 3.
+
+    Shape:
+        See the docstring of the module.
     """
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """See the module."""
+        """Return the loss. The docstring of the class gives its formula, that of the module the shapes."""
         student, teacher, whole = to_one_size(student, teacher, valid)
         size = (student.shape[2], student.shape[3])
         mean_label = F.adaptive_avg_pool2d(labels[:, None].float(), size)[:, 0]
@@ -121,7 +175,15 @@ class IntraClassVariation(nn.Module):
 
 
 def _to_own_class(rows: Tensor, truth: Tensor) -> Tensor:
-    """Cosine (M,) of rows (M, C) and the mean row of their class (M,)."""
+    """Return the cosine similarity of each row with the mean row of its class.
+
+    Args:
+        rows: (M, C) float32.
+        truth: (M,) int64, the class of each row.
+
+    Returns:
+        (M,) float32.
+    """
     count = int(truth.max()) + 1
     sums = rows.new_zeros(count, rows.shape[1]).index_add(0, truth, rows)
     means = sums / torch.bincount(truth, minlength=count).clamp(min=1)[:, None]
@@ -129,17 +191,22 @@ def _to_own_class(rows: Tensor, truth: Tensor) -> Tensor:
 
 
 class CrossImage(nn.Module):
-    """CIRKD: which cells of which images look alike, within the batch.
+    """CIRKD within the batch: divergence of the similarities between the cells of all images.
 
         L = 1/B^2 * sum over pairs of images (i, j) of the mean over cells p of i of
             KL( softmax_q(t_ip . t_jq / 0.1) || softmax_q(s_ip . s_jq / 0.1) ),  q over the cells of j
 
-    s and t are features of length 1. Source: Yang 2022, arXiv 2204.06986, equations 5 and 6. Memory grows with the
-    square of all cells of the batch, so features are averaged down to at most 16 x 16 first.
+    s and t are the student's and the teacher's features, divided by their L2 norm over channels. B is the number of
+    images. Only valid cells count, for p and for q. Memory grows with the square of the number of cells in the batch,
+    so features are averaged down to at most 16 x 16 cells first. Source: Yang 2022, arXiv 2204.06986, equations 5 and
+    6.
+
+    Shape:
+        See the docstring of the module.
     """
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """See the module."""
+        """Return the loss. The docstring of the class gives its formula, that of the module the shapes."""
         largest = (min(16, student.shape[2]), min(16, student.shape[3]))
         student, teacher, whole = to_one_size(F.adaptive_avg_pool2d(student.float(), largest), teacher, valid)
         one, other = (F.normalize(f.flatten(2), dim=1) for f in (student, teacher))  # (B, C, P)
@@ -154,8 +221,8 @@ class CrossImage(nn.Module):
         return F.log_softmax(similarity.where(there[None, None], -1e4), dim=3)
 
 
-# To add a feature loss: a class above, a line here (student's and teacher's channels to a module), a case worked out in
-# tests/train/losses/test_on_features.py.
+# To add a feature loss: write a class above and a line here, which maps the student's and the teacher's number of
+# channels to a module. Add a case that is worked out by hand to tests/train/losses/test_on_features.py.
 FEATURE_LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
     "pkd": PKD,
     "at": lambda student, teacher: AttentionTransfer(),
@@ -166,15 +233,16 @@ FEATURE_LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class FeatureHook:
-    """Keeps what a layer of a network gave in its last forward pass.
+    """A forward hook that keeps the output of one layer from the last forward pass.
 
     Args:
-        network: where the layer is.
-        path: the layer's module path, such as levels.2; None for the network's own `feature_layer`.
+        network: the network that contains the layer.
+        path: the module path of the layer, such as levels.2. None means the network's own `feature_layer`.
         whose: "student" or "teacher", for messages.
 
     Raises:
-        SettingsError: no such layer; the near ones are named.
+        SettingsError: path is None and the network has no `feature_layer`, or no layer has this path. The message lists
+            layers that exist.
     """
 
     def __init__(self, network: nn.Module, path: str | None, whose: str) -> None:
@@ -196,10 +264,10 @@ class FeatureHook:
         self._last = output if isinstance(output, Tensor) else None
 
     def take(self) -> Tensor:
-        """The last output (N, C, h, w); it is forgotten here.
+        """Return the output (N, C, h, w) of the last forward pass, and release it.
 
         Raises:
-            SettingsError: the layer did not run, or gives something else.
+            SettingsError: the layer did not run since the last call, or its output is not such a tensor.
         """
         features, self._last = self._last, None
         if features is None or features.ndim != 4:

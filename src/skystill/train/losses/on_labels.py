@@ -1,4 +1,7 @@
-"""Student losses: (logits, labels) to a scalar. All compute in float32, whatever the network ran in."""
+"""Student losses: callables that map (logits, labels) to a scalar.
+
+All of them compute in float32, whatever the precision of the network.
+"""
 
 from collections.abc import Callable
 
@@ -13,33 +16,46 @@ StudentLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def mean_over(per_pixel: Tensor, valid: Tensor) -> Tensor:
-    """Mean of (N, H, W) over the pixels that are True in `valid`; 0 where none is."""
+    """Return the mean over the elements that are True in `valid`, or 0 if there are none.
+
+    Args:
+        per_pixel: float, one value for each pixel of the batch. Other shapes than (N, H, W) are allowed.
+        valid: bool, of the same shape.
+    """
     return per_pixel.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 class CrossEntropy(nn.Module):
-    """L = 1/|V| * sum over valid pixels of -log softmax(logits)[label].
+    """Cross-entropy, averaged over the pixels that are not void.
+
+        L = 1/|V| * sum over V of -log softmax(logits)[label]
+
+    V are all pixels of the batch that are not void.
 
     Shape:
-        logits: (N, C, H, W) float. labels: (N, H, W) int64, 255 = void, left out of the mean.
-        returns: float32 scalar; 0 where every pixel is void.
+        logits: (N, C, H, W) float, classes on axis 1.
+        labels: (N, H, W) int64, 255 = void. Void pixels are left out of the mean.
+        returns: float32 scalar; 0 if every pixel is void.
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         return negative_log_likelihood(logits, labels).sum() / (labels != VOID).count_nonzero().clamp(min=1)
 
 
 class Focal(nn.Module):
-    """L = 1/|V| * sum over valid pixels of (1 - p)^gamma * -log p, p = softmax(logits)[label].
+    """Focal loss: cross-entropy with less weight on pixels that are already right.
 
+        L = 1/|V| * sum over V of (1 - p)^gamma * -log p,  p = softmax(logits)[label]
+
+    V are all pixels of the batch that are not void. The sum is divided by their number, not by the sum of the weights.
     Source: Lin 2017, arXiv 1708.02002, equation 4.
 
     Args:
-        gamma: 0 is cross-entropy; more turns the loss to pixels that are still wrong.
+        gamma: 0 or more. 0 is cross-entropy; a larger value concentrates the loss on pixels that are still wrong.
 
     Shape:
-        as `CrossEntropy`.
+        As `CrossEntropy`.
 
     Raises:
         SettingsError: gamma is negative.
@@ -52,63 +68,83 @@ class Focal(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         of_pixel = negative_log_likelihood(logits, labels)
         return mean_over((1 - torch.exp(-of_pixel)) ** self.gamma * of_pixel, labels != VOID)
 
 
 class Dice(nn.Module):
-    """L = 1 - mean over present classes of (2 * sum p*t + 1) / (sum p + sum t + 1), p = softmax(logits), t = one-hot.
+    """Dice loss, averaged over the classes that occur in the labels of the batch.
 
-    The sums run over all valid pixels of the batch. Classes without a label in the batch are left out: their term
-    would only say how little is predicted, whatever the truth. Source: Milletari 2016, arXiv 1606.04797, with first
-    powers in the denominator; the 1 keeps small classes stable.
+        L = 1 - mean over present classes of (2 * sum p*t + 1) / (sum p + sum t + 1)
+
+    p = softmax(logits), and t is the one-hot label. The sums run over all pixels of the batch that are not void.
+    Classes without a label in the batch are left out: their term would only measure how little of them is predicted,
+    whatever the truth. The 1 keeps the term of small classes stable. Source: Milletari 2016, arXiv 1606.04797, with
+    first powers in the denominator.
 
     Shape:
-        as `CrossEntropy`.
+        As `CrossEntropy`.
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         _, shared, predicted = class_sums(logits, labels)
         return dice(shared, predicted, labels)
 
 
 def dice(shared: Tensor, predicted: Tensor, labels: Tensor) -> Tensor:
-    """`Dice` from the sums of `class_sums`."""
+    """Compute `Dice` from the sums that `class_sums` returns.
+
+    Args:
+        shared: (C,) float32, sum of p[label] for each label.
+        predicted: (C,) float32, sum of p for each class.
+        labels: (N, H, W) int64, 255 = void.
+
+    Returns:
+        float32 scalar; 0 if every pixel is void.
+    """
     num_classes = len(shared)
-    bins = labels.clamp(max=num_classes).flatten()  # void goes to a bin of its own, cut off
+    bins = labels.clamp(max=num_classes).flatten()  # void is counted in an extra bin, which [:-1] drops
     size = torch.bincount(bins, minlength=num_classes + 1)[:-1]
     score = (2 * shared + 1) / (predicted + size + 1)
     return mean_over(1 - score, size > 0)
 
 
 class CrossEntropyDice(nn.Module):
-    """`CrossEntropy` + `Dice`, from one softmax.
+    """The sum of `CrossEntropy` and `Dice`, each with weight 1, computed from one softmax.
 
     Shape:
-        as `CrossEntropy`.
+        As `CrossEntropy`.
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         total, shared, predicted = class_sums(logits, labels)
         return total / (labels != VOID).count_nonzero().clamp(min=1) + dice(shared, predicted, labels)
 
 
 class Sum(nn.Module):
-    """The sum of several student losses, each with weight 1."""
+    """The sum of several student losses, each with weight 1.
+
+    Args:
+        losses: modules that map (logits, labels) to a scalar.
+
+    Shape:
+        As `CrossEntropy`.
+    """
 
     def __init__(self, *losses: nn.Module) -> None:
         super().__init__()
         self.losses = nn.ModuleList(losses)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         return torch.stack([loss(logits, labels) for loss in self.losses]).sum()
 
 
-# To add a loss: a class above, a line here, a case worked by hand in tests/train/losses/test_losses.py.
+# To add a loss: write a class above and a line here, and add a case that is worked out by hand to
+# tests/train/losses/test_losses.py.
 STUDENT_LOSSES: dict[str, Callable[[], nn.Module]] = {
     "ce": CrossEntropy,
     "focal": Focal,
@@ -118,10 +154,13 @@ STUDENT_LOSSES: dict[str, Callable[[], nn.Module]] = {
 
 
 def build_student_loss(name: str) -> nn.Module:
-    """A student loss by name.
+    """Build the student loss of a name.
+
+    Args:
+        name: a key of `STUDENT_LOSSES`.
 
     Raises:
-        SettingsError: no such loss.
+        SettingsError: no student loss has this name.
     """
     if name not in STUDENT_LOSSES:
         raise SettingsError(f"no student loss is called {name!r}; there are {', '.join(STUDENT_LOSSES)}.")

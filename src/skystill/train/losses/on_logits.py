@@ -1,7 +1,7 @@
-"""Distillation losses on logits: (student_logits, teacher_logits, valid) to a scalar.
+"""Distillation losses on logits: callables that map (student_logits, teacher_logits, valid) to a scalar.
 
-Each docstring gives the formula, its source, the shapes, and what is averaged over what. All compute in float32,
-whatever the networks ran in, and are 0 where student equals teacher.
+Each docstring gives the formula, its source, the shapes, and what is averaged over what. All losses compute in float32,
+whatever the precision of the networks, and are 0 if the student's logits equal the teacher's.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ DistillationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def positive_temperature(temperature: float) -> float:
-    """The temperature.
+    """Return the temperature unchanged, after checking it.
 
     Raises:
-        SettingsError: it is not positive.
+        SettingsError: temperature is not positive.
     """
     if not temperature > 0:
         raise SettingsError(f"temperature is {temperature:g}; it must be more than 0.")
@@ -29,20 +29,21 @@ def positive_temperature(temperature: float) -> float:
 
 
 class DistillationKL(nn.Module):
-    """Divergence of the softened student from the softened teacher.
+    """KL divergence of the softened student from the softened teacher, averaged over valid pixels.
 
         L = T^2 / |V| * sum over valid pixels of KL( softmax(teacher / T) || softmax(student / T) )
 
-    Softmax and KL over classes (summed), averaged over valid pixels. T^2 keeps the gradient's size when T changes.
-    Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
+    V are the valid pixels of the batch. Softmax runs over the classes of a pixel. The KL divergence is summed over
+    classes and averaged over valid pixels. T^2 keeps the size of the gradient when T changes. Source: Hinton, Vinyals,
+    Dean 2015, arXiv 1503.02531, section 2.
 
     Args:
         temperature: T > 0. At 1 both distributions stay as they are.
 
     Shape:
         student_logits, teacher_logits: (N, C, H, W) float, classes on axis 1.
-        valid: (N, H, W) bool; False pixels (padding) count nowhere.
-        returns: float32 scalar; 0 where no pixel is valid, or student equals teacher.
+        valid: (N, H, W) bool. False pixels, such as padding, are left out of the mean.
+        returns: float32 scalar; 0 if no pixel is valid, or if student equals teacher.
 
     Raises:
         SettingsError: temperature is not positive.
@@ -53,53 +54,59 @@ class DistillationKL(nn.Module):
         self.temperature = positive_temperature(temperature)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         divergence, weights = self.per_pixel(student_logits, teacher_logits, valid)
         mean: Tensor = (divergence * weights).sum() / weights.sum().clamp(min=1)
         return mean * (self.temperature * self.temperature)
 
     def per_pixel(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """KL (N, H, W) and its weights, both 0 where not valid."""
+        """Return the KL divergence of each pixel and its weight in the mean, both (N, H, W) float32, 0 if not valid."""
         divergence = softened_kl(student_logits, teacher_logits, self.temperature)
         return divergence.where(valid, 0.0), valid.float()
 
 
 class DistillationMSE(nn.Module):
-    """L = 1/(2 C |V|) * sum over valid pixels and classes of (s - t)^2, both logits centred over classes.
+    """Half the mean squared difference of centred logits: the limit of `DistillationKL` as T grows.
 
-    The limit of `DistillationKL` as T grows, up to its constant: there T^2 * KL tends to 1/(2 C) of the squared
-    distance of centred logits. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.1, equation 4.
+        L = 1/(2 C |V|) * sum over valid pixels and classes of (s - t)^2
+
+    s and t are the student's and the teacher's logits, each minus their mean over the classes of the pixel. V are the
+    valid pixels of the batch. As T grows, T^2 * KL of a pixel tends to 1/(2 C) times the squared distance of its
+    centred logits. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.1, equation 4.
 
     Args:
-        temperature: taken so that every distillation loss is built alike; it cancels out.
+        temperature: not used, because it cancels out. It is accepted so that all distillation losses are built in the
+            same way.
 
     Shape:
-        as `DistillationKL`.
+        As `DistillationKL`.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         difference = student_logits.float() - teacher_logits.float()
         centred = difference - difference.mean(dim=1, keepdim=True)
         return mean_over(centred.square().mean(dim=1), valid) / 2
 
 
 class ChannelWise(nn.Module):
-    """Where in the image each class is strongest: softmax over space, one distribution a channel.
+    """CWD: channel-wise KL divergence, with the softmax over space.
 
         L = T^2 / (N C) * sum over images and channels of KL( softmax_V(teacher / T) || softmax_V(student / T) )
 
-    softmax_V runs over the valid pixels of an image. Source: Shu 2021, arXiv 2011.13256, equations 4 and 5 (there with
-    T = 4 and a weight of 3 beside the cross-entropy).
+    The loss compares where in the image each class is strongest. softmax_V runs over the valid pixels of an image, so
+    that each channel of each image is one distribution. The KL divergence is summed over these pixels and averaged over
+    images and channels. Source: Shu 2021, arXiv 2011.13256,
+    equations 4 and 5, where T is 4 and the loss has a weight of 3 beside the cross-entropy.
 
     Args:
-        temperature: T > 0.
+        temperature: T > 0. At 1 both distributions stay as they are.
 
     Shape:
-        as `DistillationKL`; an image without a valid pixel adds 0.
+        As `DistillationKL`. An image without a valid pixel adds 0 to the sum and still counts in N.
 
     Raises:
         SettingsError: temperature is not positive.
@@ -110,7 +117,7 @@ class ChannelWise(nn.Module):
         self.temperature = positive_temperature(temperature)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         log_student = self._log_softmax(student_logits, valid)
         log_teacher = self._log_softmax(teacher_logits, valid)
         here = valid.flatten(1)[:, None]
@@ -118,32 +125,39 @@ class ChannelWise(nn.Module):
         return self.temperature**2 * terms.sum(dim=2).mean()
 
     def _log_softmax(self, logits: Tensor, valid: Tensor) -> Tensor:
-        """(N, C, H W) over valid pixels. Elsewhere -1e4 and not -inf: its exponential is 0 and has a gradient."""
+        """Return log softmax over the valid pixels of each channel, (N, C, H * W) float32.
+
+        Other pixels enter the softmax with the logit -1e4 instead of -inf: its exponential is 0 too, and its gradient
+        is finite.
+        """
         flat = (contiguous_float32(logits) / self.temperature).flatten(2)
         return F.log_softmax(flat.where(valid.flatten(1)[:, None], -1e4), dim=2)
 
 
 class Correlation(nn.Module):
-    """DIST: the student need not match the teacher's probabilities, only rise and fall with them.
+    """DIST: correlation of the student's probabilities with the teacher's, within pixels and within classes.
 
         L = (1 - mean over valid pixels of r over classes) + (1 - mean over classes of r over valid pixels)
 
-    with r Pearson's correlation of p = softmax(logits) of student and teacher, all valid pixels of the batch together.
-    Source: Huang 2022, arXiv 2205.10536, equations 7 to 9, beta = gamma = 1. It is weak for two classes, where r over
-    classes is only ever 1 or -1.
+    The student's probabilities need not equal the teacher's; they need only rise and fall with them. r is Pearson's
+    correlation of the probabilities p = softmax(logits) of student and teacher. In the first term it runs over the
+    classes of a pixel. In the second term it runs over all valid pixels of the batch together, for one class. The loss
+    is weak for two classes, because r over two classes is always 1 or -1. Source: Huang 2022, arXiv 2205.10536,
+    equations 7 to 9 with beta = gamma = 1.
 
     Args:
-        temperature: taken so that every distillation loss is built alike; the source uses none.
+        temperature: not used, because the source uses none. It is accepted so that all distillation losses are built in
+            the same way.
 
     Shape:
-        as `DistillationKL`.
+        As `DistillationKL`.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
-        """See the class."""
+        """Return the loss. The docstring of the class gives its formula and its shapes."""
         if not valid.any():
             return student_logits.float().sum() * 0
         p_student, p_teacher = (
@@ -156,7 +170,10 @@ class Correlation(nn.Module):
 
 
 def _pearson(one: Tensor, other: Tensor) -> Tensor:
-    """Correlation of the rows of (M, K): (M,); 1 where a row of one and the other does not vary at all."""
+    """Return Pearson's correlation of each row of (M, K) with the same row of the other tensor: (M,).
+
+    It is 1 if at least one of the two rows is constant.
+    """
     one, other = (rows - rows.mean(dim=1, keepdim=True) for rows in (one, other))
     norms: Tensor = torch.linalg.vector_norm(one, dim=1) * torch.linalg.vector_norm(other, dim=1)
     tiny = 1e-8
@@ -164,29 +181,42 @@ def _pearson(one: Tensor, other: Tensor) -> Tensor:
 
 
 class BoundaryKL(DistillationKL):
-    """`DistillationKL` with five times the weight near the teacher's boundaries.
+    """`DistillationKL` with five times the weight near the teacher's class boundaries.
 
         L = T^2 / (sum of w) * sum over valid pixels of w * KL( softmax(teacher / T) || softmax(student / T) )
 
-    w is 5 within 3 pixels of a place where the teacher's most likely class changes between valid neighbours, else 1:
-    outlines are what a small network at a quarter of the resolution loses first. Ours; the weighting of boundaries is
-    as old as U-Net (Ronneberger 2015, arXiv 1505.04597, equation 2).
+    w is 5 within 3 pixels of a place where the teacher's most likely class changes between valid neighbours, and 1
+    elsewhere. Both sums run over the valid pixels of the batch. Outlines are what a small network at a quarter of the
+    resolution loses first. This loss is SkyStill's own. The weighting of boundaries is as old as U-Net (Ronneberger
+    2015, arXiv 1505.04597, equation 2).
 
     Args:
-        temperature: T > 0.
+        temperature: T > 0. At 1 both distributions stay as they are.
 
     Shape:
-        as `DistillationKL`.
+        As `DistillationKL`.
+
+    Raises:
+        SettingsError: temperature is not positive.
     """
 
     def per_pixel(self, student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """KL (N, H, W) and its weights."""
+        """Return the KL divergence of each pixel and its weight w, both (N, H, W) float32, 0 if not valid."""
         divergence, weights = super().per_pixel(student_logits, teacher_logits, valid)
         return divergence, weights * (1 + 4 * near_boundaries(teacher_logits, valid, 3))
 
 
 def near_boundaries(logits: Tensor, valid: Tensor, distance: int) -> Tensor:
-    """(N, H, W) float, 1 within `distance` pixels (chessboard) of a change of the most likely class, else 0."""
+    """Mark the pixels near a change of the most likely class.
+
+    Args:
+        logits: (N, C, H, W) float.
+        valid: (N, H, W) bool. A change counts only between neighbours in a row or column that are both valid.
+        distance: how many pixels on each side of a change are marked, 1 or more, in the chessboard metric.
+
+    Returns:
+        (N, H, W) float32, 1 near a change and 0 elsewhere.
+    """
     labels = logits.argmax(dim=1)
     changes = torch.zeros_like(labels, dtype=torch.float32)
     for axis in (1, 2):

@@ -1,4 +1,4 @@
-"""A distillation loss as it is written on the command line: names joined by +, each with a weight."""
+"""Reading of a distillation loss as it is written on the command line: names joined by +, each with a weight."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from skystill.errors import SettingsError
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a distillation loss.
+    """One summand of a distillation loss.
 
     Args:
-        name: of a loss on logits or on features.
-        weight: more than 0.
+        name: name of a loss on logits or on features.
+        weight: factor of this loss in the sum, more than 0.
     """
 
     name: str
@@ -20,14 +20,17 @@ class Term:
 
 
 def parse_terms(text: str, known: Sequence[str]) -> list[Term]:
-    """Read "kl", "kl+0.5*dist", "kl + 3*pkd".
+    """Parse the text of a distillation loss, such as "kl", "kl+0.5*dist" or "kl + 3*pkd".
 
     Args:
-        text: names joined by +, each with a weight before it where that is not 1.
-        known: the names there are.
+        text: names joined by +. A weight other than 1 stands before its name, with a * between them.
+        known: all names that are allowed.
+
+    Returns:
+        The terms in the order of the text.
 
     Raises:
-        SettingsError: no such loss, one twice, or a weight that is no positive number.
+        SettingsError: a name is not known or appears twice, or a weight is not a positive, finite number.
     """
     terms: list[Term] = []
     for part in text.split("+"):

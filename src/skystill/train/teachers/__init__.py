@@ -1,1 +1,1 @@
-"""Teachers from anywhere: what is written after `--teacher`, loaded, run, and cached."""
+"""Teachers of many kinds: how the value of `--teacher` is read, loaded and run, and how logits are cached."""

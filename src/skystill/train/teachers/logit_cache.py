@@ -1,9 +1,11 @@
-"""The teacher's logits of whole images on disk, so that it runs once and then leaves the memory.
+"""A cache on disk of the teacher's logits of whole images. The teacher runs once and is then not needed in memory.
 
-A network is not equivariant: what it says of a mirrored image is not the mirror of what it said. So by default the
-cache holds the mean of its logits over the 8 symmetries of the square, which turns and mirrors exactly with the image,
-and is a better teacher besides. One file an image, named by the content of teacher and image; a killed run loses at
-most one.
+A network is not equivariant: its logits for a mirrored image are not the mirrored logits of the image. By default, the
+cache therefore holds the mean of the logits over the 8 symmetries of the square. This mean is exactly equivariant to
+rotations and flips of the image, and it is also a better teacher.
+
+There is one file per image. Its path depends on the content of the teacher and of the image. A run that is killed loses
+at most one file.
 """
 
 from collections.abc import Sequence
@@ -27,18 +29,21 @@ from skystill.tiling import Grid
 from skystill.train.losses.fused import block_means, contiguous_float32
 
 TILE, MARGIN = 1024, 128
-"""How the teacher is run over large images; part of its key."""
+"""Largest side of the tiles in which the teacher runs over an image, and the margin on each side of a tile, in pixels.
+Both are part of the key of the cached logits."""
 
 
 class CachedLogits:
-    """The logits of one image in their file. Slicing rows and columns reads these and no more, as they are stored:
-    a logit is step * value + low, `step` and `low` (C,) float32.
+    """The cached logits (H, W, C) of one image, read from their file by slices.
+
+    A slice of rows and columns reads only these from the file, and returns the values as they are stored. A logit is
+    step * value + low. `step` and `low` are float32, (C,) in a file of 8 bits and (1,) in a file of 16 bits.
 
     Args:
         path: a file that `LogitCache.fill` wrote.
 
     Raises:
-        DataError: it is missing, damaged, or holds something else.
+        DataError: the file is missing or damaged, or holds something else.
     """
 
     ndim = 3
@@ -57,22 +62,28 @@ class CachedLogits:
             ) from error
 
     def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[Any]:
-        """(h, w, C) uint8 or float16."""
+        """Return the stored values of a slice of rows and a slice of columns: (h, w, C) uint8 or float16."""
         values: npt.NDArray[Any] = self._map().get_slice("logits")[place]
         return values
 
     def _map(self) -> Any:  # noqa: ANN401 - carries no types
-        """The file in memory: anew for each reading (0.1 ms), or all pages once read would count as this process's."""
+        """Map the file into memory.
+
+        Each read maps it again, which takes 0.1 ms. With one mapping for all reads, every page that was ever read would
+        count as memory of this process.
+        """
         return safe_open(self.path, framework="numpy")
 
 
 @dataclass(frozen=True)
 class StoredLogits:
-    """Logits of a batch as they are stored, in a quarter of their memory: they are made where they are wanted.
+    """The logits of a batch in the form in which they are stored.
+
+    As uint8 they take a quarter of the memory of float32. They are converted only where they are used.
 
     Args:
         values: (N, C, h, w) uint8, or float16 logits.
-        step, low: (N, C, 1, 1) float32, or (N, 1, 1, 1): a logit is step * value + low.
+        step, low: (N, C, 1, 1) or (N, 1, 1, 1) float32. A logit is step * value + low.
     """
 
     values: Tensor
@@ -80,24 +91,25 @@ class StoredLogits:
     low: Tensor
 
     def logits(self) -> Tensor:
-        """(N, C, h, w) float32."""
+        """Return the logits, (N, C, h, w) float32."""
         return contiguous_float32(self.values).mul_(self.step).add_(self.low)
 
     def to(self, device: torch.device) -> "StoredLogits":
-        """The same on another device."""
+        """Return a copy on another device."""
         return StoredLogits(*(part.to(device, non_blocking=True) for part in (self.values, self.step, self.low)))
 
 
 @dataclass(frozen=True)
 class LogitCache:
-    """Files of one teacher.
+    """The cached logits of one teacher: where the files are, and how the logits are stored in them.
 
     Args:
-        folder: where the files are.
-        teacher_key: of the teacher's weights and of how they are run.
-        symmetric: whether the files hold the mean over the 8 symmetries.
-        bits: 16, or 8: 256 steps between the least and the largest logit of each class in each image.
-        stride: the files hold means over blocks of stride x stride pixels.
+        folder: the folder of the cache. It may hold the files of several teachers, each in a folder of its own.
+        teacher_key: a hash of the teacher's weights and of how they are run.
+        symmetric: True if the files hold the mean over the 8 symmetries. The teacher then runs 8 times on each image.
+        bits: 16 for float16, or 8 for uint8 with 256 levels between the smallest and the largest logit of each class in
+            each image. 8 needs half the disk space.
+        stride: the files hold means over blocks of stride x stride pixels. Disk space falls with its square.
     """
 
     folder: Path
@@ -108,20 +120,25 @@ class LogitCache:
 
     @property
     def own_folder(self) -> Path:
-        """Where the files of this teacher are."""
+        """The folder of the files of this teacher, symmetry, number of bits and stride."""
         how = f"{'d4' if self.symmetric else 'plain'}-{self.bits}{f'-{self.stride}' if self.stride > 1 else ''}"
         return self.folder / f"{self.teacher_key[:24]}-{how}"
 
     def path(self, image_window: ImageWindow) -> Path:
-        """The file of an image: another one where a byte of the image differs."""
+        """Return the path of an image's file. It depends on the content of the image, not on its name."""
         return self.own_folder / f"{image_window.content}.safetensors"
 
     def missing(self, image_windows: Sequence[ImageWindow]) -> list[ImageWindow]:
-        """Images that have no file yet."""
+        """Return the images that have no file yet."""
         return [image_window for image_window in image_windows if not self.path(image_window).exists()]
 
     def bytes_needed(self, sizes: Sequence[tuple[int, int]], num_classes: int) -> int:
-        """Size on disk of images of these (height, width)."""
+        """Return the bytes that the logits of images take on disk.
+
+        Args:
+            sizes: (height, width) of each image in pixels.
+            num_classes: C of the logits.
+        """
         blocks = sum(-(-height // self.stride) * -(-width // self.stride) for height, width in sizes)
         return blocks * num_classes * self.bits // 8
 
@@ -132,11 +149,17 @@ class LogitCache:
         device: torch.device,
         on_progress: OnProgress = ignore_progress,
     ) -> None:
-        """Run the teacher over the images that have no file yet.
+        """Run the teacher over the images that have no file yet, and write their files.
+
+        Args:
+            image_windows: the images. Those that have a file already are skipped.
+            teacher: images (1, 3, H, W) uint8, 0 to 255, to logits (1, C, H, W).
+            device: the device on which the teacher runs. The teacher must be there already.
+            on_progress: receives a `Progress` after each image.
 
         Raises:
             DataError: an image cannot be read.
-            DiskFull: no room.
+            DiskFull: a file cannot be written.
         """
         infer = symmetric_logits if self.symmetric else whole_logits
         for image_window in tracked(self.missing(image_windows), "teacher", on_progress):
@@ -152,7 +175,7 @@ class LogitCache:
         return {"logits": np.rint((logits - low) / step).astype(np.uint8), "step": step, "low": low}
 
     def open(self, image_window: ImageWindow) -> CachedLogits:
-        """The logits (H, W, C) of an image, read where they are sliced.
+        """Open the cached logits (H, W, C) of an image. Only the parts that are sliced are read.
 
         Raises:
             DataError: there is no file, or it is damaged.
@@ -160,7 +183,7 @@ class LogitCache:
         return CachedLogits(self.path(image_window))
 
     def what_else(self) -> str:
-        """What a folder without the wanted files does hold, in words."""
+        """Describe, for a message, what the folder holds if the files of some images are missing."""
         if self.own_folder.is_dir():
             return "it holds this teacher's logits of other images"
         if self.folder.is_dir() and any(self.folder.iterdir()):
@@ -169,7 +192,7 @@ class LogitCache:
 
 
 def _blocks(logits: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
-    """Means of blocks of side x side pixels (H, W, C). Beyond the image its last pixels are repeated."""
+    """Average logits (H, W, C) float32 over blocks of side x side pixels. The last blocks repeat the image's edge."""
     if side == 1:
         return logits
     height, width = logits.shape[:2]
@@ -180,7 +203,16 @@ def _blocks(logits: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float3
 
 @torch.no_grad()
 def whole_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.float32]:
-    """Logits (H, W, C) of a whole image (H, W, 3) uint8, in tiles of which the valid centre is kept."""
+    """Compute the logits of a whole image in overlapping tiles, and keep the core of each tile.
+
+    Args:
+        teacher: images (1, 3, h, w) uint8, 0 to 255, to logits (1, C, h, w).
+        image: (H, W, 3) uint8 RGB, 0 to 255, full resolution.
+        device: the device on which the teacher runs. The teacher must be there already.
+
+    Returns:
+        (H, W, C) float32.
+    """
     height, width = image.shape[:2]
     planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     result: npt.NDArray[np.float32] | None = None
@@ -196,7 +228,10 @@ def whole_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch
 
 
 def symmetric_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.float32]:
-    """The mean of `whole_logits` over the 8 symmetries, each turned back."""
+    """Return the mean of `whole_logits` over the 8 symmetries of the square, each transformed back.
+
+    The arguments and the result are those of `whole_logits`. The time is 8 times as long.
+    """
     total: npt.NDArray[np.float32] | None = None
     for symmetry in range(SYMMETRIES):
         found = transform_back(whole_logits(teacher, transform(image, symmetry), device), symmetry)
@@ -207,7 +242,17 @@ def symmetric_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: t
 
 
 def mirror_agreement(cache: LogitCache, image_window: ImageWindow, teacher: nn.Module, device: torch.device) -> float:
-    """Share of pixels, or of blocks, where the teacher on the mirrored image and the mirrored cache agree in class."""
+    """Measure how well the cached logits of an image agree with the teacher's logits of the mirrored image.
+
+    Args:
+        cache: a cache that holds the image.
+        image_window: the image.
+        teacher: the teacher of the cache.
+        device: the device on which the teacher runs. The teacher must be there already.
+
+    Returns:
+        The fraction, 0 to 1, of pixels (of blocks with a stride) where both have the same most likely class.
+    """
     image = image_window.read()[0]
     live = transform_back(whole_logits(teacher, transform(image, 4), device), 4)
     cached = cache.open(image_window)

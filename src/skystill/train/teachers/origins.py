@@ -1,15 +1,18 @@
-"""Teachers from anywhere: what is written after `--teacher`, read and turned into a `Teacher`.
+"""Teachers of many kinds: turns the value of `--teacher` into a `Teacher`.
 
     runs/teacher                                      a SkyStill run
-    model.onnx                                        run in ONNX Runtime, whatever made it
-    model.pt2                                         a program of torch.export
-    model.keras, .h5, .hdf5                           Keras, on its torch backend
-    smp:Unet/resnet34?classes=6&weights=unet.pth      segmentation_models_pytorch
-    torchvision:fcn_resnet50?classes=6&weights=F      torchvision
-    hf:DIR                                            a segmentation model of transformers, saved in DIR
+    model.onnx                                        an ONNX file of any origin, run in ONNX Runtime
+    model.pt2                                         a program that torch.export saved
+    model.keras, .h5, .hdf5                           a Keras model, run on Keras's torch backend
+    smp:Unet/resnet34?classes=6&weights=unet.pth      an architecture of segmentation_models_pytorch
+    torchvision:fcn_resnet50?classes=6&weights=F      a segmentation model of torchvision
+    hf:DIR                                            a segmentation model of transformers, saved in the folder DIR
 
-Behind a question mark, for each: input=0..255, 0..1 or imagenet, what pixels it wants. Nothing here runs code that a
-file brings: weights load with weights_only=True or from safetensors, Keras in safe mode.
+All of them accept the option input=0..255, input=0..1 or input=imagenet after a question mark. It gives the scale of
+the pixels that the network expects.
+
+Nothing here runs code that a file contains: weights are loaded with weights_only=True or from safetensors, and Keras
+models in safe mode.
 """
 
 import hashlib
@@ -30,13 +33,13 @@ from skystill.train.teachers.teacher import INPUT_SCALES, Teacher
 
 @dataclass(frozen=True)
 class Teachers:
-    """The teachers of a run, and what they can teach.
+    """The teachers of a run, and the classes that they can teach.
 
     Args:
-        origins: one a teacher.
-        channels: of each, which of its classes are taken, in the data's order.
-        taught_labels: labels of the data's classes that all of them know; None for all classes.
-        notes: what the user should know.
+        origins: one for each teacher.
+        channels: for each teacher, the indices of its classes that are used, in the order of the data's classes.
+        taught_labels: labels of the data's classes that all teachers know. None means all classes.
+        notes: what the user should know, one sentence or more each.
     """
 
     origins: tuple[Origin, ...]
@@ -45,31 +48,34 @@ class Teachers:
     notes: tuple[str, ...]
 
     def load(self) -> list[Teacher]:
-        """Load all of them.
+        """Load all teachers.
 
         Raises:
-            UserError: a file that is damaged, pickled, or of another kind; a library that is missing.
-            ClassCountMismatch: a teacher gives another number of classes than was said.
+            UserError: a file is damaged, is of another kind, or can only be unpickled; or a library is not installed.
+            ClassCountMismatch: a teacher gives another number of classes than expected. The expected number is that of
+                its class names or, if it has none, of the data's classes that all teachers know.
         """
         return [self.load_one(index) for index in range(len(self.origins))]
 
     def load_one(self, index: int) -> Teacher:
-        """Load one of them. Raises as `load`."""
+        """Load the teacher of this index. It raises the errors of `load`."""
         return _load(self.origins[index], self.channels[index])
 
 
 def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassMap) -> Teachers:
-    """Read what was asked for, and map classes by name; weights are not loaded.
+    """Parse the values of `--teacher`, and map the teachers' classes to the data's by name. No weights are loaded.
 
     Args:
-        texts: as written after --teacher.
-        own_classes: the classes of teachers that do not name them: names joined by commas, or a classes file.
-        classes: the data's.
+        texts: the values, as written after --teacher.
+        own_classes: the classes of teachers whose files do not name them: names joined by commas, or the name of a
+            classes file. None means that these teachers have the data's classes, in the same order.
+        classes: the classes of the data.
 
     Raises:
-        SettingsError: a kind that is not known, a file that is missing, options that do not fit.
-        ClassesError: a teacher that shares fewer than two classes with the data.
-        ClassCountMismatch: a teacher with nameless classes, and as many as the data has not.
+        SettingsError: a kind is not known, a file is missing, or options do not fit.
+        RunFolderError: a folder is not a run.
+        CheckpointError: a file whose class names are needed cannot be read.
+        ClassesError: fewer than two of the data's classes are known to all teachers, or `own_classes` cannot be read.
     """
     origins = tuple(_parse(text, own_classes) for text in texts)
     notes: list[str] = []
@@ -96,7 +102,16 @@ def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassM
 
 
 def cache_key(origin: Origin, channels: Sequence[int], how: str) -> str:
-    """Hash of a teacher's files, its options, the classes that are asked of it, and how it is run."""
+    """Return a hash of a teacher's files, its kind and options, the classes that are used, and how it is run.
+
+    Args:
+        origin: the teacher.
+        channels: the indices of its classes that are used.
+        how: describes how the teacher is run, such as its tiles.
+
+    Returns:
+        The SHA-256 hash in hexadecimal digits.
+    """
     digest = hashlib.sha256(repr((origin.kind, origin.options, list(channels), how)).encode())
     for path in LOADERS[origin.kind].files(origin):
         with open(path, "rb") as file:
@@ -118,7 +133,7 @@ def _parse(text: str, own_classes: str | None) -> Origin:
         raise SettingsError(f"teacher {text!r}: say how many classes it has and where its weights are: "
                             f"{before}?classes=6&weights=FILE.")  # fmt: skip
     origin = Origin(text, kind, target, options)
-    if kind != "run":  # a run that is not finished reports that itself
+    if kind != "run":  # reading an unfinished run raises its own error
         for path in loader.files(origin):
             if not path.is_file():
                 raise SettingsError(f"teacher {text!r}: {path}: no such file.")
@@ -126,7 +141,7 @@ def _parse(text: str, own_classes: str | None) -> Origin:
 
 
 def _recognise(text: str, before: str) -> tuple[str, str]:
-    """The loader that opens what is written before the question mark, and its target."""
+    """Return the kind of the loader for the text before the question mark, and the target for this loader."""
     prefix, _, target = before.partition(":")
     suffix = Path(before).suffix.lower()
     for kind, loader in LOADERS.items():

@@ -1,4 +1,4 @@
-"""`Teacher`: a frozen network whose answers are logits of the student's classes at the image's size, whatever it is."""
+"""`Teacher`: wraps any segmentation network so that it gives logits of the wanted classes at the size of the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from skystill.errors import SettingsError
 
-_SMALLEST = 1e-7  # a probability of 0 has no logarithm; below this a float16 teacher had rounded anyway
+_SMALLEST = 1e-7  # the logarithm of 0 is not finite; float16 rounds smaller probabilities anyway
 
 
 @dataclass(frozen=True)
 class InputScale:
-    """What a network wants its pixels to be: (pixel / divisor - mean) / std.
+    """The scale of the pixels that a network expects: (pixel / divisor - mean) / std, with pixels from 0 to 255.
 
     Args:
-        divisor: 255 for networks that take 0..1, 1 for those that take bytes.
-        mean, std: of red, green and blue, after the division.
+        divisor: 255 for networks that expect 0 to 1, and 1 for networks that expect 0 to 255.
+        mean, std: of red, green and blue, applied after the division.
     """
 
     divisor: float = 1.0
@@ -31,22 +31,24 @@ INPUT_SCALES = {
     "0..1": InputScale(255.0),
     "imagenet": InputScale(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""By the name that a teacher's `input=` takes."""
+"""The scales by name. The names are the values of the option `input=` of a teacher."""
 
 
 class Teacher(nn.Module):
-    """A network in eval mode without gradients.
+    """A frozen network: it is in eval mode, and no gradients are computed.
 
-    A network that ends in a softmax gives probabilities; their logarithms are logits (softmax of them gives the
-    probabilities back). Which it is shows on the first images: probabilities are nowhere negative and sum to one.
-    Answers at a part of the image's resolution are resized.
+    A network that ends in a softmax gives probabilities. Their logarithms are used as logits, because the softmax of
+    these logarithms gives the probabilities back. The first images decide whether the outputs are probabilities: these
+    are nowhere negative and sum to one over classes. Outputs at another resolution than the input are resized.
 
     Args:
-        network: images (N, 3, H, W) to logits or probabilities (N, C, h, w), as they are or in a dictionary ("out" or
-            "logits"), an object with `logits`, or a tuple's first.
-        scale: what pixels the network wants.
-        multiple: the network's H and W must divide by this; grey is added below and right, and cut off again.
-        channels: which of the network's classes to give, in which order; None for all as they are.
+        network: images (N, 3, H, W) to logits or probabilities (N, C, h, w). The output may be this tensor, a
+            dictionary with the key "out" or "logits", an object with the attribute `logits`, or a tuple or list whose
+            first item is the tensor.
+        scale: the scale of the pixels that the network expects.
+        multiple: H and W of the network's input must be divisible by this. Grey is added below and on the right, and
+            this part of the output is cut off.
+        channels: indices of the network's classes to return, in this order. None returns all of them.
     """
 
     def __init__(
@@ -70,12 +72,22 @@ class Teacher(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Stay in eval mode whatever is asked: a teacher's BatchNorm must not learn."""
+        """Stay in eval mode, whatever `mode` is: the statistics of a teacher's BatchNorm must not change."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W) float."""
+        """Compute the logits of images.
+
+        Args:
+            images: (N, 3, H, W) uint8 or float RGB, 0 to 255.
+
+        Returns:
+            (N, C, H, W) float.
+
+        Raises:
+            SettingsError: the network's output holds no tensor with 4 axes.
+        """
         height, width = images.shape[2:]
         if self.multiple > 1:
             images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple), value=128)
@@ -93,10 +105,10 @@ class Teacher(nn.Module):
 
 
 def _tensor(outputs: object) -> Tensor:
-    """The logits among what a network gave.
+    """Extract the tensor of logits or probabilities from the output of a network.
 
     Raises:
-        SettingsError: there are none.
+        SettingsError: the output holds no tensor with 4 axes.
     """
     if isinstance(outputs, dict):
         outputs = outputs.get("out", outputs.get("logits"))
@@ -110,18 +122,26 @@ def _tensor(outputs: object) -> Tensor:
 
 
 def are_probabilities(outputs: Tensor) -> bool:
-    """Whether (N, C, H, W) is nowhere negative and sums to one over classes, to half-precision accuracy."""
+    """Return True if outputs (N, C, H, W) are nowhere negative and sum to one over classes.
+
+    The sum may differ from one by less than 0.01, so that outputs in half precision pass.
+    """
     values = outputs.float()
     return bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < 1e-2).all())
 
 
 def combine(logits: Sequence[Tensor], weights: Sequence[float], temperature: float) -> Tensor:
-    """One answer of several teachers: softmax(result / T) is the weighted mean of their softened probabilities.
+    """Combine the logits of several teachers into one tensor of logits.
+
+    softmax(result / T) is the weighted mean of the teachers' softened probabilities softmax(logits / T).
 
     Args:
-        logits: of each teacher, (N, C, H, W).
-        weights: a weight each; only their ratios matter.
-        temperature: T > 0, at which the answer will be softened.
+        logits: one tensor (N, C, H, W) float for each teacher.
+        weights: one weight for each teacher. Only their ratios matter.
+        temperature: T > 0, the temperature of the distillation loss that softens the result.
+
+    Returns:
+        (N, C, H, W). The logits of a single teacher are returned as they are.
     """
     if len(logits) == 1:
         return logits[0]

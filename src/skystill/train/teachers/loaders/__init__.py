@@ -1,1 +1,1 @@
-"""One file for each origin of teachers."""
+"""Loaders of teachers: one file for each kind of teacher."""

@@ -1,4 +1,4 @@
-"""Teachers from Keras, on its torch backend."""
+"""Loader of Keras models, which run on Keras's torch backend."""
 
 import os
 from typing import Any
@@ -11,7 +11,15 @@ from skystill.train.teachers.loaders.wrappers import fixed_or_free
 
 
 def load_keras(origin: Origin) -> Loaded:
-    """A Keras model: .keras, or the older .h5 and .hdf5. What it was compiled with, custom losses too, is left out."""
+    """Load a Keras model from a .keras file, or from the older formats .h5 and .hdf5.
+
+    The model is not compiled: its optimiser and its losses, custom ones included, are ignored. Its input scale is
+    0..255 if it has a Rescaling or Normalization layer, otherwise 0..1.
+
+    Raises:
+        SettingsError: Keras is not installed, or is already loaded with another backend than torch.
+        CheckpointError: Keras cannot load the file in safe mode, or its input does not have three channels.
+    """
     path = origin.path
     os.environ.setdefault("KERAS_BACKEND", "torch")
     keras = import_library("keras", "keras")
@@ -32,13 +40,13 @@ def load_keras(origin: Origin) -> Loaded:
 
 
 class _ChannelsLast(nn.Module):
-    """A Keras model: it takes and gives (N, H, W, C)."""
+    """Adapter of a Keras model, whose input and output are (N, H, W, C), to the layout (N, C, H, W)."""
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401 - Keras carries no types
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - Keras has no types
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, C, h, w)."""
+        """Map images (N, 3, H, W) to outputs (N, C, h, w)."""
         found: Tensor = self.model(images.permute(0, 2, 3, 1).float(), training=False)
         return found.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The contract of a loader: what it is asked for, what it gives, and how errors of foreign libraries are reported."""
+"""The contract of a loader: its input, its result, and how errors of other libraries are reported."""
 
 import ast
 import importlib
@@ -16,14 +16,15 @@ from skystill.train.teachers.teacher import INPUT_SCALES, InputScale
 
 @dataclass(frozen=True)
 class Origin:
-    """One teacher, as it is written after `--teacher`. Nothing is loaded.
+    """The parsed value of `--teacher` for one teacher. Nothing is loaded.
 
     Args:
-        text: as written.
-        kind: name of the loader, a key of `LOADERS`.
+        text: the value as written.
+        kind: the name of the loader, a key of `LOADERS`.
         target: a path, or the name of an architecture.
-        options: what is written behind the question mark.
-        names: the names of the teacher's classes, in its order; None where nothing names them.
+        options: the options after the question mark.
+        names: the names of the teacher's classes, in the order of its logits. None if neither its files nor the user
+            name them.
     """
 
     text: str
@@ -44,7 +45,7 @@ class Origin:
 
     @property
     def sizes(self) -> dict[str, object]:
-        """The options that a constructor takes, as Python values where they are literals."""
+        """The options for the constructor of the network. Literals are converted to Python values, others stay text."""
         return {name: _literal(value) for name, value in self.options.items() if name not in ("weights", "input")}
 
 
@@ -57,13 +58,13 @@ def _literal(text: str) -> object:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network, and what it wants.
+    """A loaded network, and the input that it expects.
 
     Args:
-        network: images to logits or probabilities.
-        wants: name of its input scale.
-        multiple: H and W must divide by this.
-        scale: its input scale where it has no name.
+        network: images (N, 3, H, W) to logits or probabilities (N, C, h, w), as `Teacher` accepts them.
+        wants: the name of its input scale, a key of `INPUT_SCALES`.
+        multiple: H and W of the input must be divisible by this.
+        scale: its input scale if this has no name. It replaces `wants`.
     """
 
     network: nn.Module
@@ -73,22 +74,28 @@ class Loaded:
 
     @property
     def input_scale(self) -> InputScale:
-        """What pixels it wants."""
+        """The scale of the pixels that the network expects."""
         return self.scale or INPUT_SCALES[self.wants]
 
 
 @contextmanager
 def name_library_errors(name: object, what: str) -> Iterator[None]:
-    """Turn whatever a foreign library raises into one message.
+    """Turn every error that another library raises in the block into one message.
+
+    SkyStill's own errors, KeyboardInterrupt and MemoryError pass unchanged.
+
+    Args:
+        name: the teacher, for the message.
+        what: what could not be done, for the message.
 
     Raises:
-        CheckpointError: with the library's own words.
+        CheckpointError: the library raised an error. The message quotes the first line of its text.
     """
     try:
         yield
     except (SkystillError, KeyboardInterrupt, MemoryError):
         raise
-    except Exception as error:  # any library may raise anything on a file that is not what it says
+    except Exception as error:  # a library may raise any error on a file of another kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"teacher {name}: {what} ({type(error).__name__}: {reason[:300]}).") from error
 
@@ -96,8 +103,12 @@ def name_library_errors(name: object, what: str) -> Iterator[None]:
 def import_library(module: str, package: str) -> ModuleType:
     """Import an optional library.
 
+    Args:
+        module: the module to import.
+        package: the name of the package for pip, for the message.
+
     Raises:
-        SettingsError: it is not installed.
+        SettingsError: the library is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -108,36 +119,36 @@ def import_library(module: str, package: str) -> ModuleType:
 
 
 def target_file(origin: Origin) -> list[Path]:
-    """The files of an origin that is one file."""
+    """Return the files of a teacher that is one file: the target."""
     return [origin.path]
 
 
 def weights_file(origin: Origin) -> list[Path]:
-    """The files of an origin that is an architecture with a file of weights."""
+    """Return the files of a teacher that is an architecture with a file of weights: the weights."""
     return [origin.weights]
 
 
 def no_class_names(origin: Origin) -> tuple[str, ...] | None:
-    """For files that do not name their classes."""
+    """Return None, for files that do not name their classes."""
     return None
 
 
 @dataclass(frozen=True)
 class Loader:
-    """How teachers of one kind are recognised, named, and loaded. `LOADERS` in `table.py` lists all of them.
+    """How teachers of one kind are recognised and loaded, and where their class names come from.
 
-    A loader must not run code that a file brings: it reads weights without unpickling objects, and models in the
-    library's safe mode.
+    `LOADERS` in `table.py` lists all loaders. A loader must not run code that a file contains: it reads weights without
+    unpickling objects, and models in the safe mode of their library.
 
     Args:
-        load: loads the network. It raises `CheckpointError` for a file that cannot be used and `SettingsError` for an
+        load: loads the network. It raises `CheckpointError` for a file that cannot be used, and `SettingsError` for an
             architecture that does not exist or a library that is not installed.
-        suffixes: of the files that this loader opens, such as ".onnx".
-        prefix: written before a colon, such as "smp"; None where the suffix decides.
-        required: options that must be given behind the question mark.
-        files: the files that the teacher is made of. Their bytes are part of the key of its cached logits.
-        class_names: the names of the classes, where the files give them.
         example: how such a teacher is written, for messages.
+        suffixes: suffixes of the files that this loader opens, such as ".onnx".
+        prefix: the prefix that is written before a colon, such as "smp". None if the suffix selects the loader.
+        required: options that must be given after the question mark.
+        files: returns the files of the teacher. Their bytes are part of the key of its cached logits.
+        class_names: returns the names of the classes, or None if the files do not give them.
     """
 
     load: Callable[[Origin], Loaded]

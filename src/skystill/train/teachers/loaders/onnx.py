@@ -1,4 +1,4 @@
-"""Teachers from ONNX files, run in ONNX Runtime whatever made them."""
+"""Loader of ONNX files of any origin, which run in ONNX Runtime."""
 
 import json
 from pathlib import Path
@@ -14,19 +14,20 @@ from skystill.train.teachers.loaders.wrappers import fixed_or_free
 
 
 class OnnxNetwork(nn.Module):
-    """A model file in ONNX Runtime: on the CPU, or on a GPU where its GPU build is installed.
+    """An ONNX file in ONNX Runtime, on the CPU, or on a GPU if the GPU build of ONNX Runtime is installed.
 
     Args:
-        path: the file: one input (N, 3, H, W), the first output (N, C, h, w).
+        path: the file. It has one input (N, 3, H, W), and its first output is (N, C, h, w). If N is a fixed number, the
+            images are run one by one.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        import onnxruntime as ort  # 20 MB that training need not have
+        import onnxruntime as ort  # 20 MB that training without an ONNX teacher does not need
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False  # it would keep the largest image's memory for good
+        options.enable_cpu_mem_arena = False  # it would hold the memory of the largest image permanently
         self.session = ort.InferenceSession(path, options, providers=ort.get_available_providers())
         self.input = self.session.get_inputs()[0]
         if "uint8" in self.input.type:
@@ -35,7 +36,7 @@ class OnnxNetwork(nn.Module):
             self.dtype = np.float16 if "float16" in self.input.type else np.float32
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, C, h, w)."""
+        """Map images (N, 3, H, W) to outputs (N, C, h, w) on the device of the images."""
         planes = np.ascontiguousarray(images.cpu().numpy().astype(self.dtype))
         batch = self.input.shape[0]
         parts = [planes] if not isinstance(batch, int) else [planes[i : i + 1] for i in range(len(planes))]
@@ -44,7 +45,13 @@ class OnnxNetwork(nn.Module):
 
 
 def load_onnx(origin: Origin) -> Loaded:
-    """An ONNX file of any maker. Its input is 0..255 where it is bytes or SkyStill's own, otherwise taken as 0..1."""
+    """Load an ONNX file of any origin.
+
+    Its input scale is 0..255 if its input is uint8 or the file is SkyStill's own, otherwise 0..1.
+
+    Raises:
+        CheckpointError: ONNX Runtime cannot open the file, or its input is not (N, 3, H, W).
+    """
     path = origin.path
     with name_library_errors(path, "ONNX Runtime cannot open it"):
         network = OnnxNetwork(path)
@@ -57,7 +64,7 @@ def load_onnx(origin: Origin) -> Loaded:
 
 
 def onnx_class_names(origin: Origin) -> tuple[str, ...] | None:
-    """The class names that an ONNX file carries, SkyStill's or Deepness's."""
+    """Return the class names in the metadata of an ONNX file of SkyStill or Deepness, or None if it has none."""
     path = origin.path
     with name_library_errors(path, "ONNX Runtime cannot open it"):
         said = OnnxNetwork(path).session.get_modelmeta().custom_metadata_map

@@ -1,4 +1,4 @@
-"""Teachers saved by torch.export (.pt2)."""
+"""Loader of programs that torch.export saved (.pt2)."""
 
 import io
 import pickle
@@ -14,7 +14,13 @@ from skystill.train.teachers.loaders.wrappers import fixed_or_free, one_by_one
 
 
 def load_program(origin: Origin) -> Loaded:
-    """A program saved by torch.export. torch would unpickle objects in it; files that hold such are refused."""
+    """Load a program that torch.export saved.
+
+    torch would unpickle the objects in such a file, which could run code. Files with such objects are refused.
+
+    Raises:
+        CheckpointError: the file contains pickled objects, or torch.export cannot load it.
+    """
     path = origin.path
     _refuse_pickles(path)
     with name_library_errors(path, "torch.export cannot load it"):
@@ -28,25 +34,25 @@ def load_program(origin: Origin) -> Loaded:
 
 
 class _Called(nn.Module):
-    """An exported program, which knows no train and eval."""
+    """Adapter of an exported program, which has no train and eval modes."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
-        self._program = [program]  # in a list: not a submodule, whose train() it would refuse
+        self._program = [program]  # in a list, so that it is no submodule: its train() raises an error
         for name, parameter in program.named_parameters():
             self.register_parameter(name.replace(".", "_"), parameter)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to what the program gives."""
+        """Map images (N, 3, H, W), converted to float, to the output of the program."""
         found: Tensor = self._program[0](images.float())
         return found
 
 
 def _refuse_pickles(path: Path) -> None:
-    """Refuse an archive with objects that only unpickling would open.
+    """Refuse an archive with objects that can only be unpickled.
 
     Raises:
-        CheckpointError: it has such, or is no archive.
+        CheckpointError: the file contains such objects, or is not an archive.
     """
     with name_library_errors(path, "it is no torch.export archive"), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():

@@ -1,4 +1,4 @@
-"""Teachers that are SkyStill runs."""
+"""Loader of SkyStill runs."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from skystill.train.teachers.loaders.loader import Loaded, Origin
 
 
 def run_files(origin: Origin) -> list[Path]:
-    """The weights of the run."""
+    """Return the weights file of the run."""
     return [RunFolder(origin.path).weights]
 
 
 def run_class_names(origin: Origin) -> tuple[str, ...]:
-    """The classes that the run was trained on."""
+    """Return the names of the classes that the run was trained on."""
     return read_record(run_files(origin)[0]).classes.names
 
 
 def load_run(origin: Origin) -> Loaded:
-    """The network of a run, with its trained weights."""
+    """Load the network of a run with its trained weights."""
     return Loaded(read_network(run_files(origin)[0])[0], "0..255")

@@ -1,4 +1,4 @@
-"""Teachers of segmentation_models_pytorch."""
+"""Loader of the architectures of segmentation_models_pytorch."""
 
 from skystill.errors import SettingsError
 from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
@@ -6,7 +6,14 @@ from skystill.train.teachers.loaders.state import fill_weights
 
 
 def load_smp(origin: Origin) -> Loaded:
-    """segmentation_models_pytorch: target ARCHITECTURE/ENCODER."""
+    """Build an architecture of segmentation_models_pytorch and load its weights.
+
+    The target is ARCHITECTURE/ENCODER. The encoder is resnet34 by default.
+
+    Raises:
+        SettingsError: the library is not installed, or it has no such architecture.
+        CheckpointError: the network cannot be built, or the weights cannot be read or are of another network.
+    """
     smp = import_library("segmentation_models_pytorch", "segmentation-models-pytorch")
     architecture, _, encoder = origin.target.partition("/")
     if not hasattr(smp, architecture):

@@ -1,4 +1,4 @@
-"""Weights of other programs, read without running code."""
+"""Reading of weights that other programs saved, without running code from the file."""
 
 import pickle
 from pathlib import Path
@@ -13,12 +13,20 @@ from skystill.errors import CheckpointError
 
 
 def read_state(path: Path, name: str) -> dict[str, Tensor]:
-    """Weights from safetensors, or from a file of torch.save that needs no unpickling of objects.
+    """Read weights from a safetensors file, or from a torch.save file that loads without unpickling objects.
 
-    A Lightning checkpoint's "state_dict" and a "model." before all names are seen through.
+    Weights under "state_dict" (as in a Lightning checkpoint), "model_state_dict" or "model" are found. A prefix
+    "module." or "model." that all names share is removed.
+
+    Args:
+        path: the file.
+        name: the teacher, for messages.
+
+    Returns:
+        The tensors by name, on the CPU.
 
     Raises:
-        CheckpointError: it holds no weights, or loads only by unpickling.
+        CheckpointError: the file cannot be read, holds no weights, or can only be unpickled.
     """
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
@@ -42,10 +50,15 @@ def read_state(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def fill_weights(network: nn.Module, weights: Path, name: str) -> None:
-    """Load a file of weights into a network.
+    """Load a file of weights into a network, in place.
+
+    Args:
+        network: gets the weights.
+        weights: the file.
+        name: the teacher, for messages.
 
     Raises:
-        CheckpointError: as `read_state`, or the weights are of another network.
+        CheckpointError: `read_state` cannot read the file, or the weights are of another network.
     """
     try:
         network.load_state_dict(read_state(weights, name))

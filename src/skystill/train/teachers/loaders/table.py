@@ -1,4 +1,7 @@
-"""The table of loaders: one line for each origin of teachers. To add one: a file beside this one, and a line here."""
+"""The table of loaders, with one line for each kind of teacher.
+
+To add a kind, write a file beside this one and add a line here.
+"""
 
 from skystill.train.teachers.loaders.keras import load_keras
 from skystill.train.teachers.loaders.loader import Loader, weights_file
@@ -11,7 +14,7 @@ from skystill.train.teachers.loaders.transformers import load_transformers, tran
 
 _SIZED = ("classes", "weights")
 
-# The keys are part of the key of cached logits: an old cache is found under them.
+# These keys are part of the key of cached logits. With another key, an existing cache would not be found.
 LOADERS: dict[str, Loader] = {
     "run": Loader(load_run, "a SkyStill run folder", files=run_files, class_names=run_class_names),
     "onnx": Loader(load_onnx, ".onnx", suffixes=(".onnx",), class_names=onnx_class_names),

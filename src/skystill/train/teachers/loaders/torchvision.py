@@ -1,4 +1,4 @@
-"""Teachers of torchvision."""
+"""Loader of the segmentation models of torchvision."""
 
 import inspect
 
@@ -7,7 +7,14 @@ from skystill.train.teachers.loaders.state import fill_weights, read_state
 
 
 def load_torchvision(origin: Origin) -> Loaded:
-    """A segmentation model of torchvision by name."""
+    """Build a segmentation model of torchvision by its name, and load its weights.
+
+    The auxiliary classifier is built if the weights contain one.
+
+    Raises:
+        SettingsError: torchvision is not installed.
+        CheckpointError: the model cannot be built, or the weights cannot be read or are of another network.
+    """
     models = import_library("torchvision.models", "torchvision")
     state = read_state(origin.weights, f"torchvision:{origin.target}")
     auxiliary = any(name.startswith("aux_classifier.") for name in state)

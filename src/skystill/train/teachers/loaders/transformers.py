@@ -1,4 +1,4 @@
-"""Teachers of transformers, from a folder that save_pretrained wrote."""
+"""Loader of segmentation models of transformers, from a folder that save_pretrained wrote."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from skystill.train.teachers.teacher import INPUT_SCALES, InputScale
 
 
 def transformers_files(origin: Origin) -> list[Path]:
-    """The files of the folder that decide what the network computes.
+    """Return the files of the folder that decide what the network computes: JSON and safetensors.
 
     Raises:
-        SettingsError: no such folder, or save_pretrained did not write it.
+        SettingsError: there is no such folder, or save_pretrained did not write it.
     """
     if not (origin.path / "config.json").is_file():
         raise SettingsError(
@@ -23,7 +23,14 @@ def transformers_files(origin: Origin) -> list[Path]:
 
 
 def load_transformers(origin: Origin) -> Loaded:
-    """A semantic segmentation model of transformers in a folder that save_pretrained wrote; safetensors only."""
+    """Load a semantic segmentation model of transformers from a folder. Only safetensors weights are read.
+
+    The input scale is that of preprocessor_config.json. Without this file it is that of ImageNet.
+
+    Raises:
+        SettingsError: transformers is not installed.
+        CheckpointError: transformers cannot load the folder.
+    """
     folder = origin.path
     transformers = import_library("transformers", "transformers")
     with name_library_errors(f"hf:{folder}", "transformers cannot load it"):
@@ -46,7 +53,14 @@ def _input_scale(said: dict[str, Any]) -> InputScale:
 
 
 def transformers_class_names(origin: Origin) -> tuple[str, ...] | None:
-    """The class names in a folder's config.json."""
+    """Return the class names in the config.json of the folder.
+
+    Returns:
+        The names in the order of the logits, or None if there are none or only placeholders such as LABEL_0.
+
+    Raises:
+        CheckpointError: config.json cannot be read.
+    """
     folder = origin.path
     with name_library_errors(f"hf:{folder}", "its config.json cannot be read"):
         names: dict[str, str] = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label", {})

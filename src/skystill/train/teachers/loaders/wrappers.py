@@ -1,4 +1,4 @@
-"""Networks of fixed size or fixed batch, run on any."""
+"""Wrappers that run a network of fixed image size or fixed batch size on images of any size and number."""
 
 from itertools import pairwise
 
@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 
 class FixedSize(nn.Module):
-    """A network that takes one size only, run in tiles of it over images of any size; smaller images are padded.
+    """A wrapper that runs a network of fixed input size in tiles of this size over images of any size.
+
+    Neighbouring tiles overlap by a quarter of their side or more. Images smaller than a tile are padded below and on
+    the right with their edge pixels.
 
     Args:
-        network: (N, 3, height, width) to (N, C, height, width).
-        height, width: that size in pixels.
+        network: images (N, 3, height, width) to (N, C, h, w). An output of another size than the input is resized.
+        height, width: the input size of the network in pixels.
     """
 
     def __init__(self, network: nn.Module, height: int, width: int) -> None:
@@ -20,7 +23,7 @@ class FixedSize(nn.Module):
         self.network, self.height, self.width = network, height, width
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, C, H, W)."""
+        """Map images (N, 3, H, W) to outputs (N, C, H, W)."""
         height, width = images.shape[2:]
         below, right = max(0, self.height - height), max(0, self.width - width)
         padded = F.pad(images.float(), (0, right, 0, below), mode="replicate") if below or right else images
@@ -38,7 +41,16 @@ class FixedSize(nn.Module):
 
 
 def _cuts(size: int, tile: int) -> list[tuple[int, slice, slice]]:
-    """Starts of tiles that overlap by a quarter or more, and what each owns, in the image and in the tile."""
+    """Cut one axis of an image into tiles that overlap by a quarter of their length or more.
+
+    Args:
+        size: length of the axis in pixels, at least `tile`.
+        tile: length of a tile in pixels.
+
+    Returns:
+        For each tile its start, and the slice whose result is taken from this tile: first in the image, then in the
+        tile.
+    """
     count = 1 if size == tile else 1 + -(-(size - tile) // max(1, tile * 3 // 4))
     starts = [round(index * (size - tile) / max(1, count - 1)) for index in range(count)]
     ends = [(start + tile + following) // 2 for start, following in pairwise(starts)]
@@ -47,22 +59,33 @@ def _cuts(size: int, tile: int) -> list[tuple[int, slice, slice]]:
 
 
 def fixed_or_free(network: nn.Module, height: object, width: object) -> nn.Module:
-    """The network, in tiles where its height and width are given numbers."""
+    """Return the network, wrapped in `FixedSize` if its input height and width are fixed numbers.
+
+    Args:
+        network: the network.
+        height: an int if it is fixed; any other value means that it is free.
+        width: as `height`.
+    """
     return FixedSize(network, height, width) if isinstance(height, int) and isinstance(width, int) else network
 
 
 class _OneByOne(nn.Module):
-    """A network that takes one image at a time."""
+    """A wrapper that runs a network on one image at a time."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, C, h, w)."""
+        """Map images (N, 3, H, W) to outputs (N, C, h, w)."""
         return torch.cat([self.network(images[index : index + 1]) for index in range(len(images))])
 
 
 def one_by_one(network: nn.Module, batch: object) -> nn.Module:
-    """The network, run on one image at a time where its batch size is a given number."""
+    """Return the network, wrapped to run on one image at a time if its batch size is a fixed number.
+
+    Args:
+        network: the network.
+        batch: an int if the batch size is fixed; any other value means that it is free.
+    """
     return _OneByOne(network) if isinstance(batch, int) else network

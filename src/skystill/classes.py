@@ -66,7 +66,7 @@ class ClassMap:
         """Convert labels (H, W) uint8 to a picture (H, W, 3) uint8 RGB in the colours of the classes; void is black."""
         return self.palette()[labels]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the content of a classes file. `classes_from` reads it."""
         entries = [
             {"name": name, "color": hex_color(color), **({"scored": False} if name in self.unscored else {})}

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -33,7 +32,7 @@ class Split:
     validation: tuple[Pair, ...]
     test: tuple[Pair, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | list[str]]:
         """Return the rule and the keys of the pairs, as in a split file and in `split.json` of a run folder."""
         return {"rule": self.rule, **{part: [pair.key for pair in getattr(self, part)] for part in _PARTS}}
 

@@ -79,13 +79,13 @@ class ModelInfo:
         }
         return {key: json.dumps(value) for key, value in {**own, **self._for_deepness()}.items()}
 
-    def _for_deepness(self) -> dict[str, Any]:
+    def _for_deepness(self) -> dict[str, object]:
         """Return the additional properties of Deepness.
 
         The documentation of Deepness says `tiles_size`; its code reads `tile_size`, which is among SkyStill's own
         properties. The resolution is in cm, and the overlap in percent.
         """
-        keys: dict[str, Any] = {
+        keys: dict[str, object] = {
             "model_type": "Segmentor",
             "class_names": dict(enumerate(self.classes.names)),
             "tiles_size": self.tile_size,

@@ -196,7 +196,7 @@ class Predictor:
             self._memory[views] = measure_network_memory(average_test_time_views(self.single_threaded(), views))
         return self._memory[views]
 
-    def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, Any]:
+    def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
         """Return everything that determines the result.
 
         An interrupted prediction is continued only if all of it is the same. Values of keys that begin with "_" may

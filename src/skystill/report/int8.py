@@ -1,6 +1,5 @@
 """`skystill quantize`: quantises a model file on a data set, and writes the INT8 file only if it is faster."""
 
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from skystill.model.quantize import Quantized, quantize_model
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.report.metrics import evaluate
-from skystill.run_folder import written_whole
+from skystill.report.records import read_split
+from skystill.run_folder import RunFolder, written_whole
 from skystill.settings import QuantizeSettings
 
 _CROP = 512
@@ -91,16 +91,16 @@ def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
     such run, or if images of its split are missing, the data is split anew.
     """
     pairs = find_pairs(settings.data).pairs
-    own = settings.model.parent / "split.json"
-    if settings.split is None and own.exists():
-        names = json.loads(own.read_text(encoding="utf-8"))
-        by_key = {pair.key: pair for pair in pairs}
-        if all(key in by_key for part in ("train", "validation") for key in names[part]):
-            return [by_key[key] for key in names["train"]], [by_key[key] for key in names["validation"]]
-    split = split_pairs(pairs, settings.split or "auto", settings.seed)
-    if not split.validation:
+    run, by_key = RunFolder(settings.model.parent), {pair.key: pair for pair in pairs}
+    own = read_split(run) if settings.split is None and run.split.exists() else None
+    if own is not None and all(key in by_key for key in (*own.train, *own.validation)):
+        train, validation = ([by_key[key] for key in keys] for keys in (own.train, own.validation))
+    else:
+        split = split_pairs(pairs, settings.split or "auto", settings.seed)
+        train, validation = list(split.train), list(split.validation)
+    if not validation:
         raise DataError(f"{settings.data} leaves no validation images to score on; choose another --split.")
-    return list(split.train), list(split.validation)
+    return train, validation
 
 
 def _calibration(pairs: list[Pair], count: int, seed: int) -> list[npt.NDArray[np.uint8]]:

@@ -26,6 +26,16 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class SplitRecord(Record):
+    """`split.json`: the keys of the images of a run, by the part that they serve."""
+
+    rule: str
+    """How the split was made."""
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+
+
 class TrainingRecord(Record):
     """`training.json`: the cost and the history of a training."""
 
@@ -176,6 +186,11 @@ def read_results(folder: RunFolder) -> Results:
             f"SkyStill, or evaluate the run again: skystill evaluate {folder.path}."
         )
     return _checked(Results, content, folder.results)
+
+
+def read_split(folder: RunFolder) -> SplitRecord:
+    """Read the split of a run. It raises the errors of `RunFolder.read_json`."""
+    return _checked(SplitRecord, folder.read_json(folder.split), folder.split)
 
 
 def read_training(folder: RunFolder) -> TrainingRecord:

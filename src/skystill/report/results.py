@@ -1,7 +1,7 @@
 """`results.json`: all figures of a run, from its model files, its test images and its training record."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from skystill.report.records import (
     DataRecord,
     ModelRecord,
     Results,
+    read_split,
     read_teacher_scores,
     read_training,
     write_record,
@@ -87,21 +88,21 @@ def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:
 
 
 def _test_images(
-    folder: RunFolder, settings: EvaluateSettings, config: dict[str, Any], data: Path
+    folder: RunFolder, settings: EvaluateSettings, config: Mapping[str, Any], data: Path
 ) -> tuple[ClassMap, list[Pair], str, list[str]]:
     search = find_pairs(data)
     classes, _ = resolve_classes(data, config.get("classes"), search.pairs)
-    split = folder.read_json(folder.split)
+    split = read_split(folder)
     if settings.data is None and settings.split is None:
         by_key = {pair.key: pair for pair in search.pairs}
-        gone = [key for key in split["test"] if key not in by_key]
+        gone = [key for key in split.test if key not in by_key]
         if gone:
             raise DataError(
                 f"{data}: test images of the run are gone:", gone, "Put them back, or give another --split."
             )
-        return classes, [by_key[key] for key in split["test"]], split["rule"], []
+        return classes, [by_key[key] for key in split.test], split.rule, []
     chosen = split_pairs(search.pairs, settings.split or "auto", config["seed"])
-    trained = set(split["train"]) & {pair.key for pair in chosen.test}
+    trained = set(split.train) & {pair.key for pair in chosen.test}
     notes = (
         [f"{len(trained)} of these {len(chosen.test)} test images were trained on: the scores are too good."]
         if trained

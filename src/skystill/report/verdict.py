@@ -59,14 +59,19 @@ def _kept(
     evaluations: Mapping[str, Evaluation], comparisons: Mapping[str, Comparison], costs: Mapping[str, ModelCost]
 ) -> str:
     teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
-    smaller = costs["teacher"].parameters / costs["student"].parameters
-    faster = costs["teacher"].latency_ms_per_mp / costs["student"].latency_ms_per_mp
-    speed = f"{faster:.3g} times faster" if faster >= 1 else f"{1 / faster:.3g} times slower"
+    size = _ratio(costs["teacher"].parameters / costs["student"].parameters, "fewer", "more")
+    speed = _ratio(costs["teacher"].latency_ms_per_mp / costs["student"].latency_ms_per_mp, "faster", "slower")
     return (
         f"The distilled student reaches {_points(student.miou)} % mean IoU where its teacher reaches "
-        f"{_points(teacher.miou)} % ({_span(comparisons['student-teacher'])}), with {smaller:.3g} times fewer "
-        f"parameters, and is {speed} on this CPU."
+        f"{_points(teacher.miou)} % ({_span(comparisons['student-teacher'])}), with {size} parameters, "
+        f"and is {speed} on this CPU."
     )
+
+
+def _ratio(ratio: float, above: str, below: str) -> str:
+    """A ratio in three digits, such as "8 times fewer"; below 1 the other way round."""
+    value, word = (ratio, above) if ratio >= 1 else (1 / ratio, below)
+    return f"{value:,.0f} times {word}" if value >= 100 else f"{value:.3g} times {word}"
 
 
 def _kept_of_foreign(evaluations: Mapping[str, Evaluation], foreign: TeacherScores) -> str:

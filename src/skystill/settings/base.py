@@ -1,5 +1,6 @@
 """The base class of all settings, and the functions that build settings from values."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError
@@ -45,7 +46,7 @@ def size_in_bytes(value: str | int | None) -> int | None:
     return None if value is None else int(TypeAdapter(ByteSize).validate_python(value))
 
 
-def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
+def build_settings(kind: type[_S], values: Mapping[str, object]) -> _S:
     """Build settings from the values of a command.
 
     Args:
@@ -63,7 +64,7 @@ def build_settings(kind: type[_S], values: dict[str, Any]) -> _S:
         ) from error
 
 
-def settings_from(kind: type[_S], given: _S | None, keywords: dict[str, Any]) -> _S:
+def settings_from(kind: type[_S], given: _S | None, keywords: Mapping[str, object]) -> _S:
     """Return the settings of a function that accepts a settings object, or its fields as keyword arguments.
 
     Args:

@@ -191,10 +191,16 @@ def test_a_teacher_that_ends_in_softmax_gives_the_same_loss() -> None:
 
 
 def test_a_coarser_teacher_is_resized() -> None:
-    distiller = compiled()
-    distiller.teachers[0].network = nn.Sequential(nn.AvgPool2d(4), distiller.teachers[0].network)
     images, labels = batches(1)[0]
-    assert np.isfinite(distiller.train_step((images.float(), labels))["loss"])
+    coarse = nn.Sequential(nn.AvgPool2d(4), Pixelwise(2))
+    resized = nn.Sequential(coarse, nn.Upsample((24, 20), mode="bilinear", align_corners=False))
+    losses = []
+    for teacher in (coarse, resized, Pixelwise(2)):
+        distiller = compiled()
+        distiller.teachers[0].network = teacher.eval()
+        losses.append(distiller.train_step((images.float(), labels))["distillation_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-2)
 
 
 def test_a_teacher_of_other_classes_is_refused_in_words() -> None:
@@ -219,6 +225,11 @@ def test_any_loss_and_any_metric_will_do() -> None:
     called = compiled(distillation_loss=lambda student, teacher, valid: student.sum() * 0 + 2.0, alpha=0.25)
     result = called.train_step(batches(1)[0])
     assert result["loss"] == pytest.approx(0.25 * result["student_loss"] + 0.75 * 2)
+
+
+def test_an_option_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword arguments: temprature"):
+        compiled(temprature=4.0)
 
 
 def test_fit_learns_and_tells_its_history() -> None:

@@ -1,11 +1,11 @@
 """`skystill export`: writes the network of a run for ONNX Runtime, for the QGIS plugin Deepness, or for OpenVINO."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from skystill.data import find_pairs, read_image
 from skystill.errors import SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session
+from skystill.report.records import read_results, read_split
 from skystill.run_folder import RunFolder, written_whole
 from skystill.settings import ExportSettings
 from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
@@ -41,14 +42,14 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     config = folder.read_config()
     network, record = read_network(folder.weights)
     info = describe(record.network, network, record.classes, data=Path(str(config["data"])).name)
-    info = replace(info, resolution_m=settings.resolution, scores=_scores(folder, config))
+    info = replace(info, resolution_m=settings.resolution, scores=_scores(folder, "teacher" in config))
     suffix = {"onnx": ".onnx", "deepness": ".onnx", "openvino": ".xml"}[settings.format]
     if settings.out.suffix != suffix:
         raise SettingsError(f"--out {settings.out}: a file for {settings.format} ends in {suffix}.")
     if settings.stac and settings.format != "onnx":
         raise SettingsError("--stac describes an ONNX file for SkyStill; leave it out, or use --format onnx.")
     if settings.format == "onnx":
-        export_network(network, info, settings.out, _test_images(folder, config))
+        export_network(network, info, settings.out, _test_images(folder, Path(str(config["data"]))))
     elif settings.format == "deepness":
         _export_for_deepness(network, info, settings.out)
     else:
@@ -56,21 +57,20 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     return settings.out, info
 
 
-def _scores(folder: RunFolder, config: dict[str, Any]) -> dict[str, float]:
+def _scores(folder: RunFolder, is_distilled: bool) -> dict[str, float]:
     """Return the test scores of the run's own network, or no scores if it was not evaluated."""
     if not folder.results.exists():
         return {}
-    models = json.loads(folder.results.read_text(encoding="utf-8"))["models"]
-    scores = models["student" if "teacher" in config else "teacher"]["scores"]
-    return {name: round(float(scores[name]), 4) for name in ("miou", "pixel_accuracy") if name in scores}
+    scores = read_results(folder).models["student" if is_distilled else "teacher"].scores
+    found = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
+    return {name: round(value, 4) for name, value in found.items() if value is not None}
 
 
-def _test_images(folder: RunFolder, config: dict[str, Any]) -> list[Any]:
+def _test_images(folder: RunFolder, data: Path) -> list[npt.NDArray[np.uint8]]:
     """Return up to two test images for the comparison of logits, or none if the data is no longer there."""
-    data = Path(str(config["data"]))
     if not data.is_dir() or not folder.split.exists():
         return []
-    keys = json.loads(folder.split.read_text(encoding="utf-8"))["test"][:2]
+    keys = read_split(folder).test[:2]
     return [read_image(pair.image)[:1024, :1024] for pair in find_pairs(data).pairs if pair.key in keys]
 
 

@@ -8,7 +8,7 @@ scores = distiller.evaluate(test)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypedDict, Unpack, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -47,6 +47,19 @@ class FeatureTerm:
     loss: nn.Module
     student: FeatureHook
     teacher: FeatureHook
+
+
+class CompileOptions(TypedDict, total=False):
+    """What `Distiller.compile` takes besides the original workflow."""
+
+    features: Sequence[FeatureTerm]
+    """Losses on layers, added to those on logits. They need one teacher that runs, not a cache. Default: none."""
+    alpha_end: float | None
+    """Alpha in the last step; it changes linearly over all steps. None keeps it constant, which is the default. Source:
+    teacher annealing, Clark 2019, arXiv 1907.04829."""
+    stride: int
+    """Losses on logits compare means of logits over blocks of stride x stride pixels. A block counts if all its pixels
+    count. Cached logits must be such means. Default: 1."""
 
 
 class Distiller(Supervised):
@@ -102,9 +115,7 @@ class Distiller(Supervised):
         alpha: float = 0.1,
         temperature: float = 10.0,
         metrics: Metrics = METRICS,
-        features: Sequence[FeatureTerm] = (),
-        alpha_end: float | None = None,
-        stride: int = 1,
+        **options: Unpack[CompileOptions],
     ) -> None:
         """Set the optimiser, the losses and the metrics.
 
@@ -117,16 +128,16 @@ class Distiller(Supervised):
             alpha: weight of the *student* loss, 0 to 1; the distillation losses get 1 - alpha.
             temperature: T > 0, softens the logits of teacher and student.
             metrics: name to a function of confusion counts (C, C); {} for none.
-            features: losses on layers, added to those on logits. They need one teacher that runs, not a cache.
-            alpha_end: alpha in the last step. It changes linearly over all steps; None to keep it constant. Source:
-                teacher annealing, Clark 2019, arXiv 1907.04829.
-            stride: losses on logits compare means of logits over blocks of stride x stride pixels. A block counts if
-                all its pixels count. Cached logits must be such means.
+            options: features, alpha_end and stride; see `CompileOptions`.
 
         Raises:
             SettingsError: alpha is outside 0..1, the temperature is not positive, the optimiser contains weights of
                 another network, or there are feature losses without exactly one teacher that runs.
+            TypeError: an option that does not exist.
         """
+        if unknown := options.keys() - CompileOptions.__annotations__.keys():
+            raise TypeError(f"compile() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        features, stride, alpha_end = options.get("features", ()), options.get("stride", 1), options.get("alpha_end")
         alpha_end = alpha if alpha_end is None else alpha_end
         for value in (alpha, alpha_end):
             if not 0 <= value <= 1:

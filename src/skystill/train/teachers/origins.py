@@ -40,12 +40,14 @@ class Teachers:
         channels: for each teacher, the indices of its classes that are used, in the order of the data's classes.
         taught_labels: labels of the data's classes that all teachers know. None means all classes.
         notes: what the user should know, one sentence or more each.
+        num_classes: number of the data's classes, which a teacher without class names must have.
     """
 
     origins: tuple[Origin, ...]
     channels: tuple[tuple[int, ...], ...]
     taught_labels: tuple[int, ...] | None
     notes: tuple[str, ...]
+    num_classes: int
 
     def load(self) -> list[Teacher]:
         """Load all teachers.
@@ -53,13 +55,13 @@ class Teachers:
         Raises:
             UserError: a file is damaged, is of another kind, or can only be unpickled; or a library is not installed.
             ClassCountMismatch: a teacher gives another number of classes than expected. The expected number is that of
-                its class names or, if it has none, of the data's classes that all teachers know.
+                its class names or, if it has none, that of the data's classes.
         """
         return [self.load_one(index) for index in range(len(self.origins))]
 
     def load_one(self, index: int) -> Teacher:
         """Load the teacher of this index. It raises the errors of `load`."""
-        return _load(self.origins[index], self.channels[index])
+        return _load(self.origins[index], self.channels[index], self.num_classes)
 
 
 def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassMap) -> Teachers:
@@ -98,7 +100,7 @@ def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassM
     if missing:
         notes.append(f"no teacher for {', '.join(missing)}: learnt from labels alone.")
     channels = tuple(tuple(names.index(classes.names[label].lower()) for label in shared) for names in known)
-    return Teachers(origins, channels, tuple(shared) if missing else None, tuple(notes))
+    return Teachers(origins, channels, tuple(shared) if missing else None, tuple(notes), len(classes))
 
 
 def cache_key(origin: Origin, channels: Sequence[int], how: str) -> str:
@@ -165,16 +167,16 @@ def _read_names(own_classes: str | None) -> tuple[str, ...] | None:
     return read_classes(own_classes).names
 
 
-def _load(origin: Origin, channels: tuple[int, ...]) -> Teacher:
+def _load(origin: Origin, channels: tuple[int, ...], num_classes: int) -> Teacher:
     loaded = LOADERS[origin.kind].load(origin)
     scale = INPUT_SCALES[origin.options["input"]] if "input" in origin.options else loaded.input_scale
-    everything = Teacher(loaded.network, scale, loaded.multiple)
+    teacher = Teacher(loaded.network, scale, loaded.multiple)
     noise = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with name_library_errors(origin.text, "it cannot be run"):
-        count = everything(noise).shape[1]
-    expected = len(origin.names) if origin.names else len(channels)
+        count = teacher(noise).shape[1]
+    expected = len(origin.names) if origin.names else num_classes
     if count != expected:
         raise ClassCountMismatch(origin.text, count, expected)
     if list(channels) != list(range(count)):
-        everything.channels = list(channels)
-    return everything
+        teacher.channels = list(channels)
+    return teacher

@@ -1,11 +1,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from skystill.data.scenes import write_scene, write_scene_classes
+
+# No deadline: how long an example takes says something of the machine's other work, and nothing of the code.
+hypothesis.settings.register_profile("skystill", deadline=None)
+hypothesis.settings.load_profile("skystill")
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 CLASSES_YAML = """

@@ -73,7 +73,7 @@ def test_a_missing_file_names_the_built_in_ones(tmp_path: Path) -> None:
 
 def test_a_color_is_hex_or_three_numbers() -> None:
     assert parse_color("#3C1098", "f") == parse_color([60, 16, 152], "f") == (60, 16, 152)
-    with pytest.raises(ClassesError):
+    with pytest.raises(ClassesError, match=r"f: \[60, 16, 300\] is not a colour"):
         parse_color([60, 16, 300], "f")
 
 

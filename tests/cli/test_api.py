@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from skystill import api
 from skystill.errors import CommandFailed, DataError, RunFolderError, SettingsError
-from skystill.progress import EpochEnd, Event, Message, Note, Progress
+from skystill.progress import EpochEnd, Event, Progress
 from skystill.report.records import read_results
 from skystill.run_folder import RunFolder
 from skystill.settings import EvaluateSettings, TrainSettings
@@ -111,12 +111,3 @@ def test_a_step_in_a_process_of_its_own_that_fails_is_an_error(scenes: Path, tea
             data=scenes, teacher=[str(teacher)], out=tmp_path / "s", teacher_mode="cached", split="nowhere.yaml"
         )
     assert failed.value.exit_code == 2
-
-
-def test_notes_and_messages_are_what_people_read() -> None:
-    from skystill.cli.bars import ProgressDisplay
-
-    display = ProgressDisplay()
-    for event in (Note("n"), Message("m"), Progress("t", 1, 2), Progress("t", 2, 2)):
-        display(event)  # no terminal here: nothing may fail
-    display.close()

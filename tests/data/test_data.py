@@ -70,18 +70,35 @@ def test_what_pairs_with_nothing_is_listed_whole(tmp_path: Path, write_picture: 
         assert words in text
 
 
-@pytest.mark.parametrize("name", ["missing", "empty"])
-def test_no_pair_is_an_error(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing", r"missing is not a folder\..*--data"),
+        ("empty", r"empty holds no image with a mask \(0 images, 0 masks\)"),
+    ],
+)
+def test_no_pair_is_an_error(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=f"(?s){says}"):
         find_pairs(tmp_path / name)
 
 
 def test_every_picture_mode_becomes_rgb(tmp_path: Path) -> None:
-    for mode in ("RGB", "RGBA", "L", "P"):
-        Image.new(mode, (5, 4)).save(tmp_path / f"{mode}.png")
-        image = read_image(tmp_path / f"{mode}.png")
-        assert (image.shape, image.dtype) == ((4, 5, 3), np.uint8)
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
+    grey = np.repeat(pixels[:, :, :1], 3, axis=2)
+    palette = Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5), "P")
+    palette.putpalette(pixels.tobytes())
+    see_through = np.dstack([pixels, np.full((4, 5), 7, np.uint8)])  # alpha is left out, the colour stays as it is
+    for name, picture, expected in (
+        ("rgb.png", Image.fromarray(pixels), pixels),
+        ("rgba.png", Image.fromarray(see_through), pixels),
+        ("grey.png", Image.fromarray(pixels[:, :, 0]), grey),
+        ("palette.png", palette, pixels),
+    ):
+        picture.save(tmp_path / name)
+        image = read_image(tmp_path / name)
+        assert image.dtype == np.uint8
+        assert image.tolist() == expected.tolist(), name
 
 
 def test_masks_of_every_mode_give_the_same_labels(tmp_path: Path) -> None:

@@ -34,6 +34,6 @@ def test_a_photograph_without_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     done: Done = process("predict", "photo.jpg")
     assert done.code == 0, done.err
-    assert "the student in the box" in done.err
+    assert "the bundled student (classes of Dubai) is used" in done.err
     with Image.open("classes/photo.png") as found:
         assert found.size == (200, 200) and found.mode == "P"

@@ -90,13 +90,11 @@ def test_the_curve_by_hand() -> None:
     found = evaluate(predict, _scenes([[[1, 0, 1]]]), TWO)
     assert found.total.tolist() == [[0, 1], [1, 1]]
     curve = found.precision_recall()[1]
-    points = {
-        (round(p, 4), round(r, 4))
-        for t, p, r in zip(curve.threshold, curve.precision, curve.recall, strict=True)
-        if t > 0
-    }
-    assert points == {(1.0, 0.5), (0.5, 0.5), (0.6667, 1.0)}
-    assert len(curve.threshold) <= BINS
+    # bins of 1/256: 0.9 is in bin 230, 0.6 in 153, 0.4 in 102; above 230 nothing is predicted
+    assert curve.threshold == [step / BINS for step in range(230, -1, -1)]
+    points = list(zip(curve.precision, curve.recall, strict=True))
+    only_first, first_two, all_three = (1.0, 0.5), (0.5, 0.5), (2 / 3, 1.0)
+    assert points == [only_first] * (230 - 153) + [first_two] * (153 - 102) + [all_three] * 103
 
 
 def test_evaluation_needs_an_image() -> None:

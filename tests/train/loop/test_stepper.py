@@ -55,9 +55,16 @@ def test_schedules_by_hand(schedule: str, step: int, expected: float) -> None:
     assert learning_rate(schedule, 2.0, step, total=11) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(("schedule", "decay"), [("linear", 0.0), ("cosine", 1.0), ("cosine", -0.1)])
-def test_a_plan_that_cannot_be_kept_is_refused(schedule: str, decay: float) -> None:
-    with pytest.raises(SettingsError):
+@pytest.mark.parametrize(
+    ("schedule", "decay", "says"),
+    [
+        ("linear", 0.0, "'linear'; there are one-cycle, cosine, constant"),
+        ("cosine", 1.0, "decay is 1;"),
+        ("cosine", -0.1, "decay is -0.1;"),
+    ],
+)
+def test_a_plan_that_cannot_be_kept_is_refused(schedule: str, decay: float, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
         stepper_of(OneWeight()).plan(10, schedule, decay)
 
 

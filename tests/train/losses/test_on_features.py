@@ -173,6 +173,7 @@ def test_features_are_learnt_and_only_the_student_and_the_projection_move(loss: 
     made, term = distiller(loss, 20)
     teacher = {name: value.clone() for name, value in made.teachers[0].state_dict().items()}
     projection = [p.detach().clone() for p in term.loss.parameters()]
+    assert len(projection) == (loss in ("pkd", "fitnet"))  # these learn to widen the student
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
     labels = torch.arange(2).repeat_interleave(32).expand(2, 64, 64)

@@ -58,9 +58,9 @@ class ModelFileError(UserError):
 class ClassCountMismatch(UserError):
     """A teacher whose number of output classes is not the expected one."""
 
-    def __init__(self, teacher: str, found: int, said: int) -> None:
+    def __init__(self, teacher: str, found: int, expected: int) -> None:
         super().__init__(
-            f"teacher {teacher} gives {found} classes, not {said}. Name all its classes in its own order: "
+            f"teacher {teacher} gives {found} classes, not {expected}. Name all its classes in its own order: "
             "--teacher-classes NAME,NAME,... or a classes file."
         )
 

@@ -59,8 +59,8 @@ def test_what_the_nearest_needs_is_said(tmp_path: Path) -> None:
 
 def test_a_budget_names_what_is_broken() -> None:
     found = cost(latency_ms_per_mp=30.0, peak_rss_bytes=150_000_000, size_bytes=90_000)
-    assert Budget(30.0, 150_000_000, 90_000).broken(found) == []
-    assert Budget(20.0, None, 80_000).broken(found) == [
+    assert Budget(30.0, 150_000_000, 90_000).violations(found) == []
+    assert Budget(20.0, None, 80_000).violations(found) == [
         "30.0 ms per megapixel instead of 20", "90.0 kB of file instead of 80",
     ]  # fmt: skip
 

@@ -55,8 +55,8 @@ def choose_plan(
     overlap: int,
     num_classes: int,
     threads: int,
-    wishes: RasterSettings,
-    cost: NetworkMemory | None,
+    settings: RasterSettings,
+    network_memory: NetworkMemory | None,
 ) -> Plan:
     """Choose how a raster is cut, and how many tiles are computed at the same time.
 
@@ -69,30 +69,30 @@ def choose_plan(
         overlap: pixels that neighbouring tiles share.
         num_classes: C, number of classes.
         threads: largest number of workers; 0 uses all cores.
-        wishes: settings with the memory limit, and whether tiles are blended.
-        cost: memory of the network, from `measure_network_memory`. It is needed only with a limit.
+        settings: settings with the memory limit, and whether tiles are blended.
+        network_memory: memory of the network, from `measure_network_memory`. It is needed only with a limit.
 
     Raises:
         SettingsError: the overlap leaves no core of a tile, or the limit cannot be kept. The message names the smallest
             possible value.
     """
     margin = overlap // 2
-    smallest = 2 * margin + max(64, 2 * margin if wishes.blend else 0)
+    smallest = 2 * margin + max(64, 2 * margin if settings.blend else 0)
     if tile < smallest:
         raise SettingsError(
             f"tiles of {tile} pixels with {overlap} shared leave no middle; --tile must be {smallest} or more."
         )
     workers = threads or cores()
-    limit = wishes.max_memory
-    if limit is None or cost is None:
-        return Plan(_cut(source, tile, margin, _BLEND_LANE if wishes.blend else _LANES[0], wishes.blend), workers)
+    limit = settings.max_memory
+    if limit is None or network_memory is None:
+        return Plan(_cut(source, tile, margin, _BLEND_LANE if settings.blend else _LANES[0], settings.blend), workers)
     sizes = [size for size in (tile, *_TILES) if smallest <= size <= max(tile, smallest)]
     estimates: list[int] = []
     for count in range(workers, 0, -1):
         for size in sizes:
             for lane in _LANES:
-                grid = _cut(source, size, margin, lane, wishes.blend)
-                need = _need(source, grid, num_classes, count, cost)
+                grid = _cut(source, size, margin, lane, settings.blend)
+                need = _need(source, grid, num_classes, count, network_memory)
                 if need <= limit:
                     return Plan(grid, count)
                 estimates.append(need)
@@ -124,7 +124,7 @@ def _whole_blocks(tile: int, margin: int) -> tuple[int, int]:
     return rows, columns + 2 * margin
 
 
-def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost: NetworkMemory) -> int:
+def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, network_memory: NetworkMemory) -> int:
     """Estimate the peak memory of the process in bytes."""
     lane = min(grid.width, grid.lane_width) + 2 * grid.margin
     rows = min(grid.height, grid.tile_height)
@@ -137,8 +137,8 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, cost
     if grid.rows_first:
         blended = blended * grid.width // lane
     return int(
-        cost.base_bytes
-        + workers * tile * cost.bytes_per_pixel
+        network_memory.base_bytes
+        + workers * tile * network_memory.bytes_per_pixel
         + read
         + 3 * rows * lane
         + blended

@@ -199,14 +199,18 @@ class Evaluation:
             "precision": precision_per_class(total),
             "recall": recall_per_class(total),
         }
-        means = {f"m{name}": _none(float(mean_over_classes(values, scored))) for name, values in per_class.items()}
+        means = {
+            f"m{name}": _none_if_nan(float(mean_over_classes(values, scored))) for name, values in per_class.items()
+        }
         return Scores(
             images=len(self.keys),
             pixels=int(total.sum()),
             **means,
             miou_interval=self.interval(),
-            pixel_accuracy=_none(float(pixel_accuracy(total))),
-            per_class=ClassScores(**{name: [_none(v) for v in values.tolist()] for name, values in per_class.items()}),
+            pixel_accuracy=_none_if_nan(float(pixel_accuracy(total))),
+            per_class=ClassScores(
+                **{name: [_none_if_nan(v) for v in values.tolist()] for name, values in per_class.items()}
+            ),
             confusion=total.tolist(),
         )
 
@@ -283,26 +287,26 @@ class Comparison:
         return self.images >= ENOUGH_IMAGES and (self.low > 0 or self.high < 0)
 
 
-def compare(ones: Sequence[Evaluation], others: Sequence[Evaluation]) -> Comparison:
+def compare(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> Comparison:
     """Compare the mean IoU of two kinds of models, with a paired bootstrap over images.
 
     The bootstrap is paired: the same resampled images are used for all evaluations.
 
     Args:
-        ones: evaluations of the first kind of model, one per seed. Their mean IoU is averaged.
-        others: evaluations of the second kind.
+        first: evaluations of the first kind of model, one per seed. Their mean IoU is averaged.
+        second: evaluations of the second kind.
 
     Returns:
-        the mean IoU of `ones` minus the mean IoU of `others`.
+        the mean IoU of `first` minus the mean IoU of `second`.
 
     Raises:
         DataError: the models were evaluated on different images.
     """
-    if len({evaluation.keys for evaluation in (*ones, *others)}) != 1:
+    if len({evaluation.keys for evaluation in (*first, *second)}) != 1:
         raise DataError("the models were evaluated on different images, so that they cannot be compared.")
-    resampled = [np.mean([_resampled_miou(evaluation) for evaluation in side], axis=0) for side in (ones, others)]
-    point = [np.mean([_miou(evaluation.total, evaluation.classes) for evaluation in side]) for side in (ones, others)]
-    return Comparison(float(point[0] - point[1]), *_percentiles(resampled[0] - resampled[1]), len(ones[0].keys))
+    resampled = [np.mean([_resampled_miou(evaluation) for evaluation in side], axis=0) for side in (first, second)]
+    point = [np.mean([_miou(evaluation.total, evaluation.classes) for evaluation in side]) for side in (first, second)]
+    return Comparison(float(point[0] - point[1]), *_percentiles(resampled[0] - resampled[1]), len(first[0].keys))
 
 
 def _miou(confusion: npt.NDArray[Any], classes: ClassMap) -> Floats:
@@ -324,5 +328,5 @@ def _percentiles(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _none(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else value

@@ -240,12 +240,12 @@ def _feature_terms(
     """
     if not terms:
         return []
-    tap = (
+    hooks = (
         FeatureHook(student, settings.student_layer, "student"),
         FeatureHook(teachers[0].network, settings.teacher_layer, "teacher"),
     )
     image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=next(student.parameters()).device)
     student.eval()(image)
     teachers[0](image.to(teachers[0].mean.device))
-    widths = [one.take().shape[1] for one in tap]
-    return [FeatureTerm(t.name, t.weight, FEATURE_LOSSES[t.name](*widths), *tap) for t in terms]
+    channels = [one.take().shape[1] for one in hooks]
+    return [FeatureTerm(t.name, t.weight, FEATURE_LOSSES[t.name](*channels), *hooks) for t in terms]

@@ -21,7 +21,7 @@ from skystill.run_folder import RunFolder, write_text
 from skystill.settings import DistillSettings, TuneSettings
 from skystill.train.runs import distill_run
 
-SEEN = (TrialState.COMPLETE, TrialState.PRUNED)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")
 # Seconds between two heartbeats of a process, and seconds without one after which others take over its trial.
 _HEARTBEAT, _GRACE = 10, 40
@@ -31,7 +31,7 @@ _STARTUP, _WARM_UP = 5, 1
 
 def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettings:
     """Draw the settings of a trial. The space of the search is defined in this function only."""
-    width = trial.suggest_int("width", 16, 48, step=16)
+    channels = trial.suggest_int("channels", 16, 48, step=16)
     shared = {
         name: getattr(settings, name) for name in DistillSettings.model_fields if name in TuneSettings.model_fields
     }
@@ -40,7 +40,7 @@ def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettin
         "alpha": trial.suggest_float("alpha", 0.0, 1.0),
         "temperature": trial.suggest_float("temperature", 1.0, 10.0, log=True),
         "distillation_loss": trial.suggest_categorical("distillation_loss", LOSSES),
-        "student": f"swift-small?channels=(16,{width},{3 * width // 2},{2 * width})",
+        "student": f"swift-small?channels=(16,{channels},{3 * channels // 2},{2 * channels})",
     }
     own = {"out": settings.out / "trials" / f"{first_number(trial)}", "teacher_mode": "cached", "alone": False}
     cache = settings.cache or (None if settings.run_teacher else settings.out / "logits")
@@ -90,9 +90,9 @@ def run_study(
             distill_run(drawn, True, _reporting(trial, on_progress))
         except LossNotFinite as error:  # a learning rate that is too high is a result, too
             raise optuna.TrialPruned(str(error)) from error
-        return _score(RunFolder(drawn.out))
+        return _last_validation_miou(RunFolder(drawn.out))
 
-    while (todo := _what_to_do(study, settings.trials)) != "end":
+    while (todo := _next_action(study, settings.trials)) != "end":
         if todo == "run":
             study.optimize(objective, n_trials=1)
         else:
@@ -104,13 +104,13 @@ def run_study(
     return study
 
 
-def _what_to_do(study: optuna.Study, trials: int) -> str:
+def _next_action(study: optuna.Study, trials: int) -> str:
     """Return what this process does next: "run", "wait" or "end".
 
     It waits while other processes run the last trials, in order to take over a trial whose process dies.
     """
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    seen = sum(state in SEEN for state in states)
+    seen = sum(state in ENDED for state in states)
     if seen >= trials:
         return "end"
     begun = seen + states.count(TrialState.RUNNING)
@@ -164,7 +164,7 @@ def _reporting(trial: optuna.Trial, on_progress: OnProgress) -> OnProgress:
     return named(report, f"trial {trial.number}")
 
 
-def _score(folder: RunFolder) -> float:
+def _last_validation_miou(folder: RunFolder) -> float:
     return read_training(folder).history[-1]["validation_miou"]
 
 
@@ -185,7 +185,7 @@ def write_result(settings: TuneSettings, study: optuna.Study) -> None:
         TrialRecord(
             number=trial.number,
             state=trial.state.name.lower(),
-            validation_miou=trial.value if trial.state in SEEN else None,
+            validation_miou=trial.value if trial.state in ENDED else None,
             seconds=trial.duration.total_seconds() if trial.duration else None,
             drawn=trial.params,
         )

@@ -31,9 +31,9 @@ def batches_of(scenes: TrainingImages, crop: int, batch_size: int, seed: int, ji
 def test_a_batch_has_the_promised_shapes(loaded: TrainingImages) -> None:
     batch = batches_of(loaded, 32, 3, 0).batch(0, 0)
     assert (batch.images.shape, batch.images.dtype) == ((3, 3, 32, 32), torch.uint8)
-    assert batch.plain.shape == batch.images.shape
+    assert batch.teacher_images.shape == batch.images.shape
     assert (batch.labels.shape, batch.labels.dtype) == ((3, 32, 32), torch.int64)
-    assert batch.inside.all()
+    assert batch.valid.all()
     assert len(batch) == 3
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
@@ -58,15 +58,15 @@ def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(loaded: Trainin
 
 def test_colors_are_jittered_for_the_student_only(loaded: TrainingImages) -> None:
     batch = batches_of(loaded, 32, 3, 0, jitter=0.3).batch(0, 0)
-    assert not torch.equal(batch.images, batch.plain)
+    assert not torch.equal(batch.images, batch.teacher_images)
     still = batches_of(loaded, 32, 3, 0, jitter=0.0).batch(0, 0)
-    assert torch.equal(still.images, still.plain)
+    assert torch.equal(still.images, still.teacher_images)
 
 
 def test_crops_larger_than_the_image_are_padded_void(loaded: TrainingImages) -> None:
     batch = batches_of(loaded, 160, 2, 0).batch(0, 0)
-    assert batch.inside.sum(dim=(1, 2)).tolist() == [128 * 128] * 2
-    assert (batch.labels[~batch.inside] == 255).all()
+    assert batch.valid.sum(dim=(1, 2)).tolist() == [128 * 128] * 2
+    assert (batch.labels[~batch.valid] == 255).all()
 
 
 def test_whole_images_leave_nothing_out(loaded: TrainingImages, scenes: Path) -> None:

@@ -72,8 +72,8 @@ def test_nodata_does_not_teach(tmp_path: Path, scenes: Path) -> None:
     batch = TrainBatches(labeled, 2, seed=0, unlabeled=UnlabeledCrops(views, 0.5)).batch(0, 0)
     unlabeled = (batch.labels == 255).all(dim=2).all(dim=1)
     assert unlabeled.tolist() == [False, True]
-    assert batch.taught[1].sum() == batch.inside[1].sum() == 64 * 44
-    assert batch.taught[0].equal(batch.labels[0] != 255)
+    assert batch.distill_valid[1].sum() == batch.valid[1].sum() == 64 * 44
+    assert batch.distill_valid[0].equal(batch.labels[0] != 255)
 
 
 @pytest.mark.parametrize(("share", "batch_size", "steps"), [(0.25, 4, 8), (0.5, 3, 8), (0.1, 4, 20)])
@@ -92,7 +92,7 @@ def test_ranks_make_the_parts_of_one_batch(scenes: Path) -> None:
     views = CropSampler(labeled_images(find_pairs(scenes).pairs[:3], SCENE_CLASSES), 32, 0.2, [])
     whole = TrainBatches(views, 4, seed=5).batch(2, 1)
     parts = [TrainBatches(views, 4, seed=5, rank_of=(rank, 2)).batch(2, 1) for rank in range(2)]
-    for name in ("images", "plain", "labels", "inside", "taught"):
+    for name in ("images", "teacher_images", "labels", "valid", "distill_valid"):
         joined = [row for part in parts for row in getattr(part, name)]
         assert all(one.equal(other) for one, other in zip(joined, getattr(whole, name), strict=True))
 

@@ -48,7 +48,7 @@ def test_silent_channels_go_without_a_trace(name: str) -> None:
     groups = find_groups(network, squares)
     assert len(groups) >= 2
     for group in groups:
-        silent = [0, group.width - 1]
+        silent = [0, group.channels - 1]
         copied = copy.deepcopy(network)
         _silence(copied, group.root, silent)
         smaller = copy.deepcopy(copied)
@@ -97,8 +97,8 @@ def test_the_least_worth_for_a_millisecond_goes_first() -> None:
 
 def test_widths_go_down_to_a_multiple() -> None:
     importance = torch.tensor([5.0, 1, 4, 2, 3, 9, 8, 7, 6, 10])
-    assert Group("a", 10, importance, {}).least(4) == [1, 3]
-    assert Group("a", 10, importance, {}).least(5) == [1, 3, 4, 2, 0]
+    assert Group("a", 10, importance, {}).least_important(4) == [1, 3]
+    assert Group("a", 10, importance, {}).least_important(5) == [1, 3, 4, 2, 0]
 
 
 def test_a_channel_costs_its_part_of_each_layer_that_makes_or_reads_it() -> None:

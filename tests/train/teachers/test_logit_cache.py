@@ -81,7 +81,7 @@ def test_a_view_of_the_cache_is_the_symmetric_teachers_answer_to_the_view(
         batch = batches.batch(0, step)
         (found,) = batch.teacher_logits
         assert found.values.dtype == torch.float16
-        for view, logits in zip(batch.plain, found.logits(), strict=True):
+        for view, logits in zip(batch.teacher_images, found.logits(), strict=True):
             image = view.permute(1, 2, 0).numpy()
             answer = symmetric_logits(teacher, image, CPU).transpose(2, 0, 1)
             expected = answer.reshape(6, 64 // stride, stride, 64 // stride, stride).mean((2, 4))

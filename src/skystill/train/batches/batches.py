@@ -29,28 +29,30 @@ class Batch:
 
     Args:
         images: (N, 3, H, W) uint8, the input of the trained network, with colour jitter.
-        plain: (N, 3, H, W) uint8, the same crops without colour jitter, the input of the teacher.
+        teacher_images: (N, 3, H, W) uint8, the same crops without colour jitter, the input of the teacher.
         labels: (N, H, W) int64, 255 = void.
-        inside: (N, H, W) bool, False on padding and nodata.
-        taught: (N, H, W) bool, True where the teacher's logits are used. It is False on padding and nodata, and on void
-            pixels of images with labels.
+        valid: (N, H, W) bool, False on padding and nodata.
+        distill_valid: (N, H, W) bool, True where the teacher's logits are used. It is False on padding and nodata,
+            and on void pixels of images with labels.
         teacher_logits: cached logits, one entry for each teacher. Empty if they do not come from a cache.
     """
 
     images: Tensor
-    plain: Tensor
+    teacher_images: Tensor
     labels: Tensor
-    inside: Tensor
-    taught: Tensor
+    valid: Tensor
+    distill_valid: Tensor
     teacher_logits: tuple[StoredLogits, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return a copy of the batch on another device."""
-        images, plain, labels, inside, taught = (
+        images, teacher_images, labels, valid, distill_valid = (
             part.to(device, non_blocking=True)
-            for part in (self.images, self.plain, self.labels, self.inside, self.taught)
+            for part in (self.images, self.teacher_images, self.labels, self.valid, self.distill_valid)
         )
-        return Batch(images, plain, labels, inside, taught, tuple(one.to(device) for one in self.teacher_logits))
+        return Batch(
+            images, teacher_images, labels, valid, distill_valid, tuple(one.to(device) for one in self.teacher_logits)
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -187,22 +189,22 @@ class CropSampler:
         """Draw one crop, with its augmentation and its colour jitter.
 
         Returns:
-            The arrays of one sample, channels last: images, plain, labels, inside and taught, as in `Batch`. For each
-            teacher with a cache, values, step and low follow, as in `StoredLogits`.
+            The arrays of one sample, channels last: images, teacher_images, labels, valid and distill_valid, as in
+            `Batch`. For each teacher with a cache, values, step and low follow, as in `StoredLogits`.
         """
         index = int(rng.choice(len(self.images), p=self._weights))
         image = self.images[index]
         height, width = image.labels.shape
         augmentation = draw_augmentation(rng, height, width, self.crop, self.zoom, self.stride)
-        plain = augmentation.apply_to_image(image.image)
+        teacher_images = augmentation.apply_to_image(image.image)
         labels = augmentation.apply_to_labels(image.labels)
-        inside = augmentation.apply_to_mask(image.valid)
-        taught = inside & (labels != VOID) if image.labeled else inside
+        valid = augmentation.apply_to_mask(image.valid)
+        distill_valid = valid & (labels != VOID) if image.labeled else valid
         files = [teacher[index] for teacher in self._logits]
         logits = [
             part for file in files for part in (augmentation.apply_to_logits(file, self.stride), file.step, file.low)
         ]
-        return jitter_colors(rng, plain, self.jitter), plain, labels, inside, taught, *logits
+        return jitter_colors(rng, teacher_images, self.jitter), teacher_images, labels, valid, distill_valid, *logits
 
 
 @dataclass(frozen=True)
@@ -264,13 +266,15 @@ class TrainBatches:
     def batch(self, epoch: int, step: int) -> Batch:
         """Return the batch of one step. It is the same for the same seed, epoch and step."""
         drawn = [self._draw(epoch, step, place) for place in self._places]
-        images, plain, labels, inside, taught, *logits = (np.stack(part) for part in zip(*drawn, strict=True))
+        images, teacher_images, labels, valid, distill_valid, *logits = (
+            np.stack(part) for part in zip(*drawn, strict=True)
+        )
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),  # the memory layout stays channels last
-            torch.from_numpy(plain).permute(0, 3, 1, 2),
+            torch.from_numpy(teacher_images).permute(0, 3, 1, 2),
             torch.from_numpy(labels.astype(np.int64)),
-            torch.from_numpy(inside),
-            torch.from_numpy(taught),
+            torch.from_numpy(valid),
+            torch.from_numpy(distill_valid),
             tuple(_stored(*logits[start : start + 3]) for start in range(0, len(logits), 3)),
         )
 
@@ -362,8 +366,8 @@ class WholeImages:
 def as_batch(batch: AnyBatch) -> Batch:
     """Convert (images, labels) into a `Batch` without padding and without colour jitter.
 
-    The teacher's logits are not used on void pixels. To use them on images without labels, pass a `Batch` with `taught`
-    set. A `Batch` is returned unchanged.
+    The teacher's logits are not used on void pixels. To use them on images without labels, pass a `Batch` that sets
+    `distill_valid`. A `Batch` is returned unchanged.
 
     Args:
         batch: a `Batch`, or images (N, 3, H, W), 0 to 255, and labels (N, H, W) int64, 255 = void.

@@ -31,21 +31,21 @@ class Budget:
     """Limits for a student in use. None means no limit.
 
     Args:
-        latency: latency in milliseconds per megapixel.
-        memory: peak resident memory of the process in bytes.
-        size: size of the model file in bytes.
+        latency_ms_per_mp: latency in milliseconds per megapixel.
+        peak_rss_bytes: peak resident memory of the process in bytes.
+        size_bytes: size of the model file in bytes.
     """
 
-    latency: float | None
-    memory: int | None
-    size: int | None
+    latency_ms_per_mp: float | None
+    peak_rss_bytes: int | None
+    size_bytes: int | None
 
-    def broken(self, cost: ModelCost) -> list[str]:
+    def violations(self, cost: ModelCost) -> list[str]:
         """Describe each limit that a measured cost exceeds, for messages. The list is empty if it exceeds none."""
         limits = (
-            (cost.latency_ms_per_mp, self.latency, 1.0, "ms per megapixel"),
-            (cost.peak_rss_bytes, self.memory, 1e-6, "MB of memory"),
-            (cost.size_bytes, self.size, 1e-3, "kB of file"),
+            (cost.latency_ms_per_mp, self.latency_ms_per_mp, 1.0, "ms per megapixel"),
+            (cost.peak_rss_bytes, self.peak_rss_bytes, 1e-6, "MB of memory"),
+            (cost.size_bytes, self.size_bytes, 1e-3, "kB of file"),
         )
         return [
             f"{found * factor:.1f} {unit} instead of {limit * factor:g}"
@@ -69,7 +69,7 @@ def check_result(model: Path, budget: Budget) -> str:
     Raises:
         ModelFileError: the file cannot be measured.
     """
-    broken = budget.broken(measure_models([model])[0])
+    broken = budget.violations(measure_models([model])[0])
     return f"budget broken: {', '.join(broken)}" if broken else "the budget is kept"
 
 
@@ -92,7 +92,7 @@ def choose_student(settings: DistillSettings, classes: ClassMap, on_progress: On
         cost = known.get(name) if known is not None else measure_untrained(name, classes)
         if cost is None:
             continue
-        broken = budget.broken(cost)
+        broken = budget.violations(cost)
         found = f"{cost.latency_ms_per_mp:.1f} ms per megapixel, {cost.peak_rss_bytes / 1e6:.0f} MB"
         result = "; too much" if broken else ": taken"
         on_progress(Message(f"{name}: {found}, {cost.size_bytes / 1e3:.0f} kB{result}"))

@@ -50,21 +50,21 @@ class Group:
 
     Args:
         root: module path of the convolution that computes them.
-        width: number of channels.
-        importance: (width,) float, the estimated importance of each channel for the loss.
+        channels: number of channels.
+        importance: (channels,) float, the estimated importance of each channel for the loss.
         layers: the fraction of the layer that one channel makes up, by module path, for each convolution that computes
             or reads the channels.
     """
 
     root: str
-    width: int
+    channels: int
     importance: Tensor
     layers: Mapping[str, float]
 
-    def least(self, chunk: int) -> list[int]:
+    def least_important(self, chunk: int) -> list[int]:
         """Return the indices of the least important channels, as many as exceed the next lower multiple of `chunk`."""
         order: list[int] = self.importance.argsort().tolist()
-        return order[: self.width % chunk or chunk]
+        return order[: self.channels % chunk or chunk]
 
     def time_fraction(self, count: int, fractions: Mapping[str, float]) -> float:
         """Return the estimated fraction of the network's time that removing `count` channels saves.
@@ -159,17 +159,19 @@ def prune_network(
     Raises:
         SettingsError: the budget cannot be kept. The message gives what the smallest network that was reached needs.
     """
-    while broken := budget.broken((measured := measure(network))[0]):
+    while broken := budget.violations((measured := measure(network))[0]):
         cost, fractions = measured
         now = cost.latency_ms_per_mp
         on_progress(Message(f"{_state(now, network)}; too much: {', '.join(broken)}"))
         cuts = []
         for group in find_groups(network, add_gradients):
-            channels = group.least(chunk)
-            if group.width > chunk:
+            channels = group.least_important(chunk)
+            if group.channels > chunk:
                 saved = now * group.time_fraction(len(channels), fractions)
                 cuts.append(Cut(group.root, channels, group.importance[channels].sum().item(), saved))
-        limit = budget.latency if budget.latency is not None and budget.latency < now else 0.0
+        limit = (
+            budget.latency_ms_per_mp if budget.latency_ms_per_mp is not None and budget.latency_ms_per_mp < now else 0.0
+        )
         goal = max(limit * 0.98, now * _STEP)
         chosen = choose_cuts(cuts, now - goal)
         if not chosen:

@@ -165,7 +165,7 @@ class Distiller(Supervised):
     def _teacher_logits(self, batch: Batch) -> Tensor:
         if self.teachers:
             with self.fabric.autocast():
-                answers = [teacher(batch.plain) for teacher in self.teachers]
+                answers = [teacher(batch.teacher_images) for teacher in self.teachers]
             answers = [block_means(answer.float(), self._stride) for answer in answers]
         elif batch.teacher_logits:
             answers = [stored.logits() for stored in batch.teacher_logits]
@@ -203,7 +203,7 @@ class Distiller(Supervised):
         return losses, logits, batch
 
     def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, WeightedLoss]:
-        compared, valid = logits, batch.taught
+        compared, valid = logits, batch.distill_valid
         if self.taught_labels is not None:
             known = torch.tensor([*self.taught_labels, VOID], device=logits.device)
             logits, valid = logits[:, self.taught_labels], valid & torch.isin(batch.labels, known)
@@ -223,13 +223,13 @@ class Distiller(Supervised):
     def _feature_terms(self, batch: Batch) -> dict[str, WeightedLoss]:
         # Each layer is read once and first: reading it empties the hook, and two terms may share a layer.
         taken = {
-            id(tap): gather_ranks(self.fabric, tap.take())
+            id(hook): gather_ranks(self.fabric, hook.take())
             for term in self._features
-            for tap in (term.student, term.teacher)
+            for hook in (term.student, term.teacher)
         }
         found: dict[str, WeightedLoss] = {}
         for term in self._features:
             student, teacher = taken[id(term.student)], taken[id(term.teacher)]
-            value = term.loss(student, teacher.detach(), batch.labels, batch.taught)
+            value = term.loss(student, teacher.detach(), batch.labels, batch.distill_valid)
             found[term.name] = WeightedLoss(value, term.weight, student)
         return found

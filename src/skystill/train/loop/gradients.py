@@ -41,7 +41,7 @@ class GradientLog:
     """
 
     steps = 5
-    _unequal = 100.0
+    _WARNING_RATIO = 100.0
 
     def __init__(self) -> None:
         self.sizes: dict[str, list[float]] = {}
@@ -58,17 +58,17 @@ class GradientLog:
             parts: name to part of the loss. It must contain "student loss".
         """
         reference = parts["student loss"]
-        at_logits = _pull(reference, logits)
+        at_logits = _gradient_norm(reference, logits)
         for name, part in parts.items():
             if part is reference:
                 size = at_logits
             elif part.at is not None:
-                size = _pull(part, part.at) * at_logits / max(_pull(reference, part.at), 1e-30)
+                size = _gradient_norm(part, part.at) * at_logits / max(_gradient_norm(reference, part.at), 1e-30)
             elif part.means is not None:
                 # The gradient of a mean is spread evenly over side^2 pixels, so that its norm is divided by side.
-                size = _pull(part, part.means) / part.side
+                size = _gradient_norm(part, part.means) / part.side
             else:
-                size = _pull(part, logits)
+                size = _gradient_norm(part, logits)
             self.sizes.setdefault(name, []).append(size)
 
     def means(self) -> dict[str, float]:
@@ -85,7 +85,7 @@ class GradientLog:
             return None
         strong, weak = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
         ratio = means[strong] / means[weak]
-        if ratio < self._unequal:
+        if ratio < self._WARNING_RATIO:
             return None
         return (
             f"in the first steps the {strong} pulls {ratio:,.0f} times as hard as the {weak}, which will hardly be "
@@ -93,7 +93,7 @@ class GradientLog:
         )
 
 
-def _pull(part: WeightedLoss, at: Tensor) -> float:
+def _gradient_norm(part: WeightedLoss, at: Tensor) -> float:
     """Return the norm of the gradient of a part at a tensor, multiplied by the weight of the part."""
     if part.weight == 0 or not part.value.requires_grad:
         return 0.0

@@ -135,7 +135,7 @@ class Supervised:
         losses, logits, batch = self.losses(batch)
         confusion = self._meter_of(logits).count(logits, batch.labels)
         del logits  # frees memory for the backward pass
-        return self.meter.add(self.stepper.step(losses), confusion, float(batch.inside.sum()))
+        return self.meter.add(self.stepper.step(losses), confusion, float(batch.valid.sum()))
 
     @torch.no_grad()
     def test_step(self, batch: AnyBatch) -> dict[str, float]:
@@ -145,7 +145,7 @@ class Supervised:
         with self.fabric.autocast():
             logits: Tensor = network(batch.images)
         loss = {"student_loss": float(self._student_loss(logits, batch.labels))}
-        return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), float(batch.inside.sum()))
+        return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), float(batch.valid.sum()))
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """Compute the losses of a batch.
@@ -167,9 +167,11 @@ class Supervised:
 
 
 def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
-    """Return a batch with `labels`, `inside` and `taught` of all ranks, which the losses need.
+    """Return a batch with `labels`, `valid` and `distill_valid` of all ranks, which the losses need.
 
     Its images are those of this rank, and it has no logits of teachers.
     """
-    labels, inside, taught = (gather_ranks(fabric, part) for part in (batch.labels, batch.inside, batch.taught))
-    return Batch(batch.images, batch.plain, labels, inside, taught)
+    labels, valid, distill_valid = (
+        gather_ranks(fabric, part) for part in (batch.labels, batch.valid, batch.distill_valid)
+    )
+    return Batch(batch.images, batch.teacher_images, labels, valid, distill_valid)

@@ -64,12 +64,12 @@ class Teachers:
         return _load(self.origins[index], self.channels[index], self.num_classes)
 
 
-def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassMap) -> Teachers:
+def find_teachers(texts: Sequence[str], teacher_classes: str | None, classes: ClassMap) -> Teachers:
     """Parse the values of `--teacher`, and map the teachers' classes to the data's by name. No weights are loaded.
 
     Args:
         texts: the values, as written after --teacher.
-        own_classes: the classes of teachers whose files do not name them: names joined by commas, or the name of a
+        teacher_classes: the classes of teachers whose files do not name them: names joined by commas, or the name of a
             classes file. None means that these teachers have the data's classes, in the same order.
         classes: the classes of the data.
 
@@ -77,9 +77,10 @@ def find_teachers(texts: Sequence[str], own_classes: str | None, classes: ClassM
         SettingsError: a kind is not known, a file is missing, or options do not fit.
         RunFolderError: a folder is not a run.
         CheckpointError: a file whose class names are needed cannot be read.
-        ClassesError: fewer than two of the data's classes are known to all teachers, or `own_classes` cannot be read.
+        ClassesError: fewer than two of the data's classes are known to all teachers, or `teacher_classes` cannot be
+            read.
     """
-    origins = tuple(_parse(text, own_classes) for text in texts)
+    origins = tuple(_parse(text, teacher_classes) for text in texts)
     notes: list[str] = []
     known: list[list[str]] = []
     for origin in origins:
@@ -121,7 +122,7 @@ def cache_key(origin: Origin, channels: Sequence[int], how: str) -> str:
     return digest.hexdigest()
 
 
-def _parse(text: str, own_classes: str | None) -> Origin:
+def _parse(text: str, teacher_classes: str | None) -> Origin:
     before, _, query = text.partition("?")
     try:
         options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
@@ -139,7 +140,7 @@ def _parse(text: str, own_classes: str | None) -> Origin:
         for path in loader.files(origin):
             if not path.is_file():
                 raise SettingsError(f"teacher {text!r}: {path}: no such file.")
-    return replace(origin, names=loader.class_names(origin) or _read_names(own_classes))
+    return replace(origin, names=loader.class_names(origin) or _read_names(teacher_classes))
 
 
 def _recognise(text: str, before: str) -> tuple[str, str]:
@@ -159,12 +160,12 @@ def _recognise(text: str, before: str) -> tuple[str, str]:
     raise SettingsError(f"teacher {text!r} is of a kind that is not known. Known: {known}.")
 
 
-def _read_names(own_classes: str | None) -> tuple[str, ...] | None:
-    if own_classes is None:
+def _read_names(teacher_classes: str | None) -> tuple[str, ...] | None:
+    if teacher_classes is None:
         return None
-    if "," in own_classes:
-        return tuple(name.strip() for name in own_classes.split(","))
-    return read_classes(own_classes).names
+    if "," in teacher_classes:
+        return tuple(name.strip() for name in teacher_classes.split(","))
+    return read_classes(teacher_classes).names
 
 
 def _load(origin: Origin, channels: tuple[int, ...], num_classes: int) -> Teacher:

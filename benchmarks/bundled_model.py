@@ -1,23 +1,24 @@
-"""Make the model in the box: quantise a student trained on split dubai, score it on the test images, write its card.
+"""Make the bundled model: quantise a student trained on split dubai, score it on the test images, write its card.
 
-    python benchmarks/box.py --run runs/family/swift-small-distilled-0 --data DIR   # writes src/skystill/models/dubai.*
+    python benchmarks/bundled_model.py --run runs/family/swift-small-distilled-0 --data DIR
 
-The student is the `swift-small` of benchmarks/family.py that is best on *validation* images in INT8.
+The student is the `swift-small` of benchmarks/family.py that is best on *validation* images in INT8. The script writes
+dubai.onnx and dubai.md in src/skystill/model/weights.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from dubai import evaluated
+from common import NAMED, evaluated, summary
 
-from skystill.classes import DUBAI
+from skystill.api import quantize
+from skystill.cli.bars import progress_display
 from skystill.data import find_pairs, split_pairs
 from skystill.model.bundled import bundled_model
-from skystill.report.int8 import quantize_on_data
-from skystill.report.metrics import compare
+from skystill.model.measure import ModelCost
+from skystill.report.metrics import Evaluation, compare
+from skystill.report.records import read_split, read_training
 from skystill.run_folder import RunFolder, write_text
-from skystill.settings import QuantizeSettings
 
 CARD = """# The model in the box
 `dubai.onnx`, a `{network}` of {parameters:,} parameters in INT8, {size:.0f} kB: it labels aerial photographs with the
@@ -46,7 +47,7 @@ On the {test} test images of the same tiles (parts 008 and 009), whole images:
 - **Vegetation and roads**: the labels it learnt from are rough there.
 - **Unlabeled** is learnt as a class and hardly ever right.
 
-Made by `benchmarks/box.py`.
+Made by `benchmarks/bundled_model.py`.
 """
 
 
@@ -56,31 +57,42 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     chosen = parser.parse_args()
-    folder, out = RunFolder(chosen.run), bundled_model()
-    out.parent.mkdir(exist_ok=True)
-    made = quantize_on_data(QuantizeSettings(model=folder.model, data=chosen.data, out=out), print)
+    run, out = RunFolder(chosen.run), bundled_model()
+    with progress_display() as on_progress:
+        done = quantize(model=run.model, data=chosen.data, out=out, on_progress=on_progress)
     test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test
-    small, full = (evaluated(path, test) for path in (out, folder.model))
-    scores, difference = small.scores(), compare([small], [full])
-    cost, split = made.costs[1], json.loads(folder.split.read_text(encoding="utf-8"))
-    iou = scores["per_class"]["iou"]
-    card = CARD.format(
-        network=cost["network"],
-        parameters=cost["parameters"],
-        size=cost["size_bytes"] / 1e3,
-        train=len(split["train"]),
-        steps=folder.read_json(folder.training)["steps"],
-        test=len(test),
-        rows="\n".join(f"| {name} | {100 * value:.1f} |" for name, value in zip(DUBAI.names[:5], iou[:5], strict=True)),
-        miou=100 * scores["miou"],
-        low=100 * scores["miou_interval"][0],
-        high=100 * scores["miou_interval"][1],
+    small, full = (evaluated(path, test) for path in (out, run.model))
+    card = card_of(run, done.costs[1], small, full)
+    write_text(out.with_suffix(".md"), card)
+    print(card)
+
+
+def card_of(run: RunFolder, cost: ModelCost, small: Evaluation, full: Evaluation) -> str:
+    """Return the model card.
+
+    Args:
+        run: the run of the student.
+        cost: of the INT8 file.
+        small: evaluation of the INT8 file on the test images.
+        full: evaluation of the float file on the same images.
+    """
+    scores, difference = summary([small]), compare([small], [full])
+    iou = scores.iou[: len(NAMED)]
+    return CARD.format(
+        network=cost.network,
+        parameters=cost.parameters,
+        size=cost.size_bytes / 1e3,
+        train=len(read_split(run).train),
+        steps=read_training(run).steps,
+        test=len(small.keys),
+        rows="\n".join(f"| {name} | {100 * value:.1f} |" for name, value in zip(NAMED, iou, strict=True)),
+        miou=100 * scores.miou,
+        low=100 * scores.interval[0],
+        high=100 * scores.interval[1],
         drop=100 * difference.difference,
         drop_low=100 * difference.low,
         drop_high=100 * difference.high,
     )
-    write_text(out.with_suffix(".md"), card)
-    print(card)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,28 @@
-"""Distilling side by side: Keras's own Distiller and SkyStill; images a second and peak resident memory.
+"""Distilling side by side: Keras's own Distiller and SkyStill; images per second and peak resident memory.
 
     python -m venv peer && peer/bin/pip install -r benchmarks/keras-requirements.txt
     python benchmarks/distill_vs_keras.py --peer peer/bin/python --data DIR
 
-And for (t), where torch's CPU build is already installed in the other environment:
+For (t), in another environment that has torch's CPU build already:
 
     other/bin/pip install --no-deps -r benchmarks/torchdistill-requirements.txt
     python benchmarks/distill_vs_keras.py --peer peer/bin/python --torchdistill other/bin/python --data DIR
 
-  (a) keras.distillation.Distiller on TensorFlow, the mission's two U-Nets
+  (a) keras.distillation.Distiller on TensorFlow, the two U-Nets of the original brief
   (a16) the same in Keras's mixed_bfloat16
   (t) torchdistill's DistillationBox on torch, the same networks
   (b) SkyStill online, the same networks
   (c) SkyStill with cached logits, the same networks
-  (d) SkyStill, cached logits and an efficient student, `kite-small`; (e) `kite-tiny`; (f) `kite`; these compare means
-      of 2 x 2 pixels with the teacher's, as the commands do; (e1) `kite-tiny` and each pixel by itself, as (a) to (c)
+  (d) SkyStill, cached logits and an efficient student, `kite-small`; (e) `kite-tiny`; (f) `kite`. These compare means
+      over 2 x 2 pixels with those of the teacher, as the commands do. (e1) `kite-tiny`, compared pixel by pixel as in
+      (a) to (c)
 
-SkyStill runs in `--precision`, by default what the commands choose: bf16 where the processor has matrix units (AMX),
-float32 elsewhere. Ten sampled images, crops of 256 x 256, the same batch. Every way is a process of its own, all in
-turn, five rounds; medians, and each round's ratio to (a). The peers are given their crops ready in memory; SkyStill
-reads, cuts, flips, turns and jitters its own, and clips gradients. None computes metrics. Filling the cache runs apart,
-once, and its seconds are printed.
+alpha is 0.1 and the temperature 10. SkyStill runs in `--precision`, by default what the commands choose: bf16 where the
+processor has matrix units (AMX), float32 elsewhere. Ten sampled images, crops of 256 x 256, the same batch size. Every
+way is a process of its own. In each of five rounds all ways run in turn. The table has medians over the rounds, and the
+ratio to (a) in each round. The peers get their crops ready in memory; SkyStill reads, cuts, flips, rotates and jitters
+its own, and clips gradients. No way computes metrics. The cache is filled once, in a separate process, and the seconds
+of that are printed.
 """
 
 import argparse
@@ -32,9 +34,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from skystill.classes import ClassMap
+from skystill.data import Pair, find_pairs, resolve_classes, sample_images
 
 WAYS = {
     "a": "Keras Distiller, TensorFlow",
@@ -50,16 +54,18 @@ WAYS = {
 KERAS = {"a": "float32", "a16": "mixed_bfloat16"}  # Keras's names of precisions
 STUDENTS = {"d": "kite-small", "e": "kite-tiny", "e1": "kite-tiny", "f": "kite"}
 STRIDES = {"d": 2, "e": 2, "f": 2}  # --distillation-stride
-WARM_UP = 5  # in the first five steps SkyStill also looks at the losses' gradients
+WARM_UP = 5  # in the first five steps SkyStill also computes the gradient of each part of the loss
 
 
 def main() -> None:
-    """Measure all ways and print the table."""
+    """Measure all ways, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="images and masks of Dubai; procedural scenes without it")
+    parser.add_argument("--data", type=Path, help="images and masks of Dubai; default: procedural scenes")
     parser.add_argument("--peer", type=Path, help="python of the environment with Keras; without it (a) is left out")
     parser.add_argument("--torchdistill", type=Path, help="python of its environment; without it (t) is left out")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="the first is compared with")
+    parser.add_argument(
+        "--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="the first is the one compared with"
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
@@ -68,7 +74,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.way:
-        ours(chosen)
+        (fill if chosen.way == "fill" else ours)(chosen)
         return
     with tempfile.TemporaryDirectory() as folder:
         chosen.work = Path(folder)
@@ -83,25 +89,23 @@ def main() -> None:
 
 
 def paint(folder: Path) -> Path:
-    """Procedural scenes as large as Dubai's images."""
+    """Write procedural scenes as large as Dubai's images."""
     from skystill.data.scenes import write_scene, write_scene_classes
 
     write_scene_classes(folder)
     for index in range(10):
-        write_scene(folder, index, 768)
+        write_scene(folder, index, 768, seed=0)
     return folder
 
 
-def sampled(data: Path) -> tuple[Any, list[Any]]:
-    """Classes, and ten images drawn by seed 0."""
-    from skystill.data import find_pairs, resolve_classes, sample_images
-
+def sampled(data: Path) -> tuple[ClassMap, list[Pair]]:
+    """Return the classes, and ten pairs drawn by seed 0."""
     pairs = find_pairs(data).pairs
     return resolve_classes(data, None, pairs)[0], list(sample_images(pairs, 10, 0))
 
 
 def write_crops(chosen: argparse.Namespace) -> None:
-    """Crops for the peer."""
+    """Write crops for the peers."""
     from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 
     classes, pairs = sampled(chosen.data)
@@ -113,7 +117,7 @@ def write_crops(chosen: argparse.Namespace) -> None:
 
 
 def measure(chosen: argparse.Namespace, way: str) -> dict[str, float]:
-    """One way in a process of its own."""
+    """Run one way in a process of its own: its peak memory is one of the results."""
     peer = [str(chosen.work / "crops.npz"), str(chosen.batch), str(chosen.steps)]
     if way in KERAS:
         command = [str(chosen.peer), str(Path(__file__).with_name("peer_keras.py")), *peer, KERAS[way]]
@@ -130,33 +134,46 @@ def measure(chosen: argparse.Namespace, way: str) -> dict[str, float]:
     return found
 
 
-def ours(chosen: argparse.Namespace) -> None:
-    """One way of SkyStill: the same objects that `skystill distill` and `skystill cache` use."""
+def fill(chosen: argparse.Namespace) -> None:
+    """Fill the caches of both resolutions, and print the seconds that one of them took as JSON."""
     import torch
-    from lightning_fabric import Fabric
 
     from skystill.allocator import keep_freed_memory
     from skystill.data.unlabeled import whole_images
-    from skystill.model.measure import peak_rss_bytes
-    from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
-    from skystill.train.loop.distiller import Distiller
     from skystill.train.networks.blocks import to_memory_format
-    from skystill.train.networks.table import build_network, count_parameters
-    from skystill.train.runs import choose_precision
+    from skystill.train.networks.table import build_network
     from skystill.train.teachers.logit_cache import LogitCache
     from skystill.train.teachers.teacher import Teacher
 
     keep_freed_memory()  # as the commands do
     torch.manual_seed(0)
+    _, pairs = sampled(chosen.data)
+    teacher = Teacher(to_memory_format(build_network("unet", 6), torch.channels_last))
+    seconds = 0.0
+    for side in (2, 1):
+        began = time.perf_counter()
+        cache = LogitCache(chosen.work / "logits", "teacher", bits=8, stride=side)
+        cache.fill(whole_images(pairs), teacher, torch.device("cpu"))
+        seconds = time.perf_counter() - began
+    print(json.dumps({"seconds": seconds}))
+
+
+def ours(chosen: argparse.Namespace) -> None:
+    """Run one way of SkyStill with the objects that `skystill distill` and `skystill cache` use, and print JSON."""
+    import torch
+    from lightning_fabric import Fabric
+
+    from skystill.allocator import keep_freed_memory
+    from skystill.model.measure import peak_rss_bytes
+    from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
+    from skystill.train.fitting import choose_precision
+    from skystill.train.loop.distiller import Distiller
+    from skystill.train.networks.table import build_network, count_parameters
+    from skystill.train.teachers.logit_cache import LogitCache
+
+    keep_freed_memory()  # as the commands do
+    torch.manual_seed(0)
     classes, pairs = sampled(chosen.data)
-    if chosen.way == "fill":
-        teacher = Teacher(to_memory_format(build_network("unet", 6), torch.channels_last))
-        for side in (2, 1):
-            began = time.perf_counter()
-            cache = LogitCache(chosen.work / "logits", "teacher", bits=8, stride=side)
-            cache.fill(whole_images(pairs), teacher, torch.device("cpu"), lambda items, about: items)
-        print(json.dumps({"seconds": time.perf_counter() - began}))
-        return
     stride = STRIDES.get(chosen.way, 1)
     cache = LogitCache(chosen.work / "logits", "teacher", bits=8, stride=stride)
     student = build_network(STUDENTS.get(chosen.way, "two-level"), 6)
@@ -166,9 +183,10 @@ def ours(chosen: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(student.parameters(), lr=2e-3, fused=True)
     distiller.compile(optimizer, alpha=0.1, temperature=10.0, metrics={}, stride=stride)
     distiller.stepper.plan(chosen.steps + WARM_UP, "one-cycle", 0.0)
-    views = CropSampler(labeled_images(pairs, classes), 256, 0.2, [] if teacher else [cache], stride=stride)
-    batches = TrainBatches(views, chosen.batch, seed=0)
+    sampler = CropSampler(labeled_images(pairs, classes), 256, 0.2, [] if teacher else [cache], stride=stride)
+    batches = TrainBatches(sampler, chosen.batch, seed=0)
     batches.steps_per_epoch = chosen.steps + WARM_UP
+    began = 0.0
     for step, batch in enumerate(batches.epoch(0)):
         if step == WARM_UP:
             began = time.perf_counter()
@@ -180,7 +198,7 @@ def ours(chosen: argparse.Namespace) -> None:
 
 
 def report(ways: list[str], rounds: list[dict[str, dict[str, float]]]) -> None:
-    """The table, ready for docs/results.md."""
+    """Print the table, ready for docs/results/keras.md."""
 
     def ratios(way: str, key: str) -> str:
         each = sorted(one[way][key] / one[ways[0]][key] for one in rounds)

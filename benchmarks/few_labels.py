@@ -1,30 +1,34 @@
-"""Ten labelled images of Dubai, the other 38 training images without labels: what the teacher adds, three seeds.
+"""Ten labelled images of Dubai, and the other 38 training images without labels: what the teacher adds, three seeds.
 
     python benchmarks/few_labels.py --data DIR --teacher RUN --out runs/few           # train, then score
     python benchmarks/few_labels.py --data DIR --teacher RUN --out runs/few --score
 
-Arms, all the same student and the same ten labelled images (drawn by the seed), all but one the same steps:
+All arms have the same student, the same ten labelled images (drawn by the seed), and, except for one, the same number
+of steps:
 
   alone          labels only
-  alone, longer  the same for a quarter more steps: at least the seconds that a distilled student takes
+  alone, longer  the same for a quarter more steps, which take at least the seconds of a distilled student
   ten            distilled on the ten images, logits cached in 8 bits
-  ten, 16 bits   the same with 16 bits: what 8 bits cost
-  all            half of each batch from the 38 images, through the teacher alone
+  ten, 16 bits   the same with 16 bits, to see what 8 bits cost
+  all            half of each batch comes from the 38 images, where only the teacher teaches
 
-Prints test mIoU of each seed, the seconds of training, and differences with 95 % intervals over images; writes
-few_labels.json. Runs resume; `--arms` chooses a part; OMP_NUM_THREADS says how many cores one takes.
+alpha is 0.3 throughout, the temperature 2, and student and teacher are compared pixel by pixel. The script prints the
+test mIoU of each seed, the seconds of training, and differences with 95 % intervals over images, and writes
+few_labels.json. Runs that were stopped are resumed. `--arms` chooses some of the arms. OMP_NUM_THREADS sets the number
+of cores that a training uses.
 """
 
 import argparse
-import json
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from dubai import evaluated, learn, logged, print_table, summary
+from common import ScoreTable, evaluated, finish, logged, summary, without_teacher
 
 from skystill.data import find_pairs, sample_images, split_pairs
 from skystill.report.metrics import Evaluation, compare
 from skystill.run_folder import RunFolder, write_json
+from skystill.settings import DistillSettings
 
 LABELED = 10
 ARMS = ("alone", "alone, longer", "ten", "ten, 16 bits", "all")
@@ -49,24 +53,25 @@ def main() -> None:
 
 
 def folder(out: Path, arm: str, seed: int) -> Path:
-    """Where a run goes."""
+    """Return the run folder of an arm and a seed."""
     return out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 def train(arm: str, data: Path, teacher: Path, out: Path, epochs: int, seed: int) -> None:
-    """One arm of one seed."""
-    teaching = [] if arm.startswith("alone") else [f"--teacher={teacher}"]
-    if arm == "ten, 16 bits":
-        teaching.append("--cache-bits=16")
-    if arm == "all":
-        teaching.append(f"--unlabeled={without_labels(data, out, seed)}")
-    epochs = epochs * 5 // 4 if arm == "alone, longer" else epochs
-    learn("kite", data, folder(out, arm, seed), f"--epochs={epochs}", f"--seed={seed}", f"--limit-images={LABELED}",
-          teaching=teaching)  # fmt: skip
+    """Train one arm with one seed."""
+    run = folder(out, arm, seed)
+    distilled = DistillSettings(
+        data=data, split="dubai", out=run, student="kite", teacher=[str(teacher)], seed=seed, limit_images=LABELED,
+        epochs=epochs * 5 // 4 if arm == "alone, longer" else epochs,
+        teacher_mode="cached", cache_bits="16" if arm == "ten, 16 bits" else "8",
+        unlabeled=without_labels(data, out, seed) if arm == "all" else None,
+        alpha=0.3, alpha_end=0.3, temperature=2.0, distillation_stride=1, alone=False,
+    )  # fmt: skip
+    finish(without_teacher(distilled, run) if arm.startswith("alone") else distilled)
 
 
 def without_labels(data: Path, out: Path, seed: int) -> Path:
-    """A folder with links to the training images that the seed did not draw."""
+    """Make a folder with links to the training images that the seed did not draw."""
     pairs = split_pairs(find_pairs(data).pairs, "dubai", seed).train
     drawn = {pair.key for pair in sample_images(pairs, LABELED, seed)}
     links = out / f"unlabeled-{seed}"
@@ -88,12 +93,14 @@ def score(data: Path, out: Path) -> None:
         found[arm] = [evaluated(RunFolder(path).model, test) for path in done]
         if done:
             print(f"{arm}: {mean(sum(logged(path, 'seconds')) for path in done):.0f} s of training")
-    table = {arm: summary(evaluations) for arm, evaluations in found.items() if evaluations}
     pairs = (("ten", "alone"), ("all", "alone"), ("all", "alone, longer"), ("all", "ten"), ("ten", "ten, 16 bits"))
-    differences = {f"{a} minus {b}": compare(found[a], found[b]).to_dict() for a, b in pairs if found[a] and found[b]}
-    result = {"test_images": len(test), "models": table, "differences": differences}
-    print_table("dubai, 10 labelled images", result)
-    write_json(out / "few_labels.json", json.loads(json.dumps(result)))
+    table = ScoreTable(
+        test_images=len(test),
+        models={arm: summary(evaluations) for arm, evaluations in found.items() if evaluations},
+        differences={f"{a} minus {b}": compare(found[a], found[b]) for a, b in pairs if found[a] and found[b]},
+    )
+    table.show(f"dubai, {LABELED} labelled images")
+    write_json(out / "few_labels.json", asdict(table))
 
 
 if __name__ == "__main__":

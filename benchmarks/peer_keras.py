@@ -1,8 +1,8 @@
-"""The peer of distill_vs_keras.py: Keras's own Distiller on TensorFlow, with the mission's two U-Nets.
+"""The peer of distill_vs_keras.py: Keras's own Distiller on TensorFlow, with the two U-Nets of the original brief.
 
     python benchmarks/peer_keras.py CROPS.npz BATCH STEPS PRECISION     # in an environment of keras-requirements.txt
 
-Prints one line of JSON: images a second, peak resident memory, parameters of student and teacher.
+It prints one line of JSON: images per second, peak resident memory, parameters of student and teacher.
 """
 
 import json
@@ -19,7 +19,7 @@ import numpy as np
 
 
 def unet(classes: int, channels: int, depth: int) -> keras.Model:
-    """As skystill's `unet`: two 3x3 convolutions a level, no BatchNorm; the pixels scaled inside."""
+    """Build the same network as skystill's `unet`: two 3x3 convolutions per level, no BatchNorm, scaled pixels."""
     images = keras.Input((256, 256, 3))
     features = keras.layers.Rescaling(1 / 64, offset=-2.0)(images)
     skips = []
@@ -36,14 +36,14 @@ def unet(classes: int, channels: int, depth: int) -> keras.Model:
 
 
 def double(features: object, channels: int) -> object:
-    """Two 3x3 convolutions with ReLU."""
+    """Apply two 3x3 convolutions with ReLU."""
     for _ in range(2):
         features = keras.layers.Conv2D(channels, 3, padding="same", activation="relu")(features)
     return features
 
 
 class Clock(keras.callbacks.Callback):
-    """Time between the end of the warm-up and the end of the last step."""
+    """Measures the time between the end of the warm-up and the end of the last step."""
 
     def __init__(self, warm_up: int) -> None:
         super().__init__()

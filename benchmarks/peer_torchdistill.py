@@ -1,8 +1,8 @@
-"""The other peer of distill_vs_keras.py: torchdistill's DistillationBox with the mission's two U-Nets.
+"""The other peer of distill_vs_keras.py: torchdistill's DistillationBox with the two U-Nets of the original brief.
 
     python benchmarks/peer_torchdistill.py CROPS.npz BATCH STEPS   # in an environment of torchdistill-requirements.txt
 
-Prints one line of JSON: images a second, peak resident memory, parameters of student and teacher.
+It prints one line of JSON: images per second, peak resident memory, parameters of student and teacher.
 """
 
 import json
@@ -23,7 +23,7 @@ WARM_UP = 5
 
 
 class UNet(nn.Module):
-    """As skystill's `unet`: two 3x3 convolutions a level, no BatchNorm; the pixels scaled inside."""
+    """The same network as skystill's `unet`: two 3x3 convolutions per level, no BatchNorm, scaled pixels."""
 
     def __init__(self, classes: int, channels: int, depth: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels, classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) uint8 to logits (N, C, H, W)."""
+        """Return the logits (N, C, H, W) of images (N, 3, H, W) uint8."""
         features = (images.float() - 128) / 64
         skips = []
         for level, block in enumerate(self.encoder):
@@ -49,7 +49,7 @@ class UNet(nn.Module):
 
 
 def double(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3x3 convolutions with ReLU."""
+    """Return two 3x3 convolutions with ReLU."""
     first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
     return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
 

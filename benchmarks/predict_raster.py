@@ -1,15 +1,16 @@
-"""A large raster through `skystill predict`, against the plain way and against the ceiling.
+"""A large raster through `skystill predict`, compared with the plain way and with the ceiling.
 
     python benchmarks/predict_raster.py --student student-int8.onnx --teacher RUN          # 20,000 x 20,000
     python benchmarks/predict_raster.py --student student-int8.onnx --teacher RUN --huge   # 50,000 x 50,000 as well
 
-The raster is one photograph repeated, mirrored at each seam (give your own with --photo; without it procedural scenes),
-once as a tiled GeoTIFF and once striped. For each, in processes of their own:
-  ours      skystill predict, defaults: time of the whole command, peak resident memory of the process
-  ceiling   the same session and workers fed from memory with the same tiles, class maps thrown away
-  plain     (a) torch, the U-Net teacher, tile by tile (256 x 256, no overlap) into one array, on the first rows of the
-            raster as many as fit --plain-megapixels; its rate is what is compared
-Runs are repeated (--repeats) in turns; medians are compared.
+The raster is one photograph repeated and mirrored at each seam (give your own with --photo; the default is a procedural
+scene), once as a tiled GeoTIFF and once striped. For each raster these ways run, in processes of their own:
+  ours      skystill predict with its defaults: time of the whole command, peak resident memory of the process
+  ceiling   the same session and workers fed from memory with the same tiles; the class maps are thrown away
+  plain     torch, the U-Net teacher, tile by tile (256 x 256, no overlap) into one array, on as many of the first rows
+            of the raster as fit into --plain-megapixels; its megapixels per second are what is compared
+All ways run in turn, --repeats times; medians are compared. The script prints a line per raster and writes
+predict_raster.json.
 """
 
 import argparse
@@ -18,8 +19,8 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -31,11 +32,47 @@ from skystill.model.measure import peak_rss_bytes
 from skystill.run_folder import write_json
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One run of one way.
+
+    Args:
+        mp_per_second: megapixels per second.
+        peak_mb: peak resident memory of the process in MB.
+        seconds: time.
+    """
+
+    mp_per_second: float
+    peak_mb: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """All ways on one raster.
+
+    Args:
+        raster: its layout and its side in pixels.
+        mp_per_second: median megapixels per second of each way.
+        spread: the lowest and the highest of each way.
+        peak_mb: largest peak resident memory of each way in MB.
+        of_ceiling: ours as a part of the ceiling.
+        times_plain: ours as a multiple of plain; None if plain was left out.
+    """
+
+    raster: str
+    mp_per_second: dict[str, float]
+    spread: dict[str, tuple[float, float]]
+    peak_mb: dict[str, float]
+    of_ceiling: float
+    times_plain: float | None
+
+
 def main() -> None:
-    """Make the rasters, run everything, print a table."""
+    """Make the rasters, run everything, print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", type=Path, required=True)
-    parser.add_argument("--teacher", type=Path, help="run folder with a torch teacher; without it (a) is left out")
+    parser.add_argument("--teacher", type=Path, help="run folder with a torch teacher; without it plain is left out")
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/predict_raster"))
     parser.add_argument("--side", type=int, default=20_000)
@@ -46,25 +83,26 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.part:
-        print(json.dumps(PARTS[chosen.part[0]](chosen, *chosen.part[1:])))
+        way, raster = chosen.part
+        print(json.dumps(asdict(PARTS[way](chosen, raster))))
         return
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for side in (chosen.side, *([50_000] if chosen.huge else [])):
         for kind in ("tiled", "striped"):
             name = f"{kind}-{chosen.compress}-{side}.tif"
             raster = make_raster(chosen.out / name, side, kind == "tiled", photo(chosen.photo), chosen.compress)
-            rows.append({"raster": f"{kind} {side}", **compare(chosen, raster, side)})
+            rows.append(compare(chosen, f"{kind} {side}", raster, chosen.repeats if side <= 20_000 else 1))
             print_row(rows[-1])
-    write_json(chosen.out / "predict_raster.json", {"rows": rows})
+    write_json(chosen.out / "predict_raster.json", {"rows": [asdict(row) for row in rows]})
 
 
 def photo(path: Path | None) -> np.ndarray:
-    """The picture to repeat."""
+    """Return the picture to repeat."""
     return read_image(path) if path else paint_scene(1024, 5)[0]
 
 
 def make_raster(path: Path, side: int, tiled: bool, image: np.ndarray, compress: str) -> Path:
-    """Write the raster in strips of 512 rows, unless it is there."""
+    """Write the raster in strips of 512 rows, unless it is there already."""
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,28 +123,30 @@ def make_raster(path: Path, side: int, tiled: bool, image: np.ndarray, compress:
     return path
 
 
-def compare(chosen: argparse.Namespace, raster: Path, side: int) -> dict[str, Any]:
-    """Run the three ways in turns."""
-    found: dict[str, list[dict[str, float]]] = {"ours": [], "ceiling": [], "plain": []}
-    ways = [way for way in found if way != "plain" or chosen.teacher]
-    for _ in range(chosen.repeats if side <= 20_000 else 1):
+def compare(chosen: argparse.Namespace, title: str, raster: Path, repeats: int) -> Row:
+    """Run the ways in turn, each in a process of its own, since its peak memory is one of the results."""
+    ways = [way for way in PARTS if way != "plain" or chosen.teacher]
+    found: dict[str, list[Measured]] = {way: [] for way in ways}
+    for _ in range(repeats):
         for way in ways:
             command = [sys.executable, __file__, *sys.argv[1:], "--part", way, str(raster)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found[way].append(json.loads(done.stdout.strip().splitlines()[-1]))
-    rates = {way: statistics.median(run["mp_per_second"] for run in runs) for way, runs in found.items() if runs}
-    return {
-        "mp_per_second": rates,
-        "spread": {way: [min(r["mp_per_second"] for r in runs), max(r["mp_per_second"] for r in runs)]
-                   for way, runs in found.items() if runs},
-        "peak_mb": {way: max(run["peak_mb"] for run in runs) for way, runs in found.items() if runs},
-        "of_ceiling": rates["ours"] / rates["ceiling"],
-        "times_plain": rates["ours"] / rates["plain"] if "plain" in rates else None,
-    }  # fmt: skip
+            found[way].append(Measured(**json.loads(done.stdout.strip().splitlines()[-1])))
+    rates = {way: [run.mp_per_second for run in runs] for way, runs in found.items()}
+    medians = {way: statistics.median(each) for way, each in rates.items()}
+    return Row(
+        raster=title,
+        mp_per_second=medians,
+        spread={way: (min(each), max(each)) for way, each in rates.items()},
+        peak_mb={way: max(run.peak_mb for run in runs) for way, runs in found.items()},
+        of_ceiling=medians["ours"] / medians["ceiling"],
+        times_plain=medians["ours"] / medians["plain"] if "plain" in medians else None,
+    )
 
 
-def run_ours(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
-    """The command as a user runs it, start-up included."""
+def run_ours(chosen: argparse.Namespace, raster: str) -> Measured:
+    """Run the command as a user runs it, start-up included."""
+    # A process and not skystill.api.predict: what is measured is the whole command, with the memory of nothing else.
     out = chosen.out / "ours.tif"
     began = time.perf_counter()
     command = [sys.executable, "-m", "skystill", "predict", raster, f"--model={chosen.student}", f"--out={out}",
@@ -121,11 +161,11 @@ def run_ours(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
     seconds = time.perf_counter() - began
     with rasterio.open(raster) as source:
         pixels = source.height * source.width
-    return {"mp_per_second": pixels / 1e6 / seconds, "peak_mb": peak / 1e6, "seconds": seconds}
+    return Measured(pixels / 1e6 / seconds, peak / 1e6, seconds)
 
 
 def peak_of(pid: int) -> int:
-    """VmHWM of another process; 0 when it is gone."""
+    """Return the peak resident memory of another process in bytes; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
@@ -133,8 +173,8 @@ def peak_of(pid: int) -> int:
         return 0
 
 
-def run_ceiling(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
-    """The same workers on the same tiles from memory; nothing is read or written."""
+def run_ceiling(chosen: argparse.Namespace, raster: str) -> Measured:
+    """Run the same workers on the same tiles from memory; nothing is read or written."""
     from concurrent.futures import ThreadPoolExecutor
 
     from skystill.model.measure import cores
@@ -146,7 +186,7 @@ def run_ceiling(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
     from skystill.tiling import Tile
 
     predictor = Predictor(chosen.student)
-    run = predictor.single_threaded()
+    infer = predictor.single_threaded()
     info = predictor.info
     with gdal_environment():
         source = RasterSource(raster)
@@ -156,9 +196,9 @@ def run_ceiling(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
 
     def one(tile: Tile) -> int:
         height, width = tile.read_bottom - tile.read_top, tile.read_right - tile.read_left
-        top = tile.top % (planes.shape[1] - height + 1)  # other pixels each time, as in a raster
+        top = tile.top % (planes.shape[1] - height + 1)  # different pixels each time, as in a raster
         left = tile.left % (planes.shape[2] - width + 1)
-        most_likely(run(planes[:, top : top + height, left : left + width]))
+        most_likely(infer(planes[:, top : top + height, left : left + width]))
         return (tile.bottom - tile.top) * (tile.right - tile.left)
 
     with ThreadPoolExecutor(cores()) as pool:
@@ -166,11 +206,11 @@ def run_ceiling(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
         began = time.perf_counter()
         pixels = sum(pool.map(one, tiles))
         seconds = time.perf_counter() - began
-    return {"mp_per_second": pixels / 1e6 / seconds, "peak_mb": peak_rss_bytes() / 1e6, "seconds": seconds}
+    return Measured(pixels / 1e6 / seconds, peak_rss_bytes() / 1e6, seconds)
 
 
-def run_plain(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
-    """What people write first: torch, the teacher, one tile after the other, one array for the result."""
+def run_plain(chosen: argparse.Namespace, raster: str) -> Measured:
+    """Run what people write first: torch, the teacher, one tile after the other, one array for the result."""
     import torch
 
     from skystill.train.networks.weights import read_network
@@ -186,21 +226,20 @@ def run_plain(chosen: argparse.Namespace, raster: str) -> dict[str, float]:
                 image = torch.from_numpy(source.read(window=Window(left, top, 256, 256)))[None]
                 result[top : top + 256, left : left + 256] = network(image)[0].argmax(0).numpy()
         seconds = time.perf_counter() - began
-    return {"mp_per_second": result.size / 1e6 / seconds, "peak_mb": peak_rss_bytes() / 1e6, "seconds": seconds}
+    return Measured(result.size / 1e6 / seconds, peak_rss_bytes() / 1e6, seconds)
 
 
 PARTS = {"ours": run_ours, "ceiling": run_ceiling, "plain": run_plain}
 
 
-def print_row(row: dict[str, Any]) -> None:
-    """One line of the table."""
+def print_row(row: Row) -> None:
+    """Print one line for a raster."""
     cells = [
-        f"{way} {rate:.2f} MP/s ({row['spread'][way][0]:.2f} to {row['spread'][way][1]:.2f}), "
-        f"{row['peak_mb'][way]:.0f} MB"
-        for way, rate in row["mp_per_second"].items()
+        f"{way} {rate:.2f} MP/s ({row.spread[way][0]:.2f} to {row.spread[way][1]:.2f}), {row.peak_mb[way]:.0f} MB"
+        for way, rate in row.mp_per_second.items()
     ]
-    times = "" if row["times_plain"] is None else f"; {row['times_plain']:.1f} times plain"
-    print(f"{row['raster']}: {'; '.join(cells)}; {100 * row['of_ceiling']:.0f} % of the ceiling{times}", flush=True)
+    times = "" if row.times_plain is None else f"; {row.times_plain:.1f} times plain"
+    print(f"{row.raster}: {'; '.join(cells)}; {100 * row.of_ceiling:.0f} % of the ceiling{times}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,45 +2,51 @@
 
     python benchmarks/recipe.py --data DIR --teacher RUN --out runs/recipe
 
-Every arm is the same small student, the same seeds, the same steps, the teacher's logits cached; it differs from
-the first by what its name says. Prints the validation mIoU of the last epoch, and the difference to the first arm, seed
-by seed; writes recipe.json. Runs resume; `--arms` and `--seeds` choose a part, for several processes.
+Every arm has the same small student, the same seeds, the same steps, and the cached logits of the teacher. It differs
+from the first arm by what its name says. The script prints the validation mIoU of the last epoch and the difference to
+the first arm, for each seed, and writes recipe.json. Runs that were stopped are resumed. `--arms` and `--seeds` choose
+a part, for several processes.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from dubai import logged, run
+from common import finish, logged
 
 from skystill.run_folder import RunFolder, write_json
+from skystill.settings import DistillSettings, build_settings
 
-BASE = {"alpha": "0.3", "alpha-end": "0.3", "temperature": "2", "distillation-loss": "kl", "distillation-stride": "1"}
-ARMS: dict[str, dict[str, str]] = {
+Changes = Mapping[str, str | int | float]
+"""Fields of `DistillSettings`."""
+
+BASE: Changes = {"alpha": 0.3, "alpha_end": 0.3, "temperature": 2, "distillation_loss": "kl", "distillation_stride": 1}
+ARMS: Mapping[str, Changes] = {
     "base: alpha 0.3, T 2, kl": {},
-    "alpha 0.1, T 10": {"alpha": "0.1", "alpha-end": "0.1", "temperature": "10"},
-    "alpha 0.1": {"alpha": "0.1", "alpha-end": "0.1"},
-    "alpha 0.5": {"alpha": "0.5", "alpha-end": "0.5"},
-    "alpha 0.7": {"alpha": "0.7", "alpha-end": "0.7"},
-    "alpha 1: labels alone": {"alpha": "1", "alpha-end": "1"},
-    "alpha 0.5, T 1": {"alpha": "0.5", "alpha-end": "0.5", "temperature": "1"},
-    "T 1": {"temperature": "1"},
-    "T 4": {"temperature": "4"},
-    "boundary-kl": {"distillation-loss": "boundary-kl"},
-    "kl+dist": {"distillation-loss": "kl+dist"},
-    "kl+cwd": {"distillation-loss": "kl+cwd"},
-    "mse": {"distillation-loss": "mse"},
-    "crop 384, batch 2": {"crop": "384", "batch-size": "2"},
-    "cross-entropy without Dice": {"student-loss": "ce"},
-    "no jitter": {"jitter": "0"},
-    "no moving average": {"average": "0"},
+    "alpha 0.1, T 10": {"alpha": 0.1, "alpha_end": 0.1, "temperature": 10},
+    "alpha 0.1": {"alpha": 0.1, "alpha_end": 0.1},
+    "alpha 0.5": {"alpha": 0.5, "alpha_end": 0.5},
+    "alpha 0.7": {"alpha": 0.7, "alpha_end": 0.7},
+    "alpha 1: labels alone": {"alpha": 1, "alpha_end": 1},
+    "alpha 0.5, T 1": {"alpha": 0.5, "alpha_end": 0.5, "temperature": 1},
+    "T 1": {"temperature": 1},
+    "T 4": {"temperature": 4},
+    "boundary-kl": {"distillation_loss": "boundary-kl"},
+    "kl+dist": {"distillation_loss": "kl+dist"},
+    "kl+cwd": {"distillation_loss": "kl+cwd"},
+    "mse": {"distillation_loss": "mse"},
+    "crop 384, batch 2": {"crop": 384, "batch_size": 2},
+    "cross-entropy without Dice": {"student_loss": "ce"},
+    "no jitter": {"jitter": 0},
+    "no moving average": {"average": 0},
     "cosine": {"schedule": "cosine"},
-    "learning rate 0.004": {"learning-rate": "0.004"},
-    "alpha 0.3 to 1": {"alpha-end": "1"},
-    "alpha 0 to 1": {"alpha": "0", "alpha-end": "1"},
-    "zoom 0.5": {"zoom": "0.5"},
-    "means of 2 x 2 pixels": {"distillation-stride": "2"},
-    "means of 4 x 4 pixels": {"distillation-stride": "4"},
+    "learning rate 0.004": {"learning_rate": 0.004},
+    "alpha 0.3 to 1": {"alpha_end": 1},
+    "alpha 0 to 1": {"alpha": 0, "alpha_end": 1},
+    "zoom 0.5": {"zoom": 0.5},
+    "means of 2 x 2 pixels": {"distillation_stride": 2},
+    "means of 4 x 4 pixels": {"distillation_stride": 4},
 }
 
 
@@ -58,23 +64,35 @@ def main() -> None:
     chosen = parser.parse_args()
     for seed in [] if chosen.score else chosen.seeds:
         for arm in chosen.arms:
-            flags = BASE | ARMS[arm]
-            run("distill", f"--data={chosen.data}", "--split=dubai", f"--teacher={chosen.teacher}",
-                "--teacher-mode=cached", f"--student={chosen.student}", f"--epochs={chosen.epochs}", f"--seed={seed}",
-                "--no-alone", "--no-report", "--resume", f"--out={folder(chosen.out, arm, seed)}",
-                *(f"--{name}={value}" for name, value in flags.items()))  # fmt: skip
+            finish(settings_of(chosen, arm, seed))
     report(chosen)
 
 
+def settings_of(chosen: argparse.Namespace, arm: str, seed: int) -> DistillSettings:
+    """Return the settings of an arm and a seed."""
+    shared = {
+        "data": chosen.data,
+        "split": "dubai",
+        "out": folder(chosen.out, arm, seed),
+        "student": chosen.student,
+        "teacher": [str(chosen.teacher)],
+        "teacher_mode": "cached",
+        "epochs": chosen.epochs,
+        "seed": seed,
+        "alone": False,
+    }
+    return build_settings(DistillSettings, {**shared, **BASE, **ARMS[arm]})
+
+
 def folder(out: Path, arm: str, seed: int) -> Path:
-    """Where a run goes."""
+    """Return the run folder of an arm and a seed."""
     return out / f"{list(ARMS).index(arm):02d}-{seed}"
 
 
 def report(chosen: argparse.Namespace) -> None:
-    """The table."""
+    """Print the table, ready for docs/results/settings.md."""
     base = scores(chosen, next(iter(ARMS)))
-    found = {}
+    found: dict[str, dict[str, dict[int, float]]] = {}
     print("| arm | validation mIoU (each seed) | minus the first, each seed |\n|---|---:|---:|")
     for arm in chosen.arms:
         own = scores(chosen, arm)
@@ -90,12 +108,12 @@ def report(chosen: argparse.Namespace) -> None:
 
 
 def scores(chosen: argparse.Namespace, arm: str) -> dict[int, float]:
-    """Validation mIoU of the last epoch, by seed, of runs that are finished."""
-    found = {}
+    """Return the validation mIoU of the last epoch by seed, of runs that are finished."""
+    found: dict[int, float] = {}
     for seed in chosen.seeds:
-        one = RunFolder(folder(chosen.out, arm, seed))
-        if one.model.exists():
-            found[seed] = logged(one.path, "validation_miou")[-1]
+        run = RunFolder(folder(chosen.out, arm, seed))
+        if run.model.exists():
+            found[seed] = logged(run.path, "validation_miou")[-1]
     return found
 
 

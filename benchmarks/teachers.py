@@ -1,11 +1,12 @@
-"""Several teachers, each as the mean over 8 views, and all of them averaged, on split dubai.
+"""Several teachers, each as the mean over 8 symmetries, and all of them averaged, on split dubai.
 
     python benchmarks/teachers.py --data DIR --teachers RUN RUN ... --part validation    # choose which to take
-    python benchmarks/teachers.py --data DIR --teachers RUN RUN ... --part test          # then look once
+    python benchmarks/teachers.py --data DIR --teachers RUN RUN ... --part test          # then score them once
 
-Probabilities are averaged; `skystill distill --teacher RUN --teacher RUN` learns from nearly that: the means of logits
-over the symmetries, softened, then averaged over teachers. Prints mIoU over the five named classes with its 95 %
-interval over images, each teacher and after each the average so far.
+The probabilities of the teachers are averaged. `skystill distill --teacher RUN --teacher RUN` learns from nearly the
+same: means of logits over the symmetries, softened, then averaged over the teachers. The script prints the mIoU over
+the five named classes with its 95 % interval over images, for each teacher, and from the second on for the average of
+all teachers so far.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from dubai import percents, summary
+from common import NAMED, percents, summary
 
 from skystill.classes import DUBAI
 from skystill.data import find_pairs, read_pairs, split_pairs
@@ -23,6 +24,8 @@ from skystill.report.metrics import Evaluation, evaluate
 from skystill.run_folder import RunFolder
 
 Floats = npt.NDArray[np.float32]
+Images = Sequence[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
+"""Key, image (H, W, 3) uint8 and labels (H, W) uint8 of each image."""
 
 
 def main() -> None:
@@ -32,44 +35,42 @@ def main() -> None:
     parser.add_argument("--teachers", type=Path, nargs="+", required=True, help="run folders")
     parser.add_argument("--part", choices=["validation", "test"], default="validation")
     chosen = parser.parse_args()
-    scenes = list(read_pairs(getattr(split_pairs(find_pairs(chosen.data).pairs, "dubai", 0), chosen.part), DUBAI))
-    print(f"| {chosen.part}, {len(scenes)} images | mIoU | 95 % interval | {' | '.join(DUBAI.names[:5])} |")
-    print("|---|---:|---:|" + "---:|" * 5)
-    totals = [np.zeros((len(DUBAI), *labels.shape), np.float32) for _, _, labels in scenes]
+    images = list(read_pairs(getattr(split_pairs(find_pairs(chosen.data).pairs, "dubai", 0), chosen.part), DUBAI))
+    print(f"| {chosen.part}, {len(images)} images | mIoU | 95 % interval | {' | '.join(NAMED)} |")
+    print("|---|---:|---:|" + "---:|" * len(NAMED))
+    totals: list[Floats] = [np.zeros((len(DUBAI), *labels.shape), np.float32) for _, _, labels in images]
     for count, path in enumerate(chosen.teachers, 1):
         predictor = Predictor(RunFolder(path).model)
-        found = [predictor.probabilities(image, views=8) for _, image, _ in scenes]
+        found = [predictor.probabilities(image, views=8) for _, image, _ in images]
         totals = [total + one for total, one in zip(totals, found, strict=True)]
-        print_row(path.name, judge(found, scenes))
+        print_row(path.name, evaluate_predicted(found, images))
         if count > 1:
-            print_row(f"these {count} averaged", judge([total / count for total in totals], scenes))
+            averages = [np.asarray(total / count, np.float32) for total in totals]
+            print_row(f"these {count} averaged", evaluate_predicted(averages, images))
 
 
-def averaged(
-    runs: Sequence[Path], scenes: Sequence[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
-) -> Evaluation:
-    """Score the mean of all teachers, each over 8 views."""
+def evaluate_average(runs: Sequence[Path], images: Images) -> Evaluation:
+    """Evaluate the mean of the probabilities of all teachers, each over 8 symmetries."""
     predictors = [Predictor(RunFolder(path).model) for path in runs]
 
     def mean(image: npt.NDArray[np.uint8]) -> Floats:
-        return np.mean([one.probabilities(image, views=8) for one in predictors], axis=0, dtype=np.float32)
+        found = [one.probabilities(image, views=8) for one in predictors]
+        return np.asarray(np.mean(found, axis=0, dtype=np.float32))
 
-    return evaluate(mean, scenes, DUBAI)
+    return evaluate(mean, images, DUBAI)
 
 
-def judge(
-    probabilities: Sequence[Floats], scenes: Sequence[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
-) -> Evaluation:
-    """Score what was predicted of these scenes, in their order."""
+def evaluate_predicted(probabilities: Sequence[Floats], images: Images) -> Evaluation:
+    """Evaluate the probabilities (C, H, W) of these images, given in the same order."""
     found = iter(probabilities)
-    return evaluate(lambda image: next(found), scenes, DUBAI)
+    return evaluate(lambda image: next(found), images, DUBAI)
 
 
 def print_row(name: str, evaluation: Evaluation) -> None:
-    """One line, ready for docs/results.md."""
+    """Print one line, ready for docs/results/teachers.md."""
     row = summary([evaluation])
-    interval, classes = percents(row["interval"], " to "), percents(row["iou"][:5], " | ")
-    print(f"| {name} | {100 * row['miou']:.1f} | {interval} | {classes} |", flush=True)
+    between, classes = percents(row.interval, " to "), percents(row.iou[: len(NAMED)], " | ")
+    print(f"| {name} | {100 * row.miou:.1f} | {between} | {classes} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,29 @@
-"""Distilled against alone for the same seconds of training, on split dubai.
+"""Distilled and alone for the same seconds of training, on split dubai.
 
     OMP_NUM_THREADS=1 python benchmarks/wall_clock.py --data DIR --teacher RUN --out runs/clock    # train and score
     python benchmarks/wall_clock.py --data DIR --teacher RUN --out runs/clock --score
 
-A step with a teacher costs more than one without, so the student alone is given more epochs: `--epochs 8:11` compares 8
-distilled with 11 alone. The seconds that each really took (training and validation, from its own log) are in the
-table: compare them before the scores. Filling the cache of logits is not among them; it is made once for all students.
+A step with a teacher costs more than one without, so the student alone gets more epochs: `--epochs 8:11` compares 8
+epochs distilled with 11 alone. The table has the seconds that each really took (training and validation, from the log
+of the run); compare them before you compare the scores. The time to fill the cache of logits is not among them: it is
+filled once for all students.
 
-Prints test mIoU, seconds, and differences with 95 % intervals over images; writes wall_clock.json. Runs resume.
+alpha is 0.3 throughout, the temperature 2, and student and teacher are compared by means over 2 x 2 pixels. The script
+prints test mIoU, seconds, and differences with 95 % intervals over images, and writes wall_clock.json. Runs that were
+stopped are resumed.
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from dubai import evaluated, learn, logged, percents, summary
+from common import evaluated, finish, interval, logged, percents, points, summary, without_teacher
 
 from skystill.data import find_pairs, split_pairs
 from skystill.report.metrics import compare
 from skystill.run_folder import RunFolder, write_json
+from skystill.settings import DistillSettings
 
 
 def main() -> None:
@@ -41,20 +46,25 @@ def main() -> None:
 
 
 def folder(chosen: argparse.Namespace, arm: str, epochs: int, seed: int) -> RunFolder:
-    """Where a run goes."""
+    """Return the run of an arm, a number of epochs and a seed."""
     return RunFolder(chosen.out / f"{chosen.student}-{arm}-{epochs}-{seed}")
 
 
 def train(chosen: argparse.Namespace, arm: str, epochs: int, seed: int) -> None:
-    """One run."""
-    learn(chosen.student, chosen.data, folder(chosen, arm, epochs, seed).path, f"--epochs={epochs}", f"--seed={seed}",
-          teaching=[] if arm == "alone" else [f"--teacher={chosen.teacher}"])  # fmt: skip
+    """Train one run."""
+    run = folder(chosen, arm, epochs, seed).path
+    distilled = DistillSettings(
+        data=chosen.data, split="dubai", out=run, student=chosen.student, teacher=[str(chosen.teacher)],
+        teacher_mode="cached", epochs=epochs, seed=seed,
+        alpha=0.3, alpha_end=0.3, temperature=2.0, distillation_stride=2, alone=False,
+    )  # fmt: skip
+    finish(without_teacher(distilled, run) if arm == "alone" else distilled)
 
 
 def score(chosen: argparse.Namespace) -> None:
     """Score every pair whose runs are finished."""
     test = split_pairs(find_pairs(chosen.data).pairs, "dubai", 0).test
-    found = []
+    found: list[dict[str, object]] = []
     print("| epochs, distilled : alone | seeds | seconds, distilled : alone | distilled | alone | difference | 95 % |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for pair in chosen.epochs:
@@ -65,13 +75,13 @@ def score(chosen: argparse.Namespace) -> None:
             continue
         scored = {arm: [evaluated(each[at].model, test) for at in done] for arm, each in runs.items()}
         took = {arm: mean(sum(logged(each[at].path, "seconds")) for at in done) for arm, each in runs.items()}
-        difference = compare(scored["distilled"], scored["alone"]).to_dict()
+        difference = compare(scored["distilled"], scored["alone"])
         table = {arm: summary(each) for arm, each in scored.items()}
-        found.append({"epochs": pair, "seconds": took, "models": table, "difference": difference})
-        cells = [f"{100 * row['miou']:.1f} ({percents(row['seeds'], ', ')})" for row in table.values()]
-        low, high = difference["interval"]
+        models = {arm: asdict(row) for arm, row in table.items()}
+        found.append({"epochs": pair, "seconds": took, "models": models, "difference": asdict(difference)})
+        cells = [f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')})" for row in table.values()]
         print(f"| {pair} | {len(done)} | {took['distilled']:.0f} : {took['alone']:.0f} | {' | '.join(cells)} "
-              f"| {100 * difference['difference']:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")  # fmt: skip
+              f"| {points(difference)} | {interval(difference)} |")  # fmt: skip
     write_json(chosen.out / "wall_clock.json", {"pairs": found})
 
 

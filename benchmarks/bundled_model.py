@@ -9,7 +9,7 @@ dubai.onnx and dubai.md in src/skystill/model/weights.
 import argparse
 from pathlib import Path
 
-from common import NAMED, evaluated, summary
+from dubai_runs import NAMED, evaluated, summary
 
 from skystill.api import quantize
 from skystill.cli.bars import progress_display

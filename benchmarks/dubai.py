@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import ScoreTable, finish, summary, without_teacher
+from dubai_runs import ScoreTable, finish, summary, without_teacher
 from PIL import Image
 
 from skystill.classes import DUBAI

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from common import Summary, evaluated, finish, interval, percents, points, summary, without_teacher
+from dubai_runs import Summary, evaluated, finish, interval, percents, points, summary, without_teacher
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from common import ScoreTable, evaluated, finish, logged, summary, without_teacher
+from dubai_runs import ScoreTable, evaluated, finish, logged, summary, without_teacher
 
 from skystill.data import find_pairs, sample_images, split_pairs
 from skystill.report.metrics import Evaluation, compare

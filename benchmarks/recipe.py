@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from common import finish, logged
+from dubai_runs import finish, logged
 
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings, build_settings

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from common import NAMED, percents, summary
+from dubai_runs import NAMED, percents, summary
 
 from skystill.classes import DUBAI
 from skystill.data import find_pairs, read_pairs, split_pairs

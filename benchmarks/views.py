@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import interval, percents, points, summary
+from dubai_runs import interval, percents, points, summary
 from matplotlib.figure import Figure
 from teachers import Images, evaluate_average
 

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from common import evaluated, finish, interval, logged, percents, points, summary, without_teacher
+from dubai_runs import evaluated, finish, interval, logged, percents, points, summary, without_teacher
 
 from skystill.data import find_pairs, split_pairs
 from skystill.report.metrics import compare

@@ -116,8 +116,8 @@ class Grid:
             row, lane = place if self.rows_first else place[::-1]
             first = lanes[lane]
             own = columns[first : first + per_lane]
-            run = columns[max(0, first - reach) : first + per_lane + reach]
-            tiles = tuple(self._tile(*rows[row], left, right) for left, right in run)
+            in_lane = columns[max(0, first - reach) : first + per_lane + reach]
+            tiles = tuple(self._tile(*rows[row], left, right) for left, right in in_lane)
             yield Unit(index, lane, row, *self._written(row, rows), own[0][0], own[-1][1], tiles)
 
     def _tile(self, top: int, bottom: int, left: int, right: int) -> Tile:

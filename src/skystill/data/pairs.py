@@ -97,6 +97,11 @@ def _join(root: Path, images: dict[str, list[Path]], masks: dict[str, list[Path]
     return pairs, problems
 
 
+def is_mask(relative: Path) -> bool:
+    """Return whether a file is a mask by its path below the data folder; see `find_pairs`."""
+    return _key_and_role(relative)[1]
+
+
 def _key_and_role(relative: Path) -> tuple[str, bool]:
     """Return the key of the pair, and whether the file is a mask."""
     folders = [part for part in relative.parts[:-1] if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from skystill.data import Pair, read_image
-from skystill.data.pairs import IMAGE_SUFFIXES
+from skystill.data.pairs import IMAGE_SUFFIXES, is_mask
 from skystill.errors import DataError
 
 WINDOW = 1024
@@ -98,8 +98,7 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
     """Find every image and raster below a folder, and cut large ones into windows.
 
     Args:
-        folder: the folder to search. Masks are skipped: files in folders called mask, masks or labels, and files whose
-            names end in _mask or _label.
+        folder: the folder to search. Masks are skipped, by the rule of `skystill.data.find_pairs`.
         held_out: validation and test pairs. Their images must not be in the folder.
 
     Raises:
@@ -135,16 +134,10 @@ def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images (--unlabeled DIR).")
     files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | {".vrt"} and p.is_file()]
-    files = [p for p in files if not _is_mask(p.relative_to(folder))]
+    files = [p for p in files if not is_mask(p.relative_to(folder))]
     if not files:
         raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return files
-
-
-def _is_mask(relative: Path) -> bool:
-    return any(
-        part.lower() in ("masks", "mask", "labels") for part in relative.parts[:-1]
-    ) or relative.stem.lower().endswith(("_mask", "_label"))
 
 
 def _windows(height: int, width: int) -> list[tuple[int, int, int, int]]:

@@ -3,6 +3,7 @@
 `python -m skystill.model.measure MODEL THREADS RUNTIME` measures one file and prints JSON. `measure_models` calls it.
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -89,23 +90,29 @@ def peak_rss_bytes() -> int:
         return int(getattr(memory, "peak_wset", memory.rss))
 
 
+def reset_peak_rss() -> None:
+    """Begin to measure the peak resident memory of this process anew, on Linux. Elsewhere this does nothing."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def time_per_megapixel(
-    run: Callable[[], object], pixels: int, runs: int = _RUNS, clock: Callable[[], float] = time.perf_counter
+    infer: Callable[[], object], pixels: int, runs: int = _RUNS, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
     """Return the milliseconds per 10^6 pixels of each of `runs` calls, after two warm-up calls.
 
     Args:
-        run: the function to time.
+        infer: the function to time.
         pixels: number of pixels that one call processes.
         runs: number of calls that are timed.
         clock: returns the time in seconds; tests give a fake clock.
     """
-    run()
-    run()
+    infer()
+    infer()
     times: list[float] = []
     for _ in range(runs):
         began = clock()
-        run()
+        infer()
         times.append((clock() - began) * 1e3 / (pixels / 1e6))
     return times
 

@@ -1,16 +1,14 @@
 """Choose the size of tiles and the number of workers, so that a prediction stays under a memory limit."""
 
-import contextlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
 
 from skystill.errors import SettingsError
 from skystill.model.engine import Infer
-from skystill.model.measure import cores, peak_rss_bytes
+from skystill.model.measure import cores, peak_rss_bytes, reset_peak_rss
 from skystill.raster.source import CACHE_BYTES, RasterSource
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
@@ -151,15 +149,9 @@ def measure_network_memory(infer: Infer) -> NetworkMemory:
     """Measure the memory that a network needs, by running it on one tile."""
     planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
     infer(planes[:, :64, :64])
-    _reset_peak()
+    reset_peak_rss()
     before = psutil.Process().memory_info().rss
     infer(planes)
     grown = max(0, peak_rss_bytes() - before)
     # If the peak cannot be reset, an earlier one may hide this one. A small network takes 64 bytes per pixel.
     return NetworkMemory(before, max(64.0, grown / _TRIAL_SIDE**2))
-
-
-def _reset_peak() -> None:
-    """Reset the peak resident memory of this process. This works on Linux only."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -119,7 +119,7 @@ class PredictSettings(RasterSettings):
     classes: str | None = None
     """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
     default the classes in the model file."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     """Number of tiles that are computed at the same time, each in one thread. 0 uses all cores. Memory grows with this
     number."""
     runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
@@ -168,12 +168,12 @@ class QuantizeSettings(Settings):
     split: str | None = None
     """How the images are split, as in train. By default the split of the run folder that contains the model file, or
     auto if there is none."""
-    max_drop: float = Field(0.5, ge=0)
+    max_drop: float = Field(default=0.5, ge=0)
     """Largest acceptable loss of mIoU in percentage points. If INT8 loses more, layers are kept in float until the loss
     is small enough."""
-    images: int = Field(24, ge=1)
+    images: int = Field(default=24, ge=1)
     """Number of images to calibrate on, one crop of at most 512 x 512 pixels from each."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of the random crops, and of a split by fractions."""
 
 

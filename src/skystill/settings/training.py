@@ -28,43 +28,43 @@ class FitSettings(Settings):
     """How the images are split into training, validation and test: folders (train, val and test folders of the data),
     dubai or dubai-tiles (fixed splits of the Dubai data), fractions such as 0.7/0.15/0.15, a file that lists the images
     of each part, or auto (folders, dubai or 0.7/0.15/0.15, whichever fits the data)."""
-    epochs: int = Field(24, ge=1)
+    epochs: int = Field(default=24, ge=1)
     """Number of passes over the training images. Training time is proportional to it."""
-    crop: int = Field(256, ge=32)
+    crop: int = Field(default=256, ge=32)
     """Side in pixels of the square crops that are cut from the training images. Larger crops show more context; memory
     grows with the square of the side."""
-    batch_size: int = Field(4, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     """Crops per step, of all processes together. Memory grows with it."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate of the optimiser AdamW."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     """Weight decay of the optimiser AdamW."""
     schedule: Schedule = "one-cycle"
     """Schedule of the learning rate: one-cycle, cosine or constant."""
     student_loss: StudentLossName = "ce+dice"
     """Loss between the prediction and the labels: ce (cross-entropy), focal, ce+dice or focal+dice."""
-    average: float = Field(0.99, ge=0, lt=1)
+    average: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights; the averaged weights are validated and saved. The average covers at
     most the last ninth of the steps so far. 0 turns it off."""
-    jitter: float = Field(0.2, ge=0, le=1)
+    jitter: float = Field(default=0.2, ge=0, le=1)
     """Strength of the colour jitter. At 0.2, contrast and brightness change by up to 20 %. 0 turns it off."""
-    zoom: float = Field(0.0, ge=0, le=3)
+    zoom: float = Field(default=0.0, ge=0, le=3)
     """Strength of the scale jitter: the side of the area that a crop shows is up to 1 + zoom times larger or smaller,
     and the area is resized to the size of the crop. 0 turns it off."""
     precision: Precision = "auto"
     """Number format: 32 (float32), bf16 (mixed precision), or auto. auto is bf16 on a GPU that supports it and on a CPU
     with matrix units (AMX), otherwise 32."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of everything random: initial weights, crops, the images of --limit-images, and a split by fractions."""
-    crops_per_image: int | None = Field(None, ge=1)
+    crops_per_image: int | None = Field(default=None, ge=1)
     """Crops per image and epoch. By default an epoch draws as many crops as are needed to cover the area of all
     images."""
-    limit_images: int | None = Field(None, ge=1)
+    limit_images: int | None = Field(default=None, ge=1)
     """Number of training images to use, chosen at random with the seed and listed in config.yaml. By default all."""
-    devices: int = Field(1, ge=1)
+    devices: int = Field(default=1, ge=1)
     """Number of training processes on this machine, one per GPU or several on the CPU. They share each batch, so
     --batch-size must be a multiple of the number of all processes."""
-    nodes: int = Field(1, ge=1)
+    nodes: int = Field(default=1, ge=1)
     """Number of machines. With more than one, start the command on each of them with torchrun or SLURM."""
 
 
@@ -99,7 +99,7 @@ class TeacherSettings(Settings):
     them. none runs the teacher once, in an eighth of the time; its error under flips is printed."""
     cache_bits: Literal["8", "16"] = "8"
     """Bits per cached logit. 16 takes twice the disk space of 8."""
-    distillation_stride: int = Field(2, ge=1, le=8)
+    distillation_stride: int = Field(default=2, ge=1, le=8)
     """Side in pixels of the blocks over which logits are averaged before student and teacher are compared; the cache
     stores these means. 2 instead of 1 takes a quarter of the disk space and trains a small student a fifth faster,
     without a measurable loss of mIoU (docs/results.md). The loss on labels is computed per pixel in any case."""
@@ -122,18 +122,18 @@ class LearnSettings(TeacherSettings, FitSettings):
     teacher_mode: Literal["online", "cached"] = "online"
     """online runs the teacher in every step. cached runs it once over each whole image before training and stores its
     logits on disk (see --cache-symmetry), which takes less memory and time."""
-    teacher_weight: list[float] = Field([])
+    teacher_weight: list[float] = Field(default=[])
     """Weight of a teacher; repeat the option, once per teacher. By default all teachers have the same weight."""
-    unlabeled_fraction: float = Field(0.5, gt=0, lt=1)
+    unlabeled_fraction: float = Field(default=0.5, gt=0, lt=1)
     """Fraction of each batch that comes from the images of --unlabeled."""
     # Alpha 0.3 and temperature 2 were 1.4 points of mIoU better than 0.1 and 10 (docs/results.md, "One change at a
     # time"). `Distiller.compile` keeps 0.1 and 10, the values of the original brief (docs/results/original-brief.md).
-    alpha: float = Field(0.3, ge=0, le=1)
+    alpha: float = Field(default=0.3, ge=0, le=1)
     """Weight of the loss on the labels (student loss) at the start; the distillation loss has the weight 1 - alpha."""
-    alpha_end: float | None = Field(None, ge=0, le=1)
+    alpha_end: float | None = Field(default=None, ge=0, le=1)
     """Value of alpha in the last step; alpha changes linearly over all steps. By default 1, so that the labels decide
     at the end. With --unlabeled alpha stays constant by default, because those images have no labels."""
-    temperature: float = Field(2.0, gt=0)
+    temperature: float = Field(default=2.0, gt=0)
     """Temperature by which the logits of teacher and student are divided before the softmax. Higher values give softer
     probabilities; 1 leaves them unchanged."""
     distillation_loss: str = "kl"
@@ -207,7 +207,7 @@ class PruneSettings(BudgetSettings, LearnSettings):
 
     run: Path
     """Run folder of the network to prune."""
-    teacher: list[str] = Field([])
+    teacher: list[str] = Field(default=[])
     """Teacher of the pruned network, written as in distill. By default the unpruned network."""
 
     @model_validator(mode="after")
@@ -227,7 +227,7 @@ class TuneSettings(TeacherSettings):
     """Folder with images and their masks. Trials are compared on the validation images."""
     out: Path
     """Folder of the study. It is created, or the process joins the study that is there."""
-    trials: int = Field(30, ge=1)
+    trials: int = Field(default=30, ge=1)
     """Total number of trials of all processes that share the study."""
     storage: str | None = None
     """Database of the study, such as postgresql://HOST/NAME. By default study.db in --out, which processes on one
@@ -237,18 +237,18 @@ class TuneSettings(TeacherSettings):
     the data folder."""
     split: str = "auto"
     """How the images are split into training, validation and test, as in distill."""
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(default=8, ge=1)
     """Number of passes over the training images in each trial."""
-    crop: int = Field(256, ge=32)
+    crop: int = Field(default=256, ge=32)
     """Side in pixels of the square training crops. Memory grows with its square."""
-    batch_size: int = Field(4, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     """Crops per step. Memory grows with it."""
-    crops_per_image: int | None = Field(None, ge=1)
+    crops_per_image: int | None = Field(default=None, ge=1)
     """Crops per image and epoch. By default an epoch draws as many crops as are needed to cover the area of all
     images."""
-    limit_images: int | None = Field(None, ge=1)
+    limit_images: int | None = Field(default=None, ge=1)
     """Number of training images to use, chosen at random with the seed. By default all."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of the training, the same in all trials. The search itself is not seeded."""
 
 
@@ -257,7 +257,7 @@ class CacheSettings(TeacherSettings):
 
     data: Path
     """Folder with images and their masks."""
-    share: str = Field("1/1", pattern=r"^\d+/\d+$")
+    share: str = Field(default="1/1", pattern=r"^\d+/\d+$")
     """Part of the images to process, such as 2/3 for the second of three parts. With it, several machines can fill one
     folder. By default all images are processed."""
     classes: str | None = None
@@ -265,9 +265,9 @@ class CacheSettings(TeacherSettings):
     the data folder."""
     split: str = "auto"
     """How the images are split, as in distill. The logits of the training images are cached."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of --limit-images and of a split by fractions. Use the seed of the distillation."""
-    limit_images: int | None = Field(None, ge=1)
+    limit_images: int | None = Field(default=None, ge=1)
     """Number of training images to use, chosen at random with the seed. Use the value of the distillation. By default
     all."""
 
@@ -277,5 +277,5 @@ class DemoSettings(Settings):
 
     out: Path = Path("runs/demo")
     """Folder to create. It will contain the data and the run folders of teacher and student."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of everything random: scenes, split, weights and crops."""

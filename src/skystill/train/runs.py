@@ -11,6 +11,7 @@ from torch import nn
 from skystill.data import find_pairs, read_pairs, resolve_classes
 from skystill.data.prepare import prepare_data
 from skystill.errors import SettingsError
+from skystill.model.measure import reset_peak_rss
 from skystill.progress import (
     Event,
     Note,
@@ -51,6 +52,7 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
         UserError: a problem that the user can mend: data, settings, folder, disk, or a loss that is not finite.
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
+    reset_peak_rss()  # of one training: a program may train a teacher first and then a student
     prepared = prepare_data(settings, on_progress)
     network = build_first(settings.network, settings, prepared)
     fabric = open_fabric(settings)
@@ -88,6 +90,7 @@ def distill_run(
     """
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
+    reset_peak_rss()  # as in train_run
     prepared = prepare_data(settings, on_progress)
     student = build_first(settings.student, settings, prepared)
     fabric = open_fabric(settings)

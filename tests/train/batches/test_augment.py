@@ -34,7 +34,7 @@ def test_each_symmetry_by_hand(symmetry: int, expected: list[list[int]]) -> None
     assert transform_back(np.array(expected), symmetry).tolist() == NUMBERED.tolist()
     crop = Augmentation(0, 0, 3, symmetry)
     assert crop.apply_to_labels(NUMBERED).tolist() == expected
-    assert crop.apply_to_mask(NUMBERED == 2).tolist() == (np.array(expected) == 2).tolist()
+    assert crop.apply_to_valid(NUMBERED == 2).tolist() == (np.array(expected) == 2).tolist()
     planes = np.stack([NUMBERED, NUMBERED + 10, NUMBERED + 20], axis=-1)
     for channel in range(3):
         wanted = (np.array(expected) + 10 * channel).tolist()
@@ -57,7 +57,7 @@ def test_image_and_labels_stay_aligned(data: st.DataObject, height: int, width: 
     cut, truth, inside = (
         view.apply_to_image(image),
         view.apply_to_labels(labels),
-        view.apply_to_mask(np.ones((height, width), bool)),
+        view.apply_to_valid(np.ones((height, width), bool)),
     )
     assert cut.shape == (size, size, 3)
     expected = (cut[..., 0].astype(int) * 7 + cut[..., 1].astype(int) * 3) % 250
@@ -70,7 +70,7 @@ def test_a_crop_and_its_padding_by_hand() -> None:
     """From row 1 and column 1; beyond row 2 and column 2 there is no image. Then a quarter turn to the left."""
     crop = Augmentation(1, 1, 3)
     assert crop.apply_to_labels(NUMBERED).tolist() == [[5, 6, 255], [8, 9, 255], [255, 255, 255]]
-    assert crop.apply_to_mask(NUMBERED > 5).tolist() == [[False, True, False], [True, True, False], [False] * 3]
+    assert crop.apply_to_valid(NUMBERED > 5).tolist() == [[False, True, False], [True, True, False], [False] * 3]
     turned = Augmentation(1, 1, 3, symmetry=1)
     assert turned.apply_to_labels(NUMBERED).tolist() == [[255, 255, 255], [6, 9, 255], [5, 8, 255]]
     image = np.stack([NUMBERED] * 3, axis=-1)
@@ -103,7 +103,7 @@ def test_what_is_kept_in_blocks_goes_through_a_view_as_its_pixels_do(
     padded = np.pad(pixels, ((0, -height % side), (0, -width % side), (0, 0)), mode="edge")
     kept = padded.reshape(-(-height // side), side, -1, side, 2).mean((1, 3))
     view = draw_augmentation(rng, height, width, side * blocks, side=side)
-    found, there = view.apply_to_logits(kept, side), view.apply_to_mask(np.ones((height, width), bool))
+    found, there = view.apply_to_logits(kept, side), view.apply_to_valid(np.ones((height, width), bool))
     seen = view.apply_to_logits(pixels, 1).reshape(blocks, side, blocks, side, 2).mean((1, 3))
     whole = there.reshape(blocks, side, blocks, side).all((1, 3))
     assert found.shape == (blocks, blocks, 2)
@@ -115,7 +115,7 @@ def test_a_zoomed_view_by_hand() -> None:
     assert Augmentation(0, 0, 2, seen=4).apply_to_labels(labels).tolist() == [[5, 7], [13, 15]]
     assert Augmentation(1, 1, 4, seen=2).apply_to_labels(labels).tolist() == [[5, 5, 6, 6]] * 2 + [[9, 9, 10, 10]] * 2
     assert (
-        Augmentation(3, 3, 4, seen=2).apply_to_mask(labels < 99).tolist()
+        Augmentation(3, 3, 4, seen=2).apply_to_valid(labels < 99).tolist()
         == [[True, True, False, False]] * 2 + [[False] * 4] * 2
     )
 

@@ -97,8 +97,16 @@ def test_ranks_make_the_parts_of_one_batch(scenes: Path) -> None:
         assert all(one.equal(other) for one, other in zip(joined, getattr(whole, name), strict=True))
 
 
-def test_masks_are_no_images(tmp_path: Path) -> None:
-    for name in ("images/a.png", "masks/a.png", "b.png", "b_mask.png"):
+MASKS = [
+    *(f"{folder}/c.png" for folder in ("masks", "Mask", "labels", "label", "annotations", "gt")),
+    *(f"c{ending}.png" for ending in ("_mask", "_masks", "-label", "_labels", ".gt", " mask")),
+]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_masks_are_no_images(tmp_path: Path, mask: str) -> None:
+    """The rule is that of training data: what would be a mask there must not be looked at as an image here."""
+    for name in ("images/a.png", "b.png", mask):
         save(tmp_path / "r" / name, paint_scene(64, 3)[0])
     found = find_unlabeled(tmp_path / "r", [])
     assert sorted(image_window.path.name for image_window in found) == ["a.png", "b.png"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from skystill.classes import ClassMap
@@ -16,7 +17,13 @@ from skystill.symmetry import transform
 from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 from skystill.train.loop.distiller import Distiller
 from skystill.train.networks.table import build_network
-from skystill.train.teachers.logit_cache import LogitCache, mirror_agreement, symmetric_logits, whole_logits
+from skystill.train.teachers.logit_cache import (
+    CachedLogits,
+    LogitCache,
+    mirror_agreement,
+    symmetric_logits,
+    whole_logits,
+)
 from skystill.train.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")
@@ -224,3 +231,24 @@ def test_without_teacher_and_without_logits_nothing_can_be_learnt() -> None:
     distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1))
     with pytest.raises(SettingsError, match="there is no teacher"):
         distiller.train_step((torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)))
+
+
+def test_a_slice_beyond_the_image_is_cut_as_in_numpy(tmp_path: Path) -> None:
+    path = tmp_path / "logits.safetensors"
+    values = np.arange(3 * 4 * 2, dtype=np.uint8).reshape(3, 4, 2)
+    coding = {"step": np.ones(2, np.float32), "low": np.zeros(2, np.float32)}
+    save_file({"logits": values, **coding}, path)
+    stored = CachedLogits(path)
+    for place in (np.s_[0:3, 0:4], np.s_[0:9, 0:9], np.s_[1:9, 2:3], np.s_[2:3, 3:99]):
+        assert np.array_equal(stored[place], values[place])
+
+
+def test_crops_larger_than_the_image_are_padded(tmp_path: Path, teacher: nn.Module, pairs: list[Pair]) -> None:
+    cache = LogitCache(tmp_path, "t")
+    cache.fill(whole_images(pairs[:1]), teacher, CPU)
+    image = labeled_images(pairs[:1], CLASSES)
+    height, width = image.sizes[0]
+    crop = 2 * max(height, width)
+    batch = TrainBatches(CropSampler(image, crop, 0.0, [cache]), 1, seed=0, crops_per_image=1).batch(0, 0)
+    assert batch.teacher_logits[0].logits().shape[2:] == (crop, crop)
+    assert batch.valid.sum() == height * width

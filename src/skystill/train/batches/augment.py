@@ -47,7 +47,7 @@ class Augmentation:
     symmetry: int = 0
     seen: int | None = None
 
-    def apply_to_mask(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def apply_to_valid(self, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Apply the augmentation to the validity of pixels. Padding becomes False.
 
         Args:

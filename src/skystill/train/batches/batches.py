@@ -198,7 +198,7 @@ class CropSampler:
         augmentation = draw_augmentation(rng, height, width, self.crop, self.zoom, self.stride)
         teacher_images = augmentation.apply_to_image(image.image)
         labels = augmentation.apply_to_labels(image.labels)
-        valid = augmentation.apply_to_mask(image.valid)
+        valid = augmentation.apply_to_valid(image.valid)
         distill_valid = valid & (labels != VOID) if image.labeled else valid
         files = [teacher[index] for teacher in self._logits]
         logits = [

@@ -121,8 +121,8 @@ def prune_run(
             prepared = prepare_data(settings)
             report_notes(prepared.notes, on_progress)
             network = start_network(str(weights), len(prepared.classes))
-            views = CropSampler(labeled_images(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
-            batches = TrainBatches(views, settings.batch_size, settings.seed)
+            sampler = CropSampler(labeled_images(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
+            batches = TrainBatches(sampler, settings.batch_size, settings.seed)
             loss = build_student_loss(settings.student_loss)
             name = PRUNED + record.table_name
             prune_network(

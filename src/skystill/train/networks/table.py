@@ -12,13 +12,12 @@ from skystill.train.networks.kite import Kite
 from skystill.train.networks.swift import Swift
 from skystill.train.networks.unet import UNet
 
-# The numbers of parameters are for the six classes of Dubai. To add a network, add a line here and, where it is of a
-# new kind, a module beside this one. tests/train/networks/test_contract.py checks the contract of every line.
+# The numbers of parameters are for the six classes of Dubai. CONTRIBUTING.md says how to add a network.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "unet": partial(UNet, channels=16, depth=5, norm=False),  # 1,941,190; the teacher of the first plan
+    "unet": partial(UNet, channels=16, depth=5, norm=False),  # 1,941,190; the classical teacher
     "unet-bn": partial(UNet, channels=16, depth=5),  # 1,942,662; with BatchNorm, which trains better
     "unet-large": partial(UNet, channels=64, depth=4, stride=4),  # 7,732,256; takes half the time of unet
-    "two-level": partial(UNet, channels=16, depth=2, norm=False),  # 25,766; the student of the first plan
+    "two-level": partial(UNet, channels=16, depth=2, norm=False),  # 25,766; the classical student
     # Channels are multiples of 16, because 8-bit kernels compute 16 at once. A student whose first level has 8 channels
     # is *slower* in INT8 than one with 16. Most of the time goes into the first level. Deep levels cost little time and
     # add most of the capacity.
@@ -48,10 +47,18 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
     if name not in NETWORKS:
         raise SettingsError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}.")
     try:
-        sizes = {key: ast.literal_eval(value) for key, value in parse_qsl(query, strict_parsing=bool(query))}
+        sizes = {key: _literal(key, value) for key, value in parse_qsl(query, strict_parsing=bool(query))}
         return NETWORKS[name](num_classes, **sizes)
-    except (TypeError, ValueError, SyntaxError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise SettingsError(f"network {spec!r}: {error}. Write sizes as in unet?channels=32&depth=4.") from error
+
+
+def _literal(key: str, value: str) -> object:
+    """A size as a Python value. Raises ValueError for text that is not a number, True, False or a tuple of these."""
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"{key} is {value!r}, which is not a number or a tuple of numbers") from error
 
 
 def count_parameters(network: nn.Module) -> int:

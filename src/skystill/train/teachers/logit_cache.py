@@ -62,8 +62,13 @@ class CachedLogits:
             ) from error
 
     def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[Any]:
-        """Return the stored values of a slice of rows and a slice of columns: (h, w, C) uint8 or float16."""
-        values: npt.NDArray[Any] = self._map().get_slice("logits")[place]
+        """Return the stored values of a slice of rows and a slice of columns: (h, w, C) uint8 or float16.
+
+        As in numpy, the part of a slice beyond the image is left out: a crop may be larger than its image.
+        """
+        stored = self._map().get_slice("logits")
+        rows, columns = (slice(*one.indices(size)[:2]) for one, size in zip(place, stored.get_shape(), strict=False))
+        values: npt.NDArray[Any] = stored[rows, columns]
         return values
 
     def _map(self) -> Any:  # noqa: ANN401 - carries no types

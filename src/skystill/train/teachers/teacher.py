@@ -62,7 +62,7 @@ class Teacher(nn.Module):
         self.network = network.requires_grad_(False)
         self.multiple = multiple
         self.channels = None if channels is None else list(channels)
-        self.plain = scale == InputScale()
+        self._takes_bytes = scale == InputScale()
         self.divisor = scale.divisor
         self.mean: Tensor
         self.std: Tensor
@@ -92,7 +92,7 @@ class Teacher(nn.Module):
         if self.multiple > 1:
             images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple), value=128)
         padded = images.shape[2:]
-        if not self.plain:
+        if not self._takes_bytes:
             images = (images.float() / self.divisor - self.mean) / self.std
         outputs = _tensor(self.network(images))
         if self._probabilities is None:

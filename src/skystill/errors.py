@@ -82,7 +82,7 @@ class DiskFull(UserError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"cannot write {path}: {reason}. Make room or choose another --out; nothing half-written is left."
+            f"cannot write {path}: {reason}. Make room there, or choose another --out; nothing half-written is left."
         )
 
 

@@ -152,10 +152,13 @@ class RunFolder:
         try:
             content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self.config} is damaged: {error}.") from error
+            raise self._damaged(self.config, str(error)) from error
         if not isinstance(content, dict):
-            raise RunFolderError(f"{self.config} is damaged: it holds no settings.")
-        return with_current_names(content)
+            raise self._damaged(self.config, "it holds no settings")
+        try:
+            return with_current_names(content)
+        except ValueError as error:
+            raise self._damaged(self.config, "max_memory or max_size is no size such as 256MB") from error
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Return the content of a JSON file of the run.
@@ -169,9 +172,15 @@ class RunFolder:
             raise RunFolderError(
                 f"{path} is missing: the run has not come that far. Finish it with --resume."
             ) from error
-        except ValueError as error:
-            raise RunFolderError(f"{path} is damaged: {error}.") from error
-        return dict(content)
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, str(error)) from error
+        if not isinstance(content, dict):
+            raise self._damaged(path, f"it holds {type(content).__name__} instead of an object")
+        return content
+
+    def _damaged(self, path: Path, reason: str) -> RunFolderError:
+        made_again = f"skystill evaluate {self.path}" if path == self.results else "train or distill into a new folder"
+        return RunFolderError(f"{path} is damaged: {reason}. Take a whole copy of it, or make it again: {made_again}.")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

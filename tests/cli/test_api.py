@@ -16,7 +16,7 @@ from skystill.errors import CommandFailed, DataError, RunFolderError, SettingsEr
 from skystill.progress import EpochEnd, Event, Progress
 from skystill.report.records import read_results
 from skystill.run_folder import RunFolder
-from skystill.settings import EvaluateSettings, TrainSettings
+from skystill.settings import DistillSettings, EvaluateSettings, MeasureSettings, PredictSettings, TrainSettings
 
 TINY = {"crop": 32, "batch_size": 4, "crops_per_image": 4, "split": "0.5/0.1/0.4"}
 
@@ -84,6 +84,24 @@ def test_check_in_python_returns_what_is_there(scenes: Path) -> None:
     checked = api.check(data=scenes, split="0.5/0.25/0.25")
     assert checked.check.problems == () and len(checked.check.records) == 12
     assert checked.split is not None and len(checked.split.train) == 6
+
+
+def test_paths_are_taken_alone_and_in_lists(tmp_path: Path) -> None:
+    for teacher in ("runs/t", Path("runs/t"), ["runs/t"], [Path("runs/t")], (Path("runs/t"),)):
+        assert DistillSettings(data=tmp_path, out=tmp_path, teacher=teacher).teacher == ["runs/t"]  # type: ignore[arg-type]
+    assert PredictSettings(inputs=Path("a.tif")).inputs == ["a.tif"]  # type: ignore[arg-type]
+    assert MeasureSettings(models="m.onnx").models == [Path("m.onnx")]  # type: ignore[arg-type]
+    for verb, empty in ((api.predict, {"inputs": []}), (api.measure, {"models": []})):
+        with pytest.raises(SettingsError, match="at least 1 item"):
+            verb(**empty)
+
+
+@pytest.mark.parametrize("given", ["data", {"data": "d"}, None.__class__])
+def test_settings_of_another_kind_are_refused(given: object, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="this takes TrainSettings, or its fields as keywords"):
+        api.train(given)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="the settings are EvaluateSettings; this takes TrainSettings"):
+        api.train(EvaluateSettings(run=tmp_path))  # type: ignore[arg-type]
 
 
 def test_settings_or_keywords_but_not_both(scenes: Path, tmp_path: Path) -> None:

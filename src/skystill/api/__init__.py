@@ -3,8 +3,8 @@
     from skystill.api import distill, predict, train
 
     teacher = train(data="photos", out="runs/teacher")
-    student = distill(data="photos", teacher=[str(teacher.path)], out="runs/student")
-    predict(inputs=["ortho.tif"], model=student.model, out="classes.tif")
+    student = distill(data="photos", teacher=teacher.path, out="runs/student")
+    predict(inputs="ortho.tif", model=student.model, out="classes.tif")
 
 Every function takes the settings of its command (`skystill.settings`), or the same values as keyword arguments, and
 returns the result. It raises exceptions of `skystill.errors` and reports to `on_progress` (see `skystill.progress`).

@@ -1,5 +1,6 @@
 """The commands that train."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from skystill.api.demo_settings import prepare_demo
@@ -51,6 +52,7 @@ def train(
     from skystill.train.runs import train_run
 
     settings = settings_from(TrainSettings, settings, keywords)
+    _check_report(report)
     folder, is_first = RunFolder(settings.out), rank_and_count()[0] == 0
     if not start_ranks("train", settings, *_flags(resume)):
         train_run(settings, resume, on_progress if is_first else ignore_progress)
@@ -100,6 +102,7 @@ def distill(
     from skystill.train.runs import alone_settings, cache_settings, distill_run, within_budget
 
     settings = settings_from(DistillSettings, settings, keywords)
+    _check_report(report)
     folder, is_first = RunFolder(settings.out), rank_and_count()[0] == 0
     if not start_ranks("distill", settings, *_flags(resume)):
         shown = on_progress if is_first else ignore_progress
@@ -145,6 +148,7 @@ def prune(
     from skystill.train.compress.prune import prune_run
 
     settings = settings_from(PruneSettings, settings, keywords)
+    _check_report(report)
     call_command("distill", prune_run(settings, resume, on_progress), "--resume", "--no-report")
     _quantize_student(settings, on_progress, check=True)
     if report:
@@ -244,3 +248,9 @@ def _quantize_student(settings: DistillSettings | PruneSettings, on_progress: On
 def _flags(resume: bool) -> list[str]:
     """Return the arguments for the ranks. They write no report, because the process that starts them does."""
     return ["--resume", "--no-report"] if resume else ["--no-report"]
+
+
+def _check_report(report: bool) -> None:
+    """Import what the report needs before hours of training, not after them."""
+    if report:
+        import_module("skystill.report.page")

@@ -61,11 +61,15 @@ class Predictor:
         self.path = Path(path)
         self.threads = threads
         self._classes = classes
-        engine = open_engine(self.path, threads, runtime, classes)
-        self._infer, self.info, self.runtime = engine.infer, engine.info, engine.runtime
-        self._single: Infer | None = self._infer if threads == 1 else None
-        self._memory: dict[int, NetworkMemory] = {}
+        self._chosen_by_time = runtime == "auto"
+        self._open(runtime)
         self.classes = self.info.classes
+
+    def _open(self, runtime: str) -> None:
+        engine = open_engine(self.path, self.threads, runtime, self._classes)
+        self._infer, self.info, self.runtime = engine.infer, engine.info, engine.runtime
+        self._single: Infer | None = self._infer if self.threads == 1 else None
+        self._memory: dict[int, NetworkMemory] = {}
 
     def probabilities(self, image: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float32]:
         """Return the class probabilities of an image.
@@ -153,6 +157,8 @@ class Predictor:
         layers = wanted_layers(target, settings, self.classes)
         output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
         begun = output.begun_with() if resume else {}
+        if self._chosen_by_time and begun.get("runtime", self.runtime) != self.runtime:
+            self._open(str(begun["runtime"]))  # both are about as fast, and the timing chose the other one this time
         if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
             plan = Plan(Grid(**begun["grid"]), int(begun["_threads"]))
         else:

@@ -220,4 +220,6 @@ def _checked(kind: type[_R], content: dict[str, Any], path: Path) -> _R:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise RunFolderError(f"{path} is damaged: {place}: {first['msg']}.") from error
+        raise RunFolderError(
+            f"{path} is damaged: {place}: {first['msg']}. Take a whole copy of it, or make it again."
+        ) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from skystill.classes import ClassMap
 from skystill.data import Pair, find_pairs, read_pairs, resolve_classes, split_pairs
-from skystill.errors import DataError
+from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, ignore_progress, tracked
@@ -49,6 +49,8 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
     folder = RunFolder(settings.run)
     config = folder.read_config()
     models = compared_models(folder)
+    if settings.data is None and "data" not in config:
+        raise RunFolderError(f"{folder.config} is damaged: it names no data. Give the data folder with --data.")
     data = settings.data or Path(config["data"])
     classes, pairs, rule, notes = _test_images(folder, settings, config, data)
     evaluations = {

@@ -1,6 +1,7 @@
 """The base class of all settings, and the functions that build settings from values."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError
@@ -64,6 +65,13 @@ def build_settings(kind: type[_S], values: Mapping[str, object]) -> _S:
         ) from error
 
 
+def list_of_texts(value: object) -> object:
+    """Take one path or text as a list of one, and paths as text. Validation says what is wrong with anything else."""
+    if isinstance(value, str | Path):
+        return [str(value)]
+    return [str(one) if isinstance(one, Path) else one for one in value] if isinstance(value, list | tuple) else value
+
+
 def settings_from(kind: type[_S], given: _S | None, keywords: Mapping[str, object]) -> _S:
     """Return the settings of a function that accepts a settings object, or its fields as keyword arguments.
 
@@ -77,6 +85,10 @@ def settings_from(kind: type[_S], given: _S | None, keywords: Mapping[str, objec
     """
     if given is None:
         return build_settings(kind, keywords)
+    if not isinstance(given, kind):
+        raise SettingsError(
+            f"the settings are {type(given).__name__}; this takes {kind.__name__}, or its fields as keywords."
+        )
     if keywords:
         raise SettingsError(f"give {kind.__name__}, or its fields as keywords ({', '.join(keywords)}), not both.")
     return given

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ByteSize, Field, field_validator
 
-from skystill.settings.base import Settings
+from skystill.settings.base import Settings, list_of_texts
 
 
 class CheckSettings(Settings):
@@ -107,7 +107,7 @@ class RasterSettings(Settings):
 class PredictSettings(RasterSettings):
     """Settings of `skystill predict`."""
 
-    inputs: list[str]
+    inputs: list[str] = Field(min_length=1)
     """Images and rasters to predict: files, folders, patterns such as 'photos/*.jpg', URLs, or anything else that GDAL
     opens."""
     model: Path | None = None
@@ -133,6 +133,11 @@ class PredictSettings(RasterSettings):
     overlay: bool = False
     """Also write a picture of the classes over the image, as OUT-overlay.png. Its longer side has at most 2,048
     pixels."""
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return list_of_texts(value)
 
     def for_raster(self) -> RasterSettings:
         """Return the settings that determine the result for one raster."""
@@ -180,9 +185,14 @@ class QuantizeSettings(Settings):
 class MeasureSettings(Settings):
     """Settings of `skystill measure`."""
 
-    models: list[Path]
+    models: list[Path] = Field(min_length=1)
     """Model files to measure."""
     save: Path | None = None
     """JSON file to which the results are also written, such as for --measured of skystill distill."""
     runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
     """Library that runs the model files: onnxruntime or openvino."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return list_of_texts(value)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
-from skystill.settings.base import Settings
+from skystill.settings.base import Settings, list_of_texts
 
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Precision = Literal["auto", "32", "bf16"]
@@ -107,7 +107,7 @@ class TeacherSettings(Settings):
     @field_validator("teacher", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return [str(value)] if isinstance(value, str | Path) else value
+        return list_of_texts(value)
 
     @property
     def run_teacher(self) -> Path | None:

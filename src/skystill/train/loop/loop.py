@@ -60,11 +60,12 @@ def train_epochs(
                 state.history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
             state.epoch, state.step = epoch + 1, 0
             task.meter.reset()
-            on_progress(EpochEnd("training", state.history[-1]))
             if checkpointer:
                 if task.stepper.fabric.is_global_zero:
                     checkpointer.on_history(state.history)
                 checkpointer.save(task, state)
+            # After the checkpoint: a callback that raises ends the training, and this epoch is kept.
+            on_progress(EpochEnd("training", state.history[-1]))
     return state.history
 
 

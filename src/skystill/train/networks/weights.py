@@ -54,6 +54,8 @@ class NetworkRecord:
     def from_json(cls, text: str, source: str) -> "NetworkRecord":
         """Read the text that `to_json` wrote. Other texts raise KeyError, TypeError, ValueError or ClassesError."""
         content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f"its metadata hold {type(content).__name__} instead of an object")
         budget = content.get("budget")
         return cls(
             str(content["network"]),

@@ -201,6 +201,29 @@ def test_export_gives_the_runs_own_model_with_scores(
     assert (properties["gsd"], properties["mlm:input"][0]["input"]["data_type"]) == (0.3, "uint8")
 
 
+def test_export_replaces_no_file_of_the_run(student: Path, scenes: Path, tmp_path: Path, skystill: Cli) -> None:
+    """The run's own model file is what its results were measured on."""
+    taken = {"link.onnx": student / "student.onnx", "o.bin": student / "checkpoints/model.safetensors"}
+    taken |= {"s.stac.json": student / "config.yaml", "image.onnx": scenes / "images/scene_000.jpg"}
+    for name, file in taken.items():
+        (tmp_path / name).symlink_to(file)
+    before = {path: path.read_bytes() for path in (*taken.values(), *student.glob("*.*")) if path.is_file()}
+    files = set(tmp_path.iterdir())
+    for out, *flags in (
+        (student / "student.onnx",),
+        (student / "student.onnx", "--format", "deepness"),
+        (tmp_path / "link.onnx",),
+        (tmp_path / "image.onnx",),
+        (tmp_path / "s.onnx", "--stac"),
+        (tmp_path / "o.xml", "--format", "openvino"),
+    ):
+        done = skystill("export", student, "--out", out, *flags)
+        assert done.code == 2, done.err
+        assert "results would overwrite inputs or each other; nothing was written" in " ".join(done.err.split())
+        assert {path: path.read_bytes() for path in before} == before
+        assert set(tmp_path.iterdir()) == files
+
+
 def test_a_stac_item_is_valid_to_pystac(tmp_path: Path) -> None:
     """The schema of items comes with pystac. Those of extensions are on the web; pystac reads their fields instead."""
     write_stac_item(bundled_model(), tmp_path / "m.stac.json")

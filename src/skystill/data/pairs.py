@@ -1,18 +1,13 @@
 """Find images and their masks in the usual folder layouts."""
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from skystill.errors import DataError
+from skystill.raster.listing import key_and_role, list_images
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
-_IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img"})
-_MASK_FOLDERS = frozenset({"masks", "mask", "labels", "label", "annotations", "gt"})
 _SUBSETS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-_MASK_NAME = re.compile(r"[_\-. ](masks?|labels?|gt)$")
-_IMAGE_NAME = re.compile(r"[_\-. ](images?|img|sat)$")
 
 
 @dataclass(frozen=True, order=True)
@@ -50,22 +45,23 @@ def find_pairs(root: Path) -> PairSearch:
 
     A file is a mask if one of its folders is called mask, label, annotations, gt or similar, or if its name ends in
     _mask, _label or _gt. An image and a mask belong together if their paths are equal apart from the words for images
-    and masks, the extension, and upper or lower case.
+    and masks, the extension, and upper or lower case. Hidden files are passed over and linked folders are followed; see
+    `skystill.raster.listing`.
 
     Args:
         root: the data folder.
 
     Raises:
-        DataError: `root` is not a folder, or it holds no pair.
+        DataError: `root` is not a folder, it cannot be listed, or it holds no pair.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder.", mend="Give the folder that holds images and masks with --data.")
     images: dict[str, list[Path]] = defaultdict(list)
     masks: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith("."):
-            key, is_mask = _key_and_role(path.relative_to(root))
-            (masks if is_mask else images)[key.lower()].append(path)
+    listing = list_images(root)
+    for files, by_key in ((listing.images, images), (listing.masks, masks)):
+        for path in files:
+            by_key[key_and_role(path.relative_to(root))[0].lower()].append(path)
     pairs, problems = _join(root, images, masks)
     if not pairs:
         raise DataError(
@@ -91,24 +87,7 @@ def _join(root: Path, images: dict[str, list[Path]], masks: dict[str, list[Path]
         else:
             relative = found[0].relative_to(root)
             subset = next((_SUBSETS[p.lower()] for p in relative.parts[:-1] if p.lower() in _SUBSETS), "")
-            pairs.append(Pair(_key_and_role(relative)[0], found[0], partners[0], subset))
+            pairs.append(Pair(key_and_role(relative)[0], found[0], partners[0], subset))
     for name in sorted(masks.keys() - images.keys()):
         problems.append(f"{masks[name][0]}: no image for this mask; add it, or take the mask out.")
     return pairs, problems
-
-
-def is_mask(relative: Path) -> bool:
-    """Return whether a file is a mask by its path below the data folder; see `find_pairs`."""
-    return _key_and_role(relative)[1]
-
-
-def _key_and_role(relative: Path) -> tuple[str, bool]:
-    """Return the key of the pair, and whether the file is a mask."""
-    folders = [part for part in relative.parts[:-1] if part.lower() not in _IMAGE_FOLDERS | _MASK_FOLDERS]
-    stem = relative.stem
-    below_masks = any(part.lower() in _MASK_FOLDERS for part in relative.parts[:-1])
-    named_mask = _MASK_NAME.search(stem.lower())
-    role_name = named_mask or _IMAGE_NAME.search(stem.lower())
-    if role_name:
-        stem = stem[: role_name.start()]
-    return "/".join([*folders, stem]), below_masks or named_mask is not None

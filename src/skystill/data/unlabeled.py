@@ -1,6 +1,7 @@
 """Images without masks: whole files, and windows of rasters that are too large to be read at once."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from skystill.data import Pair, read_image
-from skystill.data.pairs import IMAGE_SUFFIXES, is_mask
 from skystill.errors import DataError
+from skystill.raster.listing import IMAGE_SUFFIXES, list_images
 
 WINDOW = 1024
 """Largest side of a window in pixels. An image that is not larger becomes one window."""
@@ -98,7 +99,8 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
     """Find every image and raster below a folder, and cut large ones into windows.
 
     Args:
-        folder: the folder to search. Masks are skipped, by the rule of `skystill.data.find_pairs`.
+        folder: the folder to search, by the rules of `skystill.raster.listing`. Masks are skipped, as in
+            `skystill.data.find_pairs`. A file that is linked twice counts once.
         held_out: validation and test pairs. Their images must not be in the folder.
 
     Raises:
@@ -133,8 +135,10 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images (--unlabeled DIR).")
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | {".vrt"} and p.is_file()]
-    files = [p for p in files if not is_mask(p.relative_to(folder))]
+    unique: dict[str, Path] = {}
+    for path in list_images(folder).images:
+        unique.setdefault(os.path.realpath(path), path)
+    files = list(unique.values())
     if not files:
         raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return files

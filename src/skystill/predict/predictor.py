@@ -17,7 +17,8 @@ from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import OnProgress, Progress, ignore_progress
-from skystill.raster.output import Layer, RasterOutput
+from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of
+from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
 from skystill.settings import RasterSettings
@@ -135,13 +136,17 @@ class Predictor:
 
         Raises:
             DataError: the source cannot be opened, or has no pixels.
-            SettingsError: the bands, the tiles, the resolution, the memory limit or the target cannot be used.
+            SettingsError: the bands, the tiles, the resolution, the memory limit or the target cannot be used, or a
+                file to write is the source, one of its parts, or the model file.
             RunFolderError: there is an interrupted prediction that is not continued or has other settings, or another
                 process is writing the same target.
             DiskFull: the disk is full, or the files cannot be written. Finished units are kept for `resume`.
             PredictionStopped: the user pressed Ctrl-C. Finished units are kept for `resume`.
         """
         settings = settings or RasterSettings()
+        check_outputs(
+            written_rasters(str(source), Path(target), settings, self.classes), [self.path, *source_files(str(source))]
+        )
         with gdal_environment():
             opened = _open_source(str(source), settings, self.info.resolution_m)
             try:
@@ -278,3 +283,23 @@ def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> 
         path = target.with_name(f"{target.stem}-probabilities.tif")
         layers.append(Layer("probabilities", path, classes.names, cog=settings.cog))
     return layers
+
+
+def written_rasters(source: str, target: Path, settings: RasterSettings, classes: ClassMap) -> list[tuple[str, Path]]:
+    """Return everything that `Predictor.predict` writes, for `check_outputs`.
+
+    Args:
+        source: the raster that is predicted.
+        target: path of the class raster.
+        settings: which rasters are written.
+        classes: names of the labels.
+
+    Raises:
+        SettingsError: as in `wanted_layers`.
+    """
+    layers = wanted_layers(target, settings, classes)
+    found = [("class raster" if layer.is_classes else layer.name, layer.path) for layer in layers]
+    found.append(("unfinished work", journal_of(target)))
+    if target.suffix.lower() != ".png":
+        found.append(("names of the classes", category_names_of(target)))
+    return [(f"{what} of {source}", path) for what, path in found]

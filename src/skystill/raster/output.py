@@ -59,6 +59,11 @@ class Layer:
     cog: bool = False
 
 
+def journal_of(target: Path) -> Path:
+    """Return the folder that holds the unfinished work of a raster. It is deleted when the raster is complete."""
+    return target.with_name(f".unfinished-{target.name}")
+
+
 class RasterOutput:
     """Writes units into rasters. A journal keeps all finished units after a crash.
 
@@ -80,8 +85,7 @@ class RasterOutput:
             if crs is not None or transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
             else {}
         )
-        target = layers[0].path
-        self.journal = target.with_name(f".unfinished-{target.name}")
+        self.journal = journal_of(layers[0].path)
         self._files: dict[str, rasterio.io.DatasetWriter] = {}
 
     def begun_with(self) -> dict[str, Any]:
@@ -266,6 +270,11 @@ class RasterOutput:
         shutil.rmtree(self.journal, ignore_errors=True)
 
 
+def category_names_of(target: Path) -> Path:
+    """Return the file beside a GeoTIFF that holds the names of the labels."""
+    return target.with_name(target.name + ".aux.xml")
+
+
 def _pack(array: npt.NDArray[np.uint8]) -> bytes:
     """Encode an array as bytes for the journal.
 
@@ -312,6 +321,6 @@ def _write_category_names(path: Path, classes: ClassMap) -> None:
     """
     names = "".join(f"<Category>{escape(name)}</Category>" for name in classes.names)
     write_text(
-        path.with_name(path.name + ".aux.xml"),
+        category_names_of(path),
         f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n',
     )

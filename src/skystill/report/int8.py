@@ -14,6 +14,8 @@ from skystill.model.measure import ComparedCost, ModelCost, compare_models
 from skystill.model.quantize import Quantized, quantize_model
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.listing import Listing, list_images
+from skystill.raster.overwriting import check_outputs
 from skystill.report.metrics import evaluate
 from skystill.report.records import read_split
 from skystill.run_folder import RunFolder, written_whole
@@ -59,11 +61,15 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
         the INT8 file, its score and its cost.
 
     Raises:
+        SettingsError: the file to write is the model file or belongs to the data.
         ModelFileError: the file is not a float model file of SkyStill.
         DataError: there are no pairs of image and mask, or none for validation.
         NotFaster: the INT8 file is not faster on this computer.
     """
     out = settings.out or settings.model.with_name(settings.model.stem + "-int8.onnx")
+    data = list_images(settings.data) if settings.data.is_dir() else Listing((), ())
+    inputs = [settings.model, RunFolder(settings.model.parent).split, *data.images, *data.masks]
+    check_outputs([("INT8 file", out)], inputs)
     classes = read_info(open_session(settings.model), settings.model).classes
     train, validation = _images(settings)
     crops = _calibration(train, settings.images, settings.seed)

@@ -109,13 +109,16 @@ class PredictSettings(RasterSettings):
 
     inputs: list[str] = Field(min_length=1)
     """Images and rasters to predict: files, folders, patterns such as 'photos/*.jpg', URLs, or anything else that GDAL
-    opens."""
+    opens. Hidden files and masks in folders are passed over."""
     model: Path | None = None
     """Model file from a run folder or from skystill export. By default the bundled model, which was trained on aerial
     photographs of Dubai (skystill box describes it)."""
     out: Path = Path("classes")
     """File to write (.tif or .png) if there is one input. Otherwise a folder, in which each result has the name of its
     input."""
+    recursive: bool = False
+    """Also predict the images in the sub-folders of the folders that are given. The results keep the sub-folders below
+    --out. By default sub-folders are not predicted, and a note says how many there are."""
     classes: str | None = None
     """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
     default the classes in the model file."""

@@ -1,5 +1,7 @@
 """INT8 files: as good as they say, smaller, and without a conversion that the image does not need."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 
 from skystill.classes import DUBAI
 from skystill.data.scenes import paint_scene
-from skystill.errors import ModelFileError
+from skystill.errors import ModelFileError, SettingsError
 from skystill.model.quantize import quantize_model
 from skystill.predict import Predictor
 from skystill.progress import Event, Message
@@ -112,3 +114,18 @@ def test_a_slower_file_is_never_the_result(
     done = quantize_on_data(QuantizeSettings(**chosen))
     assert Predictor(out).info.precision == "int8"
     assert done.costs[1].path == str(out)
+
+
+@pytest.mark.parametrize("out", ["m.onnx", "./link.onnx", "hard.onnx", "image.onnx", "mask.onnx"])
+def test_the_int8_file_replaces_no_input(scenes: Path, float_file: Path, tmp_path: Path, out: str) -> None:
+    model, data = tmp_path / "m.onnx", tmp_path / "data"
+    shutil.copy(float_file, model)
+    shutil.copytree(scenes, data)
+    (tmp_path / "link.onnx").symlink_to("m.onnx")
+    os.link(model, tmp_path / "hard.onnx")
+    os.link(data / "images/scene_000.jpg", tmp_path / "image.onnx")
+    (tmp_path / "mask.onnx").symlink_to(data / "masks/scene_000.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(SettingsError, match=r"\(INT8 file\) is (an input|the same file as the input)"):
+        quantize_on_data(QuantizeSettings(model=model, data=data, out=tmp_path / out))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from skystill.data import find_pairs, read_image
 from skystill.errors import SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session
+from skystill.raster.listing import Listing, list_images
+from skystill.raster.overwriting import check_outputs
 from skystill.report.records import read_results, read_split
 from skystill.run_folder import RunFolder, written_whole
 from skystill.settings import ExportSettings
@@ -34,8 +36,8 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     Raises:
         RunFolderError: the folder is not a run.
         CheckpointError: the run has not finished, or its weights are damaged.
-        SettingsError: the suffix of the file or `--stac` does not fit the format, or the library of the format is not
-            installed.
+        SettingsError: the suffix of the file or `--stac` does not fit the format, the library of the format is not
+            installed, or a file to write belongs to the run or its data.
         ExportDiffers: the written file does not compute what the network computes.
     """
     folder = RunFolder(settings.run)
@@ -48,6 +50,7 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
         raise SettingsError(f"--out {settings.out}: a file for {settings.format} ends in {suffix}.")
     if settings.stac and settings.format != "onnx":
         raise SettingsError("--stac describes an ONNX file for SkyStill; leave it out, or use --format onnx.")
+    _check_outputs(settings, folder, Path(str(config["data"])))
     if settings.format == "onnx":
         export_network(network, info, settings.out, _test_images(folder, Path(str(config["data"]))))
     elif settings.format == "deepness":
@@ -55,6 +58,23 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     else:
         _export_for_openvino(network, info, settings.out)
     return settings.out, info
+
+
+def _check_outputs(settings: ExportSettings, folder: RunFolder, data: Path) -> None:
+    """Refuse to overwrite the run's own model file, its other files, and the data it was trained on."""
+    outputs = [("model file", settings.out)]
+    if settings.format == "openvino":
+        outputs += [("weights", settings.out.with_suffix(".bin")), ("scratch file", _scratch_of(settings.out))]
+    if settings.stac:
+        outputs.append(("STAC item", settings.out.with_suffix(".stac.json")))
+    listing = list_images(data) if data.is_dir() else Listing((), ())
+    own = [folder.config, folder.split, folder.results, folder.weights, folder.model, folder.model_int8]
+    check_outputs(outputs, [*own, *listing.images, *listing.masks])
+
+
+def _scratch_of(path: Path) -> Path:
+    """Return the ONNX file from which the files of OpenVINO are made."""
+    return path.with_suffix(".onnx.part")
 
 
 def _scores(folder: RunFolder, is_distilled: bool) -> dict[str, float]:
@@ -140,7 +160,7 @@ def _export_for_openvino(network: nn.Module, info: ModelInfo, path: Path) -> Non
         import openvino
     except ImportError as error:
         raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".') from error
-    source = path.with_suffix(".onnx.part")
+    source = _scratch_of(path)
     weights = path.with_suffix(".bin")
     try:
         export_network(network, info, source)

@@ -1,0 +1,201 @@
+"""What `skystill predict` predicts, what each result is called, and the check that no result is an input."""
+
+import glob
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+
+from skystill.errors import DataError, SettingsError
+from skystill.predict.predictor import Predictor, written_rasters
+from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
+from skystill.raster.overwriting import check_outputs, source_files
+from skystill.raster.source import gdal_environment, is_georeferenced
+from skystill.settings import PredictSettings
+
+_FILES = (".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True)
+class FoundInputs:
+    """The inputs of a command.
+
+    Args:
+        sources: each input once, with the folder below --out that its result goes to.
+        notes: what was passed over: masks, and sub-folders without --recursive.
+    """
+
+    sources: dict[str, Path]
+    notes: tuple[str, ...]
+
+
+def find_inputs(settings: PredictSettings) -> FoundInputs:
+    """Replace folders and patterns by the images in them. Files, URLs and other names of GDAL stay as they are.
+
+    Args:
+        settings: settings of the command.
+
+    Raises:
+        DataError: a folder or a pattern has no images, or a folder cannot be listed.
+        SettingsError: results would be written into a folder whose images are predicted, or --recursive is set and no
+            input is a folder or a pattern.
+    """
+    finder = _Finder(settings)
+    for name in settings.inputs:
+        if Path(name).is_dir():
+            finder.add_folder(Path(name))
+        elif glob.has_magic(name) and not Path(name).exists() and "://" not in name:
+            finder.add_pattern(name)
+        else:
+            finder.add(name, Path())
+    if settings.recursive and not finder.searched:
+        raise SettingsError("--recursive is for folders and patterns, and no input is one; leave it out.")
+    return FoundInputs(finder.sources, tuple(finder.notes))
+
+
+class _Finder:
+    """Collects inputs, each of them once."""
+
+    def __init__(self, settings: PredictSettings) -> None:
+        self._out, self._recursive = settings.out, settings.recursive
+        self._known: set[str] = set()
+        self.sources: dict[str, Path] = {}
+        self.notes: list[str] = []
+        self.searched = False
+
+    def add(self, source: str, below: Path) -> None:
+        folder, name = os.path.split(source)
+        exists = os.path.lexists(source)  # otherwise it is a URL or another name of GDAL
+        same = str(Path(os.path.realpath(folder), name)) if exists else source
+        if same not in self._known:
+            self._known.add(same)
+            self.sources[source] = below
+
+    def add_folder(self, folder: Path) -> None:
+        self._take(str(folder), [self._list(folder, folder)], folder)
+
+    def add_pattern(self, pattern: str) -> None:
+        matched, root = match_images(pattern)
+        self._take(pattern, [matched, *(self._list(folder, root) for folder in matched.folders)], root)
+
+    def _list(self, folder: Path, base: Path) -> Listing:
+        listing = list_images(folder, self._recursive, base)
+        for searched in dict.fromkeys([folder, *(path.parent for path in listing.images)]):
+            self._check_outside(searched)
+        return listing
+
+    def _take(self, name: str, listings: list[Listing], base: Path) -> None:
+        self.searched = True
+        images = [path for listing in listings for path in listing.images]
+        passed_over = self._passed_over(listings)
+        if not images:
+            raise DataError(f"{name}: no images there ({', '.join(sorted(IMAGE_SUFFIXES))}).", passed_over)
+        for path in images:
+            self.add(str(path), path.parent.relative_to(base) if self._recursive else Path())
+        self.notes.extend(f"{name}: {line}" for line in passed_over)
+
+    def _passed_over(self, listings: list[Listing]) -> list[str]:
+        masks = sum(len(listing.masks) for listing in listings)
+        matched = {folder for listing in listings[1:] for folder in listings[0].folders}
+        out = os.path.realpath(self._out)
+        left = [f for listing in listings for f in listing.folders if f not in matched and os.path.realpath(f) != out]
+        found = []
+        if masks:
+            found.append(f"{_count(masks, 'mask')} not predicted, by the words for masks in folders and file names.")
+        if left:
+            found.append(f"{_count(len(left), 'sub-folder')} not predicted; --recursive predicts the images there.")
+        return found
+
+    def _check_outside(self, folder: Path) -> None:
+        """Refuse results in a folder that is searched: the next time, or with --resume, they would be inputs."""
+        if self._out.suffix.lower() in _FILES:
+            return
+        out, searched = Path(os.path.realpath(self._out)), Path(os.path.realpath(folder))
+        if out == searched or (self._recursive and out.is_relative_to(searched)):
+            where = "is" if out == searched else "lies in"
+            pattern = "" if self._recursive else f", or name the images by a pattern such as '{folder}/*.jpg'"
+            raise SettingsError(
+                f"--out {self._out} {where} the folder {folder}, whose images are predicted: results would be taken "
+                f"for images the next time. Nothing was written; choose another --out{pattern}."
+            )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun} was" if number == 1 else f"{number:,} {noun}s were"
+
+
+def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tuple[str, Path]]:
+    """Choose the path of each result.
+
+    If --out names a file, it is the path of the result of the only input. Otherwise --out is a folder, and each result
+    gets the name of its input there, in the sub-folder of `sources`.
+
+    Args:
+        sources: as in `FoundInputs`.
+        settings: settings of the command.
+
+    Returns:
+        each input with the path of its result.
+
+    Raises:
+        SettingsError: --out is one file for several inputs, has an unknown extension, or two inputs would get the same
+            path.
+    """
+    out = settings.out
+    if out.suffix.lower() in _FILES:
+        if len(sources) > 1:
+            raise SettingsError(f"--out {out} is one file, and there are {len(sources)} inputs; give a folder.")
+        return [(source, out) for source in sources]
+    if len(sources) == 1 and out.suffix and not out.is_dir():
+        raise SettingsError(f"--out {out}: name it .tif (GeoTIFF) or .png, or give a folder.")
+    targets = [(s, out / below / (Path(s).stem + _suffix(s, settings))) for s, below in sources.items()]
+    times = Counter(target for _, target in targets)
+    twice = sorted(str(target.relative_to(out)) for target, count in times.items() if count > 1)
+    if twice:
+        raise SettingsError(f"several inputs would be written to {', '.join(twice)}; predict them into two folders.")
+    return targets
+
+
+def _suffix(source: str, settings: PredictSettings) -> str:
+    """Return .png for an image without a position, and .tif for a georeferenced raster."""
+    if settings.cog:
+        return ".tif"
+    try:
+        with gdal_environment(), rasterio.open(source) as file:
+            return ".tif" if is_georeferenced(file) else ".png"
+    except rasterio.errors.RasterioError:
+        return ".png"  # the prediction reports the error in full
+
+
+def side_files(target: Path, settings: PredictSettings) -> dict[str, Path]:
+    """Return the files that are made from a class raster: areas, overlay and polygons, as far as they are wanted."""
+    found = {}
+    if settings.areas:
+        found["areas"] = target.with_name(f"{target.stem}-areas.csv")
+    if settings.overlay:
+        found["overlay"] = target.with_name(f"{target.stem}-overlay.png")
+    if settings.vector:
+        found["polygons"] = target.with_suffix(f".{settings.vector}")
+    return found
+
+
+def check_targets(targets: list[tuple[str, Path]], settings: PredictSettings, predictor: Predictor) -> None:
+    """Check all files that will be written, also those beside the class rasters, against all files that are read.
+
+    Args:
+        targets: result of `name_targets`.
+        settings: settings of the command.
+        predictor: the model.
+
+    Raises:
+        SettingsError: a file to write is an input, or would be written twice.
+    """
+    outputs: list[tuple[str, Path]] = []
+    inputs = [predictor.path, *([Path(settings.classes)] if settings.classes else [])]
+    for source, target in targets:
+        inputs.extend(source_files(source))
+        outputs.extend(written_rasters(source, target, settings, predictor.classes))
+        outputs.extend((f"{what} of {source}", path) for what, path in side_files(target, settings).items())
+    check_outputs(outputs, inputs)

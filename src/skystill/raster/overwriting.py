@@ -1,0 +1,90 @@
+"""No output is an input: before a command begins, the files to write are compared with the files that are read."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import rasterio
+
+from skystill.errors import SettingsError
+from skystill.raster.source import gdal_environment
+
+_SHOWN = 20
+
+
+def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Iterable[Path]) -> None:
+    """Check that no file to write is an input, holds an input, or is written twice.
+
+    Files are the same if their paths are equal after all links are resolved, or if they are hard links of one file.
+
+    Args:
+        outputs: what is written, such as "class raster of a.tif", and its path. A path may be a folder that will be
+            deleted; no input may be below it.
+        inputs: all files that are read.
+
+    Raises:
+        SettingsError: some outputs are inputs, or two outputs have the same path. The message lists them.
+    """
+    places: dict[str, Path] = {}
+    states: dict[tuple[int, int], Path] = {}
+    for path in inputs:
+        real = os.path.realpath(path)
+        for place in (real, *map(str, Path(real).parents)):
+            if place in places:
+                break
+            places[place] = path
+        if state := _state(real):
+            states.setdefault(state, path)
+    problems: list[str] = []
+    written: dict[str, str] = {}
+    for what, path in outputs:
+        real = os.path.realpath(path)
+        state = _state(real)
+        found = places.get(real) or (states.get(state) if state else None)
+        if found is not None:
+            problems.append(f"{path} ({what}) {_relation(path, real, found)}")
+        elif real in written:
+            problems.append(f"{path} would be written twice: as {written[real]} and as {what}")
+        written[real] = what
+    if problems:
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        lines = "".join(f"\n  - {line}" for line in (*problems[:_SHOWN], *more))
+        raise SettingsError(
+            f"results would overwrite inputs or each other; nothing was written:{lines}\nChoose another --out."
+        )
+
+
+def source_files(source: str) -> list[Path]:
+    """Return all files that are read for a raster: itself, the files beside it, and the sources of a VRT.
+
+    Args:
+        source: anything that GDAL opens. A source that cannot be opened counts as one file of that name.
+    """
+    found: dict[str, None] = {source: None}
+    waiting = [source]
+    while waiting:
+        try:
+            with gdal_environment(), rasterio.open(waiting.pop()) as file:
+                files = [name for name in file.files if name not in found]
+        except rasterio.errors.RasterioError:
+            continue
+        found.update(dict.fromkeys(files))
+        waiting.extend(name for name in files if name.lower().endswith(".vrt"))
+    return [Path(name) for name in found]
+
+
+def _relation(path: Path, real: str, found: Path) -> str:
+    """Say how an output and an input go together."""
+    if path == found:
+        return "is an input"
+    beneath = os.path.realpath(found)
+    return f"{'holds' if beneath.startswith(real + os.sep) else 'is the same file as'} the input {found}"
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a file, which hard links have in common, or None if there is no such file."""
+    try:
+        state = os.stat(path)  # noqa: PTH116 - the path is a string, and there are many
+    except (OSError, ValueError):  # ValueError: a null character
+        return None
+    return state.st_dev, state.st_ino

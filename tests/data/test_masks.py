@@ -173,6 +173,33 @@ def test_tiffs(tmp_path: Path, case: str) -> None:
     assert (reading.labels.tolist(), reading.unknown, reading.nodata) == (labels, {}, nodata)
 
 
+@pytest.mark.parametrize("bits", [1, 8])
+def test_min_is_white_is_seen_as_viewers_show_it(tmp_path: Path, bits: int) -> None:
+    high = (1 << bits) - 1
+    write_tiff(tmp_path / "a.tif", np.array([[0, high]], U8), NBITS=bits, photometric="MINISWHITE")
+    assert read_labels(tmp_path / "a.tif", GREY).labels.tolist() == [[1, 0]]  # 0 is white, which is roof
+    numbers = classes_from([{"name": "a", "value": 0}, {"name": "b", "value": high}], "f")
+    assert read_labels(tmp_path / "a.tif", numbers).labels.tolist() == [[0, 1]]  # numbers are those of the file
+
+
+def test_an_internal_mask_is_void(tmp_path: Path) -> None:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        write_tiff(tmp_path / "a.tif", np.array([[1, 2, 2]], U8))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with rasterio.open(tmp_path / "a.tif", "r+") as file:
+                file.write_mask(np.array([[255, 0, 255]], U8))
+    reading = read_labels(tmp_path / "a.tif", VALUES)
+    assert (reading.labels.tolist(), reading.nodata) == ([[0, 255, 1]], 1)
+
+
+def test_orientation_is_that_of_viewers(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(np.array([[1, 2]], U8)).save(tmp_path / "a.png", exif=exif)
+    assert read_labels(tmp_path / "a.png", VALUES).labels.tolist() == [[0], [1]]
+
+
 REFUSED: dict[str, tuple[Array, dict[str, Any], ClassMap, str]] = {
     "two bands": (np.ones((2, 1, 2), U8), {}, VALUES, "2 bands; a mask has one band of numbers, or three of colours"),
     "six bands": (np.ones((6, 1, 2), U8), {}, VALUES, "6 bands"),

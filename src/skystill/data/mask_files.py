@@ -165,7 +165,9 @@ def _raster_pixels(path: Path, source: "DatasetReader") -> MaskPixels:
     try:
         table = source.colormap(1)
     except ValueError:
-        return MaskPixels(index, _grey_table(index), valid, jpeg)
+        greys = _grey_table(index)
+        is_negative = source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"  # 0 is shown as white
+        return MaskPixels(index, greys[::-1] if is_negative else greys, valid, jpeg)
     colors = np.zeros((max(table) + 1, 3), np.uint8)
     for value, color in table.items():
         colors[value] = color[:3]

@@ -400,6 +400,15 @@ def test_the_suggested_file_counts_pixels(tmp_path: Path, write_picture: Write) 
     assert '  - {name: "class_3", value: 3}  # 3 pixels, 75.0 %' in str(raised.value)
 
 
+def test_the_suggested_file_holds_rare_numbers_too(tmp_path: Path, write_picture: Write) -> None:
+    content = np.full((100, 100), 3, np.uint8)
+    content[0, 0], content[1] = 0, 1  # one pixel in ten thousand
+    masked(tmp_path, write_picture, content)
+    problems = checked(tmp_path, VALUES)
+    assert '  - {name: "class_0", value: 0}  # 1 pixels, 0.0 %' in problems.suggestion
+    assert '  - {name: "roof", value: 1}  # 100 pixels, 1.0 %' in problems.suggestion
+
+
 @pytest.mark.parametrize("name", ["unlabelled", "Unlabeled", "more/unlabeled/deep"])
 def test_images_without_labels_lie_beside_the_pairs(pairs_folder: Path, write_picture: Write, name: str) -> None:
     for number in range(3):

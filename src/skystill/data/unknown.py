@@ -110,7 +110,9 @@ def suggest_classes(pairs: Sequence[Pair], classes: ClassMap | None = None) -> s
         return ""
     total = found.total()
     names, void = _known(classes, by_number) if classes else ({}, [])
-    common = [value for value, count in found.most_common(_SUGGESTED) if count >= _COMMON / 20 * total]
+    # All of them, unless there are so many that most are mixtures.
+    least = _COMMON / 20 * total if len(found) > _SUGGESTED else 0
+    common = [value for value, count in found.most_common(_SUGGESTED) if count >= least]
     lines = ["classes:"]
     for place, value in enumerate(sorted(common) if by_number else common, start=1):
         name = names.get(value, f"class_{value if by_number else place}")

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skystill.classes import DUBAI, ClassMap, classes_from, labels_from_colors, nearest_class, parse_color, read_classes
+from skystill.classes import DUBAI, ClassMap, classes_from, parse_color, read_classes
+from skystill.data.masks import labels_from_colors, nearest_class
 from skystill.errors import ClassesError
 
 
@@ -80,3 +81,69 @@ def test_a_color_is_hex_or_three_numbers() -> None:
 def test_a_class_map_needs_a_class() -> None:
     with pytest.raises(ClassesError, match="0 classes"):
         ClassMap((), ())
+
+
+def test_values_and_void_numbers_go_through_a_file_and_back() -> None:
+    content = {"classes": [{"name": "a", "value": 1, "scored": False}, {"name": "b", "value": 900}], "void": [0, 7, -1]}
+    read = classes_from(content, "f")
+    assert (read.values, read.void_values, read.indexed, read.unscored) == ((1, 900), (0, 7, -1), True, ("a",))
+    assert read.label_of_value == {0: 255, 7: 255, -1: 255, 255: 255, 1: 0, 900: 1}
+    for void in ((0,), (0, 7), (7, 8, 9)):
+        other = ClassMap(("a", "b"), ((1, 1, 1), (2, 2, 2)), "f", ((9, 9, 9),), values=(1, 2), void_values=void)
+        assert classes_from(json.loads(json.dumps(other.to_dict())), "f") == other
+
+
+def test_model_files_of_earlier_versions_keep_their_classes() -> None:
+    old = {
+        "classes": [{"name": "a", "color": "#D55E00"}, {"name": "b", "color": "#F0E442"}],
+        "void": [],
+        "indexed": True,
+    }
+    read = classes_from(old, "model.onnx")
+    assert (read.names, read.indexed, read.values, read.to_dict()) == (("a", "b"), True, (), old)
+
+
+@pytest.mark.parametrize("spelling", ["value", "index", "id"])
+def test_public_spellings_and_an_ignored_class(spelling: str) -> None:
+    content = {
+        "encoding": "index (uint8 PNG)",
+        "ignore_index": 0,
+        "classes": [
+            {spelling: 0, "name": "undefined", "colour": [0, 0, 0]},
+            {spelling: 1, "name": "roof", "colour": [128, 0, 0]},
+            {spelling: 2, "title": "grass", "color": "#008000", "shape": "polygon"},
+        ],
+    }
+    read = classes_from(content, "f")
+    assert (read.names, read.values, read.void_values, read.indexed) == (("roof", "grass"), (1, 2), (0,), True)
+    assert read.void_colors == ((0, 0, 0),)
+    plain = classes_from({"classes": ["undefined", "roof", "grass"], "ignore_index": 0}, "f")
+    assert (plain.names, plain.values, plain.void_values) == (("roof", "grass"), (1, 2), (0,))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"classes": ["a", "b"], "ignore": 0}, "f: ignore is not understood"),
+        ([{"name": "a", "colr": "#FF0000"}], "f: class a: colr is not understood"),
+        (
+            [{"name": "a", "trainId": 3}],
+            "class a: trainId is not understood. Take it out, or use a key of these: name,",
+        ),
+        ({"classes": ["a", "b"], "void": [0]}, "lists the label 0 under void.*name: a, value: 1"),
+        ([{"name": "a", "value": 1}, {"name": "b", "value": 1}], "gives the value 1 twice"),
+        ([{"name": "a", "value": 1}, {"name": "b"}], "class b has no value, others have"),
+        ([{"name": "a", "value": 1, "id": 2}, {"name": "b", "value": 3}], "which differ. Keep one, as value"),
+        ([{"name": "a", "value": "1"}], "'1' is not a number of an index mask"),
+        ([{"name": "a", "value": True}], "True is not a number"),
+        ([{"name": "a", "value": 1.0}], "1.0 is not a number"),
+        ([{"name": "a", "scored": "no"}], "scored is 'no'; write true or false"),
+        ({"classes": ["a", "b"], "void": [9, 9, 9]}, 'one colour or three numbers. Write a colour as "#090909"'),
+        ({"classes": ["a"], "ignore_index": 0}, "every class is void"),
+        ({"classes": ["a", "b"], "ignore_index": "none"}, "ignore_index: 'none' is not a number"),
+        ({"classes": ["a", "b"], "encoding": "polygons"}, "encoding 'polygons' is not understood"),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_name(content: object, says: str) -> None:
+    with pytest.raises(ClassesError, match=f"(?s){says}"):
+        classes_from(content, "f")

@@ -68,6 +68,13 @@ def test_a_run_begins_once(tmp_path: Path) -> None:
         folder.start({"seed": 2}, resume=True)
 
 
+def test_a_run_of_an_earlier_version_goes_on_without_later_settings(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").start({"epochs": 3}, resume=False)
+    RunFolder(tmp_path / "run").start({"epochs": 3, "fit_masks": False, "later": None}, resume=True)
+    with pytest.raises(RunFolderError, match="fit_masks was None, is now True"):
+        RunFolder(tmp_path / "run").start({"epochs": 3, "fit_masks": True}, resume=True)
+
+
 def test_a_resume_before_the_beginning_begins(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.start({"seed": 1}, resume=True)

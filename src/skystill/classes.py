@@ -1,5 +1,6 @@
-"""`ClassMap`: names and colours of the classes, void colours, and conversion between colour masks and labels."""
+"""`ClassMap`: names, colours and mask values of the classes, what is void, and the files in which this is written."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,10 @@ class ClassMap:
         void_colors: mask colours of void pixels, whose class is unknown.
         unscored: names of classes that are left out of mean scores, such as "Unlabeled" in the Dubai data. The network
             still learns them, and confusing them with another class counts as an error of that class.
-        indexed: True if the masks hold label numbers, because the classes file gave no colours.
+        indexed: True if the masks hold label numbers, because the classes file gave no colours or says so.
+        values: the number that stands in an index mask for each class. Without any, it is the label itself. The labels
+            of the network, of results and of class rasters are 0, 1, ... in any case.
+        void_values: numbers in index masks of void pixels. 255 is void as well, unless it is the value of a class.
     """
 
     names: tuple[str, ...]
@@ -44,6 +48,8 @@ class ClassMap:
     void_colors: tuple[Color, ...] = ()
     unscored: tuple[str, ...] = ()
     indexed: bool = field(default=False)
+    values: tuple[int, ...] = ()
+    void_values: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -55,6 +61,18 @@ class ClassMap:
     def scored(self) -> npt.NDArray[np.bool_]:
         """(C,) bool, True for the classes that count in mean scores."""
         return np.array([name not in self.unscored for name in self.names])
+
+    @property
+    def grey(self) -> bool:
+        """Whether the colour of every class is a grey, so that a mask of one band can hold colours."""
+        return all(len(set(color)) == 1 for color in self.colors)
+
+    @property
+    def label_of_value(self) -> dict[int, int]:
+        """The label of each number that may stand in an index mask; `VOID` for void numbers."""
+        values = self.values or range(len(self))
+        void = dict.fromkeys((VOID, *self.void_values), VOID)
+        return void | {value: label for label, value in enumerate(values)}
 
     def palette(self) -> npt.NDArray[np.uint8]:
         """Return the colour of every label as (256, 3) uint8 RGB. Void and unknown labels are black."""
@@ -68,17 +86,34 @@ class ClassMap:
 
     def to_dict(self) -> dict[str, object]:
         """Return the content of a classes file. `classes_from` reads it."""
-        entries = [
-            {"name": name, "color": hex_color(color), **({"scored": False} if name in self.unscored else {})}
-            for name, color in zip(self.names, self.colors, strict=True)
-        ]
-        return {"classes": entries, "void": [hex_color(c) for c in self.void_colors], "indexed": self.indexed}
+        entries: list[dict[str, object]] = []
+        for label, (name, color) in enumerate(zip(self.names, self.colors, strict=True)):
+            entry: dict[str, object] = {"name": name, "color": hex_color(color)}
+            entry |= {"value": self.values[label]} if self.values else {}
+            entries.append(entry | ({"scored": False} if name in self.unscored else {}))
+        content: dict[str, object] = {"classes": entries, "void": [hex_color(color) for color in self.void_colors]}
+        content |= {"ignore_index": list(self.void_values)} if self.void_values else {}
+        return content | {"indexed": self.indexed}
 
 
 def _check(classes: ClassMap) -> None:
     if not 1 <= len(classes.names) <= VOID:
         raise ClassesError(f"{classes.source} has {len(classes.names)} classes; 1 to {VOID} are possible.")
-    for what, values in (("name", classes.names), ("colour", (*classes.colors, *classes.void_colors))):
+    if classes.values and len(classes.values) != len(classes.names):
+        raise ClassesError(f"{classes.source} has {len(classes.names)} classes, but {len(classes.values)} values.")
+    own_values = classes.values or tuple(range(len(classes.names)))
+    both = [value for value in own_values if value in classes.void_values]
+    if both and not classes.values:
+        raise ClassesError(
+            f"{classes.source} lists the label {both[0]} under void, but without values {both[0]} is the label of "
+            f"{classes.names[both[0]]}. Give every class the number that it has in the masks, such as "
+            f"{{name: {classes.names[both[0]]}, value: {both[0] + 1}}}."
+        )
+    for what, values in (
+        ("name", classes.names),
+        ("colour", (*classes.colors, *classes.void_colors)),
+        ("value", (*own_values, *classes.void_values)),
+    ):
         twice = sorted({str(v) for v in values if list(values).count(v) > 1})
         if twice:
             raise ClassesError(f"{classes.source} gives the {what} {', '.join(twice)} twice; each must be its own.")
@@ -128,12 +163,15 @@ BUILT_IN: Mapping[str, ClassMap] = {"dubai": DUBAI}
 def read_classes(name_or_file: str | Path) -> ClassMap:
     """Return the classes of a built-in name, or of a YAML or JSON file.
 
-    The file is a list of `{name, color, scored}`, or a mapping with this list under `classes` and the void colours
-    under `void`. The key `title` is accepted instead of `name`, because files of Humans in the Loop use it. Without
-    colours, the masks hold label numbers.
+    The file is a list of classes, or a mapping with this list under `classes`. A class has a `name`, a `color`, a
+    `value` (its number in index masks) and `scored`. Void colours and void numbers stand under `void`. Other spellings
+    of public data sets are understood: `title`; `colour`; `index` and `id`; `ignore_index` for the number that is void,
+    where a class with this number is left out; `encoding: index` for masks that hold numbers although there are
+    colours. Without colours, the masks hold numbers. Without values, they are 0, 1, ... in the order of the list.
 
     Raises:
-        ClassesError: there is no such name or file, or the file does not hold classes.
+        ClassesError: there is no such name or file, or the file does not hold classes, or it holds a key that is not
+            understood.
     """
     if str(name_or_file) in BUILT_IN:
         return BUILT_IN[str(name_or_file)]
@@ -150,6 +188,18 @@ def read_classes(name_or_file: str | Path) -> ClassMap:
     return classes_from(content, str(path))
 
 
+# Keys of the file and of one class. The last line of each holds keys that say nothing of masks and labels: they
+# describe the images, or how a labelling tool shows the class.
+_FILE_KEYS = (
+    *("classes", "void", "ignore_index", "encoding", "indexed"),
+    *("bands", "tags", "projectType", "description", "source", "license"),
+)
+_CLASS_KEYS = (
+    *("name", "title", "color", "colour", "value", "index", "id", "scored"),
+    *("shape", "geometry_config", "hotkey", "description"),
+)
+
+
 def classes_from(content: object, source: str) -> ClassMap:
     """Return the classes described by the parsed content of a classes file.
 
@@ -164,24 +214,96 @@ def classes_from(content: object, source: str) -> ClassMap:
     entries = mapping.get("classes")
     if not isinstance(entries, list) or not entries:
         raise ClassesError(f"{source} holds no list of classes. Write a list of name and color, as in docs/data.md.")
-    names: list[str] = []
-    colors: list[Color] = []
-    unscored: list[str] = []
-    with_color = [isinstance(entry, dict) and "color" in entry for entry in entries]
-    for index, entry in enumerate(entries):
-        fields = entry if isinstance(entry, dict) else {"name": entry}
-        name = fields.get("name", fields.get("title"))
-        if not isinstance(name, str) or not name:
-            raise ClassesError(f"{source}: class {index} has no name: {entry!r}.")
-        if any(with_color) and not with_color[index]:
-            raise ClassesError(f"{source}: class {name} has no color, others have. Give every class one, or none.")
-        names.append(name)
-        colors.append(parse_color(fields["color"], source) if with_color[index] else default_color(index))
-        if fields.get("scored") is False:
-            unscored.append(name)
-    void = tuple(parse_color(color, source) for color in mapping.get("void") or ())
-    indexed = bool(mapping.get("indexed", not any(with_color)))
-    return ClassMap(tuple(names), tuple(colors), source, void, tuple(unscored), indexed)
+    _refuse_keys(mapping, _FILE_KEYS, source)
+    rows = [_row(index, entry, source) for index, entry in enumerate(entries)]
+    has_colors, has_values = (_all_or_none(rows, key, source) for key in ("color", "value"))
+    for index, row in enumerate(rows):
+        row.setdefault("color", default_color(index))
+        row.setdefault("value", index)
+    void_colors, void_values = _void(mapping.get("void"), source)
+    ignored = _numbers(mapping.get("ignore_index"), source)
+    no_class = {*ignored, *(void_values if has_values else ())}
+    dropped = [row for row in rows if row["value"] in no_class]
+    rows = [row for row in rows if row not in dropped]
+    if not rows:
+        raise ClassesError(f"{source}: every class is void. Take the numbers of the classes out of void.")
+    void_colors += [row["color"] for row in dropped if has_colors and row["color"] not in void_colors]
+    void_values += [value for value in ignored if value not in void_values]
+    encoding = str(mapping.get("encoding", "color")).lower()
+    if not re.match(r"index|colou?r|rgb", encoding):
+        raise ClassesError(f"{source}: encoding {encoding!r} is not understood; write index or color.")
+    return ClassMap(
+        tuple(row["name"] for row in rows),
+        tuple(row["color"] for row in rows),
+        source,
+        tuple(void_colors),
+        tuple(row["name"] for row in rows if not row["scored"]),
+        bool(mapping.get("indexed", not has_colors or encoding.startswith("index"))),
+        tuple(row["value"] for row in rows) if has_values or dropped else (),
+        tuple(void_values),
+    )
+
+
+def _row(index: int, entry: object, source: str) -> dict[str, Any]:
+    """Return name, scored, color and value of an entry, the last two only if the entry gives them."""
+    fields = entry if isinstance(entry, dict) else {"name": entry}
+    name = fields.get("name", fields.get("title"))
+    if not isinstance(name, str) or not name:
+        raise ClassesError(f"{source}: class {index} has no name: {entry!r}.")
+    _refuse_keys(fields, _CLASS_KEYS, f"{source}: class {name}")
+    scored = fields.get("scored", True)
+    if not isinstance(scored, bool):
+        raise ClassesError(f"{source}: class {name}: scored is {scored!r}; write true or false.")
+    row: dict[str, Any] = {"name": name, "scored": scored}
+    for key, spellings in (("color", ("color", "colour")), ("value", ("value", "index", "id"))):
+        given = {spelling: fields[spelling] for spelling in spellings if spelling in fields}
+        read = [parse_color(v, source) if key == "color" else _number(v, f"{source}: {name}") for v in given.values()]
+        if len(set(read)) > 1:
+            raise ClassesError(f"{source}: class {name} has {given}, which differ. Keep one, as {key}.")
+        row |= {key: read[0]} if read else {}
+    return row
+
+
+def _refuse_keys(fields: Mapping[Any, object], known: Sequence[str], where: str) -> None:
+    strange = [str(key) for key in fields if key not in known]
+    if strange:
+        raise ClassesError(
+            f"{where}: {', '.join(strange)} is not understood. Take it out, or use a key of these: {', '.join(known)}."
+        )
+
+
+def _all_or_none(rows: Sequence[Mapping[str, Any]], key: str, source: str) -> bool:
+    """Return whether all classes have the key. Raise if some have it and others have not."""
+    without = [row["name"] for row in rows if key not in row]
+    if without and len(without) < len(rows):
+        raise ClassesError(
+            f"{source}: class {', '.join(without)} has no {key}, others have. Give every class one, or none."
+        )
+    return not without
+
+
+def _number(value: object, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ClassesError(f"{where}: {value!r} is not a number of an index mask; write a whole number, such as 3.")
+    return value
+
+
+def _numbers(given: object, source: str) -> list[int]:
+    """Return the numbers of `ignore_index`: none, one, or a list."""
+    listed = given if isinstance(given, list) else [] if given is None else [given]
+    return [_number(value, f"{source}: ignore_index") for value in listed]
+
+
+def _void(given: object, source: str) -> tuple[list[Color], list[int]]:
+    """Return the colours and the numbers that stand under `void`."""
+    listed = given if isinstance(given, list) else [] if given is None else [given]
+    numbers = [value for value in listed if isinstance(value, int) and not isinstance(value, bool)]
+    if len(listed) == len(numbers) == 3 and all(0 <= number <= 255 for number in numbers):
+        raise ClassesError(
+            f'{source}: void: {listed} can be one colour or three numbers. Write a colour as "{hex_color(numbers)}", '
+            f"and three numbers as ignore_index: {listed}."
+        )
+    return [parse_color(value, source) for value in listed if value not in numbers], numbers
 
 
 def default_color(index: int) -> Color:
@@ -189,50 +311,3 @@ def default_color(index: int) -> Color:
     red, green, blue = _PALETTE[index % len(_PALETTE)]
     shade = 0.7 ** (index // len(_PALETTE))
     return (int(red * shade), int(green * shade), int(blue * shade))
-
-
-def pack_colors(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    """Convert (H, W, 3) uint8 RGB to (H, W) uint32, one number per colour: red * 2^16 + green * 2^8 + blue."""
-    wide = picture.astype(np.uint32)
-    return np.asarray((wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2])
-
-
-def labels_from_colors(picture: npt.NDArray[np.uint8], classes: ClassMap) -> tuple[Labels, dict[Color, int]]:
-    """Convert a colour mask to labels.
-
-    Args:
-        picture: (H, W, 3) uint8 RGB, the mask.
-        classes: the classes with their colours.
-
-    Returns:
-        The labels (H, W) uint8, 255 where the colour is void or unknown; and the unknown colours with their pixel
-        counts.
-    """
-    packed = pack_colors(picture)
-    labels = np.full(packed.shape, VOID, np.uint8)
-    known = np.zeros(packed.shape, bool)
-    for label, color in enumerate(classes.colors):
-        here = packed == _pack(color)
-        labels[here] = label
-        known |= here
-    for color in classes.void_colors:
-        known |= packed == _pack(color)
-    if known.all():
-        return labels, {}
-    values, counts = np.unique(packed[~known], return_counts=True)
-    return labels, {_unpack(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
-
-
-def nearest_class(color: Color, classes: ClassMap) -> tuple[str, Color]:
-    """Return name and colour of the class whose colour has the smallest distance to `color` in RGB."""
-    distances = ((np.array(classes.colors) - np.array(color)) ** 2).sum(axis=1)
-    index = int(distances.argmin())
-    return classes.names[index], classes.colors[index]
-
-
-def _pack(color: Color) -> int:
-    return (color[0] << 16) | (color[1] << 8) | color[2]
-
-
-def _unpack(value: int) -> Color:
-    return (value >> 16, (value >> 8) & 255, value & 255)

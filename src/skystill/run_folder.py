@@ -125,7 +125,12 @@ class RunFolder:
             return
         self.check_free(resume)
         before = self.read_config()
-        changed = [n for n in config if n not in ("out", "devices", "nodes") and config[n] != before.get(n)]
+        # A run of an earlier version lacks later settings; it began with what is now their default, off or none.
+        changed = [
+            name
+            for name, value in config.items()
+            if name not in ("out", "devices", "nodes") and value != before.get(name) and (name in before or value)
+        ]
         if changed:
             lines = "; ".join(f"{name} was {before.get(name)}, is now {config[name]}" for name in changed)
             raise RunFolderError(f"{self.path}: --resume with other settings than the run began with: {lines}.")

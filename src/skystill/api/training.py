@@ -237,7 +237,8 @@ def _quantize_student(settings: DistillSettings | PruneSettings, on_progress: On
     """
     folder = RunFolder(settings.out)
     limit: dict[str, object] = {"max_drop": 100.0} if settings.has_budget else {}
-    keywords = {"model": folder.model, "data": settings.data, "out": folder.model_int8, **limit}
+    own = {"model": folder.model, "data": settings.data, "out": folder.model_int8, "fit_masks": settings.fit_masks}
+    keywords = own | limit
     quantize(settings_from(QuantizeSettings, None, keywords), on_progress=on_progress)
     if settings.has_budget and check:
         from skystill.train.compress.budget import budget_of, check_result

@@ -84,7 +84,7 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Paramet
     help_text = field.description
     flag = f"--{name.replace('_', '-')}"
     kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
     annotation = str | None if ByteSize in get_args(field.annotation) else field.annotation  # pydantic parses 256MB
     default = inspect.Parameter.empty if field.is_required() else field.get_default()

@@ -48,14 +48,19 @@ def show_check(data: Path, checked: "CheckedData") -> None:
     console.print(f"{len(check.records)} pairs in {data}", markup=False)
     if sizes:
         console.print(f"sizes from {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels")
-    table = Table("label", "class", "color", "pixels", "share", title=f"classes: {check.classes.source}")
+    values = check.classes.values
+    table = Table(
+        "label", *(["value"] if values else []), "class", "color", "pixels", "share",
+        title=f"classes: {check.classes.source}",
+    )  # fmt: skip
     total = max(1, int(check.counts.sum()))
     rows = [*enumerate(check.classes.names), (255, "void")]
     for label, name in rows:
         color = "" if label == 255 else "#" + "".join(f"{c:02X}" for c in check.classes.colors[label])
         shown = f"[on {color}]  [/] {color}" if color else ""
         count = int(check.counts[label])
-        table.add_row(str(label), name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
+        value = [str(values[label]) if label < len(values) else ""] if values else []
+        table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
     console.print(table)
     for note in checked.notes:
         messages.print(f"note: {note}", markup=False)

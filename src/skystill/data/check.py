@@ -1,6 +1,6 @@
 """Check a whole data set before training: every file is opened, and all problems are reported in one error."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, nearest_class, parse_color, read_classes
+from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, read_classes
+from skystill.data.masks import is_same_shape, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch
-from skystill.data.read import read_image, read_labels
+from skystill.data.read import read_image
+from skystill.data.unknown import UnknownPixels, suggest_classes
 from skystill.errors import ClassesError, DataError
 from skystill.progress import OnProgress, ignore_progress, tracked
 
+_LISTED = 5  # masks of another size that are named one by one
 _BESIDE = ("classes.yaml", "classes.yml", "classes.json")
 
 
@@ -25,12 +28,14 @@ class ImageRecord:
         pair: the image and its mask.
         height, width: size of both in pixels.
         counts: (256,) int64, number of mask pixels with each label; label 255 is void.
+        nodata: number of pixels of the mask file that are void because it has no data there.
     """
 
     pair: Pair
     height: int
     width: int
     counts: npt.NDArray[np.int64]
+    nodata: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,14 @@ class DataCheck:
         records: every pair that could be read.
         problems: what must be corrected before training. Each line names the file or the class that it concerns.
         notes: what the user should know.
+        suggestion: text of a classes file that fits the masks, if the classes do not fit; otherwise empty.
     """
 
     classes: ClassMap
     records: tuple[ImageRecord, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    suggestion: str = ""
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -64,10 +71,11 @@ class DataCheck:
             DataError: there is at least one problem.
         """
         if self.problems:
+            mend = f"Mend them, then look again with: skystill data check {root}"
             raise DataError(
                 f"{root}: {len(self.problems)} problem(s) in the data:",
                 self.problems,
-                f"Mend them, then look again with: skystill data check {root}",
+                f"{mend}\n{self.suggestion}" if self.suggestion else mend,
             )
 
 
@@ -90,7 +98,8 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
     if beside is None:
         raise ClassesError(
             f"no classes: {root} has no classes.yaml or classes.json, and no --classes was given. "
-            f"Give a file with names and colours, or a built-in name ({', '.join(BUILT_IN)})."
+            f"Give a file with names and colours, or a built-in name ({', '.join(BUILT_IN)}).\n"
+            + suggest_classes(pairs)
         )
     classes = read_classes(beside)
     spread = pairs[:: max(1, len(pairs) // 8)]  # 8 to 15 masks show the colours; there may be thousands
@@ -110,52 +119,95 @@ def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = 
         on_progress: called with a `Progress` after each pair.
     """
     problems = list(search.problems)
-    unknown: dict[str, dict[Path, int]] = {}
+    unknown = UnknownPixels()
     records: list[ImageRecord] = []
+    sizes: list[tuple[Pair, tuple[int, int], tuple[int, int]]] = []
     for pair in tracked(search.pairs, "opening images and masks", on_progress):
         try:
             height, width = read_image(pair.image).shape[:2]
             reading = read_labels(pair.mask, classes)
+            if reading.labels.shape != (height, width):
+                sizes.append((pair, (reading.labels.shape[0], reading.labels.shape[1]), (height, width)))
+                if not (pair.fit_mask and is_same_shape(*sizes[-1][1:])):
+                    continue
+                reading = read_pair_labels(pair, classes, (height, width))
         except DataError as error:
             problems.append(str(error))
             continue
-        if reading.labels.shape != (height, width):
-            found = f"{reading.labels.shape[1]}x{reading.labels.shape[0]}"
-            problems.append(f"{pair.mask}: {found} pixels; its image {pair.image.name} has {width}x{height}.")
-            continue
-        for color, count in reading.unknown.items():
-            unknown.setdefault(color, {})[pair.mask] = count
-        records.append(ImageRecord(pair, height, width, np.bincount(reading.labels.ravel(), minlength=256)))
-    problems.extend(_describe_unknown(unknown, classes))
-    problems.extend(_unseen(records, classes))
-    return DataCheck(classes, tuple(records), tuple(problems), tuple(_void_notes(records, classes)))
+        unknown.add(pair.mask, reading)
+        counts = np.bincount(reading.labels.ravel(), minlength=256)
+        records.append(ImageRecord(pair, height, width, counts, reading.nodata))
+    misfits, notes = _describe_sizes(sizes)
+    problems.extend(misfits)
+    of_classes = [*unknown.describe(classes), *_unseen(records, classes), *_single_class(records, classes)]
+    return DataCheck(
+        classes,
+        tuple(records),
+        (*problems, *of_classes),
+        (*notes, *_void_notes(records, classes)),
+        suggest_classes(search.pairs, classes) if of_classes else "",
+    )
 
 
-def _describe_unknown(unknown: dict[str, dict[Path, int]], classes: ClassMap) -> list[str]:
-    lines: list[str] = []
-    for color, where in sorted(unknown.items(), key=lambda item: -sum(item[1].values())):
-        near = ""
-        if color.startswith("#"):
-            name, nearest = nearest_class(parse_color(color, "mask"), classes)
-            near = f"; the nearest class colour is {name} {hex_color(nearest)}"
-        files = [str(path) for path in where]
-        listed = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
-        lines.append(
-            f"{color}: {sum(where.values()):,} pixels in {len(files)} mask(s) belong to no class of {classes.source}"
-            f"{near}. In: {listed}. Give it a class in a --classes FILE, or list it there under void."
-        )
-    return lines
+def _describe_sizes(
+    sizes: Sequence[tuple[Pair, tuple[int, int], tuple[int, int]]],
+) -> tuple[list[str], list[str]]:
+    """Return the problems of masks whose size is not that of their image, and a note on those that are fitted.
+
+    Args:
+        sizes: pairs, with the size of the mask and the size of the image (height, width).
+    """
+    lines: dict[str, list[str]] = defaultdict(list)
+    notes: list[str] = []
+    for pair, mask, image in sizes:
+        line = f"{pair.mask}: {mask[1]}x{mask[0]} pixels; its image {pair.image.name} has {image[1]}x{image[0]}"
+        if is_same_shape(mask, image) and pair.fit_mask:
+            notes.append(line)
+        elif is_same_shape(mask, image):
+            lines["The shape is the same: with --fit-masks each pixel takes the nearest one of the mask."].append(line)
+        else:
+            lines["The shape is another: cut or export the mask as the image."].append(line)
+    problems: list[str] = []
+    for mend, found in lines.items():
+        if len(found) <= _LISTED:
+            problems.extend(f"{line}. {mend}" for line in found)
+        else:
+            problems.append(f"{len(found)} masks have another size than their image ({found[0]}; ...). {mend}")
+    fitted = [f"{len(notes)} mask(s) are fitted to the size of their image ({notes[0]}; ...)."] if notes else []
+    return problems, fitted
 
 
 def _unseen(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:
     if not records:
         return []
     counts = np.sum([record.counts for record in records], axis=0)
+    nodata = sum(record.nodata for record in records)
+    hint = f" {nodata:,} pixels of the masks are nodata, which is void." if nodata else ""
     return [
-        f"{name} {hex_color(color)}: no mask holds a pixel of this class of {classes.source}. "
-        "Correct its colour, or take it out of a --classes FILE."
-        for label, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
+        f"{_known_by(classes, label)}: no mask holds a pixel of this class of {classes.source}. "
+        f"Correct {'its value' if classes.indexed else 'its colour'}, or take it out of a --classes FILE.{hint}"
+        for label, name in enumerate(classes.names)
         if counts[label] == 0 and name not in classes.unscored
+    ]
+
+
+def _known_by(classes: ClassMap, label: int) -> str:
+    """Return the name of a class with what stands for it in masks, such as "Roof #FF0000" or "Roof (value 3)"."""
+    value = classes.values[label] if classes.values else label
+    shown = f"(value {value})" if classes.indexed else hex_color(classes.colors[label])
+    return f"{classes.names[label]} {shown}"
+
+
+def _single_class(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:
+    """Return a problem if the masks hold one class and nothing else that counts."""
+    counts = np.asarray(sum((record.counts for record in records), np.zeros(256, np.int64)))
+    seen = [name for label, name in enumerate(classes.names) if counts[label]]
+    if not records or len(seen) != 1 or (len(classes) > 1 and seen[0] in classes.unscored):
+        return []
+    return [
+        f"{seen[0]} is the only class in the masks, and everything else is void ({counts[VOID]:,} pixels): a network "
+        "that answers nothing else scores 100 %. The background must be a class, too: give it a name, with its colour "
+        "or value, in a --classes FILE."
     ]
 
 
@@ -164,10 +216,16 @@ def _void_notes(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:
     if not holding:
         return []
     total = sum(int(record.counts[VOID]) for record in holding)
-    colors = ", ".join(hex_color(color) for color in classes.void_colors) or "label 255"
+    kinds = [hex_color(color) for color in classes.void_colors] + [f"label {value}" for value in classes.void_values]
+    kinds = kinds or ["label 255"]
+    kinds += ["nodata"] if any(record.nodata for record in records) else []
     most = sorted(holding, key=lambda record: -record.counts[VOID])
     files = ", ".join(f"{record.pair.mask} ({record.counts[VOID]:,})" for record in most[:10])
-    return [f"void ({colors}, neither trained on nor scored): {total:,} pixels in {len(holding)} mask(s): {files}."]
+    more = f" and {len(most) - 10} more" if len(most) > 10 else ""
+    return [
+        f"void ({', '.join(kinds)}, neither trained on nor scored): {total:,} pixels in {len(holding)} mask(s): "
+        f"{files}{more}."
+    ]
 
 
 def _unknown_share(pairs: Sequence[Pair], classes: ClassMap) -> float:

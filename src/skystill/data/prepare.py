@@ -1,11 +1,21 @@
 """Prepare the data of a run: find, check and split it, and collect notes for the user."""
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
 
 from skystill.classes import ClassMap
-from skystill.data import DataCheck, Split, check_data, find_pairs, resolve_classes, sample_images, split_pairs
+from skystill.data import (
+    DataCheck,
+    PairSearch,
+    Split,
+    check_data,
+    find_pairs,
+    resolve_classes,
+    sample_images,
+    split_pairs,
+)
 from skystill.progress import OnProgress, ignore_progress
 from skystill.settings import CacheSettings, CheckSettings, FitSettings
 
@@ -42,7 +52,7 @@ def prepare_data(settings: FitSettings | CacheSettings, on_progress: OnProgress 
         ClassesError: there are no classes, or their file cannot be read.
         SettingsError: the split cannot be made, or there are fewer training images than `limit_images`.
     """
-    search = find_pairs(settings.data)
+    search = find_pairs(settings.data, settings.fit_masks)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
     check = check_data(search, classes, on_progress)
     check.raise_problems(settings.data)
@@ -50,6 +60,7 @@ def prepare_data(settings: FitSettings | CacheSettings, on_progress: OnProgress 
     if settings.limit_images is not None:
         drawn = sample_images(split.train, settings.limit_images, settings.seed)
         split = Split(split.rule, drawn, split.validation, split.test)
+    notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(search)
     return PreparedData(check, split, (*notes, *check.notes, *_missing_in_train(check, split)))
 
 
@@ -80,11 +91,19 @@ def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progr
         ClassesError: there are no classes, or their file cannot be read.
         SettingsError: the split cannot be made.
     """
-    search = find_pairs(settings.data)
+    search = find_pairs(settings.data, settings.fit_masks)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
     check = check_data(search, classes, on_progress)
     split = None if check.problems else split_pairs(search.pairs, settings.split)
-    return CheckedData(check, (*notes, *check.notes), split)
+    return CheckedData(check, (*notes, *_unlabeled_notes(search), *check.notes), split)
+
+
+def _unlabeled_notes(search: PairSearch) -> tuple[str, ...]:
+    return tuple(
+        f"{folder} holds {count:,} image(s) without masks. A student learns from them, too, with: skystill distill "
+        f"--unlabeled {shlex.quote(str(folder))}"
+        for folder, count in search.unlabeled.items()
+    )
 
 
 def _missing_in_train(check: DataCheck, split: Split) -> list[str]:

@@ -96,8 +96,11 @@ def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
     They come from the split of the run folder that contains the model. If `settings.split` is given, if there is no
     such run, or if images of its split are missing, the data is split anew.
     """
-    pairs = find_pairs(settings.data).pairs
-    run, by_key = RunFolder(settings.model.parent), {pair.key: pair for pair in pairs}
+    run, fit_masks = RunFolder(settings.model.parent), settings.fit_masks
+    if fit_masks is None:
+        fit_masks = run.config.is_file() and bool(run.read_config().get("fit_masks"))
+    pairs = find_pairs(settings.data, fit_masks).pairs
+    by_key = {pair.key: pair for pair in pairs}
     own = read_split(run) if settings.split is None and run.split.exists() else None
     if own is not None and all(key in by_key for key in (*own.train, *own.validation)):
         train, validation = ([by_key[key] for key in keys] for keys in (own.train, own.validation))

@@ -85,6 +85,8 @@ class ClassRecord(Record):
     """Colour in the form "#3C1098"."""
     scored: bool = True
     """Whether the class counts in means."""
+    value: int | None = None
+    """Its number in index masks, if that is not the label."""
 
 
 class ClassesRecord(Record):
@@ -92,6 +94,8 @@ class ClassesRecord(Record):
 
     classes: list[ClassRecord]
     void: list[str] = []
+    ignore_index: list[int] = []
+    """Numbers in index masks that are void."""
     indexed: bool = False
 
 

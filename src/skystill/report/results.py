@@ -92,7 +92,8 @@ def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:
 def _test_images(
     folder: RunFolder, settings: EvaluateSettings, config: Mapping[str, Any], data: Path
 ) -> tuple[ClassMap, list[Pair], str, list[str]]:
-    search = find_pairs(data)
+    fit_masks = bool(config.get("fit_masks")) if settings.fit_masks is None else settings.fit_masks
+    search = find_pairs(data, fit_masks)
     classes, _ = resolve_classes(data, config.get("classes"), search.pairs)
     split = read_split(folder)
     if settings.data is None and settings.split is None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.data import Pair, read_image, read_labels
+from skystill.data import Pair, read_image, read_pair_labels
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, tracked
 from skystill.report.compared import ComparedModel
@@ -51,7 +51,8 @@ def write_samples(
     chosen = [pairs[index * len(pairs) // count] for index in range(count)]
     written: list[dict[str, str]] = []
     for number, pair in enumerate(tracked(chosen, "sample pictures", on_progress)):
-        image, labels = read_image(pair.image), read_labels(pair.mask, classes).labels
+        image = read_image(pair.image)
+        labels = read_pair_labels(pair, classes, (image.shape[0], image.shape[1])).labels
         found = {role: predictor.labels(image) for role, predictor in predictors.items()}
         pictures = {"image": image, "truth": classes.paint(labels)}
         pictures |= {role: classes.paint(predicted) for role, predicted in found.items()}

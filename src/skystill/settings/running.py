@@ -20,6 +20,9 @@ class CheckSettings(Settings):
     split: str = "auto"
     """How the images are split into training, validation and test: auto, folders, dubai, dubai-tiles, fractions such as
     0.7/0.15/0.15, or a file that lists the images of each part."""
+    fit_masks: bool = False
+    """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
+    the nearest pixel of the mask. Without it such masks are refused."""
 
 
 class EvaluateSettings(Settings):
@@ -32,6 +35,8 @@ class EvaluateSettings(Settings):
     split: str | None = None
     """How the images are split, as in train; the test images are scored. By default the split of the run, or auto with
     --data."""
+    fit_masks: bool | None = None
+    """Fit masks that have another size than their image, as in train. By default as in the run."""
 
 
 class RasterSettings(Settings):
@@ -176,6 +181,9 @@ class QuantizeSettings(Settings):
     split: str | None = None
     """How the images are split, as in train. By default the split of the run folder that contains the model file, or
     auto if there is none."""
+    fit_masks: bool | None = None
+    """Fit masks that have another size than their image, as in train. By default as in the run folder that contains the
+    model file."""
     max_drop: float = Field(default=0.5, ge=0)
     """Largest acceptable loss of mIoU in percentage points. If INT8 loses more, layers are kept in float until the loss
     is small enough."""

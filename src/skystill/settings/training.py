@@ -28,6 +28,9 @@ class FitSettings(Settings):
     """How the images are split into training, validation and test: folders (train, val and test folders of the data),
     dubai or dubai-tiles (fixed splits of the Dubai data), fractions such as 0.7/0.15/0.15, a file that lists the images
     of each part, or auto (folders, dubai or 0.7/0.15/0.15, whichever fits the data)."""
+    fit_masks: bool = False
+    """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
+    the nearest pixel of the mask. Without it such masks are refused."""
     epochs: int = Field(default=24, ge=1)
     """Number of passes over the training images. Training time is proportional to it."""
     crop: int = Field(default=256, ge=32)
@@ -237,6 +240,8 @@ class TuneSettings(TeacherSettings):
     the data folder."""
     split: str = "auto"
     """How the images are split into training, validation and test, as in distill."""
+    fit_masks: bool = False
+    """Fit masks that have another size than their image, as in distill."""
     epochs: int = Field(default=8, ge=1)
     """Number of passes over the training images in each trial."""
     crop: int = Field(default=256, ge=32)
@@ -265,6 +270,8 @@ class CacheSettings(TeacherSettings):
     the data folder."""
     split: str = "auto"
     """How the images are split, as in distill. The logits of the training images are cached."""
+    fit_masks: bool = False
+    """Fit masks that have another size than their image, as in distill."""
     seed: int = Field(default=0, ge=0)
     """Seed of --limit-images and of a split by fractions. Use the seed of the distillation."""
     limit_images: int | None = Field(default=None, ge=1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.data import Pair, read_image, read_labels
+from skystill.data import Pair, read_image, read_pair_labels
 from skystill.data.unlabeled import ImageWindow, all_valid, whole_images
 from skystill.errors import SettingsError
 from skystill.train.batches.augment import draw_augmentation, jitter_colors
@@ -128,7 +128,7 @@ def labeled_images(pairs: Sequence[Pair], classes: ClassMap) -> TrainingImages:
 
     def read(index: int) -> TrainingImage:
         image = read_image(pairs[index].image)
-        labels = read_labels(pairs[index].mask, classes).labels
+        labels = read_pair_labels(pairs[index], classes, (image.shape[0], image.shape[1])).labels
         return TrainingImage(image, labels, all_valid(*labels.shape), True)
 
     return TrainingImages(whole_images(pairs), read)

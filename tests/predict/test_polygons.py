@@ -16,6 +16,9 @@ from skystill.predict.polygons import write_polygons
 from skystill.predict.summary import write_areas, write_overlay
 from skystill.settings import RasterSettings
 
+UTM_SCALE = 0.9996 * (1 + (200_000 / 0.9996) ** 2 / (2 * 6_365_000**2))
+"""Of the raster below, 200 km from the central meridian: 1 + x^2 / 2R^2, with R for 25 degrees north."""
+
 pyogrio = pytest.importorskip("pyogrio")
 shapely = pytest.importorskip("shapely")
 
@@ -53,7 +56,7 @@ def test_polygons_are_those_of_the_whole_raster(
     assert about["crs"] == "EPSG:32640"
     found = shapely.from_wkb(geometry)
     assert shapely.is_valid(found).all()
-    assert shapely.area(found) == pytest.approx(areas)
+    assert shapely.area(found) / UTM_SCALE**2 == pytest.approx(areas, rel=1e-5)
     assert [DUBAI.names[number] for number in numbers] == list(names)
     with rasterio.open(raster) as file:
         back = rasterize(zip(found, numbers, strict=True), labels.shape, fill=255, transform=file.transform)
@@ -92,7 +95,7 @@ def test_areas_are_in_hectares(tmp_path: Path, raster: Path, labels: np.ndarray)
     for label, name in enumerate(DUBAI.names):
         pixels = int((labels == label).sum())
         assert int(rows[name]["pixels"]) == pixels
-        assert float(rows[name]["hectares"]) == pytest.approx(pixels * 0.25 / 10_000, abs=1e-4)
+        assert float(rows[name]["hectares"]) == pytest.approx(pixels * 0.25 / UTM_SCALE**2 / 10_000, abs=6e-5)
     assert int(rows["no data"]["pixels"]) == 600
 
 

@@ -17,6 +17,9 @@ from skystill.tiling import Grid
 
 Writer = Callable[..., Path]
 
+UTM_SCALE = 0.9996 * (1 + (200_000 / 0.9996) ** 2 / (2 * 6_365_000**2))
+"""Of the raster below, 200 km from the central meridian: 1 + x^2 / 2R^2, with R for 25 degrees north."""
+
 
 @pytest.fixture
 def write_raster(tmp_path: Path) -> Writer:
@@ -75,7 +78,7 @@ def test_an_eight_bit_rgb_raster_comes_back_as_it_is(write_raster: Writer) -> No
         planes, valid = source.read(10, 40, 5, 65)
     assert np.array_equal(planes, bands[:, 10:40, 5:65])
     assert valid is None
-    assert source.resolution_m == 0.5
+    assert source.resolution_m == pytest.approx(0.5 / UTM_SCALE, rel=1e-6)
 
 
 def test_bands_are_chosen_by_name_by_hand_or_the_first_three(write_raster: Writer) -> None:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import rasterio
 from rasterio.features import shapes
 from rasterio.transform import Affine
-from rasterio.warp import transform as reproject
 from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
@@ -28,6 +27,8 @@ from skystill.run_folder import written_whole
 try:
     import pyogrio
     import shapely
+
+    from skystill.predict.to_map import ToMap
 except ImportError as error:
     raise SettingsError(f'{error}: polygons need it. Install it with pip install "skystill[vector]".') from error
 
@@ -64,12 +65,14 @@ def write_polygons(raster: Path, path: Path, classes: ClassMap, on_progress: OnP
 
     Args:
         raster: the class raster, as `Predictor.predict` writes it.
-        path: the file to write. A .gpkg is in the CRS of the raster. Any other file is GeoJSON, in longitude and
-            latitude if the raster has a CRS.
+        path: the file to write. A .gpkg is in the CRS of the raster. Any other file is GeoJSON (RFC 7946), in longitude
+            and latitude if the raster has a CRS: rings follow the right-hand rule, and polygons are cut at the
+            antimeridian.
         classes: names of the labels.
         on_progress: called with a `Progress` after each window.
 
     Raises:
+        DataError: GeoJSON of a raster whose CRS has no longitude and latitude.
         DiskFull: the file cannot be written.
     """
     with gdal_environment(), rasterio.open(raster) as source, written_whole(path) as part:
@@ -248,41 +251,12 @@ def _spans_on(ring: npt.NDArray[np.float64], axis: int, line: int | None) -> lis
     return [(min(along[i], along[i + 1]), max(along[i], along[i + 1])) for i in both]
 
 
-class _ToMap:
-    """Converts pixel coordinates to those of the written file, and computes areas in square metres."""
-
-    def __init__(self, source: rasterio.DatasetReader, lonlat: bool) -> None:
-        self._transform = source.transform
-        self._crs = source.crs
-        self._lonlat = lonlat and source.crs is not None
-        projected = source.crs is not None and source.crs.is_projected
-        unit = source.crs.linear_units_factor[1] if projected else None
-        self._pixel_m2 = None if unit is None else abs(source.transform.determinant) * unit**2
-
-    def areas(self, geometries: list[Geometry]) -> list[float | None]:
-        """Return the area of each polygon in square metres, or None if the CRS is not a projected one."""
-        pixels = shapely.area(geometries)
-        return [None if self._pixel_m2 is None else float(area) * self._pixel_m2 for area in pixels]
-
-    def __call__(self, geometries: list[Geometry]) -> list[Geometry]:
-        """Return the polygons in the coordinates of the written file."""
-        moved: list[Geometry] = list(shapely.transform(np.asarray(geometries, object), self._move))
-        return moved
-
-    def _move(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        to, column, row = self._transform, points[:, 0], points[:, 1]
-        x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
-        if self._lonlat:
-            x, y = reproject(self._crs, "EPSG:4326", x, y)
-        return np.column_stack([x, y])
-
-
 class _GeoPackage:
     """Appends polygons to a GeoPackage in batches."""
 
     def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
         self._path, self._classes = path, classes
-        self._to_map = _ToMap(source, lonlat=False)
+        self._to_map = ToMap(source, lonlat=False)
         self._crs = source.crs.to_wkt() if source.crs else None
         self._held: tuple[list[Geometry], list[int]] = ([], [])
         self._begun = False
@@ -329,7 +303,7 @@ class _GeoJson:
 
     def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
         self._path, self._classes = path, classes
-        self._to_map = _ToMap(source, lonlat=True)
+        self._to_map = ToMap(source, lonlat=True)
         self._first = True
         self._files = contextlib.ExitStack()
 

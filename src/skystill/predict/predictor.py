@@ -17,6 +17,7 @@ from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import OnProgress, Progress, ignore_progress
+from skystill.raster.ground import snap_factor
 from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import RasterSource, gdal_environment
@@ -160,7 +161,8 @@ class Predictor:
         self, source: RasterSource, target: Path, settings: RasterSettings, resume: bool, on_progress: OnProgress
     ) -> Prediction:
         layers = wanted_layers(target, settings, self.classes)
-        output = RasterOutput(layers, source.height, source.width, source.crs, source.transform, self.classes)
+        place = (source.height, source.width, source.crs, source.transform)
+        output = RasterOutput(layers, *place, self.classes, source.control)
         begun = output.begun_with() if resume else {}
         if self._chosen_by_time and begun.get("runtime", self.runtime) != self.runtime:
             self._open(str(begun["runtime"]))  # both are about as fast, and the timing chose the other one this time
@@ -245,18 +247,21 @@ def _open_source(path: str, settings: RasterSettings, model_resolution: float | 
     """
     source = RasterSource(path, settings.band_numbers, settings.scale_range)
     if settings.resolution is None:
-        own = source.resolution_m
+        own = source.resolution_m if model_resolution else None
         if own and model_resolution and not 0.5 < own / model_resolution < 2:
             source.notes.append(
-                f"{path} has {own:g} m per pixel, the model was trained at {model_resolution:g} m; "
+                f"{path} has {own:.3g} m per pixel, the model was trained at {model_resolution:g} m; "
                 f"--resolution {model_resolution:g} resamples."
             )
         return source
     pixel = source.pixel_metres
     source.close()
     if pixel is None:
-        raise SettingsError(f"{path} does not say how large its pixels are in metres; leave --resolution out.")
-    factors = (settings.resolution / pixel[0], settings.resolution / pixel[1])
+        raise SettingsError(
+            f"{path} does not say how large its pixels are in metres: --resolution needs a CRS and a transform. Leave "
+            "--resolution out, or write them into the file (gdal_edit, gdalwarp)."
+        )
+    factors = snap_factor(settings.resolution / pixel[0]), snap_factor(settings.resolution / pixel[1])
     return RasterSource(path, settings.band_numbers, settings.scale_range, factors)
 
 
@@ -300,6 +305,6 @@ def written_rasters(source: str, target: Path, settings: RasterSettings, classes
     layers = wanted_layers(target, settings, classes)
     found = [("class raster" if layer.is_classes else layer.name, layer.path) for layer in layers]
     found.append(("unfinished work", journal_of(target)))
-    if target.suffix.lower() != ".png":
-        found.append(("names of the classes", category_names_of(target)))
+    what = "position" if target.suffix.lower() == ".png" else "names of the classes"
+    found.append((what, category_names_of(target)))
     return [(f"{what} of {source}", path) for what, path in found]

@@ -1,26 +1,31 @@
 """Summaries of a class raster: the area of each class, and the classes painted over the image."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from PIL import Image
 from rasterio.enums import Resampling
+from rasterio.windows import Window
 
-from skystill.classes import VOID, ClassMap
+from skystill.classes import VOID, ClassMap, Labels
+from skystill.raster.ground import Ground, find_ground
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.run_folder import write_table, written_whole
 from skystill.settings import RasterSettings
 
 _OVERLAY_SIDE = 2048
 _OPACITY = 0.45
+_WINDOW_PIXELS = 2**18
 
 
 def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
     """Write the area of each class as CSV.
 
-    The columns are the number of pixels, the fraction of all pixels with a class, and the hectares if the CRS is
-    projected, in metres or feet.
+    The columns are the number of pixels, the fraction of all pixels with a class, and the hectares on the ground,
+    computed on the ellipsoid of the CRS. Without a CRS there are no hectares.
 
     Args:
         raster: the class raster, as `Predictor.predict` writes it.
@@ -30,25 +35,51 @@ def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
     Raises:
         DiskFull: the file cannot be written.
     """
-    counts = np.zeros(256, np.int64)
+    counts, square_metres = np.zeros(256, np.int64), np.zeros(256)
     with gdal_environment(), rasterio.open(raster) as source:
-        for _, window in source.block_windows(1):
-            counts += np.bincount(source.read(1, window=window).ravel(), minlength=256)
-        projected = source.crs is not None and source.crs.is_projected
-        unit = source.crs.linear_units_factor[1] if projected else 0.0
-        hectares = abs(source.transform.determinant) * unit**2 / 10_000
+        ground = find_ground(source.crs, source.transform, source.height, source.width)
+        for window in _windows(source):
+            labels = source.read(1, window=window)
+            found = np.bincount(labels.ravel(), minlength=256)
+            counts += found
+            if ground is not None:
+                square_metres += _label_areas_m2(labels, found, window, ground)
     total = max(1, int(counts[: len(classes)].sum()))
     rows = [
         {
             "class": name,
             "pixels": int(counts[label]),
             "share": f"{counts[label] / total:.6f}",
-            "hectares": f"{counts[label] * hectares:.4f}" if projected else "",
+            "hectares": "" if ground is None else f"{square_metres[label] / 10_000:.4f}",
         }
         for label, name in enumerate(classes.names)
     ]
     rows.append({"class": "no data", "pixels": int(counts[VOID]), "share": "", "hectares": ""})
     write_table(path, rows)
+
+
+def _windows(source: rasterio.DatasetReader) -> Iterator[Window]:
+    """Yield the blocks of a raster. Strips, as in a PNG, are read many rows at a time."""
+    rows, columns = source.block_shapes[0]
+    rows = max(rows, _WINDOW_PIXELS // columns)
+    for top in range(0, source.height, rows):
+        for left in range(0, source.width, columns):
+            yield Window(left, top, min(columns, source.width - left), min(rows, source.height - top))
+
+
+def _label_areas_m2(
+    labels: Labels, counts: npt.NDArray[np.int64], window: Window, ground: Ground
+) -> npt.NDArray[np.float64]:
+    """Return the area (256,) in square metres of each label of a window, whose pixels are counted in `counts`."""
+    top, left = int(window.row_off), int(window.col_off)
+    areas = np.zeros(256)
+    for rows, columns, pixel_m2 in ground.window_areas_m2(top, top + labels.shape[0], left, left + labels.shape[1]):
+        part = labels[rows, columns]
+        if isinstance(pixel_m2, float):
+            areas += (counts if part.size == labels.size else np.bincount(part.ravel(), minlength=256)) * pixel_m2
+        else:
+            areas += np.bincount(part.ravel(), weights=pixel_m2.ravel(), minlength=256)
+    return areas
 
 
 def write_overlay(source: str, raster: Path, path: Path, classes: ClassMap, settings: RasterSettings) -> None:

@@ -25,6 +25,7 @@ from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, RunFolderError
+from skystill.raster.ground import Control
 from skystill.run_folder import write_json, write_text, written_whole
 from skystill.tiling import Unit
 
@@ -72,19 +73,28 @@ class RasterOutput:
         height, width: size of the rasters in pixels.
         crs, transform: position of the rasters, as in rasterio. None and the identity for an image without a position.
         classes: names and colours of the labels.
+        control: control points and RPCs of the rasters, if they have any.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], height: int, width: int, crs: object, transform: object, classes: ClassMap
+        self,
+        layers: Sequence[Layer],
+        height: int,
+        width: int,
+        crs: object,
+        transform: object,
+        classes: ClassMap,
+        control: Control = Control(),  # noqa: B008 - frozen
     ) -> None:
         self.layers = tuple(layers)
         self.height, self.width = height, width
         self.classes = classes
-        self._grid = (
-            {"crs": crs, "transform": transform}
-            if crs is not None or transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
-            else {}
-        )
+        placed = transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
+        self._grid: dict[str, object] = {"crs": crs, "transform": transform} if crs is not None or placed else {}
+        if control.gcps and not placed:
+            self._grid = {"crs": control.crs, "gcps": list(control.gcps)}
+        if control.rpcs is not None:
+            self._grid["rpcs"] = control.rpcs
         self.journal = journal_of(layers[0].path)
         self._files: dict[str, rasterio.io.DatasetWriter] = {}
 
@@ -265,13 +275,26 @@ class RasterOutput:
                 made.replace(layer.path)
             except OSError as error:
                 raise DiskFull(layer.path, error.strerror or str(error)) from error
+            if layer.path.suffix.lower() == ".png":
+                self._place_png(made, layer.path)
             if layer.is_classes and layer.path.suffix.lower() != ".png":
                 _write_category_names(layer.path, self.classes)
         shutil.rmtree(self.journal, ignore_errors=True)
 
+    def _place_png(self, made: Path, path: Path) -> None:
+        """Write the position of a PNG beside it, as .aux.xml, where GDAL and QGIS read it: a PNG cannot store one.
+
+        Areas and polygons take it from there as well. Without a position, the file of an earlier result is removed.
+        """
+        beside = category_names_of(path)
+        if self._grid:
+            write_text(beside, category_names_of(made).read_text(encoding="utf-8"))
+        else:
+            beside.unlink(missing_ok=True)
+
 
 def category_names_of(target: Path) -> Path:
-    """Return the file beside a GeoTIFF that holds the names of the labels."""
+    """Return the file beside a result: the names of the labels of a GeoTIFF, or the position of a PNG."""
     return target.with_name(target.name + ".aux.xml")
 
 

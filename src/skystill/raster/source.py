@@ -4,6 +4,7 @@ This module handles the choice of bands, bit depth, nodata, masks, resolution an
 """
 
 import contextlib
+import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from skystill.errors import DataError, SettingsError
+from skystill.raster.ground import Control, Ground, find_ground
 
 Bytes = npt.NDArray[np.uint8]
 Valid = npt.NDArray[np.bool_]
@@ -48,8 +50,9 @@ def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
 
 
 def is_georeferenced(source: rasterio.DatasetReader) -> bool:
-    """Return whether the raster has a position: a CRS, or a transform other than the identity."""
-    return source.crs is not None or not source.transform.is_identity
+    """Return whether the raster has a position: a CRS, a transform other than the identity, control points or RPCs."""
+    placed = source.crs is not None or not source.transform.is_identity
+    return placed or bool(source.gcps[0]) or source.rpcs is not None
 
 
 class RasterSource:
@@ -88,6 +91,7 @@ class RasterSource:
         across, down = self._file.width / self.width, self._file.height / self.height
         own = self._file.transform
         self.transform = Affine(own.a * across, own.b * down, own.c, own.d * across, own.e * down, own.f)
+        self.control = self._find_control().resampled(down, across)
         self.bands = self._choose_bands(bands)
         self._masked = any(flags != [MaskFlags.all_valid] for flags in self._file.mask_flag_enums)
         self._nodata = self._simple_nodata()
@@ -116,17 +120,38 @@ class RasterSource:
 
     @property
     def pixel_metres(self) -> tuple[float, float] | None:
-        """Height and width of a source pixel in metres; None if the raster has no CRS or is in degrees."""
-        if self.crs is None or not self.crs.is_projected:
-            return None
-        own, unit = self._file.transform, float(self.crs.linear_units_factor[1])
-        # hypot: this is correct for a rotated raster, too.
-        return math.hypot(own.b, own.e) * unit, math.hypot(own.a, own.d) * unit
+        """Height and width in metres on the ground of the source pixel at the centre; None if that is not known."""
+        centre = self._file.width / 2, self._file.height / 2
+        size = None if self._ground is None else self._ground.pixel_metres(*centre)
+        return size if size is not None and all(0 < side < math.inf for side in size) else None
 
     @property
     def resolution_m(self) -> float | None:
         """Side in metres of a square with the area of a source pixel; None if `pixel_metres` is None."""
         return None if self.pixel_metres is None else math.sqrt(math.prod(self.pixel_metres))
+
+    @functools.cached_property
+    def _ground(self) -> Ground | None:
+        return find_ground(self._file.crs, self._file.transform, self._file.height, self._file.width)
+
+    def _find_control(self) -> Control:
+        """Return the control points and RPCs of the file, and note what cannot be done with them.
+
+        Control points of a raster that also has a transform are left out: a GeoTIFF can hold only one of the two.
+        """
+        gcps, crs = self._file.gcps
+        placed = not self._file.transform.is_identity
+        if gcps and placed:
+            self.notes.append(f"{self.path} has a transform and {len(gcps)} ground control points; only the transform "
+                              "is carried over to the result.")  # fmt: skip
+            gcps = []
+        control = Control(tuple(gcps), crs if gcps else None, self._file.rpcs)
+        if control and not placed:
+            self.notes.append(
+                f"{self.path} is placed by {control} and not by a transform. The result carries them over. Areas in "
+                "hectares, polygons on the map and --resolution need a transform: warp the image first with gdalwarp."
+            )
+        return control
 
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
         """Read a window as RGB.

@@ -61,8 +61,8 @@ class RasterSettings(Settings):
     """LOW,HIGH: pixel values that are mapped to black and white, such as 0,4095. By default 0,255 for 8-bit images,
     otherwise the 2nd and 98th percentile of a sample."""
     resolution: float | None = Field(default=None, gt=0)
-    """Resolution in metres per pixel to which the raster is resampled before prediction, such as that of the training
-    images. The result has this resolution. By default nothing is resampled."""
+    """Resolution in metres on the ground per pixel to which the raster is resampled before prediction, such as that of
+    the training images. The result has this resolution at its centre. By default nothing is resampled."""
     cog: bool = False
     """Write results as Cloud Optimized GeoTIFF."""
     confidence: bool = False

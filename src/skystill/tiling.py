@@ -149,3 +149,21 @@ class Grid:
 def _whole(size: int) -> int:
     """Round up to a multiple of `_PHASE`."""
     return -(-size // _PHASE) * _PHASE
+
+
+def overlapping_cuts(size: int, tile: int) -> list[tuple[int, slice, slice]]:
+    """Cut one axis of an image into tiles that overlap by a quarter of their length or more.
+
+    Args:
+        size: length of the axis in pixels, at least `tile`.
+        tile: length of a tile in pixels.
+
+    Returns:
+        For each tile its start, and the slice whose result is taken from this tile: first in the image, then in the
+        tile.
+    """
+    count = 1 if size == tile else 1 + -(-(size - tile) // max(1, tile * 3 // 4))
+    starts = [round(index * (size - tile) / max(1, count - 1)) for index in range(count)]
+    ends = [(start + tile + following) // 2 for start, following in itertools.pairwise(starts)]
+    owned = list(zip([0, *ends], [*ends, size], strict=True))
+    return [(s, slice(a, b), slice(a - s, b - s)) for s, (a, b) in zip(starts, owned, strict=True)]

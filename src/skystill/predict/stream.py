@@ -5,6 +5,7 @@ thread. Two tiles on two cores finish sooner than one tile on both cores, becaus
 layers.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,9 @@ def most_likely(scores: Logits) -> Labels:
     Shape:
         scores: (C, H, W) float32.
         returns: (H, W) uint8.
+
+    Raises:
+        FloatingPointError: a score is NaN, or the largest score of a pixel is infinite. Callers name the model file.
     """
     classes, height, width = scores.shape
     labels = np.zeros((height, width), np.uint8)
@@ -50,6 +54,11 @@ def most_likely(scores: Logits) -> Labels:
             won *= np.uint8(label)
             np.maximum(out, won, out=out)
             np.maximum(best, part[label], out=best)
+        # The maximum of NaN and anything is NaN. The sum finds all in one pass; only it could overflow by itself.
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = float(best.sum())
+        if not math.isfinite(total) and not np.isfinite(best).all():
+            raise FloatingPointError("scores that are not finite")
     return labels
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.errors import AnswersNotFinite, ModelFileError
-from skystill.tiling import overlapping_cuts
+from skystill.tiling import WHOLE_PHASE, overlapping_cuts
 
 Planes = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -194,21 +194,36 @@ def resized(values: Logits, height: int, width: int) -> Logits:
 
 
 def _fixed_size(infer: Infer, size: tuple[int, int]) -> Infer:
-    """Run a network of fixed input size in tiles that overlap by a quarter of their side or more."""
+    """Run a network of fixed input size in tiles that overlap by a quarter of their side or more.
+
+    An image that is smaller than a tile is computed twice along this axis: at the beginning and at the end of the tile.
+    Each half is taken from where its own edge is the edge of the tile, as it is in a network of free size.
+    """
 
     def infer_tiles(planes: Planes) -> Logits:
-        height, width = planes.shape[1:]
-        planes = _extended(planes, max(size[0], height), max(size[1], width))
         result: Logits = np.empty(0, np.float32)
-        for top, rows, rows_in in overlapping_cuts(planes.shape[1], size[0]):
-            for left, columns, columns_in in overlapping_cuts(planes.shape[2], size[1]):
-                found = infer(planes[:, top : top + size[0], left : left + size[1]])
+        for top, rows, rows_in in _cuts(planes.shape[1], size[0]):
+            for left, columns, columns_in in _cuts(planes.shape[2], size[1]):
+                found = infer(_grey_around(planes, (top, left), size))
                 if not result.size:
                     result = np.empty((len(found), *planes.shape[1:]), np.float32)
                 result[:, rows, columns] = found[:, rows_in, columns_in]
-        return result[:, :height, :width]
+        return result
 
     return infer_tiles
+
+
+def _cuts(length: int, tile: int) -> list[tuple[int, slice, slice]]:
+    """Cut one axis into tiles, as `overlapping_cuts`, but for a length below that of a tile, too.
+
+    The second tile of a short axis begins before the axis, at a multiple of `WHOLE_PHASE`, and ends with it.
+    """
+    if length >= tile:
+        return overlapping_cuts(length, tile)
+    before, half = (tile - length) // WHOLE_PHASE * WHOLE_PHASE, length // 2
+    first = (0, slice(0, half), slice(0, half))
+    second = (-before, slice(half, length), slice(half + before, length + before))
+    return [first, second] if before and half else [(0, slice(0, length), slice(0, length))]
 
 
 def _padded(infer: Infer, multiple: int, smallest: int) -> Infer:
@@ -217,12 +232,24 @@ def _padded(infer: Infer, multiple: int, smallest: int) -> Infer:
     def infer_padded(planes: Planes) -> Logits:
         height, width = planes.shape[1:]
         rows, columns = (-(-max(side, smallest) // multiple) * multiple for side in (height, width))
-        return infer(_extended(planes, rows, columns))[:, :height, :width]
+        return infer(_grey_around(planes, (0, 0), (rows, columns)))[:, :height, :width]
 
     return infer_padded
 
 
-def _extended(planes: Planes, height: int, width: int) -> Planes:
-    """Extend planes below and on the right by repeating the edge pixels."""
-    below, right = height - planes.shape[1], width - planes.shape[2]
-    return np.pad(planes, ((0, 0), (0, below), (0, right)), mode="edge") if below or right else planes
+def _grey_around(planes: Planes, start: tuple[int, int], size: tuple[int, int]) -> Planes:
+    """Return a window of planes (3, H, W), and grey where it reaches beyond them, as `Teacher` and SkyStill's networks.
+
+    Args:
+        planes: the image.
+        start: first row and column of the window; they may be negative.
+        size: height and width of the window.
+    """
+    (top, left), (height, width) = start, size
+    part = planes[:, max(0, top) : top + height, max(0, left) : left + width]
+    if part.shape[1:] == size:
+        return part
+    window = np.full((len(planes), height, width), 128, np.uint8)
+    above, before = max(0, -top), max(0, -left)
+    window[:, above : above + part.shape[1], before : before + part.shape[2]] = part
+    return window

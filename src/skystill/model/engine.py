@@ -41,12 +41,14 @@ class Engine:
         info: metadata of the file.
         runtime: "onnxruntime" or "openvino".
         notes: how a file of another program is run; empty for SkyStill's own files.
+        whole_tiles: True if the input size of the network is fixed, so that tiles should not be smaller at edges.
     """
 
     infer: Infer
     info: ModelInfo
     runtime: str
     notes: tuple[str, ...] = ()
+    whole_tiles: bool = False
 
 
 def open_engine(
@@ -90,17 +92,17 @@ def open_engine(
         )
     else:
         infer = _open_onnxruntime(session, path, info)
-    notes = (foreign.note,) if foreign else ()
+    notes, whole = ((foreign.note,), foreign.form.size is not None) if foreign else ((), False)
     there = importlib.util.find_spec("openvino") is not None
     if runtime == "openvino" and not there:
         raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
     if runtime == "onnxruntime" or not there:
-        return Engine(infer, info, "onnxruntime", notes)
+        return Engine(infer, info, "onnxruntime", notes, whole)
     other_call = _call_openvino(path, threads)
     other = adapt(other_call, foreign.form) if foreign else _open_openvino(path, other_call, info)
     if runtime == "openvino" or _trial(other) < _trial(infer):
-        return Engine(other, info, "openvino", notes)
-    return Engine(infer, info, "onnxruntime", notes)
+        return Engine(other, info, "openvino", notes, whole)
+    return Engine(infer, info, "onnxruntime", notes, whole)
 
 
 def average_test_time_views(infer: Infer, views: int) -> Infer:

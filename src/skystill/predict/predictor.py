@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class Predictor:
     def _open(self, runtime: str) -> None:
         engine = open_engine(self.path, self.threads, runtime, self._classes, self._input_scale)
         self._infer, self.info, self.runtime, self.notes = engine.infer, engine.info, engine.runtime, engine.notes
+        self._whole = engine.whole_tiles
         self._single: Infer | None = self._infer if self.threads == 1 else None
         self._memory: dict[int, NetworkMemory] = {}
 
@@ -231,7 +232,8 @@ class Predictor:
         tile = settings.tile or self.info.tile_size
         overlap = self.info.overlap if settings.overlap is None else settings.overlap
         cost = self._network_memory(int(settings.views)) if settings.max_memory else None
-        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+        plan = choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+        return replace(plan, grid=replace(plan.grid, whole=self._whole))
 
     def _network_memory(self, views: int) -> NetworkMemory:
         if views not in self._memory:
@@ -265,9 +267,9 @@ class Predictor:
         size, margin = self.info.tile_size, self.info.overlap // 2
         planes, infer = image.transpose(2, 0, 1), average_test_time_views(self._infer, views)
         height, width = image.shape[:2]
-        for unit in Grid(height, width, size, size, margin, width).units():
+        for unit in Grid(height, width, size, size, margin, width, whole=self._whole).units():
             for tile in unit.tiles:
-                yield tile.place, infer(planes[:, *tile.read])[:, *tile.core]
+                yield tile.place, infer(planes[:, *tile.window])[:, *tile.inside][:, *tile.core]
 
 
 def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:

@@ -152,10 +152,11 @@ class Stream:
     def _work(self, unit: Unit, tile: Tile, planes: Bytes, valid: Valid | None) -> "Piece":
         """Run the network on one tile, and return the arrays of its core or, with blending, weighted probabilities."""
         top, _, left, _ = unit.read
-        part = np.s_[tile.read_top - top : tile.read_bottom - top, tile.read_left - left : tile.read_right - left]
+        rows, columns = tile.window
+        part = np.s_[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         if valid is not None and not valid[part].any():
             return Piece(None)
-        logits = self.infer(planes[:, *part])
+        logits = self.infer(planes[:, *part])[:, *tile.inside]
         if self.grid.blend:
             return Piece(softmax(logits) * _weights(tile, self.grid))
         return Piece(None, to_layers(logits[:, *tile.core], self.layers, is_logits=True))
@@ -353,9 +354,9 @@ class _Blender:
             result.put(tile.read_top, tile.read_left, to_layers(block, result.layers, is_logits=False))
 
     def _start_unit(self, unit: Unit) -> None:
-        _, bottom, left, right = unit.read
+        _, _, left, right = unit.read
+        bottom, core_bottom = unit.tiles[0].read_bottom, unit.tiles[0].bottom
         self._above = self._of_lane.pop(unit.lane, None) if unit.row else None
-        core_bottom = unit.tiles[0].bottom
         held = bottom - (core_bottom - self._grid.margin) if core_bottom < self._grid.height else 0
         self._below = np.zeros((self._num_classes, held, right - left), np.float32) if held else None
         self._of_lane[unit.lane] = self._below

@@ -63,8 +63,9 @@ def most_likely(scores: Logits) -> Labels:
 
 
 def softmax(logits: Logits) -> Logits:
-    """Return the softmax over the first axis of (C, H, W)."""
-    raised = np.exp(logits - logits.max(axis=0))
+    """Return the softmax over the first axis of (C, H, W). Infinite logits give NaN, which `most_likely` refuses."""
+    with np.errstate(invalid="ignore"):
+        raised = np.exp(logits - logits.max(axis=0))
     return np.asarray(raised / raised.sum(axis=0))
 
 

@@ -55,6 +55,27 @@ class ModelFileError(UserError):
     """A model file that cannot be opened, or that lacks required metadata."""
 
 
+class AnswersNotFinite(ModelFileError):
+    """A model file whose answers hold NaN or infinite values. No class can be chosen from them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} gives values that are not finite (NaN or infinite); logits or probabilities were expected. Its "
+            "weights may be damaged, or it expects pixels of another scale. Export it again, in float32."
+        )
+
+
+class TeacherNotFinite(CheckpointError):
+    """A teacher whose logits hold NaN or infinite values. A student cannot learn from them."""
+
+    def __init__(self, teacher: str, classes: Sequence[str], where: str) -> None:
+        super().__init__(
+            f"teacher {teacher} gives logits that are not finite (NaN or infinite) on {where}, for class "
+            f"{', '.join(classes)} (the first is 0). A student cannot learn from them. Export the teacher again in "
+            "float32 and without masked classes, or teach without it."
+        )
+
+
 class ClassCountMismatch(UserError):
     """A teacher whose number of output classes is not the expected one."""
 

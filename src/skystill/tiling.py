@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 _PHASE = 64
+WHOLE_PHASE = 16
+"""Windows of networks of fixed input size begin at multiples of this number of pixels, so that tiles at the edge of a
+raster are down-sampled on the same pixel grid as all others. Most networks, and all exports but one, halve four times
+or less. Larger multiples would need more invented pixels at the edge."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Tile:
     Args:
         top, bottom, left, right: the core. In crop mode only the core of a tile is kept.
         read_top, read_bottom, read_left, read_right: the core and the margin around it, cut at the raster's edge.
+        window: slices (rows, columns) of the raster that the network is given: what is read, or more (`Grid.whole`).
     """
 
     top: int
@@ -32,6 +37,7 @@ class Tile:
     read_bottom: int
     read_left: int
     read_right: int
+    window: tuple[slice, slice]
 
     @property
     def place(self) -> tuple[slice, slice]:
@@ -48,6 +54,12 @@ class Tile:
         """Slices (rows, columns) of the core within the area that is read."""
         rows = slice(self.top - self.read_top, self.bottom - self.read_top)
         return rows, slice(self.left - self.read_left, self.right - self.read_left)
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Slices (rows, columns) of the area that is read within the window."""
+        top, left = self.window[0].start, self.window[1].start
+        return np.s_[self.read_top - top : self.read_bottom - top, self.read_left - left : self.read_right - left]
 
 
 @dataclass(frozen=True)
@@ -73,9 +85,9 @@ class Unit:
 
     @property
     def read(self) -> tuple[int, int, int, int]:
-        """Top, bottom, left and right of the area that its tiles read; ends are exclusive."""
-        first, last = self.tiles[0], self.tiles[-1]
-        return first.read_top, first.read_bottom, first.read_left, last.read_right
+        """Top, bottom, left and right of the windows of its tiles; ends are exclusive."""
+        (rows, first), (_, last) = self.tiles[0].window, self.tiles[-1].window
+        return rows.start, rows.stop, first.start, last.stop
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,8 @@ class Grid:
             are read from top to bottom.
         blend: True if neighbouring tiles are blended in their overlap. A unit then writes the rows to which no later
             unit contributes, and a lane also computes the tiles of its neighbours that overlap with it.
+        whole: True for a network of fixed input size: the windows of tiles at the edges of the raster are as large as
+            all others, where the raster is large enough. They reach farther into the raster.
     """
 
     height: int
@@ -101,6 +115,7 @@ class Grid:
     lane_width: int
     rows_first: bool = False
     blend: bool = False
+    whole: bool = False
 
     def units(self) -> Iterator[Unit]:
         """Yield all units, lane by lane from top to bottom, or row by row if `rows_first`."""
@@ -124,7 +139,10 @@ class Grid:
         margin = self.margin
         read_rows = max(0, top - margin), min(self.height, bottom + margin)
         read_columns = max(0, left - margin), min(self.width, right + margin)
-        return Tile(top, bottom, left, right, *read_rows, *read_columns)
+        window = slice(*read_rows), slice(*read_columns)
+        if self.whole:
+            window = _grown(window[0], self.tile_height, self.height), _grown(window[1], self.tile_width, self.width)
+        return Tile(top, bottom, left, right, *read_rows, *read_columns, window)
 
     def _written(self, row: int, rows: list[tuple[int, int]]) -> tuple[int, int]:
         top, bottom = rows[row]
@@ -146,6 +164,34 @@ class Grid:
         return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 
+def _grown(read: slice, tile: int, size: int) -> slice:
+    """Return a window of about `tile` pixels around what is read, inside of an axis of `size` pixels.
+
+    Its start is a multiple of `WHOLE_PHASE` wherever that of `read` is one.
+    """
+    last_start = -(-(size - tile) // WHOLE_PHASE) * WHOLE_PHASE
+    start = min(read.start, max(0, last_start))
+    return slice(start, max(read.stop, min(size, start + tile)))
+
+
 def _whole(size: int) -> int:
     """Round up to a multiple of `_PHASE`."""
     return -(-size // _PHASE) * _PHASE
+
+
+def overlapping_cuts(size: int, tile: int) -> list[tuple[int, slice, slice]]:
+    """Cut one axis of an image into tiles that overlap by a quarter of their length or more.
+
+    Args:
+        size: length of the axis in pixels, at least `tile`.
+        tile: length of a tile in pixels.
+
+    Returns:
+        For each tile its start, and the slice whose result is taken from this tile: first in the image, then in the
+        tile.
+    """
+    count = 1 if size == tile else 1 + -(-(size - tile) // max(1, tile * 3 // 4))
+    starts = [round(index * (size - tile) / max(1, count - 1)) for index in range(count)]
+    ends = [(start + tile + following) // 2 for start, following in itertools.pairwise(starts)]
+    owned = list(zip([0, *ends], [*ends, size], strict=True))
+    return [(s, slice(a, b), slice(a - s, b - s)) for s, (a, b) in zip(starts, owned, strict=True)]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -19,6 +20,7 @@ from pystac.extensions.mlm import MLMExtension
 from rasterio.transform import from_origin
 
 from skystill.data import read_image
+from skystill.data.scenes import paint_scene
 from skystill.model.bundled import bundled_model
 from skystill.model.measure import compare_models
 from skystill.model.stac import write_stac_item
@@ -26,6 +28,7 @@ from skystill.predict import Predictor
 from skystill.report import int8
 from tests.channel_model import INFO, write_model
 from tests.cli.conftest import TINY, Done, process
+from tests.foreign_model import write_foreign
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow
@@ -251,6 +254,52 @@ def test_the_deepness_variant_has_what_deepness_wants(student: Path, tmp_path: P
     assert (shares[0].argmax(axis=0) == expected).mean() > 0.999
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["tile_size"]) == 512 and json.loads(metadata["model_type"]) == "Segmentor"
+
+
+def test_the_deepness_variant_runs_here_as_the_float_file_does(
+    student: Path, scenes: Path, tmp_path: Path, skystill: Cli
+) -> None:
+    done = skystill("export", student, "--out", tmp_path / "d.onnx", "--format", "deepness")
+    assert done.code == 0, done.err
+    own = Predictor(student / "student.onnx")
+    variant = Predictor(tmp_path / "d.onnx", classes=own.classes)
+    for image in (
+        read_image(scenes / "images/scene_000.jpg"),
+        RGB[:, :900, :700].transpose(1, 2, 0),
+        paint_scene(700, 1)[0],
+    ):
+        assert (variant.labels(image) == own.labels(image)).mean() >= 0.999
+    picture = scenes / "images/scene_001.jpg"
+    classes = scenes / "classes.yaml"
+    done = skystill(
+        "predict", picture, "--model", tmp_path / "d.onnx", "--classes", classes, "--out", tmp_path / "c.png"
+    )
+    assert done.code == 0 and "as its metadata for Deepness says" in done.err.replace("\n", " "), done.err
+    own.predict(picture, tmp_path / "own.png")
+    found, expected = (np.asarray(Image.open(tmp_path / name)) for name in ("c.png", "own.png"))
+    assert (found == expected).mean() >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "message"),
+    [
+        ({"end": "ArgMax", "dtypes": (1, 7)}, [], "argmax"),
+        ({}, ["--input", "0..2"], "0..2"),
+        ({"multiple": 256}, [], "fails on an input of the shape"),
+    ],
+)
+def test_a_foreign_file_that_cannot_be_run_ends_with_2_and_writes_nothing(
+    options: dict[str, Any], flags: list[str], message: str, tmp_path: Path, skystill: Cli
+) -> None:
+    model = write_foreign(tmp_path / "m.onnx", **options)
+    (tmp_path / "c.yaml").write_text("classes:\n  - {name: a, color: '#010101'}\n  - {name: b, color: '#020202'}\n"
+                                     "  - {name: c, color: '#030303'}\n")  # fmt: skip
+    Image.fromarray(RGB[:, :50, :60].transpose(1, 2, 0)).save(tmp_path / "in.png")
+    before = sorted(tmp_path.iterdir())
+    flags = ["--model", str(model), "--classes", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "o.png"), *flags]
+    done = skystill("predict", tmp_path / "in.png", *flags)
+    assert done.code == 2 and message in done.err.replace("\n", " "), done.err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_openvino_runs_both_files_to_the_same_classes(student: Path, tmp_path: Path, skystill: Cli) -> None:

@@ -5,20 +5,25 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 
 from skystill.classes import ClassMap
-from skystill.errors import ModelFileError, SettingsError
-from skystill.model.file import ModelInfo, open_session, read_info
+from skystill.errors import AnswersNotFinite, ModelFileError, SettingsError
+from skystill.model import adapters
+from skystill.model.adapters import RawCall, adapt
+from skystill.model.file import ModelInfo, is_foreign, open_session, read_info
+from skystill.model.foreign import Foreign, find_form
 from skystill.symmetry import TEST_TIME_VIEWS, inverse, turned
 
-Infer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+Infer = adapters.Infer
 """A call of a network: planes (3, H, W) uint8 RGB, 0 to 255, to logits (C, H, W) float32.
 
 It may be called from several threads at the same time. The logits are valid until the same thread calls it again."""
@@ -35,38 +40,69 @@ class Engine:
         infer: runs the network.
         info: metadata of the file.
         runtime: "onnxruntime" or "openvino".
+        notes: how a file of another program is run; empty for SkyStill's own files.
+        whole_tiles: True if the input size of the network is fixed, so that tiles should not be smaller at edges.
     """
 
     infer: Infer
     info: ModelInfo
     runtime: str
+    notes: tuple[str, ...] = ()
+    whole_tiles: bool = False
 
 
-def open_engine(path: Path, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None) -> Engine:
+def open_engine(
+    path: Path,
+    threads: int = 0,
+    runtime: str = "onnxruntime",
+    classes: ClassMap | None = None,
+    input_scale: str | None = None,
+) -> Engine:
     """Open a model file to run it.
+
+    A file of another program is looked at and tried on small images. It runs if its answers can be turned into logits
+    of the size of the image.
 
     Args:
         path: the model file.
         threads: number of threads that one call uses; 0 uses all cores.
         runtime: onnxruntime, openvino or auto. If both are installed, auto runs both for a moment and keeps the faster.
         classes: classes of a file without SkyStill's metadata; not used for other files.
+        input_scale: scale of the pixels that a file of another program expects, a key of `INPUT_SCALES`. None takes
+            what its metadata says, otherwise 0..255.
 
     Raises:
-        ModelFileError: the file cannot be opened, or its metadata is missing or damaged.
-        SettingsError: there is no such runtime, or it is not installed.
+        ModelFileError: the file cannot be opened, its metadata is missing or damaged, or its input or its answers are
+            not those of a segmentation model.
+        SettingsError: there is no such runtime, or it is not installed; or `input_scale` is given for a SkyStill file.
     """
     if runtime not in RUNTIMES:
         raise SettingsError(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}.")
-    infer, info = _open_onnxruntime(path, threads, classes)
+    session = open_session(path, threads)
+    info = read_info(session, path, classes)
+    foreign: Foreign | None = None
+    if is_foreign(session):
+        call = _call_onnxruntime(session, path)
+        foreign = find_form(path, session, call, info.classes, input_scale)
+        info = replace(info, **foreign.tiles)
+        infer = adapt(call, foreign.form)
+    elif input_scale is not None:
+        raise SettingsError(
+            f"--input is for model files of other programs; {path} is SkyStill's own and knows its scale. Leave it out."
+        )
+    else:
+        infer = _open_onnxruntime(session, path, info)
+    notes, whole = ((foreign.note,), foreign.form.size is not None) if foreign else ((), False)
     there = importlib.util.find_spec("openvino") is not None
     if runtime == "openvino" and not there:
         raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
     if runtime == "onnxruntime" or not there:
-        return Engine(infer, info, "onnxruntime")
-    other = _open_openvino(path, threads)
+        return Engine(infer, info, "onnxruntime", notes, whole)
+    other_call = _call_openvino(path, threads)
+    other = adapt(other_call, foreign.form) if foreign else _open_openvino(path, other_call, info)
     if runtime == "openvino" or _trial(other) < _trial(infer):
-        return Engine(other, info, "openvino")
-    return Engine(infer, info, "onnxruntime")
+        return Engine(other, info, "openvino", notes, whole)
+    return Engine(infer, info, "onnxruntime", notes, whole)
 
 
 def average_test_time_views(infer: Infer, views: int) -> Infer:
@@ -101,26 +137,25 @@ def average_test_time_views(infer: Infer, views: int) -> Infer:
     return infer_views
 
 
-def _open_onnxruntime(path: Path, threads: int, classes: ClassMap | None) -> tuple[Infer, ModelInfo]:
-    session = open_session(path, threads)
-    info = read_info(session, path, classes)
+def _open_onnxruntime(session: ort.InferenceSession, path: Path, info: ModelInfo) -> Infer:
+    """Run a SkyStill file in ONNX Runtime."""
     taken = session.get_inputs()[0]
-    given = session.get_outputs()[0].name
     kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
     if taken.type not in kinds:
         raise ModelFileError(f"{path} takes {taken.type}; an image is tensor(uint8), or tensor(float) from 0 to 255.")
     kind: Any = kinds[taken.type]
     if info.parameters and kind is np.uint8:
-        return _bound(session, len(info.classes)), info
+        return _bound(session, path, len(info.classes))
+    call = _call_onnxruntime(session, path)
 
     def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        image = np.ascontiguousarray(planes, kind)[None]
-        return np.asarray(session.run([given], {taken.name: image})[0][0], np.float32)
+        answer = call(np.ascontiguousarray(planes, kind)[None])
+        return _checked(path, np.asarray(answer[0], np.float32), (len(info.classes), *planes.shape[1:]))
 
-    return infer, info
+    return infer
 
 
-def _bound(session: Any, num_classes: int) -> Infer:  # noqa: ANN401 - onnxruntime carries no types
+def _bound(session: Any, path: Path, num_classes: int) -> Infer:  # noqa: ANN401 - onnxruntime carries no types
     """Run a SkyStill file, whose logits have the size of the image, with one output buffer per thread.
 
     The buffer is kept between calls. ONNX Runtime would allocate new logits for each tile: 24 MB per megapixel, which
@@ -138,14 +173,34 @@ def _bound(session: Any, num_classes: int) -> Infer:  # noqa: ANN401 - onnxrunti
         binding = session.io_binding()
         binding.bind_input("image", "cpu", 0, np.uint8, image.shape, image.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, shape, logits.ctypes.data)
-        session.run_with_iobinding(binding)
-        first: npt.NDArray[np.float32] = logits[0]
-        return first
+        with _named(path, image):
+            session.run_with_iobinding(binding)
+        return _checked(path, logits[0], shape[1:])
 
     return infer
 
 
-def _open_openvino(path: Path, threads: int) -> Infer:
+def _call_onnxruntime(session: ort.InferenceSession, path: Path) -> RawCall:
+    name, given = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def call(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        with _named(path, image):
+            return np.asarray(session.run([given], {name: image})[0])
+
+    return call
+
+
+def _open_openvino(path: Path, call: RawCall, info: ModelInfo) -> Infer:
+    """Run a SkyStill file in OpenVINO."""
+
+    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        answer = call(np.ascontiguousarray(planes)[None])
+        return _checked(path, np.asarray(answer[0], np.float32), (len(info.classes), *planes.shape[1:]))
+
+    return infer
+
+
+def _call_openvino(path: Path, threads: int) -> RawCall:
     import openvino
 
     core = openvino.Core()
@@ -157,12 +212,43 @@ def _open_openvino(path: Path, threads: int) -> Infer:
     except RuntimeError as error:
         raise ModelFileError(f"{path} cannot be opened in OpenVINO ({str(error).splitlines()[0]}).") from error
 
-    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def call(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         request = model.create_infer_request()  # one per call: threads must not share a request
-        found = request.infer([np.ascontiguousarray(planes)[None]])
-        return np.array(next(iter(found.values()))[0], np.float32)
+        with _named(path, image):
+            return np.array(next(iter(request.infer([image]).values())))
 
-    return infer
+    return call
+
+
+@contextmanager
+def _named(path: Path, image: npt.NDArray[Any]) -> Iterator[None]:
+    """Turn every error of a runtime in the block into one that names the file."""
+    try:
+        yield
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:  # ONNX Runtime raises a class of its own for each of its codes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelFileError(f"{path} fails on an input of the shape {image.shape} ({reason[:300]}).") from error
+
+
+def _checked(path: Path, logits: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return the logits (C, H, W) of a SkyStill file, checked.
+
+    Looking at all values would cost 2 % of the time. So this looks at every eighth row, where NaN and minus infinity
+    show, and `most_likely` at the largest value of each pixel, where NaN and plus infinity show.
+
+    Raises:
+        ModelFileError: the logits have another shape.
+        AnswersNotFinite: a value is not finite.
+    """
+    if logits.shape != shape:
+        raise ModelFileError(f"{path} gives {logits.shape} where {shape} was expected. Export it again.")
+    with np.errstate(invalid="ignore"):
+        least = float(logits[:, ::8].min())
+    if not math.isfinite(least):
+        raise AnswersNotFinite(path)
+    return logits
 
 
 def _trial(infer: Infer) -> float:

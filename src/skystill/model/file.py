@@ -159,7 +159,9 @@ def read_info(session: ort.InferenceSession, path: Path, classes: ClassMap | Non
             f"{path} lacks the metadata {', '.join(missing)}; it was not exported by SkyStill. "
             "Export the run again, or say what its classes are with --classes."
         )
-    info = _foreign(path, classes) if missing and classes else _own(path, metadata)
+    if missing and classes:  # `find_form` checks the number of its classes, because its layout is not known here
+        return _foreign(path, metadata, classes)
+    info = _own(path, metadata)
     channels = session.get_outputs()[0].shape[1]
     if isinstance(channels, int) and channels != len(info.classes):
         raise ModelFileError(
@@ -169,8 +171,19 @@ def read_info(session: ort.InferenceSession, path: Path, classes: ClassMap | Non
     return info
 
 
-def _foreign(path: Path, classes: ClassMap) -> ModelInfo:
-    return ModelInfo(classes, path.stem, 0, 0)
+def is_foreign(session: ort.InferenceSession) -> bool:
+    """Return True if an open model file lacks SkyStill's metadata: it comes from, or is meant for, another program."""
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return not set(REQUIRED_KEYS) <= metadata.keys()
+
+
+def _foreign(path: Path, metadata: Mapping[str, str], classes: ClassMap) -> ModelInfo:
+    """Return what is known of a file of another program. Deepness states the resolution in cm per pixel."""
+    try:
+        resolution = float(json.loads(metadata["resolution"])) / 100
+    except (KeyError, ValueError, TypeError):
+        resolution = 0.0
+    return ModelInfo(classes, path.stem, 0, 0, resolution_m=resolution if resolution > 0 else None)
 
 
 def _own(path: Path, metadata: Mapping[str, str]) -> ModelInfo:

@@ -58,11 +58,11 @@ def predict_inputs(
     classes = read_classes(settings.classes) if settings.classes else None
     # Opening a second runtime for a comparison takes 100 MB and more, so it is not done under a memory limit.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
-    predictor = Predictor(settings.model or bundled_model(), settings.threads, runtime, classes)
+    predictor = Predictor(settings.model or bundled_model(), settings.threads, runtime, classes, settings.input)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
     check_targets(targets, settings, predictor)
-    for note in found.notes:
+    for note in (*predictor.notes, *found.notes):
         on_progress(Note(note))
     failed: list[UserError] = []
     for source, target in targets:

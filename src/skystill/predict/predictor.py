@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from skystill import __version__
 from skystill.classes import ClassMap, Labels
-from skystill.errors import DataError, PredictionStopped, SettingsError
+from skystill.errors import AnswersNotFinite, DataError, ModelFileError, PredictionStopped, SettingsError
 from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
@@ -51,25 +52,36 @@ class Predictor:
         threads: number of threads; 0 uses all cores.
         runtime: onnxruntime, openvino or auto, which is the faster of those that are installed.
         classes: classes of a file without SkyStill's metadata; not used for other files.
+        input_scale: scale of the pixels that a file of another program expects: "0..1", "0..255" or "imagenet". None
+            takes what its metadata says, otherwise 0..255.
+
+    The attribute `notes` says how a file of another program is run.
 
     Raises:
-        ModelFileError: the file cannot be opened, or SkyStill did not export it and `classes` is None.
-        SettingsError: there is no such runtime, or it is not installed.
+        ModelFileError: the file cannot be opened, SkyStill did not export it and `classes` is None, or its input or
+            its answers are not those of a segmentation model.
+        SettingsError: there is no such runtime, or it is not installed; or `input_scale` is given for a SkyStill file.
     """
 
     def __init__(
-        self, path: Path | str, threads: int = 0, runtime: str = "onnxruntime", classes: ClassMap | None = None
+        self,
+        path: Path | str,
+        threads: int = 0,
+        runtime: str = "onnxruntime",
+        classes: ClassMap | None = None,
+        input_scale: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.threads = threads
-        self._classes = classes
+        self._classes, self._input_scale = classes, input_scale
         self._chosen_by_time = runtime == "auto"
         self._open(runtime)
         self.classes = self.info.classes
 
     def _open(self, runtime: str) -> None:
-        engine = open_engine(self.path, self.threads, runtime, self._classes)
-        self._infer, self.info, self.runtime = engine.infer, engine.info, engine.runtime
+        engine = open_engine(self.path, self.threads, runtime, self._classes, self._input_scale)
+        self._infer, self.info, self.runtime, self.notes = engine.infer, engine.info, engine.runtime, engine.notes
+        self._whole = engine.whole_tiles
         self._single: Infer | None = self._infer if self.threads == 1 else None
         self._memory: dict[int, NetworkMemory] = {}
 
@@ -89,9 +101,12 @@ class Predictor:
 
         Raises:
             DataError: the image is not such an array, or it has no pixels.
+            ModelFileError: the model file fails on the image, or answers with values that are not finite.
         """
         result = np.empty((len(self.classes), *image.shape[:2]), np.float32)
         for here, logits in self._tiles(image, views):
+            if not np.isfinite(logits).all():
+                raise AnswersNotFinite(self.path)
             result[:, *here] = softmax(logits)
         return result
 
@@ -108,10 +123,14 @@ class Predictor:
 
         Raises:
             DataError: the image is not such an array, or it has no pixels.
+            ModelFileError: the model file fails on the image, or answers with values that are not finite.
         """
         result = np.empty(image.shape[:2], np.uint8)
-        for here, logits in self._tiles(image, views):
-            result[here] = most_likely(logits)
+        try:
+            for here, logits in self._tiles(image, views):
+                result[here] = most_likely(logits)
+        except FloatingPointError as error:
+            raise AnswersNotFinite(self.path) from error
         return result
 
     def predict(
@@ -142,6 +161,7 @@ class Predictor:
             RunFolderError: there is an interrupted prediction that is not continued or has other settings, or another
                 process is writing the same target.
             DiskFull: the disk is full, or the files cannot be written. Finished units are kept for `resume`.
+            ModelFileError: the model file fails on a tile, or answers with values that are not finite. Nothing is kept.
             PredictionStopped: the user pressed Ctrl-C. Finished units are kept for `resume`.
         """
         settings = settings or RasterSettings()
@@ -179,6 +199,7 @@ class Predictor:
             on_progress(Progress(name, finished, total, "pixels"))
 
         with (
+            self._discarding(output),
             output.opened(self._identity(source, settings, plan), resume) as done,
             contextlib.ExitStack() as stack,
         ):
@@ -192,17 +213,27 @@ class Predictor:
             stream.predict(done, on_pixels)
         return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
 
+    @contextlib.contextmanager
+    def _discarding(self, output: RasterOutput) -> Iterator[None]:
+        """Delete the unfinished rasters if the model file is at fault: `resume` would only fail again."""
+        try:
+            yield
+        except (FloatingPointError, ModelFileError) as error:
+            shutil.rmtree(output.journal, ignore_errors=True)
+            raise error if isinstance(error, ModelFileError) else AnswersNotFinite(self.path) from error
+
     def single_threaded(self) -> Infer:
         """Return the network with one thread per call, for several calls at the same time."""
         if self._single is None:
-            self._single = open_engine(self.path, 1, self.runtime, self._classes).infer
+            self._single = open_engine(self.path, 1, self.runtime, self._classes, self._input_scale).infer
         return self._single
 
     def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
         tile = settings.tile or self.info.tile_size
         overlap = self.info.overlap if settings.overlap is None else settings.overlap
         cost = self._network_memory(int(settings.views)) if settings.max_memory else None
-        return choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+        plan = choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
+        return replace(plan, grid=replace(plan.grid, whole=self._whole))
 
     def _network_memory(self, views: int) -> NetworkMemory:
         if views not in self._memory:
@@ -226,6 +257,7 @@ class Predictor:
             "grid": asdict(plan.grid),
             "_threads": plan.threads,
             **settings.model_dump(mode="json", exclude={"max_memory"}),
+            **({} if self._input_scale is None else {"input": self._input_scale}),
         }
 
     def _tiles(self, image: npt.NDArray[np.uint8], views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
@@ -235,9 +267,9 @@ class Predictor:
         size, margin = self.info.tile_size, self.info.overlap // 2
         planes, infer = image.transpose(2, 0, 1), average_test_time_views(self._infer, views)
         height, width = image.shape[:2]
-        for unit in Grid(height, width, size, size, margin, width).units():
+        for unit in Grid(height, width, size, size, margin, width, whole=self._whole).units():
             for tile in unit.tiles:
-                yield tile.place, infer(planes[:, *tile.read])[:, *tile.core]
+                yield tile.place, infer(planes[:, *tile.window])[:, *tile.inside][:, *tile.core]
 
 
 def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:

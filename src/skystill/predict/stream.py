@@ -5,6 +5,7 @@ thread. Two tiles on two cores finish sooner than one tile on both cores, becaus
 layers.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,6 +37,9 @@ def most_likely(scores: Logits) -> Labels:
     Shape:
         scores: (C, H, W) float32.
         returns: (H, W) uint8.
+
+    Raises:
+        FloatingPointError: a score is NaN, or the largest score of a pixel is infinite. Callers name the model file.
     """
     classes, height, width = scores.shape
     labels = np.zeros((height, width), np.uint8)
@@ -50,12 +54,18 @@ def most_likely(scores: Logits) -> Labels:
             won *= np.uint8(label)
             np.maximum(out, won, out=out)
             np.maximum(best, part[label], out=best)
+        # The maximum of NaN and anything is NaN. The sum finds all in one pass; only it could overflow by itself.
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = float(best.sum())
+        if not math.isfinite(total) and not np.isfinite(best).all():
+            raise FloatingPointError("scores that are not finite")
     return labels
 
 
 def softmax(logits: Logits) -> Logits:
-    """Return the softmax over the first axis of (C, H, W)."""
-    raised = np.exp(logits - logits.max(axis=0))
+    """Return the softmax over the first axis of (C, H, W). Infinite logits give NaN, which `most_likely` refuses."""
+    with np.errstate(invalid="ignore"):
+        raised = np.exp(logits - logits.max(axis=0))
     return np.asarray(raised / raised.sum(axis=0))
 
 
@@ -143,10 +153,11 @@ class Stream:
     def _work(self, unit: Unit, tile: Tile, planes: Bytes, valid: Valid | None) -> "Piece":
         """Run the network on one tile, and return the arrays of its core or, with blending, weighted probabilities."""
         top, _, left, _ = unit.read
-        part = np.s_[tile.read_top - top : tile.read_bottom - top, tile.read_left - left : tile.read_right - left]
+        rows, columns = tile.window
+        part = np.s_[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         if valid is not None and not valid[part].any():
             return Piece(None)
-        logits = self.infer(planes[:, *part])
+        logits = self.infer(planes[:, *part])[:, *tile.inside]
         if self.grid.blend:
             return Piece(softmax(logits) * _weights(tile, self.grid))
         return Piece(None, to_layers(logits[:, *tile.core], self.layers, is_logits=True))
@@ -344,9 +355,9 @@ class _Blender:
             result.put(tile.read_top, tile.read_left, to_layers(block, result.layers, is_logits=False))
 
     def _start_unit(self, unit: Unit) -> None:
-        _, bottom, left, right = unit.read
+        _, _, left, right = unit.read
+        bottom, core_bottom = unit.tiles[0].read_bottom, unit.tiles[0].bottom
         self._above = self._of_lane.pop(unit.lane, None) if unit.row else None
-        core_bottom = unit.tiles[0].bottom
         held = bottom - (core_bottom - self._grid.margin) if core_bottom < self._grid.height else 0
         self._below = np.zeros((self._num_classes, held, right - left), np.float32) if held else None
         self._of_lane[unit.lane] = self._below

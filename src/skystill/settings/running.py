@@ -127,6 +127,10 @@ class PredictSettings(RasterSettings):
     classes: str | None = None
     """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
     default the classes in the model file."""
+    input: Literal["0..1", "0..255", "imagenet"] | None = None
+    """Scale of the pixels that a model file of another program expects: 0..1, 0..255, or imagenet (0 to 1, then
+    standardised with the mean and deviation of ImageNet). By default what the metadata of the file says, otherwise
+    0..255. SkyStill's own files know their scale."""
     threads: int = Field(default=0, ge=0)
     """Number of tiles that are computed at the same time, each in one thread. 0 uses all cores. Memory grows with this
     number."""

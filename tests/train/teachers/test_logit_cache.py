@@ -12,7 +12,7 @@ from skystill.classes import ClassMap
 from skystill.data import Pair
 from skystill.data.scenes import paint_scene
 from skystill.data.unlabeled import ImageWindow, whole_images
-from skystill.errors import DataError, SettingsError
+from skystill.errors import DataError, SettingsError, TeacherNotFinite
 from skystill.symmetry import transform
 from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
 from skystill.train.loop.distiller import Distiller
@@ -252,3 +252,39 @@ def test_crops_larger_than_the_image_are_padded(tmp_path: Path, teacher: nn.Modu
     batch = TrainBatches(CropSampler(image, crop, 0.0, [cache]), 1, seed=0, crops_per_image=1).batch(0, 0)
     assert batch.teacher_logits[0].logits().shape[2:] == (crop, crop)
     assert batch.valid.sum() == height * width
+
+
+class Masked(nn.Module):
+    """Gives the pixels of an image as logits, and `value` for the second class where the image is brightest."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = images.float() - 100
+        logits[:, 1][logits[:, 0] == logits[:, 0].max()] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("value", [float("-inf"), float("nan")])
+def test_a_teacher_whose_logits_are_not_finite_fills_no_cache(
+    bits: int, symmetric: bool, value: float, pairs: list[Pair], tmp_path: Path
+) -> None:
+    teacher = Teacher(Masked(value))
+    teacher.name = "masked.onnx"
+    cache = LogitCache(tmp_path / "cache", "key", symmetric, bits)
+    windows = whole_images(pairs)
+    with pytest.raises(TeacherNotFinite, match=r"masked\.onnx gives .* on .*0\.png, for class 1 \("):
+        cache.fill(windows, teacher, CPU)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_logits_that_16_bits_cannot_hold_are_refused(pairs: list[Pair], tmp_path: Path) -> None:
+    windows = whole_images(pairs)
+    with pytest.raises(DataError, match=r"logits up to 100000 on .*--cache-bits 8"):
+        LogitCache(tmp_path / "16", "key", False, 16).fill(windows, Teacher(Masked(1e5)), CPU)
+    LogitCache(tmp_path / "8", "key", False, 8).fill(windows, Teacher(Masked(1e5)), CPU)
+    assert len(list((tmp_path / "8").rglob("*.safetensors"))) == len(pairs)

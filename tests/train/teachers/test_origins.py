@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from skystill.classes import DUBAI, ClassMap
 from skystill.data.scenes import paint_scene
-from skystill.errors import CheckpointError, ClassCountMismatch, ClassesError, RunFolderError, SettingsError
+from skystill.errors import (
+    CheckpointError,
+    ClassCountMismatch,
+    ClassesError,
+    RunFolderError,
+    SettingsError,
+    TeacherNotFinite,
+)
 from skystill.run_folder import RunFolder
 from skystill.train.networks.table import build_network
 from skystill.train.networks.weights import NetworkRecord, write_network
@@ -26,6 +33,7 @@ from skystill.train.teachers.loaders.state import read_state
 from skystill.train.teachers.loaders.wrappers import FixedSize
 from skystill.train.teachers.origins import cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher
+from tests.foreign_model import write_foreign
 
 ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 IMAGES = torch.from_numpy(np.stack([paint_scene(72, seed)[0] for seed in (1, 2)])).permute(0, 3, 1, 2)
@@ -204,3 +212,13 @@ def test_the_key_tells_teachers_apart(run: Path, tmp_path: Path) -> None:
     assert len({before, key(f"{path}?input=0..255"), key(str(path), "c,b,a")}) == 3
     onnx_file(path, ["N", 3, "H", "W"], softmax=True)
     assert key(str(path)) != before
+
+
+def test_a_teacher_whose_logits_are_not_finite_is_named(tmp_path: Path) -> None:
+    """Its logits are logarithms: minus infinity where red or green is 0, which noise holds."""
+    path = write_foreign(tmp_path / "masked.onnx", extra=(helper.make_node("Log", ["values"], ["ended"]),))
+    with pytest.raises(
+        TeacherNotFinite, match=r"masked.onnx\?input=0..255 gives .* on a first .* class 0, 1 \("
+    ) as raised:
+        load(f"{path}?input=0..255")
+    assert raised.value.exit_code == 2

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skystill.errors import SettingsError
-from skystill.train.teachers.teacher import INPUT_SCALES, Teacher, are_probabilities, combine
+from skystill.model.adapters import INPUT_SCALES
+from skystill.train.teachers.teacher import Teacher, are_probabilities, combine
 
 
 def test_probabilities_become_logits_that_softmax_back() -> None:

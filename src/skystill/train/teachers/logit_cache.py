@@ -27,6 +27,7 @@ from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.tiling import Grid
 from skystill.train.losses.fused import block_means, contiguous_float32
+from skystill.train.teachers.teacher import check_finite
 
 TILE, MARGIN = 1024, 128
 """Largest side of the tiles in which the teacher runs over an image, and the margin on each side of a tile, in pixels.
@@ -163,12 +164,21 @@ class LogitCache:
             on_progress: receives a `Progress` after each image.
 
         Raises:
-            DataError: an image cannot be read.
+            DataError: an image cannot be read, or a logit is too large for 16 bits.
+            TeacherNotFinite: a logit is NaN or infinite.
             DiskFull: a file cannot be written.
         """
         infer = symmetric_logits if self.symmetric else whole_logits
         for image_window in tracked(self.missing(image_windows), "teacher", on_progress):
-            logits = _blocks(infer(teacher, image_window.read()[0], device), self.stride)
+            found = infer(teacher, image_window.read()[0], device)
+            name = getattr(teacher, "name", type(teacher).__name__)
+            check_finite(torch.from_numpy(found).permute(2, 0, 1)[None], name, image_window.name)
+            logits = _blocks(found, self.stride)
+            if self.bits == 16 and np.abs(logits).max() > np.finfo(np.float16).max:
+                raise DataError(
+                    f"teacher {name} gives logits up to {np.abs(logits).max():g} on {image_window.name}, and 16 bits "
+                    f"hold up to {np.finfo(np.float16).max:g}. Use --cache-bits 8, which scales them."
+                )
             with written_whole(self.path(image_window)) as part:
                 save_file(self._pack(logits), part)
 

@@ -25,10 +25,11 @@ import torch
 
 from skystill.classes import ClassMap, read_classes
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
+from skystill.model.adapters import INPUT_SCALES
 from skystill.run_folder import RunFolder
 from skystill.train.teachers.loaders.loader import Origin, name_library_errors
 from skystill.train.teachers.loaders.table import LOADERS
-from skystill.train.teachers.teacher import INPUT_SCALES, Teacher
+from skystill.train.teachers.teacher import Teacher, check_finite
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Teachers:
             UserError: a file is damaged, is of another kind, or can only be unpickled; or a library is not installed.
             ClassCountMismatch: a teacher gives another number of classes than expected. The expected number is that of
                 its class names or, if it has none, that of the data's classes.
+            TeacherNotFinite: a teacher's logits of the classes that are used are NaN or infinite.
         """
         return [self.load_one(index) for index in range(len(self.origins))]
 
@@ -174,10 +176,13 @@ def _load(origin: Origin, channels: tuple[int, ...], num_classes: int) -> Teache
     teacher = Teacher(loaded.network, scale, loaded.multiple)
     noise = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with name_library_errors(origin.text, "it cannot be run"):
-        count = teacher(noise).shape[1]
+        logits = teacher(noise)
+    count = logits.shape[1]
     expected = len(origin.names) if origin.names else num_classes
     if count != expected:
         raise ClassCountMismatch(origin.text, count, expected)
+    check_finite(logits[:, list(channels)], origin.text, "a first image of noise")
     if list(channels) != list(range(count)):
         teacher.channels = list(channels)
+    teacher.name = origin.text
     return teacher

@@ -1,37 +1,15 @@
 """`Teacher`: wraps any segmentation network so that it gives logits of the wanted classes at the size of the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skystill.errors import SettingsError
+from skystill.errors import SettingsError, TeacherNotFinite
+from skystill.model.adapters import INPUT_SCALES, InputScale
 
 _SMALLEST = 1e-7  # the logarithm of 0 is not finite; float16 rounds smaller probabilities anyway
-
-
-@dataclass(frozen=True)
-class InputScale:
-    """The scale of the pixels that a network expects: (pixel / divisor - mean) / std, with pixels from 0 to 255.
-
-    Args:
-        divisor: 255 for networks that expect 0 to 1, and 1 for networks that expect 0 to 255.
-        mean, std: of red, green and blue, applied after the division.
-    """
-
-    divisor: float = 1.0
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-
-
-INPUT_SCALES = {
-    "0..255": InputScale(),
-    "0..1": InputScale(255.0),
-    "imagenet": InputScale(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-"""The scales by name. The names are the values of the option `input=` of a teacher."""
 
 
 class Teacher(nn.Module):
@@ -49,6 +27,8 @@ class Teacher(nn.Module):
         multiple: H and W of the network's input must be divisible by this. Grey is added below and on the right, and
             this part of the output is cut off.
         channels: indices of the network's classes to return, in this order. None returns all of them.
+
+    The attribute `name` is the teacher's name for messages.
     """
 
     def __init__(
@@ -69,6 +49,7 @@ class Teacher(nn.Module):
         self.register_buffer("mean", torch.tensor(scale.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(scale.std)[:, None, None], persistent=False)
         self._probabilities: bool | None = None
+        self.name = type(network).__name__
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -128,6 +109,22 @@ def are_probabilities(outputs: Tensor) -> bool:
     """
     values = outputs.float()
     return bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < 1e-2).all())
+
+
+def check_finite(logits: Tensor, teacher: str, where: str) -> None:
+    """Refuse logits that are not finite: the loss would be NaN, and the message about it would name the wrong cause.
+
+    Args:
+        logits: (N, C, H, W) float.
+        teacher: name of the teacher, for the message.
+        where: the image, for the message.
+
+    Raises:
+        TeacherNotFinite: a logit is NaN or infinite. The message names the teacher and the classes.
+    """
+    finite = logits.isfinite().all(dim=3).all(dim=2).all(dim=0)
+    if not finite.all():
+        raise TeacherNotFinite(teacher, [str(label) for label, well in enumerate(finite.tolist()) if not well], where)
 
 
 def combine(logits: Sequence[Tensor], weights: Sequence[float], temperature: float) -> Tensor:

@@ -11,7 +11,7 @@ from types import ModuleType
 from torch import nn
 
 from skystill.errors import CheckpointError, SettingsError, SkystillError
-from skystill.train.teachers.teacher import INPUT_SCALES, InputScale
+from skystill.model.adapters import INPUT_SCALES, InputScale
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from skystill.errors import SettingsError
+from skystill.model.adapters import INPUT_SCALES, InputScale
 from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
-from skystill.train.teachers.teacher import INPUT_SCALES, InputScale
 
 
 def transformers_files(origin: Origin) -> list[Path]:

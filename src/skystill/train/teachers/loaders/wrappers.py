@@ -1,10 +1,10 @@
 """Wrappers that run a network of fixed image size or fixed batch size on images of any size and number."""
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from skystill.tiling import overlapping_cuts
 
 
 class FixedSize(nn.Module):
@@ -28,8 +28,8 @@ class FixedSize(nn.Module):
         below, right = max(0, self.height - height), max(0, self.width - width)
         padded = F.pad(images.float(), (0, right, 0, below), mode="replicate") if below or right else images
         result: Tensor | None = None
-        for top, rows, rows_in in _cuts(padded.shape[2], self.height):
-            for left, columns, columns_in in _cuts(padded.shape[3], self.width):
+        for top, rows, rows_in in overlapping_cuts(padded.shape[2], self.height):
+            for left, columns, columns_in in overlapping_cuts(padded.shape[3], self.width):
                 found = self.network(padded[:, :, top : top + self.height, left : left + self.width])
                 if found.shape[2:] != (self.height, self.width):
                     found = F.interpolate(found.float(), size=(self.height, self.width), mode="bilinear")
@@ -38,24 +38,6 @@ class FixedSize(nn.Module):
                 result[:, :, rows, columns] = found[:, :, rows_in, columns_in]
         assert result is not None
         return result[:, :, :height, :width]
-
-
-def _cuts(size: int, tile: int) -> list[tuple[int, slice, slice]]:
-    """Cut one axis of an image into tiles that overlap by a quarter of their length or more.
-
-    Args:
-        size: length of the axis in pixels, at least `tile`.
-        tile: length of a tile in pixels.
-
-    Returns:
-        For each tile its start, and the slice whose result is taken from this tile: first in the image, then in the
-        tile.
-    """
-    count = 1 if size == tile else 1 + -(-(size - tile) // max(1, tile * 3 // 4))
-    starts = [round(index * (size - tile) / max(1, count - 1)) for index in range(count)]
-    ends = [(start + tile + following) // 2 for start, following in pairwise(starts)]
-    owned = list(zip([0, *ends], [*ends, size], strict=True))
-    return [(s, slice(a, b), slice(a - s, b - s)) for s, (a, b) in zip(starts, owned, strict=True)]
 
 
 def fixed_or_free(network: nn.Module, height: object, width: object) -> nn.Module:

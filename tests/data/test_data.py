@@ -17,6 +17,7 @@ from skystill.data import (
     find_pairs,
     read_image,
     read_labels,
+    read_pairs,
     resolve_classes,
     sample_images,
     split_pairs,
@@ -153,11 +154,40 @@ def test_rubbish_and_missing_files_name_themselves(tmp_path: Path, name: str) ->
         read_labels(tmp_path / name, TWO)
 
 
-def test_a_sixteen_bit_geotiff_is_refused_in_words(tmp_path: Path) -> None:
-    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=3, height=2, count=3, dtype="uint16"):
-        pass
-    with pytest.raises(DataError, match="uint16 pixels; convert"):
-        read_image(tmp_path / "a.tif")
+def test_a_mask_of_a_picture_that_is_turned_must_have_the_turned_size(pairs_folder: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (36, 40)).save(pairs_folder / "images/0.png", exif=exif)  # 40x36 when it is upright, as its mask
+    Image.new("RGB", (40, 36)).save(pairs_folder / "images/1.png", exif=exif)
+    check = check_data(find_pairs(pairs_folder), read_classes(str(pairs_folder / "classes.yaml")))
+    assert len(check.problems) == 1
+    assert "1.png: 40x36 pixels; its image 1.png has 36x40" in check.problems[0]
+    assert sum("turned upright by its EXIF orientation 6" in note for note in check.notes) == 2
+
+
+def test_pixels_without_data_are_void_and_counted_so(pairs_folder: Path) -> None:
+    before = check_data(find_pairs(pairs_folder), read_classes(str(pairs_folder / "classes.yaml")))
+    assert before.counts[:2].tolist() == [6 * 36 * 20] * 2 and before.notes == ()
+    image = np.full((36, 40, 4), 255, np.uint8)
+    image[:10, 20:, 3] = 0
+    Image.fromarray(image).save(pairs_folder / "images/0.png")
+    with rasterio.open(
+        pairs_folder / "images/1.tif", "w", driver="GTiff", width=40, height=36, count=3, dtype="uint16", nodata=0
+    ) as file:
+        bands = np.arange(3 * 36 * 40, dtype=np.uint16).reshape(3, 36, 40) + 1
+        bands[:, :, :5] = 0
+        file.write(bands)
+    (pairs_folder / "images/1.png").unlink()
+    classes = read_classes(str(pairs_folder / "classes.yaml"))
+    check = check_data(find_pairs(pairs_folder), classes)
+    assert check.problems == ()
+    assert check.counts[[0, 1, 255]].tolist() == [6 * 720 - 36 * 5, 6 * 720 - 200, 36 * 5 + 200]
+    assert ", nodata, neither" in check.notes[0] and "380 pixels in 2 mask(s)" in check.notes[0]
+    assert "1.tif: uint16 pixels; " in check.notes[1]
+    labels = {key: labels for key, _, labels in read_pairs(find_pairs(pairs_folder).pairs, classes)}
+    first, second = (labels[key] for key in sorted(labels)[:2])
+    assert (first[:10, 20:] == 255).all() and (first == 255).sum() == 200
+    assert (second[:, :5] == 255).all() and (second == 255).sum() == 180
 
 
 def test_a_good_data_set_is_counted(pairs_folder: Path) -> None:

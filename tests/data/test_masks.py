@@ -360,7 +360,7 @@ def test_nodata_that_swallows_a_class_is_said(tmp_path: Path, write_picture: Wri
     write_tiff(tmp_path / "masks/a.tif", np.array([[0, 1]], np.uint8), nodata=0)
     problems = checked(tmp_path, classes_from(["a", "b"], "f")).problems
     assert "a (value 0): no mask holds a pixel of this class of f" in problems[0]
-    assert "1 pixels of the masks are nodata, which is void" in problems[0]
+    assert "1 pixels of the masks or of their images are nodata, which is void" in problems[0]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.transform import from_origin
 
 from skystill.classes import DUBAI
-from skystill.errors import DiskFull, PredictionStopped, RunFolderError, SettingsError
+from skystill.errors import DataError, DiskFull, PredictionStopped, RunFolderError, SettingsError
 from skystill.predict import Predictor
 from skystill.predict.stream import most_likely
+from skystill.predict.summary import write_areas, write_overlay
 from skystill.raster.output import RasterOutput
 from skystill.settings import RasterSettings
 from tests.channel_model import INFO, write_model
@@ -243,3 +245,60 @@ def test_the_metadata_is_read_as_deepness_reads_it(tmp_path: Path) -> None:
     assert metadata["resolution"] == 30
     assert (metadata["seg_thresh"], metadata["seg_small_segment"]) == (0, 0)
     assert metadata["standardization_mean"] == [0, 0, 0] and metadata["standardization_std"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("how", ["nodata", "alpha", "internal mask", "external mask"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+def test_a_collar_is_nodata_in_every_type_and_the_table_says_so(
+    tmp_path: Path, predictor: Predictor, dtype: str, how: str
+) -> None:
+    seen = np.ones((700, 900), bool)
+    seen[:, :31] = seen[:50, 100:] = False  # 700 * 31 + 50 * 800 = 61,700 pixels
+    bands = np.where(seen, np.maximum(RGB, 1), 0).astype(dtype)
+    options: dict[str, object] = {"dtype": dtype, "nodata": 0 if how == "nodata" else None}
+    if how == "alpha":
+        bands = np.concatenate([bands, (seen * 255)[None].astype(dtype)])
+        options |= {"photometric": "rgb", "alpha": "yes"}
+    source = write(tmp_path / "in.tif", bands, **options)
+    if "mask" in how:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=how == "internal mask"), rasterio.open(source, "r+") as file:
+            file.write_mask(seen)
+    predictor.predict(source, tmp_path / "out.tif", RasterSettings(scale=None if dtype == "uint8" else "0,255"))
+    found = read(tmp_path / "out.tif")
+    assert np.array_equal(found == 255, ~seen)
+    assert np.array_equal(found[seen], np.maximum(RGB, 1).argmax(axis=0)[seen])
+    write_areas(tmp_path / "out.tif", tmp_path / "areas.csv", DUBAI)
+    assert "no data,61700," in (tmp_path / "areas.csv").read_text()
+
+
+def test_a_photograph_that_lies_on_its_side_is_predicted_upright(tmp_path: Path, predictor: Predictor) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # the first stored row is the right side
+    Image.fromarray(np.rot90(RGB.transpose(1, 2, 0))).save(tmp_path / "in.png", exif=exif)
+    found = predictor.predict(tmp_path / "in.png", tmp_path / "out.png")
+    assert np.array_equal(read(tmp_path / "out.png"), TRUTH)
+    assert any("turned upright by its EXIF orientation 6" in note for note in found.notes)
+    write_overlay(str(tmp_path / "in.png"), tmp_path / "out.png", tmp_path / "over.png", DUBAI, RasterSettings())
+    colors = np.asarray(DUBAI.colors, float)[TRUTH]
+    expected = RGB.transpose(1, 2, 0) * 0.55 + colors * 0.45
+    assert np.abs(np.asarray(Image.open(tmp_path / "over.png"), float) - expected).max() < 1
+
+
+def test_a_raster_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, predictor: Predictor) -> None:
+    source = write(tmp_path / "in.tif", RGB, compress="deflate", interleave="pixel", tiled=True)
+    with rasterio.open(source) as file:
+        offsets = [int(file.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=1)) for x in range(4) for y in range(3)]
+    content = bytearray(source.read_bytes())
+    for offset in offsets[1:]:
+        content[offset : offset + 8] = b"\xff" * 8
+    source.write_bytes(content)
+    found = predictor.predict(source, tmp_path / "out.tif")
+    assert len(found.damaged) == 11 and "a part cannot be read: " in found.notes[0]
+    out = read(tmp_path / "out.tif")
+    assert np.array_equal(out[:256, :256], TRUTH[:256, :256]) and (out == 255).sum() == 700 * 900 - 256 * 256
+    (tmp_path / "out.tif").unlink()
+    content[offsets[0] : offsets[0] + 8] = b"\xff" * 8
+    source.write_bytes(content)
+    with pytest.raises(DataError, match=r"in\.tif: no block of it can be read \(.*[dD]ecod.*\)\. Nothing was written"):
+        predictor.predict(source, tmp_path / "out.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "m.onnx", "out.tif.aux.xml"]

@@ -3,7 +3,7 @@
 from skystill.data.check import DataCheck, ImageRecord, check_data, resolve_classes
 from skystill.data.masks import MaskReading, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch, find_pairs
-from skystill.data.read import read_image, read_pairs
+from skystill.data.read import read_image, read_pair, read_pairs
 from skystill.data.split import Split, sample_images, split_pairs
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "find_pairs",
     "read_image",
     "read_labels",
+    "read_pair",
     "read_pair_labels",
     "read_pairs",
     "resolve_classes",

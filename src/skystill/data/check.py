@@ -11,12 +11,13 @@ import numpy.typing as npt
 from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, read_classes
 from skystill.data.masks import is_same_shape, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch
-from skystill.data.read import read_image
+from skystill.data.read import void_unseen
 from skystill.data.unknown import UnknownPixels, suggest_classes
 from skystill.errors import ClassesError, DataError
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.picture import read_whole
 
-_LISTED = 5  # masks of another size that are named one by one
+_LISTED = 5  # masks of another size, and notes on images, that are named one by one
 _BESIDE = ("classes.yaml", "classes.yml", "classes.json")
 
 
@@ -28,7 +29,7 @@ class ImageRecord:
         pair: the image and its mask.
         height, width: size of both in pixels.
         counts: (256,) int64, number of mask pixels with each label; label 255 is void.
-        nodata: number of pixels of the mask file that are void because it has no data there.
+        nodata: number of pixels that are void because the mask file or the image has no data there.
     """
 
     pair: Pair
@@ -122,9 +123,12 @@ def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = 
     unknown = UnknownPixels()
     records: list[ImageRecord] = []
     sizes: list[tuple[Pair, tuple[int, int], tuple[int, int]]] = []
+    image_notes: list[str] = []
     for pair in tracked(search.pairs, "opening images and masks", on_progress):
         try:
-            height, width = read_image(pair.image).shape[:2]
+            picture = read_whole(pair.image)
+            height, width = picture.image.shape[:2]
+            image_notes.extend(picture.notes)
             reading = read_labels(pair.mask, classes)
             if reading.labels.shape != (height, width):
                 sizes.append((pair, (reading.labels.shape[0], reading.labels.shape[1]), (height, width)))
@@ -135,8 +139,9 @@ def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = 
             problems.append(str(error))
             continue
         unknown.add(pair.mask, reading)
-        counts = np.bincount(reading.labels.ravel(), minlength=256)
-        records.append(ImageRecord(pair, height, width, counts, reading.nodata))
+        counts = np.bincount(void_unseen(reading.labels, picture).ravel(), minlength=256)
+        unseen = 0 if picture.valid is None else int((~picture.valid).sum())
+        records.append(ImageRecord(pair, height, width, counts, reading.nodata + unseen))
     misfits, notes = _describe_sizes(sizes)
     problems.extend(misfits)
     of_classes = [*unknown.describe(classes), *_unseen(records, classes), *_single_class(records, classes)]
@@ -144,7 +149,7 @@ def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = 
         classes,
         tuple(records),
         (*problems, *of_classes),
-        (*notes, *_void_notes(records, classes)),
+        (*notes, *_void_notes(records, classes), *_few(image_notes)),
         suggest_classes(search.pairs, classes) if of_classes else "",
     )
 
@@ -182,7 +187,7 @@ def _unseen(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:
         return []
     counts = np.sum([record.counts for record in records], axis=0)
     nodata = sum(record.nodata for record in records)
-    hint = f" {nodata:,} pixels of the masks are nodata, which is void." if nodata else ""
+    hint = f" {nodata:,} pixels of the masks or of their images are nodata, which is void." if nodata else ""
     return [
         f"{_known_by(classes, label)}: no mask holds a pixel of this class of {classes.source}. "
         f"Correct {'its value' if classes.indexed else 'its colour'}, or take it out of a --classes FILE.{hint}"
@@ -209,6 +214,12 @@ def _single_class(records: Sequence[ImageRecord], classes: ClassMap) -> list[str
         "that answers nothing else scores 100 %. The background must be a class, too: give it a name, with its colour "
         "or value, in a --classes FILE."
     ]
+
+
+def _few(notes: Sequence[str]) -> list[str]:
+    """Return the first notes on images, and how many there are besides."""
+    more = [f"and {len(notes) - _LISTED} more notes of this kind on other images."] if len(notes) > _LISTED else []
+    return [*notes[:_LISTED], *more]
 
 
 def _void_notes(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:

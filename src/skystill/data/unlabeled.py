@@ -15,6 +15,7 @@ from PIL import Image
 from skystill.data import Pair, read_image
 from skystill.errors import DataError
 from skystill.raster.listing import IMAGE_SUFFIXES, list_images
+from skystill.raster.picture import read_manner, read_size, read_whole
 
 WINDOW = 1024
 """Largest side of a window in pixels. An image that is not larger becomes one window."""
@@ -43,16 +44,20 @@ class ImageWindow:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         if self.bounds is None:
-            with Image.open(self.path) as picture:
-                return picture.height, picture.width
+            return read_size(self.path)
         top, bottom, left, right = self.bounds
         return bottom - top, right - left
 
     @property
     def content(self) -> str:
-        """Hash of the bytes of the file and of the position of the window, 24 hexadecimal digits."""
+        """Hash of the bytes of the file, of how it is read, and of the window: 24 hexadecimal digits.
+
+        Files whose bands are read as they are stored have the same hash as before there was one reader for training and
+        prediction, so that their cached logits stay.
+        """
         digest = hashlib.sha256(_file_hash(self.path).encode())
         digest.update(repr(self.bounds).encode() if self.bounds else b"")
+        digest.update(_manner(self.path).encode())
         return digest.hexdigest()[:24]
 
     def read(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -64,19 +69,8 @@ class ImageWindow:
         Raises:
             DataError: the file cannot be read, or is damaged.
         """
-        if self.bounds is None:
-            image = read_image(self.path)
-            return image, all_valid(*image.shape[:2])
-        # Imported here because GDAL takes 20 MB, and few users have rasters.
-        from skystill.raster.source import RasterSource, gdal_environment
-
-        with gdal_environment():
-            source = RasterSource(str(self.path))
-            planes, valid = source.read(*self.bounds)
-            source.close()
-        if source.damaged:
-            raise DataError(f"{self.path} is damaged at {source.damaged[0]}; get a whole copy or take it out.")
-        return planes.transpose(1, 2, 0).copy(), all_valid(*planes.shape[1:]) if valid is None else valid
+        picture = read_whole(self.path, self.bounds)
+        return picture.image, all_valid(*picture.image.shape[:2]) if picture.valid is None else picture.valid
 
 
 def all_valid(height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -88,6 +82,11 @@ def all_valid(height: int, width: int) -> npt.NDArray[np.bool_]:
 def _file_hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _manner(path: Path) -> str:
+    return read_manner(path)
 
 
 def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
@@ -107,24 +106,19 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
         DataError: the folder does not exist or holds no images, or some files cannot be opened or are copies of
             validation or test images. The message lists these files.
     """
-    from skystill.raster.source import RasterSource, gdal_environment  # imported here as in `ImageWindow.read`
-
     files = _image_files(folder)
     image_windows: list[ImageWindow] = []
     problems: list[str] = []
     known = _Known(held_out)
-    with gdal_environment():
-        for path in files:
-            try:
-                source = RasterSource(str(path))
-                size = source.height, source.width
-                source.close()
-                image_windows.extend(ImageWindow(path, window) for window in _windows(*size))
-            except DataError as error:
-                problems.append(str(error))
-                continue
-            if twin := known.twin(path, size):
-                problems.append(f"{path} is {twin}, on which the student is scored")
+    for path in files:
+        try:
+            size = read_size(path)
+            image_windows.extend(ImageWindow(path, window) for window in _windows(*size))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if twin := known.twin(path, size):
+            problems.append(f"{path} is {twin}, on which the student is scored")
     if problems:
         raise DataError(
             f"{folder}: {len(problems)} of {len(files)} file(s) cannot teach:", problems, "Take them out of the folder."

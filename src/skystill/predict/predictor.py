@@ -155,7 +155,7 @@ class Predictor:
             the class raster, and notes about the source.
 
         Raises:
-            DataError: the source cannot be opened, or has no pixels.
+            DataError: the source cannot be opened, has no pixels, or no block of it can be read.
             SettingsError: the bands, the tiles, the resolution, the memory limit or the target cannot be used, or a
                 file to write is the source, one of its parts, or the model file.
             RunFolderError: there is an interrupted prediction that is not continued or has other settings, or another
@@ -211,6 +211,9 @@ class Predictor:
             infer = average_test_time_views(self.single_threaded(), int(settings.views))
             stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names)
             stream.predict(done, on_pixels)
+            if source.damaged_pixels >= total:
+                output.abandon()
+                raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")
         return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
 
     @contextlib.contextmanager

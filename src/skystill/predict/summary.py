@@ -13,6 +13,7 @@ from rasterio.windows import Window
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.raster.ground import Ground, find_ground
 from skystill.raster.source import RasterSource, gdal_environment
+from skystill.raster.turned import turned_size
 from skystill.run_folder import write_table, written_whole
 from skystill.settings import RasterSettings
 
@@ -104,8 +105,10 @@ def write_overlay(source: str, raster: Path, path: Path, classes: ClassMap, sett
             shrink = max(1.0, size / _OVERLAY_SIDE)
             shape = (max(1, round(labels_file.height / shrink)), max(1, round(labels_file.width / shrink)))
             labels = labels_file.read(1, out_shape=shape, resampling=Resampling.nearest)
-        with rasterio.open(source) as file:
-            factor = max(file.height / shape[0], file.width / shape[1])
+        stored = RasterSource(source, settings.band_numbers, settings.scale_range, as_stored=True)
+        stored.close()
+        height, width = turned_size(stored.height, stored.width, stored.orientation)
+        factor = max(height / shape[0], width / shape[1])
         image_file = RasterSource(source, settings.band_numbers, settings.scale_range, (factor, factor))
         planes, _ = image_file.read(0, image_file.height, 0, image_file.width)
         image_file.close()

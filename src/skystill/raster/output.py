@@ -97,6 +97,11 @@ class RasterOutput:
             self._grid["rpcs"] = control.rpcs
         self.journal = journal_of(layers[0].path)
         self._files: dict[str, rasterio.io.DatasetWriter] = {}
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Delete the journal when the context of `opened` ends with an error: there is nothing to continue."""
+        self._abandoned = True
 
     def begun_with(self) -> dict[str, Any]:
         """Return the settings of an unfinished journal, or an empty dictionary if there is none."""
@@ -194,6 +199,8 @@ class RasterOutput:
             yield
         finally:
             lock.release()
+            if self._abandoned:
+                shutil.rmtree(self.journal, ignore_errors=True)
 
     def _begin(self, settings: Mapping[str, Any], resume: bool) -> list[int]:
         about = self.journal / "settings.json"

@@ -1,6 +1,7 @@
-"""Read any raster as RGB bytes, window by window.
+"""Read any raster or picture as RGB bytes, window by window.
 
-This module handles the choice of bands, bit depth, nodata, masks, resolution and damaged blocks.
+Training and prediction both read through `RasterSource`, so that the same file gives them the same bytes. This module
+handles bit depth, resolution and damaged blocks; `bands`, `validity` and `turned` beside it handle the rest.
 """
 
 import contextlib
@@ -14,20 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from skystill.errors import DataError, SettingsError
+from skystill.raster.bands import Bytes as Bytes
+from skystill.raster.bands import choose_bands, cmyk_to_rgb, look_up
 from skystill.raster.ground import Control, Ground, find_ground
-
-Bytes = npt.NDArray[np.uint8]
-Valid = npt.NDArray[np.bool_]
+from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
+from skystill.raster.turned import UPRIGHT, read_orientation, turned_size, write_upright
+from skystill.raster.validity import Valid as Valid
+from skystill.raster.validity import Validity
 
 CACHE_BYTES = 12 * 2**20
-_BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
-_BLOCK_BYTES = 2**31
 _SAMPLES, _SAMPLE_SIDE = 4, 256
 
 
@@ -43,6 +45,7 @@ def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
         "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # otherwise the rest of a truncated JPEG is grey, without an error
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # folders and servers are not listed; world files are still found
         "GDAL_PAM_ENABLED": True,
+        "JPEGMEM": f"{DECODER_BYTES // 2**20}M",  # a progressive JPEG is held as a whole; GDAL refuses above 500 MB
     }
     with rasterio.Env(**options), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -65,10 +68,14 @@ class RasterSource:
         scale: values that become 0 and 255. None takes 0 and 255 for 8-bit files, and otherwise the 2nd and the 98th
             percentile of samples.
         factors: source pixels per target pixel, down and across. `height`, `width` and windows are in target pixels.
+        as_stored: do not turn a picture upright that has an EXIF orientation. Otherwise an upright copy is kept in a
+            scratch file as long as this object exists. Rasters with a position are never turned.
 
     Raises:
-        DataError: the file is not a raster, is a palette image, has no pixels, or has a size that cannot be handled.
-        SettingsError: the file does not have these bands, or its red, green and blue bands are unknown.
+        DataError: the file is not a raster, has no pixels, has a size that cannot be handled, holds complex numbers, or
+            is a VRT whose sources are gone.
+        SettingsError: the file does not have these bands, its red, green and blue bands are unknown, or `scale` is
+            given for an image of 8 bits or less.
     """
 
     def __init__(
@@ -77,13 +84,20 @@ class RasterSource:
         bands: Sequence[int] | None = None,
         scale: tuple[float, float] | None = None,
         factors: tuple[float, float] = (1.0, 1.0),
+        as_stored: bool = False,
     ) -> None:
         self.path = path
         self.notes: list[str] = []
         self.damaged: list[str] = []
+        self.damaged_pixels = 0
+        self.reason = ""  # GDAL's own, for the first damage
         self.factors = factors
         self._file = _open(path)
-        _refuse_bombs(self._file, path)
+        self._held_bytes = refuse_unreadable(self._file, path)
+        self.orientation = read_orientation(path, self._file)
+        if self.orientation != UPRIGHT and not as_stored:
+            self._turn_upright(bands, scale)
+            bands, scale = (1, 2, 3), None
         self.height = max(1, round(self._file.height / factors[0]))
         self.width = max(1, round(self._file.width / factors[1]))
         self.georeferenced = is_georeferenced(self._file)
@@ -92,9 +106,15 @@ class RasterSource:
         own = self._file.transform
         self.transform = Affine(own.a * across, own.b * down, own.c, own.d * across, own.e * down, own.f)
         self.control = self._find_control().resampled(down, across)
-        self.bands = self._choose_bands(bands)
-        self._masked = any(flags != [MaskFlags.all_valid] for flags in self._file.mask_flag_enums)
-        self._nodata = self._simple_nodata()
+        self.choice = choose_bands(self._file, path, bands)
+        self.bands = list(self.choice.numbers)
+        self.notes.extend(f"{path}: {note}" for note in self.choice.notes)
+        self._dtype = np.result_type(*(self._file.dtypes[band - 1] for band in self.bands))
+        self.depth = self._bit_depth()
+        self._inverted = self._file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        self._validity = self._make_validity()
+        if scale is not None and (self.depth <= 8 or self.choice.palette is not None):
+            raise SettingsError(f"{path} has {self.depth} bits per band, so --scale does nothing; leave it out.")
         self.scale = scale or self._default_scale()
 
     def close(self) -> None:
@@ -114,9 +134,9 @@ class RasterSource:
 
     @property
     def block_row_bytes(self) -> int:
-        """Memory in bytes of one row of decoded blocks, with all bands."""
+        """Memory in bytes of one row of decoded blocks, with all bands, and of what its decoder holds besides."""
         pixels = self.block_shape[0] * self._file.width
-        return int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize)
+        return int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize) + self._held_bytes
 
     @property
     def pixel_metres(self) -> tuple[float, float] | None:
@@ -171,29 +191,66 @@ class RasterSource:
         try:
             return self._read(top, bottom, left, right)
         except RasterioError:
+            self._open_again()
             return self._read_around_damage(top, bottom, left, right)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bytes of the first band, or of the first three, are read as they are stored."""
+        return self.choice.plain and self.depth >= 8 and not self._inverted and self.orientation == UPRIGHT
 
     def _read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
         window, shape = self._window(top, bottom, left, right), (bottom - top, right - left)
         how = Resampling.average if max(self.factors) > 1 else Resampling.bilinear
-        values = self._file.read(self.bands, window=window, out_shape=(len(self.bands), *shape), resampling=how)
-        valid: Valid | None = None
-        if self._nodata is not None:
-            valid = (values != self._nodata).any(axis=0)
-        elif self._masked:
-            valid = self._file.dataset_mask(window=window, out_shape=shape) > 0
-        if values.dtype != np.uint8:
-            finite = np.isfinite(values).all(axis=0) if values.dtype.kind == "f" else None
-            valid = finite if valid is None or finite is None else valid & finite
+        kind = self._dtype
+        if self.choice.palette is not None:
+            how = Resampling.nearest  # the mean of two indices is another colour
+        elif self.depth < 8 and self.factors != (1.0, 1.0):
+            kind = np.dtype(np.float32)  # the mean of black and white is grey
+        values = self._file.read(
+            self.bands, window=window, out_shape=(len(self.bands), *shape), resampling=how, out_dtype=kind
+        )
+        valid = self._validity.of(values, window, shape)
+        if self.choice.palette is not None:
+            values, seen = look_up(self.choice.palette, values[0])
+            valid = seen if valid is None else valid & seen
+        elif self.depth != 8 or kind != np.uint8:
             values = self._to_bytes(values)
+        if self._inverted and self.choice.palette is None:
+            values = 255 - values
+        if len(values) == 4:
+            values = cmyk_to_rgb(values)
         if len(values) == 1:
             values = np.repeat(values, 3, axis=0)
         return values, None if valid is None or valid.all() else valid
 
     def _to_bytes(self, values: npt.NDArray[Any]) -> Bytes:
         low, high = self.scale
-        stretched = (np.nan_to_num(values.astype(np.float32)) - low) * (255 / (high - low))
+        fine = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
+        with np.errstate(over="ignore"):  # nodata of floats is often the largest number that there is
+            stretched = (np.nan_to_num(values.astype(fine)) - low) * (255 / (high - low))
         return np.asarray(np.clip(np.rint(stretched), 0, 255), np.uint8)
+
+    def _turn_upright(self, bands: Sequence[int] | None, scale: tuple[float, float] | None) -> None:
+        """Continue with an upright copy of the picture, which has three bands of bytes and transparency."""
+        stored = RasterSource(self.path, bands, scale, as_stored=True)
+        height, width = stored.height, stored.width
+
+        def read(top: int, bottom: int) -> tuple[Bytes, Valid | None]:
+            return stored.read(top, bottom, 0, width)
+
+        try:
+            copy = write_upright(read, height, width, self.orientation, owner=self)
+        except RasterioError as error:
+            raise DataError(f"{self.path}: no upright copy of it can be written ({gdal_reason(error)}).") from error
+        finally:
+            stored.close()
+        self._file.close()
+        self._file = rasterio.open(copy)
+        tall, wide = turned_size(height, width, self.orientation)
+        self.notes = [*stored.notes, turned_note(self.path, self.orientation, (height, width), (tall, wide))]
+        self.damaged = [f"{place} (before it was turned)" for place in stored.damaged]
+        self.damaged_pixels, self.reason = stored.damaged_pixels, stored.reason
 
     def _window(self, top: int, bottom: int, left: int, right: int) -> Window:
         down, across = self._file.height / self.height, self._file.width / self.width
@@ -212,74 +269,86 @@ class RasterSource:
                 try:
                     planes[:, *here], part_valid = self._read(*part)
                     valid[here] = True if part_valid is None else part_valid
-                except RasterioError:
+                except RasterioError as error:
                     valid[here] = False
-                    self._note_damage(row, column, rows, columns)
+                    self._note_damage(row, column, rows, columns, gdal_reason(error))
+                    self._open_again()
         return planes, valid
 
-    def _note_damage(self, row: int, column: int, rows: int, columns: int) -> None:
+    def _open_again(self) -> None:
+        """Open a VRT again after an error. GDAL tells an error of a VRT in a VRT once, and gives zeros from then on."""
+        if self._file.driver == "VRT":
+            self._file.close()
+            self._file = _open(self.path)
+            self._validity = self._make_validity()
+
+    def _make_validity(self) -> Validity:
+        return Validity(self._file, self.bands, self.choice.alpha, resampled=self.factors != (1.0, 1.0))
+
+    def _note_damage(self, row: int, column: int, rows: int, columns: int, reason: str) -> None:
         last_row, last_column = min(row + rows, self.height), min(column + columns, self.width)
         place = f"rows {row} to {last_row - 1}, columns {column} to {last_column - 1}"
+        if not self.damaged:
+            self.reason = reason
+            self.notes.append(f"{self.path}: a part cannot be read: {reason}.")
         if place not in self.damaged:
             self.damaged.append(place)
+            self.damaged_pixels += (last_row - row) * (last_column - column)
 
-    def _choose_bands(self, wanted: Sequence[int] | None) -> list[int]:
-        count = self._file.count
-        if wanted is not None:
-            if len(wanted) not in (1, 3) or not all(1 <= band <= count for band in wanted):
-                raise SettingsError(
-                    f"{self.path} has {count} band(s); --bands {','.join(map(str, wanted))} must name three of them, "
-                    "or one for grey."
-                )
-            return list(wanted)
-        colors = list(self._file.colorinterp)
-        named = [colors.index(c) + 1 for c in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) if c in colors]
-        data = [index for index, color in enumerate(colors, 1) if color != ColorInterp.alpha]
-        if ColorInterp.palette in colors:
-            raise DataError(
-                f"{self.path} is a palette picture; write it as RGB first (gdal_translate -expand rgb IN OUT)."
-            )
-        if len(named) == 3:
-            chosen = named
-        elif len(data) in (1, 2) and count <= 2:
-            chosen = data[:1]
-        elif len(data) >= 3:
-            chosen = data[:3]
-        else:
-            raise SettingsError(f"{self.path} has {count} bands; say which are red, green and blue with --bands 1,2,3.")
-        if len(data) > len(chosen):
-            self.notes.append(
-                f"{self.path}: bands {', '.join(map(str, chosen))} of {count} are taken as RGB (--bands)."
-            )
-        return chosen
-
-    def _simple_nodata(self) -> float | None:
-        """Return the nodata value if it is the only mask of the bands and pixels are not resampled, otherwise None."""
-        flags = self._file.mask_flag_enums
-        plain = all(set(flags[band - 1]) == {MaskFlags.nodata} for band in self.bands)
-        value = self._file.nodata
-        return value if plain and self.factors == (1.0, 1.0) and value is not None and not np.isnan(value) else None
+    def _bit_depth(self) -> int:
+        """Return the bits of a band as they are stored: GDAL reads one to seven bits as bytes, from 0 on."""
+        bits = self._file.tags(self.bands[0], ns="IMAGE_STRUCTURE").get("NBITS")
+        return int(bits) if bits and self._dtype == np.uint8 else 8 * self._dtype.itemsize
 
     def _default_scale(self) -> tuple[float, float]:
-        if self._file.dtypes[0] == "uint8":
-            return 0.0, 255.0
+        if self._dtype.kind == "c":
+            raise DataError(f"{self.path} holds complex numbers ({self._dtype}); write their amplitude first.")
+        if self._dtype == np.uint8 or self.choice.palette is not None:
+            return 0.0, float(2**self.depth - 1)
+        if len(self.bands) == 4:
+            return 0.0, float(np.iinfo(self._dtype).max) if self._dtype.kind in "ui" else 1.0  # inks from none to all
         rows = np.linspace(0, max(0, self._file.height - _SAMPLE_SIDE), _SAMPLES).astype(int)
         columns = np.linspace(0, max(0, self._file.width - _SAMPLE_SIDE), _SAMPLES).astype(int)
         seen: list[npt.NDArray[Any]] = []
         for row in rows:
             for column in columns:
                 window = Window(column, row, _SAMPLE_SIDE, _SAMPLE_SIDE)
-                with contextlib.suppress(RasterioError):
-                    values = self._file.read(self.bands, window=window, masked=True).compressed()
-                    seen.append(values[np.isfinite(values)])
+                try:
+                    seen.append(self._sample(window))
+                except RasterioError:
+                    self._open_again()
         values = np.concatenate(seen) if seen else np.zeros(0)
         low, high = (0.0, 1.0) if not values.size else np.percentile(values, (2, 98))
         high = high if high > low else low + 1
         self.notes.append(
-            f"{self.path}: {self._file.dtypes[0]} pixels; {low:g} becomes 0 and {high:g} becomes 255 "
+            f"{self.path}: {self._dtype} pixels; {low:g} becomes 0 and {high:g} becomes 255 "
             "(2nd and 98th percentile of samples; set it with --scale LOW,HIGH)."
         )
         return float(low), float(high)
+
+    def _sample(self, window: Window) -> npt.NDArray[Any]:
+        """Return the finite values of a window that are not nodata, as one dimension."""
+        values = self._file.read(self.bands, window=window, masked=True, out_dtype=self._dtype)
+        if self.choice.alpha is not None:
+            clear = self._file.read(self.choice.alpha, window=window) == 0
+            values[:, clear] = np.ma.masked
+        held = values.compressed()
+        return np.asarray(held[np.isfinite(held)])
+
+
+def turned_note(path: str, orientation: int, stored: tuple[int, int], upright: tuple[int, int]) -> str:
+    """Return the note on a picture that was turned. Both sizes are height and width in pixels."""
+    return (
+        f"{path}: turned upright by its EXIF orientation {orientation}, as viewers show it: "
+        f"{upright[1]}x{upright[0]} pixels, stored as {stored[1]}x{stored[0]}."
+    )
+
+
+def gdal_reason(error: BaseException) -> str:
+    """Return GDAL's own words for an error. Rasterio's "see previous exception" stands before them."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).rstrip(".")
 
 
 def _open(path: str) -> rasterio.DatasetReader:
@@ -289,25 +358,4 @@ def _open(path: str) -> rasterio.DatasetReader:
     try:
         return rasterio.open(path)
     except RasterioError as error:
-        raise DataError(f"{path}: cannot be opened as a raster ({error}).") from error
-
-
-def _refuse_bombs(file: rasterio.DatasetReader, path: str) -> None:
-    pixels = file.height * file.width
-    if pixels == 0:
-        raise DataError(f"{path} has no pixels ({file.width}x{file.height}).")
-    if file.count == 0:
-        raise DataError(f"{path} has no bands; give one of its subdatasets: {', '.join(file.subdatasets[:3])}.")
-    on_disk = Path(path).stat().st_size if Path(path).is_file() else pixels
-    if file.driver not in ("GTiff", "COG", "VRT") and pixels > _BOMB_PIXELS and pixels > _BOMB_RATIO * on_disk:
-        raise DataError(
-            f"{path} says it has {file.width}x{file.height} pixels in {on_disk:,} bytes: a decompression bomb. "
-            "Convert it to a tiled GeoTIFF if it is real."
-        )
-    rows, columns = file.block_shapes[0]
-    block = int(rows) * int(columns) * file.count * np.dtype(file.dtypes[0]).itemsize
-    if block > _BLOCK_BYTES:
-        raise DataError(
-            f"{path} is stored in blocks of {columns}x{rows} pixels, {block / 2**30:.1f} GiB when decoded. Rewrite it "
-            "in tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT."
-        )
+        raise DataError(f"{path}: cannot be read: it cannot be opened as a raster ({error}).") from error

@@ -59,7 +59,8 @@ class RasterSettings(Settings):
     that the file names red, green and blue, otherwise 1,2,3."""
     scale: str | None = None
     """LOW,HIGH: pixel values that are mapped to black and white, such as 0,4095. By default 0,255 for 8-bit images,
-    otherwise the 2nd and 98th percentile of a sample."""
+    otherwise the 2nd and 98th percentile of a sample. It is refused for images of 8 bits or less, where nothing is
+    scaled."""
     resolution: float | None = Field(default=None, gt=0)
     """Resolution in metres on the ground per pixel to which the raster is resampled before prediction, such as that of
     the training images. The result has this resolution at its centre. By default nothing is resampled."""

@@ -1,4 +1,6 @@
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,37 @@ def test_bad_files_and_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "r/broken.tif").write_bytes(b"II*\0nothing")
     with pytest.raises(DataError, match=r"1 of 1 file\(s\) cannot teach:\n.*broken.tif"):
         find_unlabeled(tmp_path / "r", [])
+
+
+def test_what_an_image_does_not_show_is_not_taught(tmp_path: Path, scenes: Path) -> None:
+    pair = find_pairs(scenes).pairs[0]
+    picture = Image.open(pair.image).convert("RGBA")
+    alpha = np.full((picture.height, picture.width), 255, np.uint8)
+    alpha[:, :30] = 0
+    picture.putalpha(Image.fromarray(alpha))
+    picture.save(tmp_path / "a.png")
+    images = labeled_images([replace(pair, image=tmp_path / "a.png")], SCENE_CLASSES)
+    whole = labeled_images([pair], SCENE_CLASSES)
+    assert not images[0].valid[:, :30].any() and images[0].valid[:, 30:].all()
+    assert (images[0].labels[:, :30] == 255).all()
+    assert np.array_equal(images[0].labels[:, 30:], whole[0].labels[:, 30:])
+    batch = TrainBatches(CropSampler(images, 128, 0.0, []), 1, seed=0).batch(0, 0)
+    assert batch.valid.sum() == 128 * 98 and not batch.distill_valid[~batch.valid].any()
+
+
+def test_cached_logits_stay_only_where_the_pixels_stay(tmp_path: Path) -> None:
+    """The key of a cached image: of a file read as it is stored, the hash of its bytes alone, as ever."""
+    image = paint_scene(64, 2)[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    raster(tmp_path / "a.tif", image)
+    Image.fromarray(image).save(tmp_path / "a.jpg")
+    for name in ("a.png", "a.tif", "a.jpg"):
+        whole, part = ImageWindow(tmp_path / name), ImageWindow(tmp_path / name, (0, 9, 0, 9))
+        file = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert whole.content == hashlib.sha256(file.encode()).hexdigest()[:24]
+        assert part.content == hashlib.sha256(file.encode() + b"(0, 9, 0, 9)").hexdigest()[:24]
+    raster(tmp_path / "bgr.tif", image)
+    with rasterio.open(tmp_path / "bgr.tif", "r+") as file:
+        file.descriptions = ("blue", "green", "red")
+    file = hashlib.sha256((tmp_path / "bgr.tif").read_bytes()).hexdigest()
+    assert ImageWindow(tmp_path / "bgr.tif").content != hashlib.sha256(file.encode()).hexdigest()[:24]  # another order

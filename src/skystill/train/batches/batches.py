@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.data import Pair, read_image, read_pair_labels
+from skystill.data import Pair, read_pair
 from skystill.data.unlabeled import ImageWindow, all_valid, whole_images
 from skystill.errors import SettingsError
 from skystill.train.batches.augment import draw_augmentation, jitter_colors
@@ -69,7 +69,7 @@ class TrainingImage:
     Args:
         image: (H, W, 3) uint8 RGB, 0 to 255, full resolution.
         labels: (H, W) uint8, 255 = void. Without a mask all pixels are void.
-        valid: (H, W) bool, False on nodata of a raster.
+        valid: (H, W) bool, False on nodata and on transparent pixels. These are void in the labels.
         labeled: True if the image has a mask.
     """
 
@@ -127,9 +127,9 @@ def labeled_images(pairs: Sequence[Pair], classes: ClassMap) -> TrainingImages:
     """
 
     def read(index: int) -> TrainingImage:
-        image = read_image(pairs[index].image)
-        labels = read_pair_labels(pairs[index], classes, (image.shape[0], image.shape[1])).labels
-        return TrainingImage(image, labels, all_valid(*labels.shape), True)
+        picture, reading = read_pair(pairs[index], classes)
+        valid = all_valid(*reading.labels.shape) if picture.valid is None else picture.valid
+        return TrainingImage(picture.image, reading.labels, valid, True)
 
     return TrainingImages(whole_images(pairs), read)
 

@@ -1,0 +1,84 @@
+"""Rasters that are refused before anything is read: bombs, huge blocks, and VRTs whose sources are gone."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+
+from skystill.errors import DataError
+from skystill.raster.turned import is_progressive
+
+_BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
+DECODER_BYTES = 2**31
+"""Most memory in bytes that one block of a file may take, or the decoder of a progressive JPEG."""
+
+
+def refuse_unreadable(file: rasterio.DatasetReader, path: str) -> int:
+    """Refuse files that no reader can read, or only with more memory than is sensible.
+
+    Args:
+        file: the raster.
+        path: its name.
+
+    Returns:
+        the memory in bytes that the decoder holds besides the decoded blocks.
+
+    Raises:
+        DataError: the file is such a file.
+    """
+    _refuse_bombs(file, path)
+    if gone := _missing_sources(file, {path}):
+        more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+        raise DataError(f"{path} is made of files that do not exist: {', '.join(gone[:3])}{more}. Bring them back.")
+    if file.driver != "JPEG" or not Path(path).is_file():
+        return 0
+    held = 2 * file.count * file.height * file.width if is_progressive(path) else 0
+    if held > DECODER_BYTES:
+        raise DataError(
+            f"{path} is a progressive JPEG of {file.width}x{file.height} pixels, whose decoder takes "
+            f"{held / 2**30:.1f} GiB. Write it as a tiled GeoTIFF on a larger machine: "
+            f"gdal_translate --config JPEGMEM {held // 2**20 + 1}M -co TILED=YES -co COMPRESS=DEFLATE IN OUT."
+        )
+    return held
+
+
+def _missing_sources(file: rasterio.DatasetReader, seen: set[str]) -> list[str]:
+    """Return the local files that a VRT, and the VRTs in it, are made of and that do not exist."""
+    if file.driver != "VRT":
+        return []
+    gone: list[str] = []
+    for name in file.files:
+        if name in seen or ":" in name or name.startswith("/vsi"):
+            continue
+        seen.add(name)
+        if not Path(name).exists():
+            gone.append(name)
+        elif name.lower().endswith(".vrt"):
+            try:
+                with rasterio.open(name) as inner:
+                    gone.extend(_missing_sources(inner, seen))
+            except RasterioError:
+                continue  # the read says why
+    return gone
+
+
+def _refuse_bombs(file: rasterio.DatasetReader, path: str) -> None:
+    pixels = file.height * file.width
+    if pixels == 0:
+        raise DataError(f"{path} has no pixels ({file.width}x{file.height}).")
+    if file.count == 0:
+        raise DataError(f"{path} has no bands; give one of its subdatasets: {', '.join(file.subdatasets[:3])}.")
+    on_disk = Path(path).stat().st_size if Path(path).is_file() else pixels
+    if file.driver not in ("GTiff", "COG", "VRT") and pixels > _BOMB_PIXELS and pixels > _BOMB_RATIO * on_disk:
+        raise DataError(
+            f"{path} says it has {file.width}x{file.height} pixels in {on_disk:,} bytes: a decompression bomb. "
+            "Convert it to a tiled GeoTIFF if it is real."
+        )
+    rows, columns = file.block_shapes[0]
+    block = int(rows) * int(columns) * file.count * np.dtype(file.dtypes[0]).itemsize
+    if block > DECODER_BYTES:
+        raise DataError(
+            f"{path} is stored in blocks of {columns}x{rows} pixels, {block / 2**30:.1f} GiB when decoded. Rewrite it "
+            "in tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT."
+        )

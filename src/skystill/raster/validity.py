@@ -1,0 +1,85 @@
+"""Which pixels of a raster hold a measurement: nodata values, masks, transparency and values that are not finite."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import MaskFlags
+from rasterio.windows import Window
+
+Valid = npt.NDArray[np.bool_]
+
+
+class Validity:
+    """The rules by which pixels of a raster are valid. They do not depend on the data type.
+
+    A pixel is valid if at least one of its bands is not nodata (as in GDAL), its mask is set, it is not fully
+    transparent, and all its bands are finite.
+
+    Args:
+        file: the raster.
+        numbers: numbers of the bands that are read.
+        alpha: number of the band of transparency, or None.
+        resampled: whether windows are read at another resolution. Nodata cannot be found in averaged values then, so
+            that GDAL's masks are read.
+    """
+
+    def __init__(
+        self, file: rasterio.DatasetReader, numbers: Sequence[int], alpha: int | None, resampled: bool
+    ) -> None:
+        self._file = file
+        self._alpha = alpha
+        flags = [set(file.mask_flag_enums[number - 1]) for number in numbers]
+        self._nodata: list[Any] | None = None
+        self._masks: list[int] = []
+        if all(found == {MaskFlags.nodata} for found in flags) and not resampled:
+            kinds = [np.dtype(file.dtypes[number - 1]) for number in numbers]
+            self._nodata = [_exact(file.nodatavals[n - 1], kind) for n, kind in zip(numbers, kinds, strict=True)]
+        elif not all(MaskFlags.all_valid in found or MaskFlags.alpha in found for found in flags):
+            one_for_all = all(MaskFlags.per_dataset in found for found in flags)
+            self._masks = [numbers[0]] if one_for_all else list(numbers)
+
+    def of(self, values: npt.NDArray[Any], window: Window, shape: tuple[int, int]) -> Valid | None:
+        """Return which pixels of a window are valid.
+
+        Args:
+            values: (B, H, W), the values of the bands in this window.
+            window: the window in source pixels, column-first (rasterio).
+            shape: H and W.
+
+        Returns:
+            (H, W) bool, or None if all pixels are valid by these rules.
+        """
+        parts: list[Valid] = []
+        if self._nodata is not None:
+            parts.append(self._differs(values, self._nodata))
+        if self._masks:
+            masks = self._file.read_masks(self._masks, window=window, out_shape=(len(self._masks), *shape))
+            parts.append((masks > 0).any(axis=0))
+        if self._alpha is not None:
+            # GDAL itself takes transparency for a mask only in rasters of uint8 and uint16.
+            parts.append(self._file.read(self._alpha, window=window, out_shape=shape) > 0)
+        if values.dtype.kind == "f":
+            parts.append(np.isfinite(values).all(axis=0))
+        valid = parts[0] if parts else None
+        for part in parts[1:]:
+            valid = part if valid is None else valid & part
+        return valid
+
+    def _differs(self, values: npt.NDArray[Any], nodata: Sequence[Any]) -> Valid:
+        if all(value == nodata[0] for value in nodata):
+            return np.asarray((values != nodata[0]).any(axis=0))
+        return np.asarray(np.any([band != value for band, value in zip(values, nodata, strict=True)], axis=0))
+
+
+def _exact(nodata: float | None, kind: np.dtype[Any]) -> Any:  # noqa: ANN401 - a scalar of this kind
+    """Return a nodata value in the data type of its band. A value that the type cannot hold stays as it is."""
+    if nodata is None or np.isnan(nodata):
+        return np.nan  # no value equals it; values that are not finite are found on their own
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            return kind.type(nodata)
+    limits = np.iinfo(kind)
+    return kind.type(nodata) if limits.min <= nodata <= limits.max and nodata == int(nodata) else float(nodata)

@@ -126,7 +126,7 @@ def test_folders_patterns_and_extras(model: Path, raster: Path, tmp_path: Path, 
     assert "in.tif: 0.1 MP" in done.out
     made = {path.name for path in (tmp_path / "out").iterdir()}
     wanted = {f"{stem}{end}" for stem in "ab" for end in (".png", ".gpkg", "-areas.csv", "-overlay.png")}
-    assert wanted | {"in.tif", "in.gpkg", "in-areas.csv", "in-overlay.png", "in.tif.aux.xml"} == made
+    assert wanted | {"in.tif", "in.gpkg", "in-areas.csv", "in-overlay.png", "in.tif.aux.xml", "in.qml"} == made
     assert skystill("predict", f"{photos}/*.png", "--model", model, "--out", tmp_path / "one.png").code == 0
     assert np.array_equal(read(tmp_path / "one.png"), RGB[:, :90, :120].argmax(axis=0))
 
@@ -141,6 +141,9 @@ def test_folders_patterns_and_extras(model: Path, raster: Path, tmp_path: Path, 
         (["{r}", "--model={m}", "--out={t}/o.jpg"], "name it .tif (GeoTIFF) or .png, or give a folder"),
         (["{r}", "{r}", "{m}", "--model={m}", "--out={t}/o.tif"], "is one file, and there are 2 inputs"),
         (["{r}", "--model={m}", "--out={t}/o.tif", "--bands=1,2,9"], "has 3 band(s)"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--smooth=4"], "odd number of pixels"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--simplify=2px"], "add --vector"),
+        (["{r}", "--model={m}", "--out={t}/o.tif", "--min-area=1px"], "no component is smaller"),
         (["{r}", "--model={m}", "--out={t}/o.tif", "--bands=red"], "write three band numbers"),
         (["{r}", "--model={m}", "--out={t}/o.tif", "--scale=9,3"], "a larger one that becomes white"),
         (["{r}", "--model={m}", "--out={t}/o.tif", "--max-memory=lots"], "write a size as 256MB"),

@@ -1,7 +1,9 @@
 """Polygons, areas and overlays of a class raster."""
 
+import contextlib
 import csv
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from skystill.classes import DUBAI
 from skystill.predict import polygons as vector
 from skystill.predict.polygons import write_polygons
 from skystill.predict.summary import write_areas, write_overlay
+from skystill.raster.styles import style_document
 from skystill.settings import RasterSettings
 
 UTM_SCALE = 0.9996 * (1 + (200_000 / 0.9996) ** 2 / (2 * 6_365_000**2))
@@ -52,7 +55,7 @@ def test_polygons_are_those_of_the_whole_raster(
     made = write_polygons(raster, tmp_path / "out.gpkg", DUBAI)
     whole = list(shapes(labels, mask=labels != 255, connectivity=4))
     assert (made.count, made.split) == (len(whole), 0)
-    about, _, geometry, (names, numbers, areas) = pyogrio.raw.read(tmp_path / "out.gpkg")
+    about, _, geometry, (names, numbers, areas) = pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")
     assert about["crs"] == "EPSG:32640"
     found = shapely.from_wkb(geometry)
     assert shapely.is_valid(found).all()
@@ -70,11 +73,116 @@ def test_what_is_too_large_to_hold_is_split_and_counted(
     monkeypatch.setattr(vector, "_HELD_VERTICES", 20)
     made = write_polygons(raster, tmp_path / "out.gpkg", DUBAI)
     assert made.split > 0
-    _, _, geometry, (_, numbers, _) = pyogrio.raw.read(tmp_path / "out.gpkg")
+    _, _, geometry, (_, numbers, _) = pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")
     with rasterio.open(raster) as file:
         parts = zip(shapely.from_wkb(geometry), numbers, strict=True)
         back = rasterize(parts, labels.shape, fill=255, transform=file.transform)
     assert np.array_equal(back, labels)
+
+
+def smooth_labels(rng: np.random.Generator) -> np.ndarray:
+    """Blobs with curved borders, islands in islands, and nodata."""
+    rows, columns = np.mgrid[0:150, 0:170]
+    waves = sum(np.sin(rows * a + columns * b + c) for a, b, c in rng.uniform(-0.2, 0.2, (6, 3)) * [1, 1, 20])
+    labels = np.digitize(waves, [-1, 0, 1.2]).astype(np.uint8)
+    labels[20:24, 30:33] = 4  # all of its borders are straight
+    labels[60:75, 100:120] = 255
+    labels[149, 169] = 5
+    return labels
+
+
+def distance_to_borders(labels: np.ndarray, polygons: list[object]) -> float:
+    """The largest distance of a vertex or the middle of an edge from the borders between labels, in pixels."""
+    found = shapes(labels, connectivity=4)
+    borders = shapely.union_all([shapely.geometry.shape(shape).boundary for shape, _ in found])
+    points = [shapely.segmentize(polygon.boundary, 1.5) for polygon in polygons]  # type: ignore[attr-defined]
+    return float(shapely.distance(shapely.points(shapely.get_coordinates(points)), borders).max())
+
+
+@pytest.mark.parametrize(("window", "tolerance"), [(16, 2.0), (50, 0.75), (50, 5.0), (4096, 0.75), (4096, 2.0)])
+def test_simplified_polygons_share_their_borders(
+    tmp_path: Path, window: int, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector, "_WINDOW", window)
+    labels = smooth_labels(np.random.default_rng(int(tolerance)))
+    profile = {"driver": "GTiff", "height": 150, "width": 170, "count": 1, "dtype": "uint8", "nodata": 255}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", transform=from_origin(0, 150, 1, 1), crs="EPSG:32640", **profile
+    ) as file:
+        file.write(labels, 1)
+    before = write_polygons(tmp_path / "a.tif", tmp_path / "plain.gpkg", DUBAI)
+    made = write_polygons(tmp_path / "a.tif", tmp_path / "out.gpkg", DUBAI, tolerance=tolerance)
+    assert made.count == before.count  # no polygon is lost, torn or joined
+    _, _, geometry, _ = pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")
+    found = shapely.from_wkb(geometry)
+    areas = shapely.area(found)
+    assert shapely.is_valid(found).all() and (areas > 0).all()
+    # No gap and no overlap between neighbours: areas add up to that of the union, whose only hole is the nodata.
+    whole = shapely.union_all(found)
+    assert areas.sum() == pytest.approx(whole.area, rel=1e-12)
+    assert len(whole.interiors) == 1 and whole.envelope.area == 150 * 170
+    assert (np.mod(shapely.get_coordinates(found), 1) == 0).all()  # vertices are corners of pixels
+    _, _, geometry, _ = pyogrio.raw.read(tmp_path / "plain.gpkg", layer="classes")
+    plain = shapely.from_wkb(geometry)
+    most = 0.9 if window == 16 or tolerance < 1 else 0.6  # vertices on borders of windows stay
+    assert shapely.get_num_coordinates(found).sum() < most * shapely.get_num_coordinates(plain).sum()
+    flipped = shapely.transform(found, lambda points: points * [1, -1] + [0, 150])
+    assert distance_to_borders(labels, list(flipped)) < 2 * tolerance
+    if window == 4096:
+        assert shapely.coverage_is_valid(found)
+
+
+def test_a_diagonal_becomes_a_straight_line(tmp_path: Path) -> None:
+    # 78 of 144 pixels are below the diagonal of 12 x 12. The staircase between the corners becomes one edge, and both
+    # triangles have its two ends; areas stay, because the ends of the staircase are half a step off the diagonal.
+    profile = {"driver": "GTiff", "height": 12, "width": 12, "count": 1, "dtype": "uint8", "nodata": 255}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", transform=from_origin(0, 12, 1, 1), crs="EPSG:32640", **profile
+    ) as file:
+        file.write(np.tri(12, dtype=np.uint8), 1)
+    write_polygons(tmp_path / "a.tif", tmp_path / "out.gpkg", DUBAI, tolerance=1.0)
+    _, _, geometry, (_, numbers, _) = pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")
+    found = shapely.from_wkb(geometry)
+    assert dict(zip(numbers.tolist(), shapely.area(found).tolist(), strict=True)) == {0: 66, 1: 78}
+    assert sorted(shapely.get_num_coordinates(found)) == [5, 7]
+
+
+def test_a_geopackage_carries_the_colors(tmp_path: Path, raster: Path) -> None:
+    write_polygons(raster, tmp_path / "out.gpkg", DUBAI)
+    with contextlib.closing(sqlite3.connect(tmp_path / "out.gpkg")) as base:
+        base.row_factory = sqlite3.Row
+        (style,) = base.execute("SELECT * FROM layer_styles").fetchall()
+        kinds = dict(base.execute("SELECT table_name, data_type FROM gpkg_contents").fetchall())
+        columns = {row["name"]: row["type"] for row in base.execute("PRAGMA table_info(layer_styles)")}
+        (column,) = base.execute(
+            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = 'classes'"
+        ).fetchone()
+    assert kinds == {"classes": "features", "layer_styles": "attributes"}
+    # QGIS asks for the row with these values, compared as texts, and takes the one with useAsDefault.
+    assert (style["f_table_catalog"], style["f_table_schema"], style["f_table_name"]) == ("", "", "classes")
+    assert (style["f_geometry_column"], style["useAsDefault"]) == (column, 1)
+    assert style["styleQML"] == style_document(DUBAI, raster=False)
+    assert list(columns) == [
+        "id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML",
+        "styleSLD", "useAsDefault", "description", "owner", "ui", "update_time",
+    ]  # fmt: skip
+    assert (columns["useAsDefault"], columns["update_time"]) == ("BOOLEAN", "DATETIME")
+
+
+@pytest.mark.parametrize("tolerance", [None, 2.0])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (30, 20)])
+def test_rasters_without_data_have_no_polygons(tmp_path: Path, size: tuple[int, int], tolerance: float | None) -> None:
+    profile = {"driver": "GTiff", "height": size[0], "width": size[1], "count": 1, "dtype": "uint8", "nodata": 255}
+    for value, count in ((255, 0), (3, 1)):
+        with rasterio.open(
+            tmp_path / "a.tif", "w", transform=from_origin(0, 9, 1, 1), crs="EPSG:32640", **profile
+        ) as file:
+            file.write(np.full((1, *size), value, np.uint8))
+        for name in ("out.gpkg", "out.geojson"):
+            made = write_polygons(tmp_path / "a.tif", tmp_path / name, DUBAI, tolerance=tolerance)
+            assert made.count == count
+        found = pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")[2]
+        assert [shapely.area(shapely.from_wkb(wkb)) for wkb in found] == [size[0] * size[1]] * count
 
 
 def test_geojson_is_in_longitude_and_latitude(tmp_path: Path, raster: Path) -> None:

@@ -183,5 +183,5 @@ def test_a_crs_without_longitudes_is_refused_and_kept_by_gpkg(tmp_path: Path) ->
         write_polygons(raster, tmp_path / "out.geojson", DUBAI)
     assert not (tmp_path / "out.geojson").exists()
     write_polygons(raster, tmp_path / "out.gpkg", DUBAI)
-    areas = pyogrio.raw.read(tmp_path / "out.gpkg")[3][2]
+    areas = pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")[3][2]
     assert areas[0] == pytest.approx((1_737_400 * np.pi / 180) ** 2 * np.sin(np.pi / 360) / (np.pi / 360), rel=1e-4)

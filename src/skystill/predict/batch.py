@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import rasterio
+
 from skystill.classes import read_classes
 from skystill.errors import DamagedSource, DataError, PredictionStopped, UserError
 from skystill.model.bundled import bundled_model
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
+from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
 from skystill.progress import Note, OnProgress, ignore_progress
+from skystill.raster.source import gdal_environment
 from skystill.settings import PredictSettings
 
 
@@ -67,12 +71,12 @@ def predict_inputs(
     failed: list[UserError] = []
     for source, target in targets:
         try:
+            tolerance = _tolerance(source, settings)  # it may not fit the source: fail now and not after hours of work
             began = time.monotonic()
             prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress)
             seconds = time.monotonic() - began
-            yield PredictedInput(
-                source, prediction, seconds, _write_beside(source, target, predictor, settings, on_progress)
-            )
+            beside = _write_beside(source, target, predictor, settings, tolerance, on_progress)
+            yield PredictedInput(source, prediction, seconds, beside)
             if prediction.damaged:
                 failed.append(DamagedSource(source, target, prediction.damaged))
         except PredictionStopped:
@@ -86,7 +90,12 @@ def predict_inputs(
 
 
 def _write_beside(
-    source: str, target: Path, predictor: Predictor, settings: PredictSettings, on_progress: OnProgress
+    source: str,
+    target: Path,
+    predictor: Predictor,
+    settings: PredictSettings,
+    tolerance: float | None,
+    on_progress: OnProgress,
 ) -> tuple[Path, ...]:
     """Write areas, overlay and polygons from the class raster, and return the paths of all files beside it.
 
@@ -105,6 +114,25 @@ def _write_beside(
     if settings.vector:
         from skystill.predict.polygons import write_polygons
 
-        write_polygons(target, beside["polygons"], predictor.classes, on_progress)
+        write_polygons(target, beside["polygons"], predictor.classes, on_progress, tolerance)
     layers = wanted_layers(target, raster, predictor.classes)[1:]
     return (*(layer.path for layer in layers), *beside.values())
+
+
+def _tolerance(source: str, settings: PredictSettings) -> float | None:
+    """Return the tolerance of `--simplify` in pixels of the result, or None if polygons are not simplified.
+
+    Raises:
+        SettingsError: the size of the pixels is needed and not known, or the tolerance is too small for any effect.
+    """
+    if settings.simplify is None:
+        return None
+    try:
+        with gdal_environment(), rasterio.open(source) as file:
+            grid = (file.height, file.width, file.crs, file.transform)
+            pixel_m2 = pixel_m2_at(grid, file.width / 2, file.height / 2)
+    except rasterio.errors.RasterioError:
+        return None  # the prediction reports the error in full
+    if pixel_m2 is not None and settings.resolution is not None:
+        pixel_m2 = settings.resolution**2
+    return tolerance_in_pixels(settings.simplify, source, pixel_m2)

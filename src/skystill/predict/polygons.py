@@ -7,6 +7,7 @@ border are kept, and are joined with their neighbours when no later window can a
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,12 +23,15 @@ from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, SettingsError
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.source import gdal_environment
+from skystill.raster.styles import style_document
 from skystill.run_folder import written_whole
 
 try:
     import pyogrio
     import shapely
 
+    from skystill.predict.layer_styles import add_layer_style
+    from skystill.predict.simplify import simplified_rings
     from skystill.predict.to_map import ToMap
 except ImportError as error:
     raise SettingsError(f'{error}: polygons need it. Install it with pip install "skystill[vector]".') from error
@@ -60,7 +64,13 @@ class _Writer(Protocol):
     def write(self, geometries: list[Geometry], labels: list[int]) -> None: ...
 
 
-def write_polygons(raster: Path, path: Path, classes: ClassMap, on_progress: OnProgress = ignore_progress) -> Polygons:
+def write_polygons(
+    raster: Path,
+    path: Path,
+    classes: ClassMap,
+    on_progress: OnProgress = ignore_progress,
+    tolerance: float | None = None,
+) -> Polygons:
     """Write the polygons of a class raster.
 
     Args:
@@ -68,8 +78,10 @@ def write_polygons(raster: Path, path: Path, classes: ClassMap, on_progress: OnP
         path: the file to write. A .gpkg is in the CRS of the raster. Any other file is GeoJSON (RFC 7946), in longitude
             and latitude if the raster has a CRS: rings follow the right-hand rule, and polygons are cut at the
             antimeridian.
-        classes: names of the labels.
+        classes: names and colours of the labels. A .gpkg holds them as a style, too.
         on_progress: called with a `Progress` after each window.
+        tolerance: simplifies the polygons by this many pixels. Where a border of polygons crosses a border of windows,
+            every 2048 pixels, it keeps a vertex. None keeps the edges of the pixels.
 
     Raises:
         DataError: GeoJSON of a raster whose CRS has no longitude and latitude.
@@ -78,7 +90,7 @@ def write_polygons(raster: Path, path: Path, classes: ClassMap, on_progress: OnP
     with gdal_environment(), rasterio.open(raster) as source, written_whole(path) as part:
         make = _GeoPackage if path.suffix.lower() == ".gpkg" else _GeoJson
         with make(part, source, classes) as writer:
-            joiner = _Joiner(source.height, source.width, writer)
+            joiner = _Joiner(source.height, source.width, writer, tolerance)
             for window in tracked(_windows(source.height, source.width), "polygons", on_progress):
                 joiner.add(window, source.read(1, window=window))
             joiner.finish()
@@ -113,11 +125,12 @@ class _Joiner:
         height: height of the raster in pixels.
         width: width of the raster in pixels.
         writer: takes finished polygons in pixel coordinates (x right, y down).
+        tolerance: simplifies polygons by this many pixels; None does not.
     """
 
-    def __init__(self, height: int, width: int, writer: _Writer) -> None:
+    def __init__(self, height: int, width: int, writer: _Writer, tolerance: float | None = None) -> None:
         self._height, self._width = height, width
-        self._writer = writer
+        self._writer, self._tolerance = writer, tolerance
         self._parents: dict[int, int] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._next = 0
@@ -148,23 +161,32 @@ class _Joiner:
         }
         inner: list[Geometry] = []
         inner_labels: list[int] = []
-        found = shapes(labels, mask=labels != VOID, connectivity=4, transform=Affine.translation(left, top))
-        for shape, value in found:
-            rings = [np.asarray(ring) for ring in shape["coordinates"]]
+        for rings, value in self._traced(labels, left, top):
             spans_of = {side: _spans_on(rings[0], *line) for side, line in lines.items() if line[1] is not None}
             polygon = shapely.Polygon(rings[0], rings[1:])
             if not any(spans_of.values()):
                 inner.append(polygon)
-                inner_labels.append(int(value))
+                inner_labels.append(value)
                 continue
-            number = self._hold(int(value), polygon)
+            number = self._hold(value, polygon)
             for side, spans in spans_of.items():
-                edges[side].extend((start, end, int(value), number) for start, end in spans)
+                edges[side].extend((start, end, value, number) for start, end in spans)
         self._give(inner, inner_labels)
         self._match(self._right, edges["left"])
         self._match(self._above.get(left, []), edges["top"])
         self._right = edges["right"]
         self._below[left] = edges["bottom"]
+
+    def _traced(
+        self, labels: npt.NDArray[np.uint8], left: int, top: int
+    ) -> Iterator[tuple[list[npt.NDArray[np.float64]], int]]:
+        """Yield the rings of each polygon of a window, and its label."""
+        if self._tolerance is not None:
+            yield from simplified_rings(labels, left, top, self._tolerance)
+            return
+        found = shapes(labels, mask=labels != VOID, connectivity=4, transform=Affine.translation(left, top))
+        for shape, value in found:
+            yield [np.asarray(ring) for ring in shape["coordinates"]], int(value)
 
     def finish(self) -> None:
         """Write all polygons that are still kept."""
@@ -267,6 +289,7 @@ class _GeoPackage:
     def __exit__(self, *raised: object) -> None:
         if raised[0] is None:
             self._flush()
+            add_layer_style(self._path, "classes", style_document(self._classes, raster=False))
 
     def write(self, geometries: list[Geometry], labels: list[int]) -> None:
         """Write polygons, given in pixel coordinates."""

@@ -15,11 +15,12 @@ from skystill import __version__
 from skystill.classes import ClassMap, Labels
 from skystill.errors import AnswersNotFinite, DataError, ModelFileError, PredictionStopped, SettingsError
 from skystill.model.engine import Infer, average_test_time_views, open_engine
+from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import OnProgress, Progress, ignore_progress
 from skystill.raster.ground import snap_factor
-from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of
+from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of, style_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
@@ -35,7 +36,7 @@ class Prediction:
         path: the class raster.
         pixels: number of pixels of the class raster, including those without data.
         damaged: places in the source that could not be read. They are nodata in the result.
-        notes: how bands, bit depth and resolution were handled.
+        notes: how bands, bit depth and resolution were handled, and how the class raster was cleaned.
     """
 
     path: Path
@@ -156,8 +157,8 @@ class Predictor:
 
         Raises:
             DataError: the source cannot be opened, has no pixels, or no block of it can be read.
-            SettingsError: the bands, the tiles, the resolution, the memory limit or the target cannot be used, or a
-                file to write is the source, one of its parts, or the model file.
+            SettingsError: the bands, the tiles, the resolution, the memory limit, the smallest area or the target
+                cannot be used, or a file to write is the source, one of its parts, or the model file.
             RunFolderError: there is an interrupted prediction that is not continued or has other settings, or another
                 process is writing the same target.
             DiskFull: the disk is full, or the files cannot be written. Finished units are kept for `resume`.
@@ -183,6 +184,7 @@ class Predictor:
         layers = wanted_layers(target, settings, self.classes)
         place = (source.height, source.width, source.crs, source.transform)
         output = RasterOutput(layers, *place, self.classes, source.control)
+        output.rework = cleaning = choose_cleaning(settings, source.path, place, on_progress)
         begun = output.begun_with() if resume else {}
         if self._chosen_by_time and begun.get("runtime", self.runtime) != self.runtime:
             self._open(str(begun["runtime"]))  # both are about as fast, and the timing chose the other one this time
@@ -214,7 +216,8 @@ class Predictor:
             if source.damaged_pixels >= total:
                 output.abandon()
                 raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")
-        return Prediction(target, total, tuple(source.damaged), tuple(source.notes))
+        notes = (*source.notes, *(cleaning.notes if cleaning else ()))
+        return Prediction(target, total, tuple(source.damaged), notes)
 
     @contextlib.contextmanager
     def _discarding(self, output: RasterOutput) -> Iterator[None]:
@@ -342,4 +345,6 @@ def written_rasters(source: str, target: Path, settings: RasterSettings, classes
     found.append(("unfinished work", journal_of(target)))
     what = "position" if target.suffix.lower() == ".png" else "names of the classes"
     found.append((what, category_names_of(target)))
+    if target.suffix.lower() != ".png":
+        found.append(("style for QGIS", style_of(target)))
     return [(f"{what} of {source}", path) for what, path in found]

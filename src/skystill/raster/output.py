@@ -6,10 +6,11 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -20,17 +21,23 @@ import rasterio
 from filelock import FileLock, Timeout
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetWriter
 from rasterio.shutil import copy as convert
 from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, RunFolderError
 from skystill.raster.ground import Control
+from skystill.raster.styles import style_document
 from skystill.run_folder import write_json, write_text, written_whole
 from skystill.tiling import Unit
 
 Arrays = Mapping[str, npt.NDArray[np.uint8]]
 """Arrays by the name of their layer, each (bands, H, W) uint8."""
+
+Rework = Callable[[Path, Callable[[Path], DatasetWriter]], Path]
+"""Changes a complete class raster, a GeoTIFF, before it gets its name. It takes the raster and a function that creates
+rasters of the same form, and returns the raster to keep. All of them lie in the folder of the journal."""
 
 NODATA = VOID
 PROBABILITY_SCALE = 1 / 250
@@ -89,6 +96,8 @@ class RasterOutput:
         self.layers = tuple(layers)
         self.height, self.width = height, width
         self.classes = classes
+        self.rework: Rework | None = None
+        """What is done to the complete class raster before it gets its name. By default nothing."""
         placed = transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
         self._grid: dict[str, object] = {"crs": crs, "transform": transform} if crs is not None or placed else {}
         if control.gcps and not placed:
@@ -96,7 +105,7 @@ class RasterOutput:
         if control.rpcs is not None:
             self._grid["rpcs"] = control.rpcs
         self.journal = journal_of(layers[0].path)
-        self._files: dict[str, rasterio.io.DatasetWriter] = {}
+        self._files: dict[str, DatasetWriter] = {}
         self._abandoned = False
 
     def abandon(self) -> None:
@@ -233,49 +242,58 @@ class RasterOutput:
 
     def _open_files(self) -> None:
         for layer in self.layers:
-            self._part(layer).unlink(missing_ok=True)  # left by a killed process: GDAL would open it first
-            file = rasterio.open(
-                self._part(layer),
-                "w",
-                driver="GTiff",
-                height=self.height,
-                width=self.width,
-                count=len(layer.bands),
-                dtype="uint8",
-                nodata=NODATA,
-                tiled=True,
-                blockxsize=_BLOCK,
-                blockysize=_BLOCK,
-                interleave="band",
-                compress="deflate",
-                zlevel=1,  # level 6 takes three times as long and makes files a quarter smaller
-                bigtiff="if_safer",
-                **self._grid,
-            )
-            self._files[layer.name] = file
-            for index, name in enumerate(layer.bands, 1):
-                file.set_band_description(index, name)
-            if layer.is_classes:
-                file.write_colormap(1, {label: (*color, 255) for label, color in enumerate(self.classes.colors)})
-                file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(self.classes.names)})
-            else:
-                file.scales = (PROBABILITY_SCALE,) * len(layer.bands)
+            self._files[layer.name] = self._create(layer, self._part(layer))
+
+    def _create(self, layer: Layer, path: Path) -> DatasetWriter:
+        path.unlink(missing_ok=True)  # left by a killed process: GDAL would open it first
+        file = rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=self.height,
+            width=self.width,
+            count=len(layer.bands),
+            dtype="uint8",
+            nodata=NODATA,
+            tiled=True,
+            blockxsize=_BLOCK,
+            blockysize=_BLOCK,
+            interleave="band",
+            compress="deflate",
+            zlevel=1,  # level 6 takes three times as long and makes files a quarter smaller
+            bigtiff="if_safer",
+            **self._grid,
+        )
+        for index, name in enumerate(layer.bands, 1):
+            file.set_band_description(index, name)
+        if layer.is_classes:
+            file.write_colormap(1, {label: (*color, 255) for label, color in enumerate(self.classes.colors)})
+            file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(self.classes.names)})
+        else:
+            file.scales = (PROBABILITY_SCALE,) * len(layer.bands)
+        return file
 
     def _finish(self) -> None:
         for file in self._files.values():
             file.close()
         self._files = {}
         for layer in self.layers:
-            made = self._part(layer)
+            written = made = self._part(layer)
             _check_whole(made)
+            if layer.is_classes and self.rework is not None:
+                try:
+                    written = made = self.rework(written, partial(self._create, layer))
+                except OSError as error:
+                    raise DiskFull(layer.path, error.strerror or str(error)) from error
+                _check_whole(made)
             if layer.cog:
                 made = self.journal / f"{layer.name}-cog.tif"
                 # Nearest neighbour, because the mean of two labels is not a label. One thread and GDAL's small cache
                 # bound the memory of the conversion.
-                convert(self._part(layer), made, driver="COG", compress="DEFLATE", overview_resampling="NEAREST")
+                convert(written, made, driver="COG", compress="DEFLATE", overview_resampling="NEAREST")
             elif _FORMATS[layer.path.suffix.lower()] == "PNG":
                 made = self.journal / f"{layer.name}.png"
-                convert(self._part(layer), made, driver="PNG")
+                convert(written, made, driver="PNG")
             try:
                 with made.open("rb") as file:
                     os.fsync(file.fileno())
@@ -286,6 +304,7 @@ class RasterOutput:
                 self._place_png(made, layer.path)
             if layer.is_classes and layer.path.suffix.lower() != ".png":
                 _write_category_names(layer.path, self.classes)
+                write_text(style_of(layer.path), style_document(self.classes))
         shutil.rmtree(self.journal, ignore_errors=True)
 
     def _place_png(self, made: Path, path: Path) -> None:
@@ -303,6 +322,11 @@ class RasterOutput:
 def category_names_of(target: Path) -> Path:
     """Return the file beside a result: the names of the labels of a GeoTIFF, or the position of a PNG."""
     return target.with_name(target.name + ".aux.xml")
+
+
+def style_of(target: Path) -> Path:
+    """Return the file beside a GeoTIFF from which QGIS takes its legend."""
+    return target.with_suffix(".qml")
 
 
 def _pack(array: npt.NDArray[np.uint8]) -> bytes:

@@ -4,6 +4,7 @@ The docstring of a field is the help text of its command-line option. `config.ya
 one model.
 """
 
+from skystill.settings.amounts import split_amount
 from skystill.settings.base import Settings, build_settings, settings_from, size_in_bytes, with_current_names
 from skystill.settings.running import (
     CheckSettings,
@@ -55,5 +56,6 @@ __all__ = [
     "build_settings",
     "settings_from",
     "size_in_bytes",
+    "split_amount",
     "with_current_names",
 ]

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ByteSize, Field, field_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
+from skystill.settings.amounts import check_amount
 from skystill.settings.base import Settings, list_of_texts
 
 
@@ -70,6 +71,15 @@ class RasterSettings(Settings):
     """Also write the probability of the predicted class, as OUT-confidence.tif."""
     probabilities: bool = False
     """Also write the probabilities of all classes, as OUT-probabilities.tif with one band per class."""
+    smooth: int | None = Field(default=None, ge=3, le=255)
+    """Odd number of pixels N: each pixel of the class raster takes the most common class of the N x N pixels around it.
+    Pixels without data have no vote and stay as they are. A pixel keeps its class where no single other class is the
+    most common one. Areas, overlay and polygons follow. By default nothing is smoothed."""
+    min_area: str | None = None
+    """Smallest area of a connected part of one class, in square metres on the ground (20m2) or in pixels (50px).
+    Smaller parts of the class raster take the class with which they share the longest border, after --smooth. Parts
+    that touch no larger part stay, and a note gives their number. Areas, overlay and polygons follow. By default all
+    parts stay."""
     max_memory: ByteSize | None = None
     """Limit of the peak memory of the process, such as 256MB. The largest tiles and the most threads that stay below it
     are used. By default there is no limit."""
@@ -98,6 +108,18 @@ class RasterSettings(Settings):
         if value is not None and not re.fullmatch(r"\d+(,\d+,\d+)?", value):
             raise ValueError("write three band numbers as 1,2,3, or one for grey")
         return value
+
+    @field_validator("smooth")
+    @classmethod
+    def _check_smooth(cls, value: int | None) -> int | None:
+        if value is not None and value % 2 == 0:
+            raise ValueError("write an odd number of pixels, so that a square has a pixel in its middle")
+        return value
+
+    @field_validator("min_area")
+    @classmethod
+    def _check_min_area(cls, value: str | None) -> str | None:
+        return check_amount(value, "m2", "write an area above 0, as 20m2 or 50px")
 
     @field_validator("scale")
     @classmethod
@@ -146,6 +168,21 @@ class PredictSettings(RasterSettings):
     overlay: bool = False
     """Also write a picture of the classes over the image, as OUT-overlay.png. Its longer side has at most 2,048
     pixels."""
+    simplify: str | None = None
+    """Simplify the polygons of --vector by this tolerance, in metres on the ground (1m) or in pixels (2px). A vertex
+    goes if its triangle with the vertices beside it is smaller than the square of the tolerance. Neighbours keep
+    sharing their borders. By default polygons follow the edges of the pixels."""
+
+    @field_validator("simplify")
+    @classmethod
+    def _check_simplify(cls, value: str | None) -> str | None:
+        return check_amount(value, "m", "write a length above 0, as 1m or 2px")
+
+    @model_validator(mode="after")
+    def _check_vector(self) -> "PredictSettings":
+        if self.simplify is not None and self.vector is None:
+            raise ValueError("--simplify is for polygons: add --vector gpkg or geojson, or leave --simplify out")
+        return self
 
     @field_validator("inputs", mode="before")
     @classmethod

@@ -7,8 +7,9 @@ OUT ?= runs/demo
 SITE ?= site
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-foreign check docs install install-foreign clean
+.PHONY: demo test test-foreign test-old-runtime check docs install install-foreign install-old-runtime clean
 FOREIGN ?= .venv-foreign
+OLD_RUNTIME ?= .venv-old-runtime
 
 install: $(VENV)/.installed
 
@@ -38,6 +39,17 @@ $(FOREIGN)/.installed: $(VENV)/.installed tests/foreign/requirements.txt
 	$(FOREIGN)/bin/pip install -q --no-deps -r tests/foreign/requirements.txt
 	touch $@
 
+install-old-runtime: $(OLD_RUNTIME)/.installed
+
+# The files are written by the main environment, and run by the old one (tests/old_runtime/README.md).
+test-old-runtime: install install-old-runtime
+	OMP_NUM_THREADS=1 OLD_RUNTIME_PYTHON=$(abspath $(OLD_RUNTIME))/bin/python $(BIN)/python -m pytest tests/old_runtime
+
+$(OLD_RUNTIME)/.installed: tests/old_runtime/requirements.txt
+	$(PYTHON) -m venv $(OLD_RUNTIME)
+	$(OLD_RUNTIME)/bin/pip install -q --no-deps -r tests/old_runtime/requirements.txt
+	touch $@
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,4 +61,4 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
 
 clean:
-	rm -rf $(VENV) $(FOREIGN) $(SITE) runs
+	rm -rf $(VENV) $(FOREIGN) $(OLD_RUNTIME) $(SITE) runs

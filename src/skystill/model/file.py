@@ -83,7 +83,7 @@ class ModelInfo:
         """Return the additional properties of Deepness.
 
         The documentation of Deepness says `tiles_size`; its code reads `tile_size`, which is among SkyStill's own
-        properties. The resolution is in cm, and the overlap in percent.
+        properties. The resolution is in cm per pixel, the overlap in percent.
         """
         keys: dict[str, object] = {
             "model_type": "Segmentor",
@@ -95,7 +95,7 @@ class ModelInfo:
             "seg_thresh": 0.0,
             "seg_small_segment": 0,
         }
-        return keys if self.resolution_m is None else {**keys, "resolution": 100 * self.resolution_m}
+        return keys if self.resolution_m is None else {**keys, "resolution": round(100 * self.resolution_m, 6)}
 
 
 def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:

@@ -26,6 +26,8 @@ try:
     from onnx import helper, numpy_helper
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from skystill.model.ir import lower_ir
 except ImportError as error:
     raise SettingsError(f'{error}: quantising needs onnx. Install it with pip install "skystill[quantize]".') from error
 
@@ -137,6 +139,7 @@ def _quantize(prepared: Path, out: Path, images: Images, keep: Sequence[str] = (
     _take_bytes(model)
     _give_bytes(model)
     _shorten_names(model)
+    lower_ir(model)
     out.write_bytes(model.SerializeToString())
 
 

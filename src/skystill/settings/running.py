@@ -205,8 +205,8 @@ class ExportSettings(Settings):
     """onnx: the format that skystill predict reads. deepness: ONNX for the QGIS plugin Deepness. openvino: an .xml and
     a .bin file."""
     resolution: float | None = Field(default=None, gt=0)
-    """Ground resolution of the training images in metres per pixel. It is stored in the file. By default no resolution
-    is stored."""
+    """Ground resolution of the training images in metres per pixel. It is stored in the file. By default it is read
+    from the training images, if all of them are GeoTIFFs whose resolutions agree within a factor of 1.1."""
     stac: bool = False
     """Also write a STAC item (Machine Learning Model extension) next to the file."""
 

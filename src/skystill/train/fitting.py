@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.data import read_image
 from skystill.data.prepare import PreparedData
+from skystill.data.resolution import training_resolution
 from skystill.model.measure import peak_rss_bytes
 from skystill.progress import OnProgress
 from skystill.report.records import TrainingRecord, read_training, write_record
@@ -173,7 +174,9 @@ class Fitting:
         record = NetworkRecord(name, classes, self.settings.to_config())
         write_network(self.folder.weights, network.cpu(), record)
         info = describe(name, network.cpu(), classes, data=str(self.settings.data.name))
-        images = [read_image(pair.image)[:512, :512] for pair in self.prepared.split.train[:2]]
+        train = [pair.image for pair in self.prepared.split.train]
+        info = replace(info, resolution_m=training_resolution(train, self.on_progress))
+        images = [read_image(image)[:512, :512] for image in train[:2]]
         export_network(network, info, self.folder.model, images)
 
 

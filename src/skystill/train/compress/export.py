@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from skystill.classes import ClassMap
 from skystill.errors import SkystillError
 from skystill.model.file import ModelInfo, open_session
+from skystill.model.ir import lower_ir
 from skystill.run_folder import written_whole
 from skystill.train.networks.blocks import to_memory_format
 from skystill.train.networks.contract import NetworkContractError, check_network
@@ -64,6 +65,7 @@ def export_network(
     free = torch.export.Dim.DYNAMIC
     model = to_onnx(network, example, _OPSET, {0: free, 2: free, 3: free})
     _take_bytes(model, info.network)
+    lower_ir(model)
     onnx.helper.set_model_props(model, info.to_metadata())
     with written_whole(path) as part:
         part.write_bytes(model.SerializeToString())
@@ -107,10 +109,7 @@ def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    for node in model.graph.node:  # notes of the exporter with stack traces: a quarter of a small file
-        del node.metadata_props[:]
     del model.graph.value_info[:]
-    del model.graph.metadata_props[:]
     return model
 
 

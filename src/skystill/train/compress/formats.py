@@ -1,8 +1,9 @@
 """`skystill export`: writes the network of a run for ONNX Runtime, for the QGIS plugin Deepness, or for OpenVINO."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from skystill.data import find_pairs, read_image
-from skystill.errors import SettingsError, SkystillError
-from skystill.model.file import ModelInfo, open_session
+from skystill.data import Pair, find_pairs, read_image
+from skystill.data.resolution import training_resolution
+from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
+from skystill.model.file import ModelInfo, open_session, read_info
+from skystill.model.ir import lower_ir
 from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.records import read_results, read_split
@@ -21,7 +24,7 @@ from skystill.settings import ExportSettings
 from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
 from skystill.train.networks.weights import read_network
 
-_DEEPNESS_OPSET = 17  # the newest opset that Deepness's ONNX Runtime certainly supports
+_DEEPNESS_OPSET = 17  # of the same ONNX release as IR version 8 (model/ir.py)
 
 
 def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
@@ -42,17 +45,19 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     """
     folder = RunFolder(settings.run)
     config = folder.read_config()
+    data = Path(str(config["data"]))
     network, record = read_network(folder.weights)
-    info = describe(record.network, network, record.classes, data=Path(str(config["data"])).name)
-    info = replace(info, resolution_m=settings.resolution, scores=_scores(folder, "teacher" in config))
+    info = describe(record.network, network, record.classes, data=data.name)
+    resolution = settings.resolution or _resolution(folder, data)
+    info = replace(info, resolution_m=resolution, scores=_scores(folder, "teacher" in config))
     suffix = {"onnx": ".onnx", "deepness": ".onnx", "openvino": ".xml"}[settings.format]
     if settings.out.suffix != suffix:
         raise SettingsError(f"--out {settings.out}: a file for {settings.format} ends in {suffix}.")
     if settings.stac and settings.format != "onnx":
         raise SettingsError("--stac describes an ONNX file for SkyStill; leave it out, or use --format onnx.")
-    _check_outputs(settings, folder, Path(str(config["data"])))
+    _check_outputs(settings, folder, data)
     if settings.format == "onnx":
-        export_network(network, info, settings.out, _test_images(folder, Path(str(config["data"]))))
+        export_network(network, info, settings.out, _test_images(folder, data))
     elif settings.format == "deepness":
         _export_for_deepness(network, info, settings.out)
     else:
@@ -88,10 +93,30 @@ def _scores(folder: RunFolder, is_distilled: bool) -> dict[str, float]:
 
 def _test_images(folder: RunFolder, data: Path) -> list[npt.NDArray[np.uint8]]:
     """Return up to two test images for the comparison of logits, or none if the data is no longer there."""
-    if not data.is_dir() or not folder.split.exists():
+    return [read_image(pair.image)[:1024, :1024] for pair in _pairs(folder, data, "test")[:2]]
+
+
+def _resolution(folder: RunFolder, data: Path) -> float | None:
+    """Return the ground resolution in the run's own model file, or else that of its training images.
+
+    Runs of earlier versions did not store it, and an export also replaces a damaged or missing model file.
+    """
+    with contextlib.suppress(ModelFileError):
+        stored = read_info(open_session(folder.model), folder.model).resolution_m
+        if stored is not None:
+            return stored
+    return training_resolution([pair.image for pair in _pairs(folder, data, "train")])
+
+
+def _pairs(folder: RunFolder, data: Path, part: Literal["train", "test"]) -> list[Pair]:
+    """Return the pairs of one part of the run's split, or none if the data is no longer there."""
+    if not folder.split.exists():
         return []
-    keys = read_split(folder).test[:2]
-    return [read_image(pair.image)[:1024, :1024] for pair in find_pairs(data).pairs if pair.key in keys]
+    keys = getattr(read_split(folder), part)
+    with contextlib.suppress(DataError):
+        found = {pair.key: pair for pair in find_pairs(data).pairs}
+        return [found[key] for key in keys if key in found]
+    return []
 
 
 class _ForDeepness(nn.Module):
@@ -118,7 +143,7 @@ def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> Non
     wrapped = _ForDeepness(network).eval()
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     model = _to_opset_17(to_onnx(wrapped, image, 18))
-    onnx.checker.check_model(model)
+    lower_ir(model)
     metadata = info.to_metadata()
     onnx.helper.set_model_props(model, {key: metadata[key] for key in metadata if key not in ("classes", "scores")})
     with written_whole(path) as part:

@@ -151,7 +151,7 @@ def test_gcps_and_rpcs_are_carried_over_and_it_is_said(
 def test_a_raster_with_gcps_is_written_as_a_geotiff_by_itself(tmp_path: Path, model: Path, skystill: Cli) -> None:
     source = write(tmp_path / "in.tif", 40, 60, **POSITIONS["GCPs"])
     predict(source, tmp_path / "out", model, skystill)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["in.tif", "in.tif.aux.xml"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["in.qml", "in.tif", "in.tif.aux.xml"]
 
 
 @pytest.mark.parametrize("place", [{}, *POSITIONS.values(), {"crs": "EPSG:32633"}], ids=["none", *POSITIONS, "CRS"])

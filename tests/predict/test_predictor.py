@@ -301,4 +301,4 @@ def test_a_raster_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, predi
     source.write_bytes(content)
     with pytest.raises(DataError, match=r"in\.tif: no block of it can be read \(.*[dD]ecod.*\)\. Nothing was written"):
         predictor.predict(source, tmp_path / "out.tif")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "m.onnx", "out.tif.aux.xml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "m.onnx", "out.qml", "out.tif.aux.xml"]

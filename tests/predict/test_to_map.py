@@ -185,3 +185,13 @@ def test_a_crs_without_longitudes_is_refused_and_kept_by_gpkg(tmp_path: Path) ->
     write_polygons(raster, tmp_path / "out.gpkg", DUBAI)
     areas = pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")[3][2]
     assert areas[0] == pytest.approx((1_737_400 * np.pi / 180) ** 2 * np.sin(np.pi / 360) / (np.pi / 360), rel=1e-4)
+
+
+def test_a_local_crs_has_no_longitudes_but_areas(tmp_path: Path) -> None:
+    local = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+    raster = write_classes(tmp_path / "classes.tif", whole(10, 10), local, from_origin(500, 900, 2.0, 2.0))
+    with pytest.raises(DataError, match=r"classes\.tif cannot be written in longitude and latitude.*CRS is local"):
+        write_polygons(raster, tmp_path / "out.geojson", DUBAI)
+    assert not (tmp_path / "out.geojson").exists()
+    write_polygons(raster, tmp_path / "out.gpkg", DUBAI)
+    assert pyogrio.raw.read(tmp_path / "out.gpkg", layer="classes")[3][2] == pytest.approx([400.0])

@@ -43,7 +43,9 @@ class ToMap:
         self._ground = find_ground(source.crs, source.transform, source.height, source.width)
         if lonlat and source.crs and not source.transform.is_identity and self._ground is None:
             raise self._no_lonlat(f"its CRS ({source.crs}) has none")
-        self._lonlat = self._ground if lonlat and self._ground is not None and not self._ground.local else None
+        if lonlat and self._ground is not None and self._ground.local:
+            raise self._no_lonlat("its CRS is local, without a place on the Earth")
+        self._lonlat = self._ground if lonlat else None
         self._poles = [] if self._lonlat is None else self._lonlat.poles()
         self._longest = 0.0 if self._lonlat is None else self._longest_edge(self._lonlat)
 

@@ -96,9 +96,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, or not an image that can be read as RGB.
     """
-    with gdal_environment():
-        source = _open_stored(path)
-        source.close()
+    source = _described(path)
     return turned_size(source.height, source.width, source.orientation)
 
 
@@ -113,10 +111,16 @@ def read_manner(path: Path) -> str:
     Raises:
         DataError: the file is missing, or not an image that can be read as RGB.
     """
+    source = _described(path)
+    return "" if source.plain else f"bands {source.bands}, {source.depth} bits, orientation {source.orientation}"
+
+
+def _described(path: Path) -> RasterSource:
+    """Open a file and close it again: its size, bands and orientation are known afterwards, its pixels are not."""
     with gdal_environment():
         source = _open_stored(path)
         source.close()
-    return "" if source.plain else f"bands {source.bands}, {source.depth} bits, orientation {source.orientation}"
+    return source
 
 
 def _open_stored(path: Path) -> RasterSource:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,9 @@ from PIL import Image
 
 from skystill.data import Pair, read_image
 from skystill.errors import DataError
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.listing import IMAGE_SUFFIXES, list_images
-from skystill.raster.picture import read_manner, read_size, read_whole
+from skystill.raster.picture import is_jpeg, read_manner, read_size, read_whole
 
 WINDOW = 1024
 """Largest side of a window in pixels. An image that is not larger becomes one window."""
@@ -48,28 +50,33 @@ class ImageWindow:
         top, bottom, left, right = self.bounds
         return bottom - top, right - left
 
-    @property
-    def content(self) -> str:
-        """Hash of the bytes of the file, of how it is read, and of the window: 24 hexadecimal digits.
+    def content(self, spec: InputSpec = RGB) -> str:
+        """Return a hash of the bytes of the file, of how it is read, and of the window: 24 hexadecimal digits.
 
         Files whose bands are read as they are stored have the same hash as before there was one reader for training and
-        prediction, so that their cached logits stay.
+        prediction, so that their cached logits stay. Whole JPEG files have another one: their pixels were Pillow's.
+
+        Args:
+            spec: what the network is fed.
         """
         digest = hashlib.sha256(_file_hash(self.path).encode())
-        digest.update(repr(self.bounds).encode() if self.bounds else b"")
-        digest.update(_manner(self.path).encode())
+        digest.update(repr(self.bounds).encode() if self.bounds else _decoder(self.path))
+        digest.update(_manner(self.path, spec).encode())
         return digest.hexdigest()[:24]
 
-    def read(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def read(self, spec: InputSpec = RGB) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Read the image or the window.
 
+        Args:
+            spec: what the network is fed.
+
         Returns:
-            image (H, W, 3) uint8 RGB, 0 to 255, and valid (H, W) bool, False where the raster has no data.
+            image (H, W, B) in the data type of the spec, and valid (H, W) bool, False where the raster has no data.
 
         Raises:
-            DataError: the file cannot be read, or is damaged.
+            DataError: the file cannot be read by the spec, or is damaged.
         """
-        picture = read_whole(self.path, self.bounds)
+        picture = read_whole(self.path, self.bounds, spec)
         return picture.image, all_valid(*picture.image.shape[:2]) if picture.valid is None else picture.valid
 
 
@@ -85,8 +92,13 @@ def _file_hash(path: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _manner(path: Path) -> str:
-    return read_manner(path)
+def _manner(path: Path, spec: InputSpec) -> str:
+    return read_manner(path, spec)
+
+
+@lru_cache(maxsize=4096)
+def _decoder(path: Path) -> bytes:
+    return b"JPEG by GDAL" if is_jpeg(path) else b""
 
 
 def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
@@ -94,13 +106,14 @@ def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
     return [ImageWindow(pair.image) for pair in pairs]
 
 
-def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
+def find_unlabeled(folder: Path, held_out: Sequence[Pair], spec: InputSpec = RGB) -> list[ImageWindow]:
     """Find every image and raster below a folder, and cut large ones into windows.
 
     Args:
         folder: the folder to search, by the rules of `skystill.raster.listing`. Masks are skipped, as in
             `skystill.data.find_pairs`. A file that is linked twice counts once.
         held_out: validation and test pairs. Their images must not be in the folder.
+        spec: what the student is fed.
 
     Raises:
         DataError: the folder does not exist or holds no images, or some files cannot be opened or are copies of
@@ -109,10 +122,10 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair]) -> list[ImageWindow]:
     files = _image_files(folder)
     image_windows: list[ImageWindow] = []
     problems: list[str] = []
-    known = _Known(held_out)
+    known = _Known(held_out, spec)
     for path in files:
         try:
-            size = read_size(path)
+            size = read_size(path, spec)
             image_windows.extend(ImageWindow(path, window) for window in _windows(*size))
         except DataError as error:
             problems.append(str(error))
@@ -147,12 +160,13 @@ def _windows(height: int, width: int) -> list[tuple[int, int, int, int]]:
 class _Known:
     """Images that must not occur again. A copy has the same bytes or, if it was saved again, a similar thumbnail."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    def __init__(self, pairs: Sequence[Pair], spec: InputSpec) -> None:
+        self._spec = spec
         self._by_hash = {_file_hash(pair.image): pair for pair in pairs}
         self._looks: dict[tuple[int, int], list[tuple[npt.NDArray[np.float64], Pair]]] = {}
         for pair in pairs:
-            image = read_image(pair.image)
-            self._looks.setdefault(image.shape[:2], []).append((_thumbnail(image), pair))
+            image = read_image(pair.image, spec)
+            self._looks.setdefault(image.shape[:2], []).append((self._thumbnail(image), pair))
 
     def twin(self, path: Path, size: tuple[int, int]) -> str | None:
         """Return the path of the known image that a file is a copy of, or None.
@@ -165,9 +179,15 @@ class _Known:
             return str(found.image)
         if size not in self._looks:
             return None
-        look = _thumbnail(ImageWindow(path, (0, size[0], 0, size[1])).read()[0])
+        look = self._thumbnail(ImageWindow(path, (0, size[0], 0, size[1])).read(self._spec)[0])
         return next((str(p.image) for other, p in self._looks[size] if np.abs(look - other).mean() < _SAME), None)
 
-
-def _thumbnail(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    return np.asarray(Image.fromarray(image).resize((_THUMB, _THUMB), Image.Resampling.BOX), np.float64)
+    def _thumbnail(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return an image in grey levels at 16 x 16 pixels. Values are stretched by the spread of their band."""
+        if not self._spec.is_colors:
+            low, spread = (np.array([[b.mean, b.std] for b in self._spec.bands]).T)[:, None, None]
+            image = np.clip(128 + 64 * (image - low) / spread, 0, 255).astype(np.uint8)
+        bands = [
+            Image.fromarray(band).resize((_THUMB, _THUMB), Image.Resampling.BOX) for band in image.transpose(2, 0, 1)
+        ]
+        return np.stack([np.asarray(band, np.float64) for band in bands], axis=2)

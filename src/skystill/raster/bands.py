@@ -11,6 +11,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from skystill.errors import DataError, SettingsError
+from skystill.raster.band_names import alpha_of
 
 Bytes = npt.NDArray[np.uint8]
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -60,7 +61,7 @@ def choose_bands(file: rasterio.DatasetReader, path: str, wanted: Sequence[int] 
         SettingsError: the file does not have these bands, or its red, green and blue bands are unknown.
     """
     colors, described = list(file.colorinterp), described_bands(file.descriptions)
-    alpha = next((i for i, c in enumerate(colors, 1) if c == ColorInterp.alpha and _may_be_alpha(file, i)), None)
+    alpha = alpha_of(file)
     if wanted is not None:
         if len(wanted) not in (1, 3) or not all(1 <= band <= file.count for band in wanted):
             raise SettingsError(
@@ -112,12 +113,6 @@ def look_up(palette: Bytes, index: npt.NDArray[Any]) -> tuple[Bytes, npt.NDArray
     inside = (index >= 0) & (index < len(palette))
     found = table[np.where(inside, index, len(palette))]
     return np.ascontiguousarray(found[..., :3].transpose(2, 0, 1)), found[..., 3] > 0
-
-
-def _may_be_alpha(file: rasterio.DatasetReader, number: int) -> bool:
-    """Return whether a band that GDAL calls alpha is not described as something else, such as "nir"."""
-    text = (file.descriptions[number - 1] or "").lower()
-    return not text or "alpha" in text or "mask" in text or text == f"band {number}"
 
 
 def _palette(file: rasterio.DatasetReader, number: int) -> Bytes | None:

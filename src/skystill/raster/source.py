@@ -1,7 +1,7 @@
-"""Read any raster or picture as RGB bytes, window by window.
+"""Read any raster or picture for a network, window by window.
 
-Training and prediction both read through `RasterSource`, so that the same file gives them the same bytes. This module
-handles bit depth, resolution and damaged blocks; `bands`, `validity` and `turned` beside it handle the rest.
+Training and prediction both read through `RasterSource`, so that the same file gives them the same pixels. This module
+handles resolution and damaged blocks; `colors`, `values`, `validity` and `turned` beside it handle the rest.
 """
 
 import contextlib
@@ -21,13 +21,19 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from skystill.errors import DataError, SettingsError
-from skystill.raster.bands import Bytes as Bytes
-from skystill.raster.bands import choose_bands, cmyk_to_rgb, look_up
+from skystill.raster.band_names import pick_bands
+from skystill.raster.colors import Bytes as Bytes
+from skystill.raster.colors import Colors
 from skystill.raster.ground import Control, Ground, find_ground
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
 from skystill.raster.turned import UPRIGHT, read_orientation, turned_size, write_upright
 from skystill.raster.validity import Valid as Valid
 from skystill.raster.validity import Validity
+from skystill.raster.values import Values
+
+Planes = npt.NDArray[Any]
+"""(B, H, W) in the data type of a spec."""
 
 CACHE_BYTES = 12 * 2**20
 _SAMPLES, _SAMPLE_SIDE = 4, 256
@@ -63,41 +69,44 @@ class RasterSource:
 
     Args:
         path: anything that GDAL opens: a file, a URL, /vsi...
-        bands: numbers of three bands, or of one for grey; the first band is 1. None takes red, green and blue if the
-            file names them, otherwise the first three bands, or the first one of a file with one or two.
-        scale: values that become 0 and 255. None takes 0 and 255 for 8-bit files, and otherwise the 2nd and the 98th
-            percentile of samples.
+        bands: numbers or names of its bands, in the order of the spec; the first band is 1. Colours may also have one
+            band, which is grey. None finds the bands of the spec by name or by place. Colours are red, green and blue
+            if the file names them, otherwise the first three bands, or the only one.
+        scale: values that become 0 and 255, for colours only. None takes 0 and 255 for 8-bit files, and otherwise the
+            2nd and the 98th percentile of samples.
         factors: source pixels per target pixel, down and across. `height`, `width` and windows are in target pixels.
         as_stored: do not turn a picture upright that has an EXIF orientation. Otherwise an upright copy is kept in a
             scratch file as long as this object exists. Rasters with a position are never turned.
+        spec: what the network is fed.
 
     Raises:
-        DataError: the file is not a raster, has no pixels, has a size that cannot be handled, holds complex numbers, or
-            is a VRT whose sources are gone.
-        SettingsError: the file does not have these bands, its red, green and blue bands are unknown, or `scale` is
-            given for an image of 8 bits or less.
+        DataError: the file is not a raster, has no pixels, has a size that cannot be handled, holds complex numbers or
+            values that are not those of the spec, or is a VRT whose sources are gone.
+        SettingsError: the file lacks a band of the spec or of `bands`, its red, green and blue bands are unknown, or
+            `scale` is given for an image of 8 bits or less, or for values.
     """
 
     def __init__(
         self,
         path: str,
-        bands: Sequence[int] | None = None,
+        bands: Sequence[int | str] | None = None,
         scale: tuple[float, float] | None = None,
         factors: tuple[float, float] = (1.0, 1.0),
         as_stored: bool = False,
+        spec: InputSpec = RGB,
     ) -> None:
         self.path = path
         self.notes: list[str] = []
         self.damaged: list[str] = []
         self.damaged_pixels = 0
         self.reason = ""  # GDAL's own, for the first damage
-        self.factors = factors
+        self.factors, self.spec = factors, spec
         self._file = _open(path)
         self._held_bytes = refuse_unreadable(self._file, path)
         self.orientation = read_orientation(path, self._file)
         if self.orientation != UPRIGHT and not as_stored:
             self._turn_upright(bands, scale)
-            bands, scale = (1, 2, 3), None
+            bands, scale = range(1, len(spec) + 1), None
         self.height = max(1, round(self._file.height / factors[0]))
         self.width = max(1, round(self._file.width / factors[1]))
         self.georeferenced = is_georeferenced(self._file)
@@ -106,20 +115,32 @@ class RasterSource:
         own = self._file.transform
         self.transform = Affine(own.a * across, own.b * down, own.c, own.d * across, own.e * down, own.f)
         self.control = self._find_control().resampled(down, across)
-        self.choice = choose_bands(self._file, path, bands)
-        self.bands = list(self.choice.numbers)
-        self.notes.extend(f"{path}: {note}" for note in self.choice.notes)
-        self._dtype = np.result_type(*(self._file.dtypes[band - 1] for band in self.bands))
-        self.depth = self._bit_depth()
-        self._inverted = self._file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        numbers = None if bands is None else pick_bands(self._file, path, bands)
+        self._reading = self._make_reading(numbers, scale)
+        self.bands = list(self._reading.numbers)
+        self.planes, self.kind = self._reading.planes, self._reading.kind
+        self.depth = self._reading.depth
+        self.notes.extend(self._reading.notes)
         self._validity = self._make_validity()
-        if scale is not None and (self.depth <= 8 or self.choice.palette is not None):
-            raise SettingsError(f"{path} has {self.depth} bits per band, so --scale does nothing; leave it out.")
-        self.scale = scale or self._default_scale()
+
+    def _make_reading(self, numbers: Sequence[int] | None, scale: tuple[float, float] | None) -> Colors | Values:
+        if self.spec.is_colors:
+            return Colors(self._file, self.path, numbers, scale, self._samples)
+        if scale is not None:
+            raise SettingsError(
+                f"--scale is for networks that are fed colours; this one is fed the values of {self.spec.labels}. "
+                "Leave it out."
+            )
+        return Values(self._file, self.path, numbers, self.spec)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """The values that become 0 and 255 where bands are read as colours, otherwise None."""
+        return self._reading.scale if isinstance(self._reading, Colors) else None
 
     @property
     def block_shape(self) -> tuple[int, int]:
@@ -173,8 +194,15 @@ class RasterSource:
             )
         return control
 
-    def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
-        """Read a window as RGB.
+    def check_range(self) -> None:
+        """Compare samples of the values with those of the training images, as `Values.check_range`. Colours pass."""
+        if isinstance(self._reading, Values):
+            known = len(self._reading.notes)
+            self._reading.check_range(self._samples)
+            self.notes.extend(self._reading.notes[known:])
+
+    def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
+        """Read a window.
 
         Blocks that cannot be read are listed in `damaged`, and their pixels are not valid.
 
@@ -185,8 +213,8 @@ class RasterSource:
             right: the column after the last one.
 
         Returns:
-            planes (3, H, W) uint8 RGB, 0 to 255, and valid (H, W) bool, False where there is no data. `valid` is None
-            if all pixels are valid.
+            planes (B, H, W) in the data type of the spec, and valid (H, W) bool, False where there is no data. `valid`
+            is None if all pixels are valid.
         """
         try:
             return self._read(top, bottom, left, right)
@@ -197,50 +225,31 @@ class RasterSource:
     @property
     def plain(self) -> bool:
         """Whether the bytes of the first band, or of the first three, are read as they are stored."""
-        return self.choice.plain and self.depth >= 8 and not self._inverted and self.orientation == UPRIGHT
+        return self._reading.plain and self.orientation == UPRIGHT
 
-    def _read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
+    def _read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         window, shape = self._window(top, bottom, left, right), (bottom - top, right - left)
         how = Resampling.average if max(self.factors) > 1 else Resampling.bilinear
-        kind = self._dtype
-        if self.choice.palette is not None:
-            how = Resampling.nearest  # the mean of two indices is another colour
-        elif self.depth < 8 and self.factors != (1.0, 1.0):
-            kind = np.dtype(np.float32)  # the mean of black and white is grey
         values = self._file.read(
-            self.bands, window=window, out_shape=(len(self.bands), *shape), resampling=how, out_dtype=kind
+            self.bands,
+            window=window,
+            out_shape=(len(self.bands), *shape),
+            resampling=self._reading.resampling(how),
+            out_dtype=self._reading.read_type(self.factors != (1.0, 1.0)),
         )
-        valid = self._validity.of(values, window, shape)
-        if self.choice.palette is not None:
-            values, seen = look_up(self.choice.palette, values[0])
-            valid = seen if valid is None else valid & seen
-        elif self.depth != 8 or kind != np.uint8:
-            values = self._to_bytes(values)
-        if self._inverted and self.choice.palette is None:
-            values = 255 - values
-        if len(values) == 4:
-            values = cmyk_to_rgb(values)
-        if len(values) == 1:
-            values = np.repeat(values, 3, axis=0)
-        return values, None if valid is None or valid.all() else valid
+        planes, valid = self._reading.convert(values, self._validity.of(values, window, shape))
+        return planes, None if valid is None or valid.all() else valid
 
-    def _to_bytes(self, values: npt.NDArray[Any]) -> Bytes:
-        low, high = self.scale
-        fine = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
-        with np.errstate(over="ignore"):  # nodata of floats is often the largest number that there is
-            stretched = (np.nan_to_num(values.astype(fine)) - low) * (255 / (high - low))
-        return np.asarray(np.clip(np.rint(stretched), 0, 255), np.uint8)
-
-    def _turn_upright(self, bands: Sequence[int] | None, scale: tuple[float, float] | None) -> None:
-        """Continue with an upright copy of the picture, which has three bands of bytes and transparency."""
-        stored = RasterSource(self.path, bands, scale, as_stored=True)
+    def _turn_upright(self, bands: Sequence[int | str] | None, scale: tuple[float, float] | None) -> None:
+        """Continue with an upright copy of the picture, which has the bands of the spec and transparency."""
+        stored = RasterSource(self.path, bands, scale, as_stored=True, spec=self.spec)
         height, width = stored.height, stored.width
 
-        def read(top: int, bottom: int) -> tuple[Bytes, Valid | None]:
+        def read(top: int, bottom: int) -> tuple[Planes, Valid | None]:
             return stored.read(top, bottom, 0, width)
 
         try:
-            copy = write_upright(read, height, width, self.orientation, owner=self)
+            copy = write_upright(read, (stored.planes, stored.kind), height, width, self.orientation, owner=self)
         except RasterioError as error:
             raise DataError(f"{self.path}: no upright copy of it can be written ({gdal_reason(error)}).") from error
         finally:
@@ -256,9 +265,11 @@ class RasterSource:
         down, across = self._file.height / self.height, self._file.width / self.width
         return Window(left * across, top * down, (right - left) * across, (bottom - top) * down)
 
-    def _read_around_damage(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
+    def _read_around_damage(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         """Read a window block by block. Pixels of blocks that cannot be read are not valid."""
-        planes = np.zeros((3, bottom - top, right - left), np.uint8)
+        planes = np.zeros((self.planes, bottom - top, right - left), self.kind)
+        if not self.spec.is_colors:
+            planes += self.spec.fill[:, None, None]
         valid = np.ones(planes.shape[1:], bool)
         sides = zip(self.block_shape, self.factors, strict=True)
         rows, columns = (max(1, round(side / factor)) for side, factor in sides)
@@ -283,7 +294,7 @@ class RasterSource:
             self._validity = self._make_validity()
 
     def _make_validity(self) -> Validity:
-        return Validity(self._file, self.bands, self.choice.alpha, resampled=self.factors != (1.0, 1.0))
+        return Validity(self._file, self.bands, self._reading.alpha, resampled=self.factors != (1.0, 1.0))
 
     def _note_damage(self, row: int, column: int, rows: int, columns: int, reason: str) -> None:
         last_row, last_column = min(row + rows, self.height), min(column + columns, self.width)
@@ -295,45 +306,24 @@ class RasterSource:
             self.damaged.append(place)
             self.damaged_pixels += (last_row - row) * (last_column - column)
 
-    def _bit_depth(self) -> int:
-        """Return the bits of a band as they are stored: GDAL reads one to seven bits as bytes, from 0 on."""
-        bits = self._file.tags(self.bands[0], ns="IMAGE_STRUCTURE").get("NBITS")
-        return int(bits) if bits and self._dtype == np.uint8 else 8 * self._dtype.itemsize
-
-    def _default_scale(self) -> tuple[float, float]:
-        if self._dtype.kind == "c":
-            raise DataError(f"{self.path} holds complex numbers ({self._dtype}); write their amplitude first.")
-        if self._dtype == np.uint8 or self.choice.palette is not None:
-            return 0.0, float(2**self.depth - 1)
-        if len(self.bands) == 4:
-            return 0.0, float(np.iinfo(self._dtype).max) if self._dtype.kind in "ui" else 1.0  # inks from none to all
+    def _samples(self, numbers: Sequence[int], alpha: int | None) -> "np.ma.MaskedArray[Any, Any]":
+        """Return values (B, N) from windows that are spread over the raster; masked where there is no measurement."""
         rows = np.linspace(0, max(0, self._file.height - _SAMPLE_SIDE), _SAMPLES).astype(int)
         columns = np.linspace(0, max(0, self._file.width - _SAMPLE_SIDE), _SAMPLES).astype(int)
-        seen: list[npt.NDArray[Any]] = []
+        kind = np.result_type(*(self._file.dtypes[number - 1] for number in numbers))
+        seen = [np.ma.zeros((len(numbers), 0), kind)]
         for row in rows:
             for column in columns:
                 window = Window(column, row, _SAMPLE_SIDE, _SAMPLE_SIDE)
                 try:
-                    seen.append(self._sample(window))
+                    values = self._file.read(list(numbers), window=window, masked=True, out_dtype=kind)
+                    if alpha is not None:
+                        values[:, self._file.read(alpha, window=window) == 0] = np.ma.masked
+                    seen.append(values.reshape(len(numbers), -1))
                 except RasterioError:
                     self._open_again()
-        values = np.concatenate(seen) if seen else np.zeros(0)
-        low, high = (0.0, 1.0) if not values.size else np.percentile(values, (2, 98))
-        high = high if high > low else low + 1
-        self.notes.append(
-            f"{self.path}: {self._dtype} pixels; {low:g} becomes 0 and {high:g} becomes 255 "
-            "(2nd and 98th percentile of samples; set it with --scale LOW,HIGH)."
-        )
-        return float(low), float(high)
-
-    def _sample(self, window: Window) -> npt.NDArray[Any]:
-        """Return the finite values of a window that are not nodata, as one dimension."""
-        values = self._file.read(self.bands, window=window, masked=True, out_dtype=self._dtype)
-        if self.choice.alpha is not None:
-            clear = self._file.read(self.choice.alpha, window=window) == 0
-            values[:, clear] = np.ma.masked
-        held = values.compressed()
-        return np.asarray(held[np.isfinite(held)])
+        joined = np.ma.concatenate(seen, axis=1)  # type: ignore[no-untyped-call]
+        return np.ma.masked_invalid(joined, copy=False)
 
 
 def turned_note(path: str, orientation: int, stored: tuple[int, int], upright: tuple[int, int]) -> str:

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-Read = Callable[[int, int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]]
-"""Reads rows from the first argument up to the second: planes (3, H, W) uint8 RGB, and valid (H, W) bool or None."""
+Read = Callable[[int, int], tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]]
+"""Reads rows from the first argument up to the second: planes (B, H, W), and valid (H, W) bool or None."""
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 
@@ -73,19 +74,23 @@ def turn(array: npt.NDArray[_Kind], orientation: int) -> npt.NDArray[_Kind]:
     return array[..., rows, columns]
 
 
-def write_upright(read: Read, height: int, width: int, orientation: int, owner: object) -> Path:
+def write_upright(
+    read: Read, bands: tuple[int, np.dtype[Any]], height: int, width: int, orientation: int, owner: object
+) -> Path:
     """Write an upright copy of a picture into a scratch file, stripe by stripe, so that memory does not grow with it.
 
     Args:
         read: reads rows of the stored picture.
+        bands: number and data type of its bands.
         height: rows of the stored picture.
         width: its columns.
         orientation: EXIF orientation, 2 to 8.
         owner: the file is deleted with this object, at the latest when the process ends.
 
     Returns:
-        a GeoTIFF of four bands of uint8: red, green, blue and alpha.
+        a GeoTIFF of these bands and alpha, all of the same data type.
     """
+    count, kind = bands
     folder = tempfile.mkdtemp(prefix="skystill-")
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder) / "upright.tif"
@@ -95,12 +100,14 @@ def write_upright(read: Read, height: int, width: int, orientation: int, owner: 
     first = height % _STRIPE if backwards else 0  # so that stripes fill the blocks of the copy
     edges = sorted({0, first, *range(first, height, _STRIPE), height})
     with rasterio.open(
-        path, "w", driver="GTiff", height=tall, width=wide, count=4, dtype="uint8", photometric="rgb", alpha="yes",
+        path, "w", driver="GTiff", height=tall, width=wide, count=count + 1, dtype=kind, photometric="minisblack",
         **profile,
     ) as copy:  # fmt: skip
+        copy.colorinterp = [*[ColorInterp.undefined] * count, ColorInterp.alpha]
         for top, bottom in pairwise(edges):
             planes, valid = read(top, bottom)
-            alpha = np.full((1, bottom - top, width), 255, np.uint8) if valid is None else valid[None] * np.uint8(255)
+            shape = (1, bottom - top, width)
+            alpha = np.full(shape, 255, kind) if valid is None else valid[None] * kind.type(255)
             stripe = turn(np.concatenate([planes, alpha]), orientation)
             start = height - bottom if backwards else top
             place = (start, 0) if orientation in _SWAPS_SIDES else (0, start)

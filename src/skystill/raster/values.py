@@ -1,0 +1,121 @@
+"""Bands read as values: what stands in the raster is what the network is fed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import ColorInterp, Resampling
+
+from skystill.errors import DataError, SettingsError
+from skystill.raster.band_names import BandMatch, alpha_of, match_bands
+from skystill.raster.colors import Samples
+from skystill.raster.input_spec import InputSpec
+from skystill.raster.validity import Valid
+
+_SAME_UNIT, _PART_OUTSIDE = 0.01, 0.5  # fractions of a raster's values that lie in the range of the training images
+_INTEGERS = ("uint16", "int16", "uint32", "int32")
+
+
+class Values:
+    """How the bands of one raster are read for a network that is fed its own values, as (B, H, W).
+
+    Args:
+        file: the raster.
+        path: its name for messages.
+        bands: numbers of its bands, in the order of the spec; None finds them by name or by place.
+        spec: what the network is fed.
+
+    Raises:
+        DataError: the values are of a data type that is not that of the spec, or they are indices of colours.
+        SettingsError: as `match_bands`, or `bands` are not as many as the spec has.
+    """
+
+    depth = 0
+    plain = False
+
+    def __init__(self, file: rasterio.DatasetReader, path: str, bands: Sequence[int] | None, spec: InputSpec) -> None:
+        self._path, self._spec = path, spec
+        if bands is not None and len(bands) != len(spec):
+            raise SettingsError(f"--bands names {len(bands)} band(s); the network is fed {len(spec)}: {spec.labels}.")
+        match = match_bands(file, path, spec) if bands is None else BandMatch(tuple(bands))
+        self.numbers = match.numbers
+        alpha = alpha_of(file)
+        self.alpha = None if alpha in self.numbers else alpha
+        self.notes = [f"{path}: {note}" for note in match.notes]
+        self.planes, self.kind = len(spec), spec.kind
+        self.stored = np.result_type(*(file.dtypes[number - 1] for number in self.numbers))
+        if any(file.colorinterp[number - 1] == ColorInterp.palette for number in self.numbers):
+            raise DataError(f"{path} holds indices of colours, and the network is fed values: {spec.labels}.")
+        if not _fits(str(self.stored), spec.dtype):
+            raise DataError(
+                f"{path} holds {self.stored} and the network is fed {spec.dtype}: its values are probably on another "
+                "scale. Write it on the scale of the training images, in their data type (gdal_translate -ot -scale)."
+            )
+
+    def read_type(self, resampled: bool) -> np.dtype[Any]:
+        """Return the data type as which values are read: as they are stored."""
+        return self.stored
+
+    def resampling(self, how: Resampling) -> Resampling:
+        """Return how pixels are resampled: as `how` says."""
+        return how
+
+    def convert(self, values: npt.NDArray[Any], valid: Valid | None) -> tuple[npt.NDArray[Any], Valid | None]:
+        """Convert values (B, H, W) as read into planes (B, H, W) of the spec's data type.
+
+        Pixels that are not valid become the mean of the training images.
+
+        Raises:
+            DataError: a value does not fit into the data type of the spec.
+        """
+        if valid is not None and not valid.all():
+            values = values.copy()
+            values[:, ~valid] = self._spec.fill.astype(values.dtype)[:, None]
+        if values.dtype != self.kind and self.kind.kind != "f":
+            low, high = int(values.min(initial=0)), int(values.max(initial=0))
+            limits = np.iinfo(self.kind)
+            if low < limits.min or high > limits.max:
+                raise DataError(
+                    f"{self._path} holds values from {low} to {high}; the network is fed {self.kind}, "
+                    f"{limits.min} to {limits.max}. Write it on the scale of the training images."
+                )
+        return np.asarray(values, self.kind), valid
+
+    def check_range(self, samples: Samples) -> None:
+        """Compare samples of the raster with the training images, and add a note if many lie outside their range.
+
+        Args:
+            samples: reads the samples.
+
+        Raises:
+            DataError: nearly all values of a band lie outside the range of the training images.
+        """
+        values = samples(self.numbers, self.alpha)
+        for band, sampled in zip(self._spec.bands, values, strict=True):
+            own = sampled.compressed()
+            if not own.size:
+                continue
+            inside = float(((own >= band.low) & (own <= band.high)).mean())
+            middle = float(np.median(own))
+            if inside < _SAME_UNIT:
+                raise DataError(
+                    f"{self._path}: {band.label} is about {middle:g}, and was {band.low:g} to {band.high:g} in the "
+                    f"training images (mean {band.mean:g}): its values are on another scale, or it is another band. "
+                    "Write the raster on the scale of the training images, or choose other --bands."
+                )
+            if inside < _PART_OUTSIDE:
+                self.notes.append(
+                    f"{self._path}: {1 - inside:.0%} of the values of {band.label} lie outside those of the training "
+                    f"images ({band.low:g} to {band.high:g}; the middle one is {middle:g})."
+                )
+
+
+def _fits(stored: str, wanted: str) -> bool:
+    """Whether values of a data type are on the scale of another: the same type, or another width of the same kind."""
+    if stored == wanted:
+        return True
+    if wanted == "float32":
+        return stored in ("float64", "float16")
+    return wanted != "uint8" and stored in _INTEGERS

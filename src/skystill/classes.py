@@ -40,6 +40,7 @@ class ClassMap:
         values: the number that stands in an index mask for each class. Without any, it is the label itself. The labels
             of the network, of results and of class rasters are 0, 1, ... in any case.
         void_values: numbers in index masks of void pixels. 255 is void as well, unless it is the value of a class.
+        band_names: names of the bands of the images, for images that do not name them.
     """
 
     names: tuple[str, ...]
@@ -50,6 +51,7 @@ class ClassMap:
     indexed: bool = field(default=False)
     values: tuple[int, ...] = ()
     void_values: tuple[int, ...] = ()
+    band_names: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -241,7 +243,14 @@ def classes_from(content: object, source: str) -> ClassMap:
         bool(mapping.get("indexed", not has_colors or encoding.startswith("index"))),
         tuple(row["value"] for row in rows) if has_values or dropped else (),
         tuple(void_values),
+        _band_names(mapping.get("bands")),
     )
+
+
+def _band_names(given: object) -> tuple[str, ...]:
+    """Return the names of bands. Other programs write other things under `bands`, such as a number."""
+    named = isinstance(given, list) and all(isinstance(name, str) and name for name in given)
+    return tuple(given) if named and isinstance(given, list) else ()
 
 
 def _row(index: int, entry: object, source: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from skystill.errors import DiskFull, RunFolderError
-from skystill.settings import with_current_names
+from skystill.settings import FROM_DATA, with_current_names
 
 
 @contextmanager
@@ -129,7 +129,10 @@ class RunFolder:
         changed = [
             name
             for name, value in config.items()
-            if name not in ("out", "devices", "nodes") and value != before.get(name) and (name in before or value)
+            if name not in ("out", "devices", "nodes")
+            and value != before.get(name)
+            and (name in before or value)
+            and (name in before or name not in FROM_DATA)
         ]
         if changed:
             lines = "; ".join(f"{name} was {before.get(name)}, is now {config[name]}" for name in changed)

@@ -11,6 +11,7 @@ from skystill.cli.bars import console, messages
 if TYPE_CHECKING:
     from skystill.data.prepare import CheckedData
     from skystill.model.measure import ComparedCost
+    from skystill.raster.input_spec import InputSpec
     from skystill.run_folder import RunFolder
 
 
@@ -62,12 +63,26 @@ def show_check(data: Path, checked: "CheckedData") -> None:
         value = [str(values[label]) if label < len(values) else ""] if values else []
         table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
     console.print(table)
+    _show_bands(checked.spec)
     for note in checked.notes:
         messages.print(f"note: {note}", markup=False)
     if checked.split is not None:
         parts = {"train": checked.split.train, "validation": checked.split.validation, "test": checked.split.test}
         counts = ", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items())
         console.print(f"split {checked.split.rule}: {counts} images")
+
+
+def _show_bands(spec: "InputSpec") -> None:
+    """Print what a network would be fed: its bands with their statistics, and the ground resolution."""
+    table = Table("band", "number", "mean", "deviation", "smallest", "largest", title=f"fed as {spec.dtype}")
+    for band in spec.bands:
+        numbers = (f"{value:.5g}" for value in (band.mean, band.std, band.low, band.high))
+        table.add_row(band.label, str(band.number), *numbers)
+    console.print(table)
+    if spec.resolution_range_m is not None:
+        low, high = spec.resolution_range_m
+        spread = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+        console.print(f"{spread} m on the ground per pixel")
 
 
 def show_verdict(run: "RunFolder", reported: bool = True) -> None:

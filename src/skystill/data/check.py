@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, read_classes
+from skystill.data.bands import BandStatistics, image_statistics
 from skystill.data.masks import is_same_shape, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch
 from skystill.data.read import void_unseen
 from skystill.data.unknown import UnknownPixels, suggest_classes
 from skystill.errors import ClassesError, DataError
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.picture import read_whole
 
 _LISTED = 5  # masks of another size, and notes on images, that are named one by one
@@ -29,6 +31,7 @@ class ImageRecord:
         pair: the image and its mask.
         height, width: size of both in pixels.
         counts: (256,) int64, number of mask pixels with each label; label 255 is void.
+        statistics: of the bands of the image.
         nodata: number of pixels that are void because the mask file or the image has no data there.
     """
 
@@ -36,6 +39,7 @@ class ImageRecord:
     height: int
     width: int
     counts: npt.NDArray[np.int64]
+    statistics: BandStatistics
     nodata: int = 0
 
 
@@ -111,24 +115,27 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
     return classes, ()
 
 
-def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = ignore_progress) -> DataCheck:
+def check_data(
+    search: PairSearch, classes: ClassMap, on_progress: OnProgress = ignore_progress, spec: InputSpec = RGB
+) -> DataCheck:
     """Open every image and mask of a data set and collect all problems.
 
     Args:
         search: result of `find_pairs`. Its problems come first in the list of problems.
         classes: classes with which the masks are read.
         on_progress: called with a `Progress` after each pair.
+        spec: what a network will be fed.
     """
     problems = list(search.problems)
     unknown = UnknownPixels()
     records: list[ImageRecord] = []
     sizes: list[tuple[Pair, tuple[int, int], tuple[int, int]]] = []
-    image_notes: list[str] = []
+    image_notes: list[tuple[Path, str]] = []
     for pair in tracked(search.pairs, "opening images and masks", on_progress):
         try:
-            picture = read_whole(pair.image)
+            picture = read_whole(pair.image, spec=spec)
             height, width = picture.image.shape[:2]
-            image_notes.extend(picture.notes)
+            image_notes.extend((pair.image, note) for note in picture.notes)
             reading = read_labels(pair.mask, classes)
             if reading.labels.shape != (height, width):
                 sizes.append((pair, (reading.labels.shape[0], reading.labels.shape[1]), (height, width)))
@@ -141,7 +148,8 @@ def check_data(search: PairSearch, classes: ClassMap, on_progress: OnProgress = 
         unknown.add(pair.mask, reading)
         counts = np.bincount(void_unseen(reading.labels, picture).ravel(), minlength=256)
         unseen = 0 if picture.valid is None else int((~picture.valid).sum())
-        records.append(ImageRecord(pair, height, width, counts, reading.nodata + unseen))
+        statistics = image_statistics(picture.image, picture.valid)
+        records.append(ImageRecord(pair, height, width, counts, statistics, reading.nodata + unseen))
     misfits, notes = _describe_sizes(sizes)
     problems.extend(misfits)
     of_classes = [*unknown.describe(classes), *_unseen(records, classes), *_single_class(records, classes)]
@@ -216,10 +224,17 @@ def _single_class(records: Sequence[ImageRecord], classes: ClassMap) -> list[str
     ]
 
 
-def _few(notes: Sequence[str]) -> list[str]:
-    """Return the first notes on images, and how many there are besides."""
-    more = [f"and {len(notes) - _LISTED} more notes of this kind on other images."] if len(notes) > _LISTED else []
-    return [*notes[:_LISTED], *more]
+def _few(notes: Sequence[tuple[Path, str]]) -> list[str]:
+    """Return the notes on images. Those that say the same of several images are one, and only the first are listed."""
+    images: dict[str, list[Path]] = defaultdict(list)
+    for path, note in notes:
+        images[note.removeprefix(f"{path}: ")].append(path)
+    lines = [
+        f"{paths[0]}{f' and {len(paths) - 1} more images' if len(paths) > 1 else ''}: {note}"
+        for note, paths in images.items()
+    ]
+    more = [f"and {len(lines) - _LISTED} more notes of this kind on other images."] if len(lines) > _LISTED else []
+    return [*lines[:_LISTED], *more]
 
 
 def _void_notes(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:

@@ -16,7 +16,11 @@ from skystill.data import (
     sample_images,
     split_pairs,
 )
+from skystill.data.bands import ALL, equal_bands, find_spec, with_statistics
+from skystill.data.resolution import with_resolution
+from skystill.errors import SettingsError
 from skystill.progress import OnProgress, ignore_progress
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.settings import CacheSettings, CheckSettings, FitSettings
 
 
@@ -28,11 +32,15 @@ class PreparedData:
         check: classes, pixel counts and problems of the data.
         split: the images for training, validation and test. If `limit_images` is set, `train` is already sampled.
         notes: what the user should know.
+        spec: what a network is fed that is trained on these images.
+        offered: all bands of the images, in their data type; colours if a network cannot be fed these.
     """
 
     check: DataCheck
     split: Split
     notes: tuple[str, ...]
+    spec: InputSpec = RGB
+    offered: InputSpec = RGB
 
     @property
     def classes(self) -> ClassMap:
@@ -40,12 +48,17 @@ class PreparedData:
         return self.check.classes
 
 
-def prepare_data(settings: FitSettings | CacheSettings, on_progress: OnProgress = ignore_progress) -> PreparedData:
+def prepare_data(
+    settings: FitSettings | CacheSettings,
+    on_progress: OnProgress = ignore_progress,
+    known: InputSpec | None = None,
+) -> PreparedData:
     """Find, check and split the data of a run.
 
     Args:
         settings: settings of the run.
         on_progress: called with a `Progress` after each pair that is opened.
+        known: what the network is fed, if it was trained before: the bands and their statistics then stay.
 
     Raises:
         DataError: the folder holds no pairs or too few, or the data has problems, which the message lists.
@@ -54,14 +67,49 @@ def prepare_data(settings: FitSettings | CacheSettings, on_progress: OnProgress 
     """
     search = find_pairs(settings.data, settings.fit_masks)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
-    check = check_data(search, classes, on_progress)
+    spec = known or _find_spec(search, settings, classes)
+    check = check_data(search, classes, on_progress, spec)
     check.raise_problems(settings.data)
     split = split_pairs(search.pairs, settings.split, settings.seed)
     if settings.limit_images is not None:
         drawn = sample_images(split.train, settings.limit_images, settings.seed)
         split = Split(split.rule, drawn, split.validation, split.test)
     notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(search)
-    return PreparedData(check, split, (*notes, *check.notes, *_missing_in_train(check, split)))
+    spec, of_bands = _complete(spec, check, split, known)
+    return PreparedData(
+        check,
+        split,
+        (*notes, *check.notes, *_missing_in_train(check, split), *of_bands),
+        spec,
+        _offered(search, classes),
+    )
+
+
+def _offered(search: PairSearch, classes: ClassMap) -> InputSpec:
+    try:
+        return find_spec([search.pairs[0].image], ALL, classes.band_names)
+    except SettingsError:
+        return RGB
+
+
+def _find_spec(
+    search: PairSearch, settings: FitSettings | CacheSettings | CheckSettings, classes: ClassMap
+) -> InputSpec:
+    return find_spec([pair.image for pair in search.pairs], settings.bands, classes.band_names)
+
+
+def _complete(spec: InputSpec, check: DataCheck, split: Split, known: InputSpec | None) -> tuple[InputSpec, list[str]]:
+    """Return the spec with what only the training images tell, and notes on it."""
+    trained = {pair.key for pair in split.train}
+    images = [record for record in check.records if record.pair.key in trained]
+    statistics = [record.statistics for record in images]
+    if known is None:
+        spec = with_statistics(spec, statistics)
+    spec, notes = with_resolution(spec, [pair.image for pair in split.train])
+    if spec.is_colors:
+        return spec, notes
+    fed = f"the network is fed {spec.labels} as {spec.dtype}, with the values of the images."
+    return spec, [fed, *equal_bands(spec, statistics), *notes]
 
 
 @dataclass(frozen=True)
@@ -72,11 +120,14 @@ class CheckedData:
         check: classes, number of pixels of each, and all problems.
         notes: what the user should know.
         split: the images for training, validation and test; None if there are problems.
+        spec: what a network would be fed, with the statistics of the training images, or of all images if there are
+            problems.
     """
 
     check: DataCheck
     notes: tuple[str, ...]
     split: Split | None
+    spec: InputSpec
 
 
 def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progress) -> CheckedData:
@@ -93,9 +144,12 @@ def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progr
     """
     search = find_pairs(settings.data, settings.fit_masks)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
-    check = check_data(search, classes, on_progress)
+    spec = _find_spec(search, settings, classes)
+    check = check_data(search, classes, on_progress, spec)
     split = None if check.problems else split_pairs(search.pairs, settings.split)
-    return CheckedData(check, (*notes, *_unlabeled_notes(search), *check.notes), split)
+    every = Split("", search.pairs, (), ())
+    spec, of_bands = _complete(spec, check, split or every, None)
+    return CheckedData(check, (*notes, *_unlabeled_notes(search), *check.notes, *of_bands), split, spec)
 
 
 def _unlabeled_notes(search: PairSearch) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from skystill.progress import Note, OnProgress, ignore_progress
+from skystill.raster.input_spec import InputSpec
 
 _GEOTIFF = frozenset({".tif", ".tiff"})
 _AGREE = 1.1
@@ -17,30 +18,33 @@ _NOMINAL = 0.002  # the scale of UTM is 0.9996 at its central meridian, and 1.00
 _AXIS, _FLATTENING = 6_378_137.0, 1 / 298.257223563  # WGS 84
 
 
-def training_resolution(images: Sequence[Path], on_progress: OnProgress = ignore_progress) -> float | None:
-    """Return the ground resolution that all training images share.
+def with_resolution(spec: InputSpec, images: Sequence[Path]) -> tuple[InputSpec, list[str]]:
+    """Return a spec with the ground resolution that all training images share, and with the range of theirs.
 
     Args:
+        spec: the spec. It is not changed if no image has a resolution.
         images: the training images.
-        on_progress: called with a `Note` if only some images have a resolution, or if resolutions differ.
 
     Returns:
-        The median in metres per pixel. None if an image carries no resolution, or if the largest resolution is more
-        than 1.1 times the smallest.
+        The spec and notes. Its resolution is the median in metres per pixel. It is None, and a note says why, if an
+        image carries no resolution, or if the largest one is more than 1.1 times the smallest.
     """
     found = [resolution for path in images if (resolution := ground_resolution(path)) is not None]
     if not found:
-        return None
+        return spec, []
+    spec = replace(spec, resolution_range_m=(_rounded(min(found)), _rounded(max(found))))
     remedy = "The model file stores no resolution; give it with skystill export --resolution METRES."
     if len(found) < len(images):
-        on_progress(
-            Note(f"{len(found)} of {len(images)} training images carry a ground resolution, the others none. {remedy}")
-        )
-        return None
+        note = f"{len(found)} of {len(images)} training images carry a ground resolution, the others none. {remedy}"
+        return spec, [note]
     if max(found) > _AGREE * min(found):
-        on_progress(Note(f"the training images have {min(found):.4g} to {max(found):.4g} m per pixel. {remedy}"))
-        return None
-    return float(f"{statistics.median(found):.6g}")  # further digits are those of the arithmetic
+        return spec, [f"the training images have {min(found):.4g} to {max(found):.4g} m per pixel. {remedy}"]
+    return replace(spec, resolution_m=_rounded(statistics.median(found))), []
+
+
+def _rounded(metres: float) -> float:
+    """Round to six digits: further ones are those of the arithmetic."""
+    return float(f"{metres:.6g}")
 
 
 def ground_resolution(path: Path) -> float | None:

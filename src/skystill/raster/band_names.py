@@ -179,8 +179,8 @@ def match_bands(file: rasterio.DatasetReader, path: str, spec: InputSpec) -> Ban
 def _match_notes(spec: InputSpec, numbers: Sequence[int], by_place: Sequence[Band], count: int) -> tuple[str, ...]:
     listed = ", ".join(map(str, numbers))
     if by_place:
-        which = ", ".join(band.label for band in by_place)
-        return (f"bands {listed} of {count} are taken as {spec.labels}; {which} by place, not by name (--bands).",)
+        which = "all" if len(by_place) == len(spec) else ", ".join(band.label for band in by_place)
+        return (f"bands {listed} of {count} are taken as {spec.labels}, {which} by place and not by name (--bands).",)
     if tuple(numbers) != tuple(band.number for band in spec.bands):
         return (f"bands {listed} of {count} are {spec.labels} by their names.",)
     return ()

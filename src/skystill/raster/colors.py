@@ -14,8 +14,8 @@ from skystill.raster.validity import Valid
 
 Bytes = npt.NDArray[np.uint8]
 Samples = Callable[[Sequence[int], int | None], np.ma.MaskedArray[Any, Any]]
-"""Returns values (B, N) of the bands of these numbers, from windows that are spread over a raster. They are masked where
-there is no measurement or, if the number of a band of transparency is given, where that is 0."""
+"""Returns values (B, N) of the bands of these numbers, from windows that are spread over a raster. Masked are those
+without a measurement and, if the number of a band of transparency is given, those where it is 0."""
 
 
 class Colors:

@@ -141,7 +141,7 @@ class InputSpec:
         return {
             "bands": [{name: getattr(band, name) for name in Band.__dataclass_fields__} for band in self.bands],
             "dtype": self.dtype,
-            "nodata": self.nodata,
+            "nodata": self.nodata if self.nodata is None or math.isfinite(self.nodata) else str(self.nodata),
             "resolution_m": self.resolution_m,
             "resolution_range_m": shared,
         }

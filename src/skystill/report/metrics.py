@@ -6,7 +6,7 @@ over classes, not over images.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ from skystill.errors import DataError
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-"""A function from an image (H, W, 3) uint8 RGB, 0 to 255, to class probabilities (C, H, W) float32."""
+Probabilities = npt.NDArray[np.float32]
+"""(C, H, W), the probability of each class."""
+_Image = TypeVar("_Image")
+
 
 BINS = 256
 """Number of thresholds of the precision-recall curve. Probabilities are counted in as many bins of equal width."""
@@ -232,14 +234,13 @@ class Evaluation:
 
 
 def evaluate(
-    predict: Predict, images: Iterable[tuple[str, npt.NDArray[np.uint8], Labels]], classes: ClassMap
+    predict: Callable[[_Image], Probabilities], images: Iterable[tuple[str, _Image, Labels]], classes: ClassMap
 ) -> Evaluation:
     """Predict whole images and count their pixels.
 
     Args:
         predict: function from an image to class probabilities.
-        images: for each test image its key, the image (H, W, 3) uint8 RGB, 0 to 255, and labels (H, W) uint8, 255 =
-            void.
+        images: for each test image its key, the image as `predict` takes it, and labels (H, W) uint8, 255 = void.
         classes: the C classes.
 
     Raises:

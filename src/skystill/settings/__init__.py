@@ -5,7 +5,14 @@ one model.
 """
 
 from skystill.settings.amounts import split_amount
-from skystill.settings.base import Settings, build_settings, settings_from, size_in_bytes, with_current_names
+from skystill.settings.base import (
+    FROM_DATA,
+    Settings,
+    build_settings,
+    settings_from,
+    size_in_bytes,
+    with_current_names,
+)
 from skystill.settings.running import (
     CheckSettings,
     EvaluateSettings,
@@ -32,6 +39,7 @@ from skystill.settings.training import (
 )
 
 __all__ = [
+    "FROM_DATA",
     "BudgetSettings",
     "CacheSettings",
     "CheckSettings",

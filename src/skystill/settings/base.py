@@ -26,6 +26,9 @@ RENAMED = {"teacher_share": "teacher_weight", "unlabeled_share": "unlabeled_frac
 """Settings that were renamed: the name in run folders of earlier versions, and the current name."""
 
 
+FROM_DATA = ("input_spec", "sampled_images")
+"""What `config.yaml` of a run holds besides settings: it follows from the data, and is found again from it."""
+
 _SIZES = ("max_memory", "max_size")
 
 

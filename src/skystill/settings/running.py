@@ -24,6 +24,8 @@ class CheckSettings(Settings):
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""
+    bands: str | None = None
+    """Bands of the images that a network is fed, as in train."""
 
 
 class EvaluateSettings(Settings):

@@ -31,6 +31,13 @@ class FitSettings(Settings):
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""
+    bands: str | None = None
+    """Bands of the images that the network is fed: names such as red,green,blue,nir, numbers such as 4,3,2 (the first
+    band is 1), or all. Each keeps its values, and the network normalises them. By default red, green and blue, or the
+    only band: in bytes, or in the images' own values if these have more bits."""
+    show: str | None = None
+    """Bands that pictures in the report show as red, green and blue: three names or numbers, or one for grey. By
+    default red, green and blue if the images name them, otherwise the first three bands."""
     epochs: int = Field(default=24, ge=1)
     """Number of passes over the training images. Training time is proportional to it."""
     crop: int = Field(default=256, ge=32)
@@ -242,6 +249,8 @@ class TuneSettings(TeacherSettings):
     """How the images are split into training, validation and test, as in distill."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, as in distill."""
+    bands: str | None = None
+    """Bands of the images that the network is fed, as in distill."""
     epochs: int = Field(default=8, ge=1)
     """Number of passes over the training images in each trial."""
     crop: int = Field(default=256, ge=32)
@@ -272,6 +281,8 @@ class CacheSettings(TeacherSettings):
     """How the images are split, as in distill. The logits of the training images are cached."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, as in distill."""
+    bands: str | None = None
+    """Bands of the images that the network is fed, as in distill."""
     seed: int = Field(default=0, ge=0)
     """Seed of --limit-images and of a split by fractions. Use the seed of the distillation."""
     limit_images: int | None = Field(default=None, ge=1)

@@ -13,20 +13,13 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.data import read_image
 from skystill.data.prepare import PreparedData
-from skystill.data.resolution import training_resolution
 from skystill.model.measure import peak_rss_bytes
 from skystill.progress import OnProgress
 from skystill.report.records import TrainingRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import FitSettings, LearnSettings
-from skystill.train.batches.batches import (
-    CropSampler,
-    TrainBatches,
-    UnlabeledCrops,
-    WholeImages,
-    labeled_images,
-    unlabeled_images,
-)
+from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops, WholeImages
+from skystill.train.batches.images import labeled_images, unlabeled_images
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.ranks import name_lost_ranks
@@ -79,6 +72,7 @@ class Fitting:
 
     def _start(self, resume: bool) -> None:
         config = self.settings.to_config()
+        config["input_spec"] = self.prepared.spec.to_dict()
         if self.settings.limit_images is not None:
             config["sampled_images"] = [pair.key for pair in self.prepared.split.train]
         self.folder.start(config, resume)
@@ -123,16 +117,18 @@ class Fitting:
         """Return the training batches, and the images for validation, or None if the split has none."""
         settings, split, classes = self.settings, self.prepared.split, self.prepared.classes
         teaching, stride, unlabeled = self.teaching, 1, None
+        fed = self.prepared.spec
+        others = teaching.fed_otherwise(fed) if teaching else []
         caches = teaching.caches if teaching else []
         if isinstance(settings, LearnSettings):
             stride = settings.distillation_stride
         drawn = (settings.crop, settings.jitter, caches, settings.zoom, stride)
         if isinstance(settings, LearnSettings) and teaching and teaching.unlabeled:
-            sampler = CropSampler(unlabeled_images(teaching.unlabeled), *drawn)
+            sampler = CropSampler(unlabeled_images(teaching.unlabeled, fed, others), *drawn)
             unlabeled = UnlabeledCrops(sampler, settings.unlabeled_fraction)
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
         batches = TrainBatches(
-            CropSampler(labeled_images(split.train, classes), *drawn),
+            CropSampler(labeled_images(split.train, classes, fed, others), *drawn),
             settings.batch_size,
             settings.seed,
             settings.crops_per_image,
@@ -142,7 +138,7 @@ class Fitting:
         )
         if not split.validation:
             return batches, None
-        return batches, WholeImages(labeled_images(split.validation, classes), rank=rank, ranks=ranks)
+        return batches, WholeImages(labeled_images(split.validation, classes, fed), rank=rank, ranks=ranks)
 
     def _record(self, task: Supervised, history: History) -> None:
         """Write `training.json`. If the file exists, the larger of both peaks of memory is kept."""
@@ -170,14 +166,12 @@ class Fitting:
         # Imported here, after the training, because ONNX takes 40 MB of memory that training does not need.
         from skystill.train.compress.export import describe, export_network
 
-        name, classes = network_name(spec), self.prepared.classes
-        record = NetworkRecord(name, classes, self.settings.to_config())
+        name, classes, fed = network_name(spec), self.prepared.classes, self.prepared.spec
+        record = NetworkRecord(name, classes, self.settings.to_config(), input_spec=fed)
         write_network(self.folder.weights, network.cpu(), record)
         info = describe(name, network.cpu(), classes, data=str(self.settings.data.name))
-        train = [pair.image for pair in self.prepared.split.train]
-        info = replace(info, resolution_m=training_resolution(train, self.on_progress))
-        images = [read_image(image)[:512, :512] for image in train[:2]]
-        export_network(network, info, self.folder.model, images)
+        images = [read_image(pair.image, fed)[:512, :512] for pair in self.prepared.split.train[:2]]
+        export_network(network, replace(info, input_spec=fed), self.folder.model, images)
 
 
 def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
@@ -194,7 +188,7 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.
         UserError: as `start_network`.
     """
     torch.manual_seed(settings.seed)
-    return start_network(spec, len(prepared.classes))
+    return start_network(spec, len(prepared.classes), prepared.spec)
 
 
 def open_fabric(settings: FitSettings) -> Fabric:

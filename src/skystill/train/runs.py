@@ -1,5 +1,6 @@
 """Trains and distils from settings into a run folder: data, teachers, training loop and export come together here."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from skystill.data import find_pairs, read_pairs, resolve_classes
+from skystill.classes import Labels
+from skystill.data import find_pairs, read_image, read_pairs, resolve_classes
+from skystill.data.bands import find_spec
 from skystill.data.prepare import prepare_data
 from skystill.errors import SettingsError
 from skystill.model.measure import reset_peak_rss
@@ -32,6 +35,7 @@ from skystill.train.loop.gradients import GradientLog
 from skystill.train.loop.ranks import rank_and_count
 from skystill.train.loop.supervised import Supervised
 from skystill.train.losses.on_labels import build_student_loss
+from skystill.train.networks.weights import recorded_input
 from skystill.train.teachers.logit_cache import whole_logits
 from skystill.train.teachers.teacher import combine
 from skystill.train.teaching import Teaching, build_distiller, check_teaching, fill_caches, open_teaching
@@ -53,7 +57,7 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
     reset_peak_rss()  # of one training: a program may train a teacher first and then a student
-    prepared = prepare_data(settings, on_progress)
+    prepared = prepare_data(settings, on_progress, recorded_input(settings.network))
     network = build_first(settings.network, settings, prepared)
     fabric = open_fabric(settings)
     on_progress = named(on_progress, settings.network) if fabric.is_global_zero else ignore_progress
@@ -91,11 +95,11 @@ def distill_run(
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
     reset_peak_rss()  # as in train_run
-    prepared = prepare_data(settings, on_progress)
+    prepared = prepare_data(settings, on_progress, recorded_input(settings.student))
     student = build_first(settings.student, settings, prepared)
     fabric = open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
-    teaching = open_teaching(settings, prepared.classes, prepared.split)
+    teaching = open_teaching(settings, prepared)
     report_notes((*prepared.notes, *teaching.teachers.notes), on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching)
     task = _build_task(student, fitting)
@@ -160,7 +164,7 @@ def fill_cache_folder(settings: CacheSettings, on_progress: OnProgress = ignore_
     """
     prepared = prepare_data(settings, on_progress)
     report_notes(prepared.notes, on_progress)
-    fill_caches(settings, prepared.classes, prepared.split, on_progress)
+    fill_caches(settings, prepared, on_progress)
 
 
 def cache_settings(settings: DistillSettings) -> CacheSettings:
@@ -193,14 +197,20 @@ def _score_teachers(teaching: Teaching, settings: DistillSettings, fitting: Fitt
         fitting.fabric.to_device(network)
     known = list(teaching.teachers.taught_labels or range(len(classes)))
 
-    def probabilities(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        answers = [torch.from_numpy(whole_logits(n, image, device)).permute(2, 0, 1)[None] for n in networks]
+    def probabilities(images: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        found = (whole_logits(network, image, device) for network, image in zip(networks, images, strict=True))
+        answers = [torch.from_numpy(logits).permute(2, 0, 1)[None] for logits in found]
         mean = combine(answers, settings.teacher_weight or [1.0] * len(answers), 1.0).softmax(dim=1)[0].numpy()
-        found = np.zeros((len(classes), *image.shape[:2]), np.float32)
-        found[known] = mean
-        return found
+        scores = np.zeros((len(classes), *mean.shape[1:]), np.float32)
+        scores[known] = mean
+        return scores
 
-    scores = evaluate(probabilities, read_pairs(test, classes), classes).scores()
+    def as_fed() -> Iterator[tuple[str, list[npt.NDArray[Any]], Labels]]:
+        specs = [origin.input_spec for origin in teaching.teachers.origins]
+        for pair, (key, first, labels) in zip(test, read_pairs(test, classes, specs[0]), strict=True):
+            yield key, [first, *(read_image(pair.image, spec) for spec in specs[1:])], labels
+
+    scores = evaluate(probabilities, as_fed(), classes).scores()
     write_record(fitting.folder.teacher_scores, TeacherScores(teacher=settings.teacher, scores=scores))
 
 
@@ -225,8 +235,10 @@ def within_budget(settings: DistillSettings, on_progress: OnProgress = ignore_pr
     # Imported here, because ONNX takes 40 MB of memory that a training without a budget does not need.
     from skystill.train.compress.budget import choose_student
 
-    classes, _ = resolve_classes(settings.data, settings.classes, find_pairs(settings.data).pairs)
-    return choose_student(settings, classes, on_progress)
+    pairs = find_pairs(settings.data).pairs
+    classes, _ = resolve_classes(settings.data, settings.classes, pairs)
+    fed = find_spec([pair.image for pair in pairs], settings.bands, classes.band_names)
+    return choose_student(settings, classes, fed, on_progress)
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:

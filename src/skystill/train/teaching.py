@@ -8,11 +8,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.allocator import keep_freed_memory
-from skystill.classes import ClassMap
-from skystill.data import Split
+from skystill.data.prepare import PreparedData
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
 from skystill.progress import Note, OnProgress, report_notes
+from skystill.raster.input_spec import InputSpec
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
 from skystill.train.loop.distiller import Distiller, FeatureTerm
@@ -21,6 +21,7 @@ from skystill.train.losses.on_labels import build_student_loss
 from skystill.train.losses.on_logits import DISTILLATION_LOSSES, DistillationLoss
 from skystill.train.losses.terms import Term, parse_terms
 from skystill.train.networks.blocks import to_memory_format
+from skystill.train.networks.examples import input_spec_of, noise_images
 from skystill.train.teachers.logit_cache import MARGIN, TILE, LogitCache, mirror_agreement
 from skystill.train.teachers.origins import Teachers, cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher
@@ -42,27 +43,35 @@ class Teaching:
     caches: list[LogitCache]
     unlabeled: list[ImageWindow]
 
+    def fed_otherwise(self, fed: InputSpec) -> list[InputSpec]:
+        """Return what the networks are fed, without what the student is fed, each once.
 
-def open_teaching(settings: DistillSettings, classes: ClassMap, split: Split) -> Teaching:
+        Args:
+            fed: what the student is fed.
+        """
+        specs = {origin.input_spec.reading: origin.input_spec for origin in self.teachers.origins}
+        return [spec for reading, spec in specs.items() if self.networks and reading != fed.reading]
+
+
+def open_teaching(settings: DistillSettings, prepared: PreparedData) -> Teaching:
     """Load the teachers, or open their caches.
 
     Args:
         settings: how to distil.
-        classes: classes of the data.
-        split: split of the data.
+        prepared: the data, checked and split.
 
     Raises:
         UserError: a teacher cannot be used, a cache is not complete, or an unlabelled image is a validation or test
             image.
     """
     check_teaching(settings)
-    teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
-    unlabeled = _unlabeled(settings, split)
+    teachers = _find_teachers(settings, prepared)
+    unlabeled = _unlabeled(settings, prepared)
     if settings.teacher_mode == "online":
         return Teaching(teachers, teachers.load(), [], unlabeled)
     caches = logit_caches(settings, teachers)
     for text, cache in zip(settings.teacher, caches, strict=True):
-        images = [*whole_images(split.train), *unlabeled]
+        images = [*whole_images(prepared.split.train), *unlabeled]
         missing = cache.missing(images)
         if missing:
             raise SettingsError(
@@ -120,18 +129,18 @@ def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) 
             settings.cache_symmetry == "d4",
             int(settings.cache_bits),
             settings.distillation_stride,
+            origin.input_spec,
         )
         for origin, channels in zip(teachers.origins, teachers.channels, strict=True)
     ]
 
 
-def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, on_progress: OnProgress) -> None:
+def fill_caches(settings: CacheSettings, prepared: PreparedData, on_progress: OnProgress) -> None:
     """Run each teacher on the images that have no cached logits yet.
 
     Args:
         settings: settings of the command.
-        classes: classes of the data.
-        split: split of the data. Its training images are cached.
+        prepared: the data, checked and split. Its training images are cached.
         on_progress: called with a `Progress` for each image, and with notes. The first note comes before a teacher runs
             and gives the size on disk. For a cache without symmetry, a note gives the part of the pixels of a mirrored
             image on which cache and teacher agree.
@@ -142,9 +151,9 @@ def fill_caches(settings: CacheSettings, classes: ClassMap, split: Split, on_pro
     part, parts = (int(number) for number in settings.share.split("/"))
     if not 1 <= part <= parts:
         raise SettingsError(f"--share {settings.share}: the first number is 1 to the second.")
-    teachers = find_teachers(settings.teacher, settings.teacher_classes, classes)
+    teachers = _find_teachers(settings, prepared)
     caches = logit_caches(settings, teachers)
-    images = [*whole_images(split.train), *_unlabeled(settings, split)]
+    images = [*whole_images(prepared.split.train), *_unlabeled(settings, prepared)]
     on_progress(Note(_size_on_disk(caches, teachers, images)))
     own = images[part - 1 :: parts]
     keep_freed_memory()
@@ -172,10 +181,16 @@ def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequ
     return f"teacher's logits of {count} image(s): {size / 1e6:,.0f} MB in {caches[0].folder}"
 
 
-def _unlabeled(settings: TeacherSettings, split: Split) -> list[ImageWindow]:
+def _find_teachers(settings: TeacherSettings, prepared: PreparedData) -> Teachers:
+    fed, offered = prepared.spec, prepared.offered
+    return find_teachers(settings.teacher, settings.teacher_classes, prepared.classes, fed, offered)
+
+
+def _unlabeled(settings: TeacherSettings, prepared: PreparedData) -> list[ImageWindow]:
     if settings.unlabeled is None:
         return []
-    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test])
+    split = prepared.split
+    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test], prepared.spec)
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:
@@ -244,8 +259,8 @@ def _feature_terms(
         FeatureHook(student, settings.student_layer, "student"),
         FeatureHook(teachers[0].network, settings.teacher_layer, "teacher"),
     )
-    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=next(student.parameters()).device)
-    student.eval()(image)
-    teachers[0](image.to(teachers[0].mean.device))
+    fed = input_spec_of(student)
+    student.eval()(noise_images(fed, 1, 64, 64).to(next(student.parameters()).device))
+    teachers[0](noise_images(teachers[0].input_spec or fed, 1, 64, 64).to(teachers[0].mean.device))
     channels = [one.take().shape[1] for one in hooks]
     return [FeatureTerm(t.name, t.weight, FEATURE_LOSSES[t.name](*channels), *hooks) for t in terms]

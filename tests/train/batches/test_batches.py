@@ -9,14 +9,8 @@ from skystill.data import find_pairs, read_labels
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import SettingsError
 from skystill.train.batches import batches as data_module
-from skystill.train.batches.batches import (
-    CropSampler,
-    LoaderBatches,
-    TrainBatches,
-    TrainingImages,
-    WholeImages,
-    labeled_images,
-)
+from skystill.train.batches.batches import CropSampler, LoaderBatches, TrainBatches, WholeImages
+from skystill.train.batches.images import TrainingImages, labeled_images
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from skystill.data import Pair, find_pairs
 from skystill.data.scenes import SCENE_CLASSES, paint_scene
 from skystill.data.unlabeled import ImageWindow, find_unlabeled
 from skystill.errors import DataError
-from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops, labeled_images, unlabeled_images
+from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops
+from skystill.train.batches.images import labeled_images, unlabeled_images
 
 
 def save(path: Path, image: np.ndarray, **options: object) -> Path:

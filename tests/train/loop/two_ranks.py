@@ -11,7 +11,8 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from skystill.data import find_pairs
 from skystill.data.scenes import SCENE_CLASSES
-from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages, labeled_images
+from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages
+from skystill.train.batches.images import labeled_images
 from skystill.train.loop.distiller import Distiller, FeatureTerm
 from skystill.train.loop.ranks import leave_process_group
 from skystill.train.losses.on_features import FEATURE_LOSSES, FeatureHook

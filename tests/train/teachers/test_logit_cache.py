@@ -14,7 +14,8 @@ from skystill.data.scenes import paint_scene
 from skystill.data.unlabeled import ImageWindow, whole_images
 from skystill.errors import DataError, SettingsError, TeacherNotFinite
 from skystill.symmetry import transform
-from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
+from skystill.train.batches.batches import CropSampler, TrainBatches
+from skystill.train.batches.images import labeled_images
 from skystill.train.loop.distiller import Distiller
 from skystill.train.networks.table import build_network
 from skystill.train.teachers.logit_cache import (

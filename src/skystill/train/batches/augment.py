@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from skystill.classes import VOID
+from skystill.raster.input_spec import InputSpec
 from skystill.symmetry import SYMMETRIES, transform
 
 
@@ -58,21 +59,27 @@ class Augmentation:
         """
         return self._nearest(self._cut(valid, False))
 
-    def apply_to_image(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Apply the augmentation to an image. Padding becomes black.
+    def apply_to_image(self, image: npt.NDArray[Any], fill: npt.ArrayLike = 0) -> npt.NDArray[Any]:
+        """Apply the augmentation to an image.
 
         Only images are resized with bilinear interpolation. Everything else takes the nearest pixel.
 
         Args:
-            image: (H, W, 3) uint8 RGB, 0 to 255, full resolution.
+            image: (H, W, B), full resolution.
+            fill: value of padding, one for all bands or one for each. Black for colours.
 
         Returns:
-            (size, size, 3) uint8.
+            (size, size, B) of the same type.
         """
-        crop = self._cut(image, 0)
+        crop = self._cut(image, fill)
         if len(crop) == self.size:
             return crop
-        return np.asarray(Image.fromarray(crop).resize((self.size, self.size), Image.Resampling.BILINEAR))
+        to = (self.size, self.size)
+        if image.dtype == np.uint8 and image.shape[2] == 3:
+            return np.asarray(Image.fromarray(crop).resize(to, Image.Resampling.BILINEAR))
+        bands = [Image.fromarray(band.astype(np.float32)) for band in crop.transpose(2, 0, 1)]
+        resized = np.stack([np.asarray(band.resize(to, Image.Resampling.BILINEAR)) for band in bands], axis=2)
+        return to_kind(resized, image.dtype)
 
     def apply_to_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Apply the augmentation to labels. Padding becomes void.
@@ -101,13 +108,14 @@ class Augmentation:
         coarse = Augmentation(top, left, size, self.symmetry, seen)
         return coarse._nearest(coarse._cut(logits, 0))
 
-    def _cut(self, array: Sliced, fill: int) -> npt.NDArray[Any]:
+    def _cut(self, array: Sliced, fill: npt.ArrayLike) -> npt.NDArray[Any]:
         seen = self.seen or self.size
         crop = array[self.top : self.top + seen, self.left : self.left + seen]
-        missing = (seen - crop.shape[0], seen - crop.shape[1])
-        if any(missing):
-            pads = [(0, missing[0]), (0, missing[1]), *[(0, 0)] * (array.ndim - 2)]
-            crop = np.pad(crop, pads, constant_values=fill)
+        if crop.shape[:2] != (seen, seen):
+            padded = np.empty((seen, seen, *crop.shape[2:]), crop.dtype)
+            padded[:] = fill
+            padded[: crop.shape[0], : crop.shape[1]] = crop
+            crop = padded
         return transform(crop, self.symmetry)
 
     def _nearest(self, crop: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -163,3 +171,37 @@ def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], streng
     levels = np.arange(256)[:, None]
     table = np.clip(((levels - 128) * contrast + 128 + brightness) * balance, 0, 255).round().astype(np.uint8)
     return np.asarray(Image.fromarray(image).point(table.T.ravel().tolist()))
+
+
+def jitter_values(
+    rng: np.random.Generator, image: npt.NDArray[Any], strength: float, input_spec: InputSpec
+) -> npt.NDArray[Any]:
+    """Change contrast and brightness of an image that holds values: each band around its mean, by its spread.
+
+    The same contrast and brightness hold for all bands, as under another sun. There is no change of colour balance:
+    the ratios of bands are what tells vegetation and water apart.
+
+    Args:
+        rng: the random generator.
+        image: (H, W, B) in the data type of the spec.
+        strength: 0 changes nothing. At 0.2, contrast changes by up to 20 %, and brightness by up to 0.4 standard
+            deviations, which is as much as `jitter_colors` changes.
+        input_spec: what the network is fed.
+
+    Returns:
+        (H, W, B) of the same type. With strength 0 it is `image` itself.
+    """
+    if strength == 0:
+        return image
+    contrast = 1 + strength * rng.uniform(-1, 1)
+    brightness = 2 * strength * rng.uniform(-1, 1)
+    mean, std = np.array([(band.mean, band.std) for band in input_spec.bands], np.float32).T
+    return to_kind((image - mean) * np.float32(contrast) + (mean + np.float32(brightness) * std), image.dtype)
+
+
+def to_kind(values: npt.NDArray[np.float32], kind: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Convert floats to a data type. Integers are rounded, and limited to what the type can hold."""
+    if kind.kind == "f":
+        return values.astype(kind)
+    limits = np.iinfo(kind)
+    return np.clip(np.rint(values), limits.min, limits.max).astype(kind)

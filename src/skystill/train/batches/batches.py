@@ -3,9 +3,9 @@
 A loader has no state. A resumed run therefore draws exactly the crops that the killed run would have drawn.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,28 +13,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skystill.classes import VOID, ClassMap, Labels
-from skystill.data import Pair, read_pair
-from skystill.data.unlabeled import ImageWindow, all_valid, whole_images
+from skystill.classes import VOID
 from skystill.errors import SettingsError
-from skystill.train.batches.augment import draw_augmentation, jitter_colors
+from skystill.raster.input_spec import InputSpec
+from skystill.train.batches.augment import draw_augmentation, jitter_colors, jitter_values
+from skystill.train.batches.images import TrainingImages
 from skystill.train.teachers.logit_cache import LogitCache, StoredLogits
-
-_HELD_BYTES = 4 * 2**30  # of decoded images kept in memory; other images are read from disk for each crop
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The tensors of one training step. Colours are RGB, 0 to 255.
+    """The tensors of one training step.
 
     Args:
-        images: (N, 3, H, W) uint8, the input of the trained network, with colour jitter.
-        teacher_images: (N, 3, H, W) uint8, the same crops without colour jitter, the input of the teacher.
+        images: (N, B, H, W) in the data type of the trained network's spec, its input, with jitter.
+        teacher_images: (N, B, H, W), the same crops without jitter, the input of teachers.
         labels: (N, H, W) int64, 255 = void.
         valid: (N, H, W) bool, False on padding and nodata.
         distill_valid: (N, H, W) bool, True where the teacher's logits are used. It is False on padding and nodata,
             and on void pixels of images with labels.
         teacher_logits: cached logits, one entry for each teacher. Empty if they do not come from a cache.
+        read_otherwise: `teacher_images` as they are read for teachers that are fed otherwise than the trained network,
+            by `InputSpec.reading`.
     """
 
     images: Tensor
@@ -43,6 +43,12 @@ class Batch:
     valid: Tensor
     distill_valid: Tensor
     teacher_logits: tuple[StoredLogits, ...] = ()
+    read_otherwise: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def fed_to(self, input_spec: InputSpec | None) -> Tensor:
+        """Return the images for a teacher: (N, B, H, W) as its spec says, or `teacher_images` for None."""
+        reading = None if input_spec is None else input_spec.reading
+        return self.teacher_images if reading is None else self.read_otherwise.get(reading, self.teacher_images)
 
     def to(self, device: torch.device) -> "Batch":
         """Return a copy of the batch on another device."""
@@ -51,7 +57,13 @@ class Batch:
             for part in (self.images, self.teacher_images, self.labels, self.valid, self.distill_valid)
         )
         return Batch(
-            images, teacher_images, labels, valid, distill_valid, tuple(one.to(device) for one in self.teacher_logits)
+            images,
+            teacher_images,
+            labels,
+            valid,
+            distill_valid,
+            tuple(one.to(device) for one in self.teacher_logits),
+            {reading: part.to(device, non_blocking=True) for reading, part in self.read_otherwise.items()},
         )
 
     def __len__(self) -> int:
@@ -60,95 +72,6 @@ class Batch:
 
 AnyBatch = Batch | tuple[Tensor, Tensor]
 """A `Batch`, or a tuple (images, labels) as `as_batch` accepts it."""
-
-
-@dataclass(frozen=True)
-class TrainingImage:
-    """An image with its labels and its validity.
-
-    Args:
-        image: (H, W, 3) uint8 RGB, 0 to 255, full resolution.
-        labels: (H, W) uint8, 255 = void. Without a mask all pixels are void.
-        valid: (H, W) bool, False on nodata and on transparent pixels. These are void in the labels.
-        labeled: True if the image has a mask.
-    """
-
-    image: npt.NDArray[np.uint8]
-    labels: Labels
-    valid: npt.NDArray[np.bool_]
-    labeled: bool
-
-    @property
-    def nbytes(self) -> int:
-        """The memory of the arrays in bytes."""
-        return self.image.nbytes + self.labels.nbytes + self.valid.nbytes
-
-
-class TrainingImages:
-    """A sequence of images that are kept in memory after decoding, up to 4 GiB in all.
-
-    All images are read once at the start, because their sizes are needed.
-
-    Args:
-        image_windows: the images.
-        read: reads and decodes the image of an index.
-    """
-
-    def __init__(self, image_windows: Sequence[ImageWindow], read: Callable[[int], TrainingImage]) -> None:
-        self.image_windows = tuple(image_windows)
-        self._read = read
-        self._held: dict[int, TrainingImage] = {}
-        self._held_bytes = 0
-        self.sizes = [self[index].labels.shape for index in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self.image_windows)
-
-    def __getitem__(self, index: int) -> TrainingImage:
-        """Return the image from memory, or read it from disk."""
-        if index in self._held:
-            return self._held[index]
-        image = self._read(index)
-        if self._held_bytes + image.nbytes <= _HELD_BYTES:
-            self._held[index] = image
-            self._held_bytes += image.nbytes
-        return image
-
-
-def labeled_images(pairs: Sequence[Pair], classes: ClassMap) -> TrainingImages:
-    """Return the images of pairs, with the labels of their masks.
-
-    Args:
-        pairs: images and masks.
-        classes: the classes of the masks.
-
-    Raises:
-        DataError: an image or a mask cannot be read.
-    """
-
-    def read(index: int) -> TrainingImage:
-        picture, reading = read_pair(pairs[index], classes)
-        valid = all_valid(*reading.labels.shape) if picture.valid is None else picture.valid
-        return TrainingImage(picture.image, reading.labels, valid, True)
-
-    return TrainingImages(whole_images(pairs), read)
-
-
-def unlabeled_images(image_windows: Sequence[ImageWindow]) -> TrainingImages:
-    """Return images without masks. All their labels are void.
-
-    Args:
-        image_windows: the images.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
-
-    def read(index: int) -> TrainingImage:
-        image, valid = image_windows[index].read()
-        return TrainingImage(image, np.full(valid.shape, VOID, np.uint8), valid, False)
-
-    return TrainingImages(image_windows, read)
 
 
 class CropSampler:
@@ -186,25 +109,43 @@ class CropSampler:
         self._weights = areas / self.pixels
 
     def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[Any], ...]:
-        """Draw one crop, with its augmentation and its colour jitter.
+        """Draw one crop, with its augmentation and its jitter.
 
         Returns:
             The arrays of one sample, channels last: images, teacher_images, labels, valid and distill_valid, as in
-            `Batch`. For each teacher with a cache, values, step and low follow, as in `StoredLogits`.
+            `Batch`. The crop as it is read by each of the other specs follows. Then, for each teacher with a cache,
+            values, step and low follow, as in `StoredLogits`.
         """
         index = int(rng.choice(len(self.images), p=self._weights))
         image = self.images[index]
         height, width = image.labels.shape
         augmentation = draw_augmentation(rng, height, width, self.crop, self.zoom, self.stride)
-        teacher_images = augmentation.apply_to_image(image.image)
+        input_spec = self.images.input_spec
+        teacher_images = augmentation.apply_to_image(image.image, _padding(input_spec))
         labels = augmentation.apply_to_labels(image.labels)
         valid = augmentation.apply_to_valid(image.valid)
         distill_valid = valid & (labels != VOID) if image.labeled else valid
+        if image.others_valid is not None:
+            distill_valid = distill_valid & augmentation.apply_to_valid(image.others_valid)
+        others = [
+            augmentation.apply_to_image(other, _padding(other_spec))
+            for other, other_spec in zip(image.others, self.images.others, strict=True)
+        ]
         files = [teacher[index] for teacher in self._logits]
         logits = [
             part for file in files for part in (augmentation.apply_to_logits(file, self.stride), file.step, file.low)
         ]
-        return jitter_colors(rng, teacher_images, self.jitter), teacher_images, labels, valid, distill_valid, *logits
+        if input_spec.is_colors:
+            jittered = jitter_colors(rng, teacher_images, self.jitter)
+        else:
+            jittered = jitter_values(rng, teacher_images, self.jitter, input_spec)
+            if jittered is not teacher_images:
+                jittered[~valid] = input_spec.fill  # as in prediction
+        return jittered, teacher_images, labels, valid, distill_valid, *others, *logits
+
+
+def _padding(input_spec: InputSpec) -> npt.ArrayLike:
+    return 0 if input_spec.is_colors else input_spec.fill
 
 
 @dataclass(frozen=True)
@@ -266,9 +207,11 @@ class TrainBatches:
     def batch(self, epoch: int, step: int) -> Batch:
         """Return the batch of one step. It is the same for the same seed, epoch and step."""
         drawn = [self._draw(epoch, step, place) for place in self._places]
-        images, teacher_images, labels, valid, distill_valid, *logits = (
+        images, teacher_images, labels, valid, distill_valid, *more = (
             np.stack(part) for part in zip(*drawn, strict=True)
         )
+        specs = self.sampler.images.others
+        logits = more[len(specs) :]
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),  # the memory layout stays channels last
             torch.from_numpy(teacher_images).permute(0, 3, 1, 2),
@@ -276,6 +219,10 @@ class TrainBatches:
             torch.from_numpy(valid),
             torch.from_numpy(distill_valid),
             tuple(_stored(*logits[start : start + 3]) for start in range(0, len(logits), 3)),
+            {
+                input_spec.reading: torch.from_numpy(part).permute(0, 3, 1, 2)
+                for input_spec, part in zip(specs, more, strict=False)
+            },
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -316,7 +263,7 @@ class LoaderBatches:
     """Batches from any loader of (images, labels).
 
     Args:
-        loader: a DataLoader, a list or another iterable with a length. It yields images (N, 3, H, W), 0 to 255, and
+        loader: a DataLoader, a list or another iterable with a length. It yields images (N, B, H, W), and
             labels (N, H, W) int64, 255 = void.
 
     Raises:
@@ -370,7 +317,7 @@ def as_batch(batch: AnyBatch) -> Batch:
     `distill_valid`. A `Batch` is returned unchanged.
 
     Args:
-        batch: a `Batch`, or images (N, 3, H, W), 0 to 255, and labels (N, H, W) int64, 255 = void.
+        batch: a `Batch`, or images (N, B, H, W), and labels (N, H, W) int64, 255 = void.
     """
     if isinstance(batch, Batch):
         return batch

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from skystill.classes import ClassMap
@@ -21,8 +20,10 @@ from skystill.errors import DataError, SettingsError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.model.quantize import quantize_model
 from skystill.progress import Message, OnProgress
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.settings import BudgetSettings, DistillSettings
 from skystill.train.compress.export import describe, export_network
+from skystill.train.networks.examples import input_spec_of, noise_images
 from skystill.train.networks.table import FAMILY, build_network
 
 
@@ -73,12 +74,15 @@ def check_result(model: Path, budget: Budget) -> str:
     return f"budget broken: {', '.join(broken)}" if broken else "the budget is kept"
 
 
-def choose_student(settings: DistillSettings, classes: ClassMap, on_progress: OnProgress) -> DistillSettings:
+def choose_student(
+    settings: DistillSettings, classes: ClassMap, fed: InputSpec, on_progress: OnProgress
+) -> DistillSettings:
     """Return the settings with the most capable student that keeps the budget.
 
     Args:
         settings: settings of the distillation, with the budget.
         classes: the classes of the data.
+        fed: what the student is fed.
         on_progress: receives a `Message` about each candidate.
 
     Raises:
@@ -89,7 +93,7 @@ def choose_student(settings: DistillSettings, classes: ClassMap, on_progress: On
     known = None if settings.measured is None else read_measured(settings.measured)
     breaks: list[str] = []
     for name in reversed(FAMILY):  # the most capable first
-        cost = known.get(name) if known is not None else measure_untrained(name, classes)
+        cost = known.get(name) if known is not None else measure_untrained(name, classes, fed)
         if cost is None:
             continue
         broken = budget.violations(cost)
@@ -102,14 +106,15 @@ def choose_student(settings: DistillSettings, classes: ClassMap, on_progress: On
     raise SettingsError(f"no student keeps this budget; the nearest, {breaks[-1]}. Allow that much.")
 
 
-def measure_untrained(name: str, classes: ClassMap) -> ModelCost:
+def measure_untrained(name: str, classes: ClassMap, fed: InputSpec = RGB) -> ModelCost:
     """Measure an untrained student in INT8 on this computer.
 
     Args:
         name: the name of the student.
         classes: the classes of the data; their number is the number of output channels.
+        fed: what the student is fed.
     """
-    return measure_int8(name, build_network(name, len(classes)), classes)
+    return measure_int8(name, build_network(name, len(classes), fed), classes)
 
 
 def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> ModelCost:
@@ -138,7 +143,7 @@ def int8_file(name: str, network: nn.Module, classes: ClassMap) -> Iterator[tupl
     Yields:
         The paths of the float file and the INT8 file. Both are deleted afterwards.
     """
-    noise = [np.random.default_rng(index).integers(0, 256, (256, 256, 3), np.uint8) for index in range(2)]
+    noise = list(noise_images(input_spec_of(network), 2, 256, 256).permute(0, 2, 3, 1).numpy())
     with tempfile.TemporaryDirectory() as scratch:
         exported, made = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
         export_network(network, describe(name, network, classes), exported)

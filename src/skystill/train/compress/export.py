@@ -23,6 +23,7 @@ from skystill.model.ir import lower_ir
 from skystill.run_folder import written_whole
 from skystill.train.networks.blocks import to_memory_format
 from skystill.train.networks.contract import NetworkContractError, check_network
+from skystill.train.networks.examples import input_spec_of, noise_images
 from skystill.train.networks.table import count_parameters
 
 TOLERANCE = 1e-4
@@ -41,7 +42,7 @@ class ExportDiffers(SkystillError):
 
 
 def export_network(
-    network: nn.Module, info: ModelInfo, path: Path, images: Sequence[npt.NDArray[np.uint8]] = ()
+    network: nn.Module, info: ModelInfo, path: Path, images: Sequence[npt.NDArray[Any]] = ()
 ) -> ModelInfo:
     """Write a network as a model file.
 
@@ -49,7 +50,7 @@ def export_network(
         network: on the CPU. It is put in eval mode.
         info: the metadata of the file.
         path: the file. It appears only if its logits equal torch's, to within `TOLERANCE`.
-        images: (H, W, 3) uint8 RGB, 0 to 255. The logits are compared on these images and on one of noise.
+        images: (H, W, B), as the network is fed. The logits are compared on these images and on one of noise.
 
     Returns:
         `info`, unchanged.
@@ -61,10 +62,12 @@ def export_network(
     """
     check_network(network, info.network, margin=None)
     network = to_memory_format(network.eval(), torch.contiguous_format)
-    example = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    fed = input_spec_of(network)
+    example = noise_images(fed, 2, 96, 128)
     free = torch.export.Dim.DYNAMIC
     model = to_onnx(network, example, _OPSET, {0: free, 2: free, 3: free})
-    _take_bytes(model, info.network)
+    if fed.is_three_bytes:
+        _take_bytes(model, info.network)
     lower_ir(model)
     onnx.helper.set_model_props(model, info.to_metadata())
     with written_whole(path) as part:
@@ -83,7 +86,7 @@ def describe(name: str, network: nn.Module, classes: ClassMap, data: str = "") -
         data: the name of the training data.
     """
     work = multiply_adds_per_megapixel(network)
-    return ModelInfo(classes, name, count_parameters(network), work, data=data)
+    return ModelInfo(classes, name, count_parameters(network), work, data=data, input_spec=input_spec_of(network))
 
 
 def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any] | None = None) -> onnx.ModelProto:
@@ -91,7 +94,7 @@ def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any
 
     Args:
         network: in eval mode, on the CPU.
-        example: (N, 3, H, W), an input with the type of the graph's input.
+        example: (N, B, H, W), an input with the type of the graph's input.
         opset: version of the ONNX operator set.
         free: axes of the input whose size is free, as torch.export takes them. None fixes all axes to the size of
             `example`.
@@ -163,13 +166,13 @@ def multiply_adds_per_megapixel(network: nn.Module) -> int:
     """
     side = 1024
     shapes = copy.deepcopy(network).to("meta").eval()
-    images = torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta")
+    images = torch.empty(1, len(input_spec_of(network)), side, side, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shapes(images)
     return round(int(counter.get_total_flops()) / 2 / side**2 * 1e6)
 
 
-def _check(network: nn.Module, part: Path, path: Path, images: Sequence[npt.NDArray[np.uint8]]) -> None:
+def _check(network: nn.Module, part: Path, path: Path, images: Sequence[npt.NDArray[Any]]) -> None:
     """Compare the logits of a file with the network's, on noise and on images.
 
     The noise has an odd size, on which errors of padding and cropping become visible.
@@ -178,12 +181,12 @@ def _check(network: nn.Module, part: Path, path: Path, images: Sequence[npt.NDAr
         network: in eval mode, on the CPU.
         part: the file under its temporary name.
         path: its final name, for the message.
-        images: (H, W, 3) uint8 RGB, 0 to 255.
+        images: (H, W, B), as the network is fed.
 
     Raises:
         ExportDiffers: the largest relative difference is above `TOLERANCE`.
     """
-    noise = np.random.default_rng(0).integers(0, 256, (75, 141, 3), dtype=np.uint8)
+    noise = noise_images(input_spec_of(network), 1, 75, 141)[0].permute(1, 2, 0).numpy()
     session = open_session(part)
     for image in (noise, *images):
         planes = np.ascontiguousarray(image.transpose(2, 0, 1))[None]

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from skystill.data import Pair, find_pairs, read_image
-from skystill.data.resolution import training_resolution
+from skystill.data.resolution import with_resolution
 from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.ir import lower_ir
+from skystill.raster.input_spec import InputSpec
 from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.records import read_results, read_split
 from skystill.run_folder import RunFolder, written_whole
 from skystill.settings import ExportSettings
 from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
+from skystill.train.networks.examples import input_spec_of, noise_images
 from skystill.train.networks.weights import read_network
 
 _DEEPNESS_OPSET = 17  # of the same ONNX release as IR version 8 (model/ir.py)
@@ -48,8 +50,8 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     data = Path(str(config["data"]))
     network, record = read_network(folder.weights)
     info = describe(record.network, network, record.classes, data=data.name)
-    resolution = settings.resolution or _resolution(folder, data)
-    info = replace(info, resolution_m=resolution, scores=_scores(folder, "teacher" in config))
+    fed = _with_resolution(record.input_spec, settings, folder, data)
+    info = replace(info, input_spec=fed, scores=_scores(folder, "teacher" in config))
     suffix = {"onnx": ".onnx", "deepness": ".onnx", "openvino": ".xml"}[settings.format]
     if settings.out.suffix != suffix:
         raise SettingsError(f"--out {settings.out}: a file for {settings.format} ends in {suffix}.")
@@ -57,7 +59,7 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
         raise SettingsError("--stac describes an ONNX file for SkyStill; leave it out, or use --format onnx.")
     _check_outputs(settings, folder, data)
     if settings.format == "onnx":
-        export_network(network, info, settings.out, _test_images(folder, data))
+        export_network(network, info, settings.out, _test_images(folder, data, fed))
     elif settings.format == "deepness":
         _export_for_deepness(network, info, settings.out)
     else:
@@ -91,21 +93,23 @@ def _scores(folder: RunFolder, is_distilled: bool) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items() if value is not None}
 
 
-def _test_images(folder: RunFolder, data: Path) -> list[npt.NDArray[np.uint8]]:
+def _test_images(folder: RunFolder, data: Path, fed: InputSpec) -> list[npt.NDArray[Any]]:
     """Return up to two test images for the comparison of logits, or none if the data is no longer there."""
-    return [read_image(pair.image)[:1024, :1024] for pair in _pairs(folder, data, "test")[:2]]
+    return [read_image(pair.image, fed)[:1024, :1024] for pair in _pairs(folder, data, "test")[:2]]
 
 
-def _resolution(folder: RunFolder, data: Path) -> float | None:
-    """Return the ground resolution in the run's own model file, or else that of its training images.
+def _with_resolution(fed: InputSpec, settings: ExportSettings, folder: RunFolder, data: Path) -> InputSpec:
+    """Return what the network is fed with a ground resolution: that of the settings, of the run, or of its images.
 
-    Runs of earlier versions did not store it, and an export also replaces a damaged or missing model file.
+    Runs of earlier versions stored it in the model file only, or not at all.
     """
+    if settings.resolution is not None:
+        return replace(fed, resolution_m=settings.resolution)
     with contextlib.suppress(ModelFileError):
         stored = read_info(open_session(folder.model), folder.model).resolution_m
         if stored is not None:
-            return stored
-    return training_resolution([pair.image for pair in _pairs(folder, data, "train")])
+            return replace(fed, resolution_m=stored)
+    return with_resolution(fed, [pair.image for pair in _pairs(folder, data, "train")])[0]
 
 
 def _pairs(folder: RunFolder, data: Path, part: Literal["train", "test"]) -> list[Pair]:
@@ -120,15 +124,21 @@ def _pairs(folder: RunFolder, data: Path, part: Literal["train", "test"]) -> lis
 
 
 class _ForDeepness(nn.Module):
-    """Adapter of a network to Deepness, which passes images scaled to 0..1 and expects probabilities."""
+    """Adapter of a network to Deepness, which divides all values by 255 and expects probabilities.
+
+    Deepness divides in 64 bits and passes on 32. Multiplied by 255, bytes are what they were; integers of 16 bits are,
+    after rounding.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self._wide = input_spec_of(network).dtype in ("uint16", "int16")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (1, 3, S, S) float, 0 to 1, to probabilities (1, C, S, S)."""
-        logits: Tensor = self.network(images * 255.0)
+        """Map images (1, B, S, S) float, divided by 255, to probabilities (1, C, S, S)."""
+        values = images * 255.0
+        logits: Tensor = self.network(values.round() if self._wide else values)
         return torch.softmax(logits, dim=1)
 
 
@@ -141,7 +151,7 @@ def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> Non
     side = 512  # pixels; Deepness runs one tile at a time and keeps the whole result in memory
     info = replace(info, tile_size=side)
     wrapped = _ForDeepness(network).eval()
-    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    image = noise_images(input_spec_of(network), 1, side, side).float() / 255.0
     model = _to_opset_17(to_onnx(wrapped, image, 18))
     lower_ir(model)
     metadata = info.to_metadata()
@@ -200,7 +210,7 @@ def _export_for_openvino(network: nn.Module, info: ModelInfo, path: Path) -> Non
 
 
 def _check_openvino(openvino: Any, path: Path, network: nn.Module) -> None:  # noqa: ANN401 - a module without types
-    image = np.random.default_rng(0).integers(0, 256, (1, 3, 75, 141), dtype=np.uint8)
+    image = noise_images(input_spec_of(network), 1, 75, 141).numpy()
     found = next(iter(openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([image]).values()))
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from skystill.model.file import read_info
+
 _RUNS, _WARM_UP = 12, 2
 _SIDE = 1024
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -45,7 +47,8 @@ def _profile(path: Path) -> dict[str, float]:
         options.profile_file_prefix = str(Path(scratch) / "profile")
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        image = np.random.default_rng(0).integers(0, 256, (1, 3, _SIDE, _SIDE), np.uint8)
+        fed = read_info(session, path).input_spec
+        image = np.random.default_rng(0).integers(0, 256, (1, len(fed), _SIDE, _SIDE)).astype(fed.kind)
         for _ in range(_RUNS):
             session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -25,10 +25,12 @@ from skystill.model.measure import ModelCost, measure_models
 from skystill.progress import Message, OnProgress, ignore_progress, report_notes
 from skystill.run_folder import RunFolder
 from skystill.settings import DistillSettings, LearnSettings, PruneSettings, size_in_bytes
-from skystill.train.batches.batches import CropSampler, TrainBatches, labeled_images
+from skystill.train.batches.batches import CropSampler, TrainBatches
+from skystill.train.batches.images import labeled_images
 from skystill.train.compress.budget import Budget, budget_of, int8_file
 from skystill.train.compress.layer_times import layer_fractions
 from skystill.train.losses.on_labels import StudentLoss, build_student_loss
+from skystill.train.networks.examples import input_spec_of
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import PRUNED, read_record, start_network, write_network
 
@@ -118,10 +120,12 @@ def prune_run(
         else:
             weights = RunFolder(settings.run).weights
             record = read_record(weights)
-            prepared = prepare_data(settings)
+            prepared = prepare_data(settings, known=record.input_spec)
             report_notes(prepared.notes, on_progress)
-            network = start_network(str(weights), len(prepared.classes))
-            sampler = CropSampler(labeled_images(prepared.split.train, prepared.classes), settings.crop, 0.0, [])
+            network = start_network(str(weights), len(prepared.classes), prepared.spec)
+            sampler = CropSampler(
+                labeled_images(prepared.split.train, prepared.classes, prepared.spec), settings.crop, 0.0, []
+            )
             batches = TrainBatches(sampler, settings.batch_size, settings.seed)
             loss = build_student_loss(settings.student_loss)
             name = PRUNED + record.table_name
@@ -270,7 +274,8 @@ def add_gradients(network: nn.Module, batches: TrainBatches, loss: StudentLoss) 
 
 
 def _graph(network: nn.Module) -> torch_pruning.DependencyGraph:
-    return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=torch.zeros(1, 3, 64, 64))
+    images = torch.zeros(1, len(input_spec_of(network)), 64, 64)
+    return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=images)
 
 
 def _asked(settings: PruneSettings) -> tuple[str | int | None, ...]:

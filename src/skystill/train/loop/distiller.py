@@ -73,10 +73,11 @@ class Distiller(Supervised):
     loss only. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 
     Args:
-        student: takes images (N, 3, H, W), 0 to 255, and returns logits (N, C, H, W). Only its weights are trained.
-        teacher: takes the same images and returns logits or probabilities (N, C, h, w), which are resized to the size
-            of the image. The softened probabilities of several teachers are averaged. Teachers are frozen permanently:
-            they stay in eval mode and get no gradients. None if the batches contain logits from a cache.
+        student: takes images (N, B, H, W) and returns logits (N, C, H, W). Only its weights are trained.
+        teacher: takes the same images, or those of its own spec (`Teacher.input_spec`), and returns logits or
+            probabilities (N, C, h, w), which are resized to the size of the image. The softened probabilities of
+            several teachers are averaged. Teachers are frozen permanently: they stay in eval mode and get no gradients.
+            None if the batches contain logits from a cache.
         fabric: devices and precision. By default, the best device of this machine, in float32.
         teacher_weights: weight of each teacher; equal by default.
         taught_labels: labels of the classes that the teachers know, in the order of their logits; None if they know
@@ -165,7 +166,7 @@ class Distiller(Supervised):
     def _teacher_logits(self, batch: Batch) -> Tensor:
         if self.teachers:
             with self.fabric.autocast():
-                answers = [teacher(batch.teacher_images) for teacher in self.teachers]
+                answers = [teacher(batch.fed_to(teacher.input_spec)) for teacher in self.teachers]
             answers = [block_means(answer.float(), self._stride) for answer in answers]
         elif batch.teacher_logits:
             answers = [stored.logits() for stored in batch.teacher_logits]

@@ -23,7 +23,7 @@ class Supervised:
     """Trains a network on labels alone: a teacher, or the student that is the baseline of a distilled one.
 
     Args:
-        network: takes images (N, 3, H, W), 0 to 255, and returns logits (N, C, H, W).
+        network: takes images (N, B, H, W) and returns logits (N, C, H, W).
         fabric: devices and precision. By default, the best device of this machine, in float32.
     """
 

@@ -7,46 +7,73 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.pixel_shuffle import pixel_unshuffle
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class Normalize(nn.Module):
-    """Scales pixels from 0..255 to -2..2, with the same mean and standard deviation for all channels.
+    """The entry of a network: normalises pixels, pads them, and moves squares of them into channels.
 
-    The mean is 128 and the standard deviation is 64. Aerial photographs are neither as dark nor as saturated as
-    ImageNet, and the first convolution or its BatchNorm learns the rest. (x - 128) / 64 is also how 8-bit quantisation
-    reads a byte with the zero point 128. An exported network can therefore take the bytes of the image without
-    conversion (export.py).
+    Three bands of bytes are scaled from 0..255 to -2..2, with the mean 128 and the standard deviation 64 for all of
+    them. Aerial photographs are neither as dark nor as saturated as ImageNet, and the first convolution or its
+    BatchNorm learns the rest. (x - 128) / 64 is also how 8-bit quantisation reads a byte with the zero point 128. An
+    exported network can therefore take the bytes of the image without conversion (export.py). They are padded and moved
+    as bytes, which is cheaper than moving floats.
+
+    The bands of every other input are normalised one by one, with their mean and standard deviation in the training
+    images. This comes first, so that padding is zero in every band.
+
+    Args:
+        input_spec: what the network is fed.
     """
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) uint8 or float, 0 to 255, to float of the same shape."""
-        device = images.device.type
-        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        if images.dtype == torch.uint8 and autocast:
-            # All 256 values are exact in half precision too. Convolutions are fastest in the channels-last layout.
-            half = images.contiguous(memory_format=torch.channels_last).to(torch.get_autocast_dtype(device))
-            return half.sub_(128.0).div_(64.0)
-        return (images.float() - 128.0) / 64.0
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, input_spec: InputSpec = RGB) -> None:
+        super().__init__()
+        self.input_spec = input_spec
+        if not input_spec.is_three_bytes:
+            for name in ("mean", "std"):
+                values = torch.tensor([getattr(band, name) for band in input_spec.bands])[:, None, None]
+                self.register_buffer(name, values, persistent=False)
+
+    def forward(self, images: Tensor, multiple: int = 1, stride: int = 1) -> Tensor:
+        """Normalise images (N, B, H, W), as floats or in the data type of the spec.
+
+        Args:
+            images: the raster's own values.
+            multiple: H and W are padded below and on the right until they are divisible by this.
+            stride: squares of stride x stride pixels become channels.
+
+        Returns:
+            (N, B * stride^2, H' / stride, W' / stride) float, with the padded H' and W'.
+        """
+        if self.input_spec.is_three_bytes:
+            return _scale_bytes(pixel_unshuffle(pad_to_multiple(images, multiple, GREY), stride))
+        return pixel_unshuffle(pad_to_multiple((images.float() - self.mean) / self.std, multiple, 0), stride)
 
 
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Add grey rows below and grey columns on the right, until H and W are divisible by `multiple`.
+GREY = 128
+"""The byte that becomes zero. Every convolution pads with zeros as well."""
 
-    Grey (128) becomes zero in `Normalize`. Every convolution pads with zeros as well.
-    """
+
+def _scale_bytes(images: Tensor) -> Tensor:
+    device = images.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if images.dtype == torch.uint8 and autocast:
+        # All 256 values are exact in half precision too. Convolutions are fastest in the channels-last layout.
+        half = images.contiguous(memory_format=torch.channels_last).to(torch.get_autocast_dtype(device))
+        return half.sub_(128.0).div_(64.0)
+    return (images.float() - 128.0) / 64.0
+
+
+def pad_to_multiple(images: Tensor, multiple: int, value: float) -> Tensor:
+    """Add rows below and columns on the right, until H and W are divisible by `multiple`."""
     height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=128)
-
-
-def pad_and_unshuffle(images: Tensor, multiple: int, stride: int) -> Tensor:
-    """Pad images to a multiple of `multiple`, and move squares of stride x stride pixels into channels.
-
-    This comes before `Normalize`, because moving bytes is cheaper than moving floats.
-    """
-    return pixel_unshuffle(pad_to_multiple(images, multiple), stride)
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=value)
 
 
 class DoubleConv(nn.Sequential):

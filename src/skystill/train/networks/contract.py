@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from skystill.errors import SettingsError
+from skystill.raster.input_spec import RGB, Band
 from skystill.train.networks.blocks import Normalize
+from skystill.train.networks.examples import input_spec_of, noise_images
 
 PHASE = 64
 """Cores and margins of tiles are multiples of this number of pixels (skystill.tiling)."""
@@ -34,9 +36,9 @@ class Network(Protocol):
 
     `check_structure` and `check_network` check these clauses; the error names each broken clause by its word here.
 
-    **input**: images (N, 3, H, W), 0 to 255, uint8 or float, in RGB order. N, H and W are 1 or more. Equal values give
-    equal logits in both types. A model file takes bytes; pruning and the Deepness format feed floats; a tile at the
-    edge of a raster can be one pixel wide.
+    **input**: images (N, B, H, W) of the bands of its `InputSpec`, in the data type of the spec or as floats. N, H and
+    W are 1 or more. Equal values give equal logits in both types. A model file takes the data type of the spec; pruning
+    and the Deepness format feed floats; a tile at the edge of a raster can be one pixel wide.
 
     **output**: finite float32 logits (N, C, H, W), of the same height and width as the images. Losses, the cache and
     `predict` put the logits on top of the labels or the raster without resizing them.
@@ -44,9 +46,10 @@ class Network(Protocol):
     **eval**: in eval mode the logits of an image depend on this image alone, and are the same in each call. The cache
     holds logits that were computed in other batches, and a resumed prediction must equal an uninterrupted one.
 
-    **normalize**: there is exactly one `Normalize`. It runs once and is the first arithmetic: before it, bytes may be
-    padded and moved, but not changed. The exported graph then begins with one Cast, Sub, Div chain. `export` writes
-    this chain as one DequantizeLinear, so that the INT8 graph takes the bytes of the image without conversion.
+    **normalize**: there is exactly one `Normalize`, and it holds the `InputSpec`. It runs once and is the first
+    arithmetic: before it, bytes may be padded and moved, but not changed. The exported graph then begins with one Cast,
+    Sub, Div chain. For three bands of bytes, `export` writes this chain as one DequantizeLinear, so that the INT8 graph
+    takes the bytes of the image without conversion.
 
     **head**: `head` is the `nn.Conv2d` that makes the logits. Its output channels are the C classes, or C times the
     square of a stride where a pixel shuffle follows. Pruning must not remove the channels of the classes.
@@ -57,7 +60,8 @@ class Network(Protocol):
     `nn.Conv2d` in the same plain `nn.Sequential`, and this convolution has no bias. INT8-aware fine-tuning folds only
     such pairs. Any other BatchNorm would silently stay in float, and a bias of the convolution would be lost.
 
-    **layers**: only `nn.Conv2d`, `nn.ConvTranspose2d` and `nn.BatchNorm2d` hold parameters and buffers. Each of them
+    **layers**: only `nn.Conv2d`, `nn.ConvTranspose2d` and `nn.BatchNorm2d` hold parameters and buffers, and `Normalize`
+    the statistics of its bands. Each of them
     runs exactly once in a forward pass, and no two share a tensor. A weights file of a pruned network changes the
     widths of these layers alone. Layer times belong to a convolution by its module path, so they need one run for each
     path. A safetensors file cannot hold shared tensors. Training on several ranks waits for the gradient of each
@@ -86,7 +90,7 @@ class Network(Protocol):
     head: nn.Conv2d
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        """Images (N, B, H, W) to logits (N, C, H, W)."""
         ...
 
 
@@ -167,10 +171,11 @@ def field_beyond(network: nn.Module, margin: int) -> float:
     """
     twin = _averaging(network)
     start, end = _FAR, _FAR + PHASE
-    grey = torch.full((3, end + _FAR, PHASE), 128.0)
-    brighter = torch.full_like(grey, 192.0)
+    means, spreads = (torch.tensor([getattr(band, name) for band in _bands(network)]) for name in ("mean", "std"))
+    grey = means[:, None, None].expand(-1, end + _FAR, PHASE)
+    brighter = (means + spreads)[:, None, None].expand_as(grey)
     outside = brighter.clone()
-    outside[:, start - margin : end + margin] = 128.0
+    outside[:, start - margin : end + margin] = grey[:, start - margin : end + margin]
     images = torch.stack([grey, outside, brighter])
     largest = 0.0
     for turn in (images, images.transpose(2, 3)):
@@ -179,6 +184,12 @@ def field_beyond(network: nn.Module, margin: int) -> float:
         change = (core[1] - core[0]) / (core[2] - core[0]).clamp(min=torch.finfo(torch.float32).tiny)
         largest = max(largest, float(change.max()))
     return largest
+
+
+def _bands(network: nn.Module) -> tuple[Band, ...]:
+    """The bands of a network, with the constants that three bands of bytes are normalised by."""
+    input_spec = input_spec_of(network)
+    return RGB.bands if input_spec.is_three_bytes else input_spec.bands
 
 
 def _averaging(network: nn.Module) -> nn.Module:
@@ -239,7 +250,7 @@ def _broken_layers(network: nn.Module) -> Iterator[str]:
     owners: dict[int, str] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        if own and not isinstance(module, _LAYERS):
+        if own and not isinstance(module, (*_LAYERS, Normalize)):
             names = ", ".join(name for name, _ in own)
             yield (
                 f"layers: {path or 'the network itself'} ({_kind(module)}) holds {names}; only nn.Conv2d, "
@@ -253,11 +264,10 @@ def _broken_layers(network: nn.Module) -> Iterator[str]:
 
 def _broken_behaviour(network: nn.Module) -> Iterator[str]:
     """What forward passes show. The network is a copy in eval mode on the CPU; no gradients are recorded."""
-    generator = torch.Generator().manual_seed(0)
     unequal = ""
     images = torch.empty(0)
-    for height, width in ((1, 1), (37, 50), (PHASE, PHASE)):
-        images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
+    for seed, (height, width) in enumerate(((1, 1), (37, 50), (PHASE, PHASE))):
+        images = noise_images(input_spec_of(network), 2, height, width, seed)
         found: list[Tensor] = []
         for given in (images, images.float()):
             shown = f"{str(given.dtype).removeprefix('torch.')} images {tuple(given.shape)}"
@@ -273,7 +283,8 @@ def _broken_behaviour(network: nn.Module) -> Iterator[str]:
                 return
             found.append(logits)
         if not _alike(*found):
-            unequal = f"input: uint8 and float images {tuple(images.shape)} of equal values give different logits."
+            kind = str(images.dtype).removeprefix("torch.")
+            unequal = f"input: {kind} and float images {tuple(images.shape)} of equal values give different logits."
     random = not _alike(network(images), network(images))
     if random:
         yield "eval: two calls with the same images give different logits; eval mode must switch off what is random."
@@ -331,9 +342,11 @@ def _broken_trace(network: nn.Module, images: Tensor) -> Iterator[str]:
 
 
 def _only_moved(images: Tensor, given: object) -> bool:
-    """Whether a tensor holds the bytes of the images, and nothing else but grey padding."""
-    if not isinstance(given, Tensor) or given.dtype != torch.uint8:
+    """Whether a tensor holds the bytes of the images, and nothing else but grey padding. Others must be the images."""
+    if not isinstance(given, Tensor) or given.dtype != images.dtype:
         return False
+    if images.dtype != torch.uint8:
+        return given.shape == images.shape and torch.equal(given, images)
     extra = torch.bincount(given.flatten(), minlength=256) - torch.bincount(images.flatten(), minlength=256)
     padding = int(extra[128])
     return padding >= 0 and int(extra.abs().sum()) == padding

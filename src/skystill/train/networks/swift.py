@@ -4,13 +4,13 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.blocks import (
     ConvNorm,
     Normalize,
     Residual,
     add_upsampled,
     encoder_levels,
-    pad_and_unshuffle,
 )
 from skystill.train.networks.pixel_shuffle import pixel_shuffle
 
@@ -28,18 +28,24 @@ class Swift(nn.Module):
         blocks: number of residual blocks of each level of the encoder.
         up_blocks: number of residual blocks of each level of the decoder, from 1/2 of the resolution on. It is one
             shorter than `blocks`, because the deepest level has no decoder.
+        input_spec: what the network is fed.
     """
 
     stride = 2
 
     def __init__(
-        self, num_classes: int, channels: tuple[int, ...], blocks: tuple[int, ...], up_blocks: tuple[int, ...]
+        self,
+        num_classes: int,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        up_blocks: tuple[int, ...],
+        input_spec: InputSpec = RGB,
     ) -> None:
         super().__init__()
         self.multiple = self.stride * 2 ** (len(channels) - 1)
         self.feature_layer = f"levels.{len(channels) - 1}"
-        self.normalize = Normalize()
-        self.levels = encoder_levels(3 * self.stride**2, channels, blocks)
+        self.normalize = Normalize(input_spec)
+        self.levels = encoder_levels(len(input_spec) * self.stride**2, channels, blocks)
         self.narrow = nn.ModuleList(ConvNorm(deep, shallow, kernel=1) for shallow, deep in pairwise(channels))
         self.smooth = nn.ModuleList(
             nn.Sequential(*(Residual(size) for _ in range(count)))
@@ -48,9 +54,9 @@ class Swift(nn.Module):
         self.head = nn.Conv2d(channels[0], num_classes * self.stride**2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        """Images (N, B, H, W), as the spec says, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        features = self.normalize(pad_and_unshuffle(images, self.multiple, self.stride))
+        features = self.normalize(images, self.multiple, self.stride)
         pyramid: list[Tensor] = []
         for level in self.levels:
             features = level(features)

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from torch import nn
 
 from skystill.errors import SettingsError
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.kite import Kite
 from skystill.train.networks.swift import Swift
 from skystill.train.networks.unet import UNet
@@ -32,13 +33,14 @@ FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-small", "swift"
 """The efficient students, the least capable one first."""
 
 
-def build_network(spec: str, num_classes: int) -> nn.Module:
+def build_network(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> nn.Module:
     """Build a network of the table with fresh weights.
 
     Args:
         spec: a name of the table. Other sizes may follow a question mark: "unet?channels=32&depth=4". Values are Python
             literals.
         num_classes: C, channels of the logits.
+        input_spec: what the network is fed.
 
     Raises:
         SettingsError: no network has this name, or the network does not take these sizes.
@@ -48,7 +50,7 @@ def build_network(spec: str, num_classes: int) -> nn.Module:
         raise SettingsError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}.")
     try:
         sizes = {key: _literal(key, value) for key, value in parse_qsl(query, strict_parsing=bool(query))}
-        return NETWORKS[name](num_classes, **sizes)
+        return NETWORKS[name](num_classes, input_spec=input_spec, **sizes)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingsError(f"network {spec!r}: {error}. Write sizes as in unet?channels=32&depth=4.") from error
 

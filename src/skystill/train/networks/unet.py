@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skystill.train.networks.blocks import DoubleConv, Normalize, pad_and_unshuffle
+from skystill.raster.input_spec import RGB, InputSpec
+from skystill.train.networks.blocks import DoubleConv, Normalize
 from skystill.train.networks.pixel_shuffle import pixel_shuffle
 
 
@@ -22,19 +23,26 @@ class UNet(nn.Module):
         stride: 1 is the classical network. With 2 or 4 a pixel unshuffle moves squares of pixels into channels first,
             and a pixel shuffle moves them back at the end (Shi 2016, arXiv 1609.05158). The first level then works at
             1/stride of the resolution, so that far more channels take the same time.
+        input_spec: what the network is fed.
     """
 
     def __init__(
-        self, num_classes: int, channels: int = 16, depth: int = 5, norm: bool = True, stride: int = 1
+        self,
+        num_classes: int,
+        channels: int = 16,
+        depth: int = 5,
+        norm: bool = True,
+        stride: int = 1,
+        input_spec: InputSpec = RGB,
     ) -> None:
         super().__init__()
         sizes = [channels * 2**level for level in range(depth)]
         self.stride = stride
         self.multiple = stride * 2 ** (depth - 1)
         self.feature_layer = f"encoder.{depth - 1}"
-        self.normalize = Normalize()
+        self.normalize = Normalize(input_spec)
         self.encoder = nn.ModuleList(
-            DoubleConv(before, after, norm) for before, after in pairwise([3 * stride**2, *sizes])
+            DoubleConv(before, after, norm) for before, after in pairwise([len(input_spec) * stride**2, *sizes])
         )
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(deep, shallow, 2, stride=2) for shallow, deep in reversed(list(pairwise(sizes)))
@@ -43,9 +51,9 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels, num_classes * stride**2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), 0 to 255, to logits (N, C, H, W)."""
+        """Images (N, B, H, W), as the spec says, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
-        features = self.normalize(pad_and_unshuffle(images, self.multiple, self.stride))
+        features = self.normalize(images, self.multiple, self.stride)
         skips: list[Tensor] = []
         for level, block in enumerate(self.encoder):
             features = block(F.max_pool2d(features, 2) if level else features)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skystill.classes import ClassMap, classes_from
 from skystill.errors import CheckpointError, ClassesError, SettingsError
+from skystill.raster.input_spec import RGB, InputSpec, spec_from
 from skystill.run_folder import written_whole
 from skystill.train.networks.contract import check_structure
 from skystill.train.networks.table import build_network
@@ -29,12 +30,14 @@ class NetworkRecord:
         classes: the C classes of its logits.
         settings: settings of the run that trained it, as in `config.yaml`.
         budget: for a pruned network, the run that was pruned and the limits of the budget.
+        input_spec: what the network is fed.
     """
 
     network: str
     classes: ClassMap
     settings: Mapping[str, object] = field(default_factory=dict)
     budget: tuple[str | int | None, ...] | None = None
+    input_spec: InputSpec = RGB
 
     @property
     def table_name(self) -> str:
@@ -43,7 +46,11 @@ class NetworkRecord:
 
     def to_json(self) -> str:
         """The JSON text that is written into the file."""
-        content: dict[str, object] = {"network": self.network, "classes": self.classes.to_dict()}
+        content: dict[str, object] = {
+            "network": self.network,
+            "classes": self.classes.to_dict(),
+            "input_spec": self.input_spec.to_dict(),
+        }
         if self.settings:
             content["settings"] = dict(self.settings)
         if self.budget is not None:
@@ -62,10 +69,11 @@ class NetworkRecord:
             classes_from(content["classes"], source),
             content.get("settings", {}),
             None if budget is None else tuple(budget),
+            spec_from(content["input_spec"]) if "input_spec" in content else RGB,
         )
 
 
-def start_network(spec: str, num_classes: int) -> nn.Module:
+def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> nn.Module:
     """The network that a training starts from: a network of the table with fresh weights, or one from a weights file.
 
     The structure of the network is checked here, because a network that cannot be tiled or quantised must be refused
@@ -74,21 +82,33 @@ def start_network(spec: str, num_classes: int) -> nn.Module:
     Args:
         spec: as in `build_network`, or a file that `write_network` wrote (.safetensors).
         num_classes: C, channels of the logits.
+        input_spec: what the network is fed. A weights file keeps its own.
 
     Raises:
-        SettingsError: as `build_network`, or the file has another number of classes.
+        SettingsError: as `build_network`, or the file has another number of classes, or is fed other bands.
         NetworkContractError: the structure breaks a clause of the contract.
         CheckpointError: the file is missing or damaged, or another program wrote it.
     """
     if not spec.endswith(".safetensors"):
-        network = build_network(spec, num_classes)
+        network = build_network(spec, num_classes, input_spec)
         check_structure(network, spec)
         return network
     network, record = read_network(Path(spec))
     if len(record.classes) != num_classes:
         raise SettingsError(f"{spec} has {len(record.classes)} classes, the data {num_classes}.")
+    own = record.input_spec
+    if (len(own), own.dtype) != (len(input_spec), input_spec.dtype):
+        raise SettingsError(
+            f"{spec} is fed {own.labels} as {own.dtype}; of these images it would be {input_spec.labels} as "
+            f"{input_spec.dtype}. Choose the same --bands."
+        )
     check_structure(network, spec)
     return network.train()
+
+
+def recorded_input(spec: str) -> InputSpec | None:
+    """What a network is fed that was trained before, or None for a name of the table. Raises as `read_record`."""
+    return read_record(Path(spec)).input_spec if spec.endswith(".safetensors") else None
 
 
 def network_name(spec: str) -> str:
@@ -119,7 +139,7 @@ def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
         record = read_record(path)
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        network = build_network(record.table_name, len(record.classes))
+        network = build_network(record.table_name, len(record.classes), record.input_spec)
         if record.network.startswith(PRUNED):
             _match_channels(network, state)
         network.load_state_dict(state)

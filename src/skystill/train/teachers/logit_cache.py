@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from skystill.data.unlabeled import ImageWindow
 from skystill.errors import DataError
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.tiling import Grid
@@ -116,6 +117,7 @@ class LogitCache:
         bits: 16 for float16, or 8 for uint8 with 256 levels between the smallest and the largest logit of each class in
             each image. 8 needs half the disk space.
         stride: the files hold means over blocks of stride x stride pixels. Disk space falls with its square.
+        input_spec: what the teacher is fed.
     """
 
     folder: Path
@@ -123,6 +125,7 @@ class LogitCache:
     symmetric: bool = True
     bits: int = 16
     stride: int = 1
+    input_spec: InputSpec = RGB
 
     @property
     def own_folder(self) -> Path:
@@ -132,7 +135,7 @@ class LogitCache:
 
     def path(self, image_window: ImageWindow) -> Path:
         """Return the path of an image's file. It depends on the content of the image, not on its name."""
-        return self.own_folder / f"{image_window.content}.safetensors"
+        return self.own_folder / f"{image_window.content(self.input_spec)}.safetensors"
 
     def missing(self, image_windows: Sequence[ImageWindow]) -> list[ImageWindow]:
         """Return the images that have no file yet."""
@@ -159,7 +162,7 @@ class LogitCache:
 
         Args:
             image_windows: the images. Those that have a file already are skipped.
-            teacher: images (1, 3, H, W) uint8, 0 to 255, to logits (1, C, H, W).
+            teacher: images (1, B, H, W), as `input_spec` says, to logits (1, C, H, W).
             device: the device on which the teacher runs. The teacher must be there already.
             on_progress: receives a `Progress` after each image.
 
@@ -170,7 +173,7 @@ class LogitCache:
         """
         infer = symmetric_logits if self.symmetric else whole_logits
         for image_window in tracked(self.missing(image_windows), "teacher", on_progress):
-            found = infer(teacher, image_window.read()[0], device)
+            found = infer(teacher, image_window.read(self.input_spec)[0], device)
             name = getattr(teacher, "name", type(teacher).__name__)
             check_finite(torch.from_numpy(found).permute(2, 0, 1)[None], name, image_window.name)
             logits = _blocks(found, self.stride)
@@ -217,12 +220,12 @@ def _blocks(logits: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float3
 
 
 @torch.no_grad()
-def whole_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.float32]:
+def whole_logits(teacher: nn.Module, image: npt.NDArray[Any], device: torch.device) -> npt.NDArray[np.float32]:
     """Compute the logits of a whole image in overlapping tiles, and keep the core of each tile.
 
     Args:
-        teacher: images (1, 3, h, w) uint8, 0 to 255, to logits (1, C, h, w).
-        image: (H, W, 3) uint8 RGB, 0 to 255, full resolution.
+        teacher: images (1, B, h, w) to logits (1, C, h, w).
+        image: (H, W, B), full resolution.
         device: the device on which the teacher runs. The teacher must be there already.
 
     Returns:
@@ -242,7 +245,7 @@ def whole_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch
     return result
 
 
-def symmetric_logits(teacher: nn.Module, image: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.float32]:
+def symmetric_logits(teacher: nn.Module, image: npt.NDArray[Any], device: torch.device) -> npt.NDArray[np.float32]:
     """Return the mean of `whole_logits` over the 8 symmetries of the square, each transformed back.
 
     The arguments and the result are those of `whole_logits`. The time is 8 times as long.
@@ -268,7 +271,7 @@ def mirror_agreement(cache: LogitCache, image_window: ImageWindow, teacher: nn.M
     Returns:
         The fraction, 0 to 1, of pixels (of blocks with a stride) where both have the same most likely class.
     """
-    image = image_window.read()[0]
+    image = image_window.read(cache.input_spec)[0]
     live = transform_back(whole_logits(teacher, transform(image, 4), device), 4)
     cached = cache.open(image_window)
     logits = cached[:, :] * cached.step + cached.low

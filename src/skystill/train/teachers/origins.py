@@ -8,8 +8,9 @@
     torchvision:fcn_resnet50?classes=6&weights=F      a segmentation model of torchvision
     hf:DIR                                            a segmentation model of transformers, saved in the folder DIR
 
-All of them accept the option input=0..255, input=0..1 or input=imagenet after a question mark. It gives the scale of
-the pixels that the network expects.
+All of them accept options after a question mark. input=0..255, input=0..1 or input=imagenet gives the scale of the
+pixels that the network expects, and input=values feeds it the values of the images, with divide=, mean= and std= where
+it needs them. bands=red,green,blue,nir gives the bands that it is fed. SkyStill's own networks know both.
 
 Nothing here runs code that a file contains: weights are loaded with weights_only=True or from safetensors, and Keras
 models in safe mode.
@@ -21,13 +22,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-import torch
-
 from skystill.classes import ClassMap, read_classes
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
-from skystill.model.adapters import INPUT_SCALES
+from skystill.model.adapters import input_scale
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.run_folder import RunFolder
-from skystill.train.teachers.loaders.loader import Origin, name_library_errors
+from skystill.train.networks.examples import noise_images
+from skystill.train.teachers.fed import foreign_spec
+from skystill.train.teachers.loaders.loader import INPUT_OPTIONS, Origin, name_library_errors
 from skystill.train.teachers.loaders.table import LOADERS
 from skystill.train.teachers.teacher import Teacher, check_finite
 
@@ -66,7 +68,13 @@ class Teachers:
         return _load(self.origins[index], self.channels[index], self.num_classes)
 
 
-def find_teachers(texts: Sequence[str], teacher_classes: str | None, classes: ClassMap) -> Teachers:
+def find_teachers(
+    texts: Sequence[str],
+    teacher_classes: str | None,
+    classes: ClassMap,
+    fed: InputSpec = RGB,
+    offered: InputSpec = RGB,
+) -> Teachers:
     """Parse the values of `--teacher`, and map the teachers' classes to the data's by name. No weights are loaded.
 
     Args:
@@ -74,6 +82,8 @@ def find_teachers(texts: Sequence[str], teacher_classes: str | None, classes: Cl
         teacher_classes: the classes of teachers whose files do not name them: names joined by commas, or the name of a
             classes file. None means that these teachers have the data's classes, in the same order.
         classes: the classes of the data.
+        fed: what the student is fed.
+        offered: all bands of the images, in their data type.
 
     Raises:
         SettingsError: a kind is not known, a file is missing, or options do not fit.
@@ -82,7 +92,7 @@ def find_teachers(texts: Sequence[str], teacher_classes: str | None, classes: Cl
         ClassesError: fewer than two of the data's classes are known to all teachers, or `teacher_classes` cannot be
             read.
     """
-    origins = tuple(_parse(text, teacher_classes) for text in texts)
+    origins = tuple(_with_input(_parse(text, teacher_classes), fed, offered) for text in texts)
     notes: list[str] = []
     known: list[list[str]] = []
     for origin in origins:
@@ -130,8 +140,6 @@ def _parse(text: str, teacher_classes: str | None) -> Origin:
         options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
     except ValueError as error:
         raise SettingsError(f"teacher {text!r}: write options as ?classes=6&weights=FILE.") from error
-    if options.get("input", "0..1") not in INPUT_SCALES:
-        raise SettingsError(f"teacher {text!r}: input is {options['input']}; it is one of {', '.join(INPUT_SCALES)}.")
     kind, target = _recognise(text, before)
     loader = LOADERS[kind]
     if not set(loader.required) <= options.keys():
@@ -143,6 +151,19 @@ def _parse(text: str, teacher_classes: str | None) -> Origin:
             if not path.is_file():
                 raise SettingsError(f"teacher {text!r}: {path}: no such file.")
     return replace(origin, names=loader.class_names(origin) or _read_names(teacher_classes))
+
+
+def _with_input(origin: Origin, fed: InputSpec, offered: InputSpec) -> Origin:
+    own = LOADERS[origin.kind].input_spec(origin)
+    if own is None:
+        return replace(origin, input_spec=foreign_spec(origin.text, origin.options, fed, offered))
+    given = [name for name in ("bands", *INPUT_OPTIONS) if name in origin.options]
+    if given and not (given == ["input"] and origin.options["input"] == "0..255"):
+        raise SettingsError(
+            f"teacher {origin.text!r} is SkyStill's own and knows that it is fed {own.labels} as {own.dtype}; leave "
+            f"{', '.join(given)} out."
+        )
+    return replace(origin, input_spec=own)
 
 
 def _recognise(text: str, before: str) -> tuple[str, str]:
@@ -172,9 +193,10 @@ def _read_names(teacher_classes: str | None) -> tuple[str, ...] | None:
 
 def _load(origin: Origin, channels: tuple[int, ...], num_classes: int) -> Teacher:
     loaded = LOADERS[origin.kind].load(origin)
-    scale = INPUT_SCALES[origin.options["input"]] if "input" in origin.options else loaded.input_scale
-    teacher = Teacher(loaded.network, scale, loaded.multiple)
-    noise = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    given = bool(INPUT_OPTIONS & origin.options.keys())
+    scale = input_scale(origin.options, len(origin.input_spec)) if given else loaded.input_scale
+    teacher = Teacher(loaded.network, scale, loaded.multiple, input_spec=origin.input_spec)
+    noise = noise_images(origin.input_spec, 1, 64, 64)
     with name_library_errors(origin.text, "it cannot be run"):
         logits = teacher(noise)
     count = logits.shape[1]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from skystill.errors import SettingsError, TeacherNotFinite
 from skystill.model.adapters import INPUT_SCALES, InputScale
+from skystill.raster.input_spec import InputSpec
 
 _SMALLEST = 1e-7  # the logarithm of 0 is not finite; float16 rounds smaller probabilities anyway
 
@@ -20,13 +21,14 @@ class Teacher(nn.Module):
     are nowhere negative and sum to one over classes. Outputs at another resolution than the input are resized.
 
     Args:
-        network: images (N, 3, H, W) to logits or probabilities (N, C, h, w). The output may be this tensor, a
+        network: images (N, B, H, W) to logits or probabilities (N, C, h, w). The output may be this tensor, a
             dictionary with the key "out" or "logits", an object with the attribute `logits`, or a tuple or list whose
             first item is the tensor.
         scale: the scale of the pixels that the network expects.
         multiple: H and W of the network's input must be divisible by this. Grey is added below and on the right, and
             this part of the output is cut off.
         channels: indices of the network's classes to return, in this order. None returns all of them.
+        input_spec: what the network is fed. None if it is fed what the student is fed.
 
     The attribute `name` is the teacher's name for messages.
     """
@@ -37,8 +39,10 @@ class Teacher(nn.Module):
         scale: InputScale = INPUT_SCALES["0..255"],
         multiple: int = 1,
         channels: Sequence[int] | None = None,
+        input_spec: InputSpec | None = None,
     ) -> None:
         super().__init__()
+        self._input_spec = input_spec
         self.network = network.requires_grad_(False)
         self.multiple = multiple
         self.channels = None if channels is None else list(channels)
@@ -52,6 +56,11 @@ class Teacher(nn.Module):
         self.name = type(network).__name__
         self.eval()
 
+    @property
+    def input_spec(self) -> InputSpec | None:
+        """What the network is fed. None if it is fed what the student is fed."""
+        return self._input_spec
+
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in eval mode, whatever `mode` is: the statistics of a teacher's BatchNorm must not change."""
         return super().train(False)
@@ -61,7 +70,7 @@ class Teacher(nn.Module):
         """Compute the logits of images.
 
         Args:
-            images: (N, 3, H, W) uint8 or float RGB, 0 to 255.
+            images: (N, B, H, W), the bands of its spec.
 
         Returns:
             (N, C, H, W) float.
@@ -70,8 +79,7 @@ class Teacher(nn.Module):
             SettingsError: the network's output holds no tensor with 4 axes.
         """
         height, width = images.shape[2:]
-        if self.multiple > 1:
-            images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple), value=128)
+        images = self._padded(images)
         padded = images.shape[2:]
         if not self._takes_bytes:
             images = (images.float() / self.divisor - self.mean) / self.std
@@ -83,6 +91,20 @@ class Teacher(nn.Module):
             logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)
         logits = logits[:, :, :height, :width]
         return logits if self.channels is None else logits[:, self.channels]
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Add rows and columns until H and W are divisible by `multiple`: grey, or for values the fill of the spec."""
+        height, width = images.shape[2:]
+        below, right = -height % self.multiple, -width % self.multiple
+        if not (below or right):
+            return images
+        if self._input_spec is None or self._input_spec.is_three_bytes:
+            return F.pad(images, (0, right, 0, below), value=128)
+        padded = F.pad(images.float(), (0, right, 0, below))
+        fill = torch.from_numpy(self._input_spec.fill.astype("float32")).to(images.device)[:, None, None]
+        padded[:, :, height:] = fill
+        padded[:, :, :, width:] = fill
+        return padded
 
 
 def _tensor(outputs: object) -> Tensor:

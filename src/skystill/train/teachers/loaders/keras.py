@@ -17,8 +17,8 @@ def load_keras(origin: Origin) -> Loaded:
     0..255 if it has a Rescaling or Normalization layer, otherwise 0..1.
 
     Raises:
-        SettingsError: Keras is not installed, or is already loaded with another backend than torch.
-        CheckpointError: Keras cannot load the file in safe mode, or its input does not have three channels.
+        SettingsError: Keras is not installed, or is already loaded with another backend than torch. CheckpointError:
+            Keras cannot load the file in safe mode, or its input does not have the channels that it is fed.
     """
     path = origin.path
     os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -30,8 +30,12 @@ def load_keras(origin: Origin) -> Loaded:
     with name_library_errors(path, "Keras cannot load it in safe mode"):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         _, height, width, channels = model.input_shape
-    if channels != 3:
-        raise CheckpointError(f"teacher {path}: its input is {model.input_shape}; an image network takes (N, H, W, 3).")
+    if channels not in (None, len(origin.input_spec)):
+        raise CheckpointError(
+            f"teacher {path}: its input is {model.input_shape}; an image network that is fed "
+            f"{origin.input_spec.labels} takes (N, H, W, {len(origin.input_spec)}). Say which bands it is fed: "
+            f"{path}?bands=red,green,blue,nir."
+        )
     layers = {type(layer).__name__ for layer in model.layers}
     return Loaded(
         fixed_or_free(_ChannelsLast(model), height, width),
@@ -47,6 +51,6 @@ class _ChannelsLast(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W) to outputs (N, C, h, w)."""
+        """Map images (N, B, H, W) to outputs (N, C, h, w)."""
         found: Tensor = self.model(images.permute(0, 2, 3, 1).float(), training=False)
         return found.permute(0, 3, 1, 2)

@@ -12,6 +12,13 @@ from torch import nn
 
 from skystill.errors import CheckpointError, SettingsError, SkystillError
 from skystill.model.adapters import INPUT_SCALES, InputScale
+from skystill.raster.input_spec import RGB, InputSpec
+
+INPUT_OPTIONS = frozenset({"input", "divide", "mean", "std"})
+"""Options of a teacher that say on which scale it is fed, as `skystill.model.adapters.input_scale` reads them."""
+
+NOT_SIZES = ("weights", "bands", *INPUT_OPTIONS)
+"""Options of a teacher that do not go to the constructor of its network."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Origin:
         options: the options after the question mark.
         names: the names of the teacher's classes, in the order of its logits. None if neither its files nor the user
             name them.
+        input_spec: what the teacher is fed.
     """
 
     text: str
@@ -32,6 +40,7 @@ class Origin:
     target: str
     options: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
+    input_spec: InputSpec = RGB
 
     @property
     def path(self) -> Path:
@@ -46,7 +55,7 @@ class Origin:
     @property
     def sizes(self) -> dict[str, object]:
         """The options for the constructor of the network. Literals are converted to Python values, others stay text."""
-        return {name: _literal(value) for name, value in self.options.items() if name not in ("weights", "input")}
+        return {name: _literal(value) for name, value in self.options.items() if name not in NOT_SIZES}
 
 
 def _literal(text: str) -> object:
@@ -61,7 +70,7 @@ class Loaded:
     """A loaded network, and the input that it expects.
 
     Args:
-        network: images (N, 3, H, W) to logits or probabilities (N, C, h, w), as `Teacher` accepts them.
+        network: images (N, B, H, W) to logits or probabilities (N, C, h, w), as `Teacher` accepts them.
         wants: the name of its input scale, a key of `INPUT_SCALES`.
         multiple: H and W of the input must be divisible by this.
         scale: its input scale if this has no name. It replaces `wants`.
@@ -133,6 +142,11 @@ def no_class_names(origin: Origin) -> tuple[str, ...] | None:
     return None
 
 
+def no_input_spec(origin: Origin) -> InputSpec | None:
+    """Return None, for files that do not say which bands the network is fed."""
+    return None
+
+
 @dataclass(frozen=True)
 class Loader:
     """How teachers of one kind are recognised and loaded, and where their class names come from.
@@ -149,6 +163,7 @@ class Loader:
         required: options that must be given after the question mark.
         files: returns the files of the teacher. Their bytes are part of the key of its cached logits.
         class_names: returns the names of the classes, or None if the files do not give them.
+        input_spec: returns what the network is fed, or None if the files do not say it.
     """
 
     load: Callable[[Origin], Loaded]
@@ -158,3 +173,4 @@ class Loader:
     required: tuple[str, ...] = ()
     files: Callable[[Origin], list[Path]] = target_file
     class_names: Callable[[Origin], tuple[str, ...] | None] = no_class_names
+    input_spec: Callable[[Origin], InputSpec | None] = no_input_spec

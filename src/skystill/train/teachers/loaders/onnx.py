@@ -9,15 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError
+from skystill.model.file import is_foreign, read_info
+from skystill.raster.input_spec import InputSpec
 from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
 from skystill.train.teachers.loaders.wrappers import fixed_or_free
+
+_KINDS = {
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16,
+    "tensor(float16)": np.float16,
+}
 
 
 class OnnxNetwork(nn.Module):
     """An ONNX file in ONNX Runtime, on the CPU, or on a GPU if the GPU build of ONNX Runtime is installed.
 
     Args:
-        path: the file. It has one input (N, 3, H, W), and its first output is (N, C, h, w). If N is a fixed number, the
+        path: the file. It has one input (N, B, H, W), and its first output is (N, C, h, w). If N is a fixed number, the
             images are run one by one.
     """
 
@@ -30,13 +39,10 @@ class OnnxNetwork(nn.Module):
         options.enable_cpu_mem_arena = False  # it would hold the memory of the largest image permanently
         self.session = ort.InferenceSession(path, options, providers=ort.get_available_providers())
         self.input = self.session.get_inputs()[0]
-        if "uint8" in self.input.type:
-            self.dtype: Any = np.uint8
-        else:
-            self.dtype = np.float16 if "float16" in self.input.type else np.float32
+        self.dtype: Any = _KINDS.get(self.input.type, np.float32)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W) to outputs (N, C, h, w) on the device of the images."""
+        """Map images (N, B, H, W) to outputs (N, C, h, w) on the device of the images."""
         planes = np.ascontiguousarray(images.cpu().numpy().astype(self.dtype))
         batch = self.input.shape[0]
         parts = [planes] if not isinstance(batch, int) else [planes[i : i + 1] for i in range(len(planes))]
@@ -50,16 +56,20 @@ def load_onnx(origin: Origin) -> Loaded:
     Its input scale is 0..255 if its input is uint8 or the file is SkyStill's own, otherwise 0..1.
 
     Raises:
-        CheckpointError: ONNX Runtime cannot open the file, or its input is not (N, 3, H, W).
+        CheckpointError: ONNX Runtime cannot open the file, or its input is not (N, B, H, W) with the bands that it is
+            fed.
     """
     path = origin.path
     with name_library_errors(path, "ONNX Runtime cannot open it"):
         network = OnnxNetwork(path)
     shape = network.input.shape
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        raise CheckpointError(f"teacher {path}: its input is {shape}; an image network takes (N, 3, H, W).")
+    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != len(origin.input_spec)):
+        raise CheckpointError(
+            f"teacher {path}: its input is {shape}; an image network that is fed {origin.input_spec.labels} takes (N, "
+            f"{len(origin.input_spec)}, H, W). Say which bands it is fed: {path}?bands=red,green,blue,nir."
+        )
     own = "multiply_adds_per_megapixel" in network.session.get_modelmeta().custom_metadata_map
-    wants = "0..255" if network.dtype == np.uint8 or own else "0..1"
+    wants = "0..255" if network.dtype in (np.uint8, np.uint16, np.int16) or own else "0..1"
     return Loaded(fixed_or_free(network, shape[2], shape[3]), wants)
 
 
@@ -70,3 +80,15 @@ def onnx_class_names(origin: Origin) -> tuple[str, ...] | None:
         said = OnnxNetwork(path).session.get_modelmeta().custom_metadata_map
         names = json.loads(said["class_names"]) if "class_names" in said else None
     return tuple(str(name) for name in names.values()) if isinstance(names, dict) else None
+
+
+def onnx_input_spec(origin: Origin) -> InputSpec | None:
+    """Return what a file of SkyStill is fed, or None for a file of another program.
+
+    Raises:
+        ModelFileError: its metadata is damaged.
+    """
+    path = origin.path
+    with name_library_errors(path, "ONNX Runtime cannot open it"):
+        session = OnnxNetwork(path).session
+    return None if is_foreign(session) else read_info(session, path).input_spec

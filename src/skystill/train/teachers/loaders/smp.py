@@ -18,7 +18,8 @@ def load_smp(origin: Origin) -> Loaded:
     architecture, _, encoder = origin.target.partition("/")
     if not hasattr(smp, architecture):
         raise SettingsError(f"teacher smp:{origin.target}: segmentation_models_pytorch has no {architecture}.")
+    sizes = {"in_channels": len(origin.input_spec), **origin.sizes}
     with name_library_errors(f"smp:{origin.target}", "it cannot be built"):
-        network = getattr(smp, architecture)(encoder_name=encoder or "resnet34", encoder_weights=None, **origin.sizes)
+        network = getattr(smp, architecture)(encoder_name=encoder or "resnet34", encoder_weights=None, **sizes)
     fill_weights(network, origin.weights, f"smp:{origin.target}")
-    return Loaded(network, "imagenet", multiple=32)
+    return Loaded(network, "imagenet" if len(origin.input_spec) == 3 else "0..1", multiple=32)

@@ -1,0 +1,211 @@
+"""What the training images offer to a network: find their bands, and make the `InputSpec` from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import RasterioError
+
+from skystill.errors import DataError, SettingsError
+from skystill.raster.band_names import alpha_of, band_name, names_of, parse_bands, pick_bands
+from skystill.raster.bands import choose_bands
+from skystill.raster.input_spec import DTYPES, RGB, Band, InputSpec
+from skystill.raster.source import gdal_environment
+from skystill.raster.validity import Valid
+
+ALL = "all"
+_READ_AS: Mapping[str, str] = {**{kind: kind for kind in DTYPES}, "float64": "float32"}
+_COLORS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Statistics of the bands of one image over its valid pixels.
+
+    Args:
+        count: number of valid pixels.
+        mean, squares: (B,) float64, the mean, and the sum of squared distances from it.
+        low, high: (B,) float64, the smallest and the largest value. Without valid pixels infinite.
+    """
+
+    count: int
+    mean: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+
+
+def find_spec(images: Sequence[Path], wanted: str | None, band_names: Sequence[str] = ()) -> InputSpec:
+    """Find out which bands of the training images a network is fed, and in which data type.
+
+    By default these are red, green and blue, or a single band: in bytes as colours, and in more bits or in floats as
+    the values that are there. Images of which some have bytes and some more bits are colours, too.
+
+    Args:
+        images: the training images. Those that cannot be opened are passed over.
+        wanted: value of `--bands`: numbers, names, or "all" for all bands but transparency; None for the default.
+        band_names: names of the bands of images that do not name them.
+
+    Returns:
+        The spec, without the statistics of its bands.
+
+    Raises:
+        SettingsError: an image has no such band, or its data type cannot be fed to a network.
+    """
+    opened = [facts for path in images if (facts := _facts(path)) is not None]
+    if not opened:
+        return RGB
+    path = opened[0].path
+    with gdal_environment(), rasterio.open(path) as file:
+        names = _unique_names(file, band_names)
+        numbers = (
+            _wanted_numbers(file, str(path), wanted, names) if wanted is not None else _default_numbers(file, opened)
+        )
+        if numbers is None:
+            return RGB
+        stored = str(np.result_type(*(file.dtypes[number - 1] for number in numbers)))
+    if stored not in _READ_AS:
+        raise SettingsError(
+            f"{path} holds {stored}; a network is fed {', '.join(DTYPES)}. Write the images in one of these: "
+            "gdal_translate -ot Float32 IN OUT."
+        )
+    named = _COLORS if wanted is None and len(numbers) == 3 else tuple(names[number - 1] for number in numbers)
+    shared = {facts.nodata for facts in opened}
+    try:
+        return InputSpec(
+            tuple(Band(name, number) for name, number in zip(named, numbers, strict=True)),
+            _READ_AS[stored],
+            shared.pop() if len(shared) == 1 else None,
+        )
+    except ValueError as error:
+        raise SettingsError(f"--bands {wanted}: {error}.") from error
+
+
+def image_statistics(image: npt.NDArray[Any], valid: Valid | None) -> BandStatistics:
+    """Return the statistics of an image.
+
+    Args:
+        image: (H, W, B).
+        valid: (H, W) bool; None if all pixels are valid.
+    """
+    bands = [image[..., band] if valid is None else image[..., band][valid] for band in range(image.shape[2])]
+    if not bands[0].size:
+        none = np.zeros(len(bands))
+        return BandStatistics(0, none, none, none + np.inf, none - np.inf)
+    return BandStatistics(
+        bands[0].size,
+        np.array([band.mean(dtype=np.float64) for band in bands]),
+        np.array([band.var(dtype=np.float64) * band.size for band in bands]),
+        np.array([float(band.min()) for band in bands]),
+        np.array([float(band.max()) for band in bands]),
+    )
+
+
+def with_statistics(spec: InputSpec, images: Sequence[BandStatistics]) -> InputSpec:
+    """Return the spec with the statistics of all images together (Chan, Golub, LeVeque 1979). Without pixels it stays.
+
+    A band of a single value has the standard deviation 1, so that it is normalised to 0.
+    """
+    seen = [one for one in images if one.count]
+    count = sum(one.count for one in seen)
+    if not count:
+        return spec
+    mean = np.sum([one.count / count * one.mean for one in seen], axis=0)
+    squares = np.sum([one.squares + one.count * (one.mean - mean) ** 2 for one in seen], axis=0)
+    std = np.sqrt(squares / count)
+    low, high = np.min([one.low for one in seen], axis=0), np.max([one.high for one in seen], axis=0)
+    bands = tuple(
+        replace(
+            band,
+            mean=_rounded(mean[place]),
+            std=_rounded(std[place]) if std[place] > 1e-12 * max(1e-12, abs(mean[place])) else 1.0,
+            low=float(low[place]),
+            high=float(high[place]),
+        )
+        for place, band in enumerate(spec.bands)
+    )
+    return replace(spec, bands=bands)
+
+
+def equal_bands(spec: InputSpec, images: Sequence[BandStatistics]) -> list[str]:
+    """Return a note on bands that hold the same values in all images: nothing is learnt from the second of them."""
+    found: dict[bytes, list[str]] = {}
+    for place, band in enumerate(spec.bands):
+        values = [(one.mean[place], one.squares[place], one.low[place], one.high[place]) for one in images]
+        found.setdefault(np.array(values).tobytes(), []).append(band.label)
+    return [
+        f"bands {', '.join(labels)} hold the same values in all training images; one of them is enough (--bands)."
+        for labels in found.values()
+        if len(labels) > 1 and images
+    ]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    path: Path
+    dtypes: tuple[str, ...]
+    nodata: float | None
+
+
+def _facts(path: Path) -> _Facts | None:
+    try:
+        with gdal_environment(), rasterio.open(path) as file:
+            nodata = file.nodatavals[0] if file.count else None
+            return _Facts(path, tuple(file.dtypes), None if nodata is None else float(nodata))
+    except (RasterioError, OSError):
+        return None  # the check of the data reports it
+
+
+def _default_numbers(file: rasterio.DatasetReader, opened: Sequence[_Facts]) -> tuple[int, ...] | None:
+    """Return the bands to feed if the user did not say, or None for colours in bytes."""
+    kinds = {kind for facts in opened for kind in facts.dtypes}
+    if len(kinds) != 1 or _READ_AS.get(kind := kinds.pop(), "uint8") == "uint8":
+        return None
+    try:
+        choice = choose_bands(file, file.name, None)
+    except (DataError, SettingsError):
+        return None  # the check of the data reports it
+    return choice.numbers if len(choice.numbers) in (1, 3) and choice.palette is None and kind else None
+
+
+def _wanted_numbers(
+    file: rasterio.DatasetReader, path: str, wanted: str, names: Sequence[str]
+) -> tuple[int, ...] | None:
+    """Return the bands that `--bands` means, or None if these are colours in bytes."""
+    alpha = alpha_of(file)
+    if wanted.strip().lower() == ALL:
+        numbers = tuple(number for number in range(1, file.count + 1) if number != alpha)
+    else:
+        own = {name: number for number, name in enumerate(names, 1) if name}
+        try:
+            asked = parse_bands(wanted)
+        except ValueError as error:
+            raise SettingsError(f"--bands {wanted}: {error}.") from error
+        numbers = pick_bands(file, path, [own.get(one, one) if isinstance(one, str) else one for one in asked])
+    is_colors = tuple(names[number - 1] for number in numbers) == _COLORS
+    bytes_only = all(file.dtypes[number - 1] == "uint8" for number in numbers)
+    return None if is_colors and bytes_only else numbers
+
+
+def _unique_names(file: rasterio.DatasetReader, band_names: Sequence[str]) -> list[str]:
+    """Return one name for each band, empty where there is none that is its own.
+
+    Where the file names no band, `band_names` are their names, if there are as many.
+    """
+    found = names_of(file)
+    if not any(found) and len(band_names) == file.count:
+        found = [(band_name(name),) for name in band_names]
+    names: list[str] = []
+    for place, own in enumerate(found):
+        others = {name for other, given in enumerate(found) if other != place for name in given}
+        names.append(next((name for name in own if name not in others), ""))
+    return names
+
+
+def _rounded(value: float) -> float:
+    """Round to seven digits: further ones are those of the arithmetic."""
+    return float(f"{value:.7g}")

@@ -1,0 +1,138 @@
+"""Images for training: decoded once, with their labels and their validity, as the network and its teachers are fed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skystill.classes import VOID, ClassMap, Labels
+from skystill.data import Pair, read_pair
+from skystill.data.unlabeled import ImageWindow, all_valid, whole_images
+from skystill.raster.input_spec import RGB, InputSpec
+
+_HELD_BYTES = 4 * 2**30  # of decoded images kept in memory; other images are read from disk for each crop
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """An image with its labels and its validity.
+
+    Args:
+        image: (H, W, B) in the data type of the spec, full resolution.
+        labels: (H, W) uint8, 255 = void. Without a mask all pixels are void.
+        valid: (H, W) bool, False on nodata and on transparent pixels. These are void in the labels.
+        labeled: True if the image has a mask.
+        others: the image as it is read by each of the other specs.
+        others_valid: (H, W) bool, False on pixels that are not valid in one of the others.
+    """
+
+    image: npt.NDArray[Any]
+    labels: Labels
+    valid: npt.NDArray[np.bool_]
+    labeled: bool
+    others: tuple[npt.NDArray[Any], ...] = ()
+    others_valid: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the arrays in bytes."""
+        more = 0 if self.others_valid is None else self.others_valid.nbytes
+        arrays = (self.image, self.labels, self.valid, *self.others)
+        return more + sum(array.nbytes for array in arrays)
+
+
+class TrainingImages:
+    """A sequence of images that are kept in memory after decoding, up to 4 GiB in all.
+
+    All images are read once at the start, because their sizes are needed.
+
+    Args:
+        image_windows: the images.
+        read: reads and decodes the image of an index.
+        input_spec: what the trained network is fed.
+        others: what teachers are fed that are fed otherwise.
+    """
+
+    def __init__(
+        self,
+        image_windows: Sequence[ImageWindow],
+        read: Callable[[int], TrainingImage],
+        input_spec: InputSpec = RGB,
+        others: Sequence[InputSpec] = (),
+    ) -> None:
+        self.image_windows = tuple(image_windows)
+        self.input_spec, self.others = input_spec, tuple(others)
+        self._read = read
+        self._held: dict[int, TrainingImage] = {}
+        self._held_bytes = 0
+        self.sizes = [self[index].labels.shape for index in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.image_windows)
+
+    def __getitem__(self, index: int) -> TrainingImage:
+        """Return the image from memory, or read it from disk."""
+        if index in self._held:
+            return self._held[index]
+        image = self._read(index)
+        if self._held_bytes + image.nbytes <= _HELD_BYTES:
+            self._held[index] = image
+            self._held_bytes += image.nbytes
+        return image
+
+
+def labeled_images(
+    pairs: Sequence[Pair], classes: ClassMap, input_spec: InputSpec = RGB, others: Sequence[InputSpec] = ()
+) -> TrainingImages:
+    """Return the images of pairs, with the labels of their masks.
+
+    Args:
+        pairs: images and masks.
+        classes: the classes of the masks.
+        input_spec: what the trained network is fed.
+        others: what teachers are fed that are fed otherwise.
+
+    Raises:
+        DataError: an image or a mask cannot be read.
+    """
+    image_windows = whole_images(pairs)
+
+    def read(index: int) -> TrainingImage:
+        picture, reading = read_pair(pairs[index], classes, input_spec)
+        valid = all_valid(*reading.labels.shape) if picture.valid is None else picture.valid
+        return TrainingImage(picture.image, reading.labels, valid, True, *_read_others(image_windows[index], others))
+
+    return TrainingImages(image_windows, read, input_spec, others)
+
+
+def unlabeled_images(
+    image_windows: Sequence[ImageWindow], input_spec: InputSpec = RGB, others: Sequence[InputSpec] = ()
+) -> TrainingImages:
+    """Return images without masks. All their labels are void.
+
+    Args:
+        image_windows: the images.
+        input_spec: what the trained network is fed.
+        others: what teachers are fed that are fed otherwise.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+
+    def read(index: int) -> TrainingImage:
+        image, valid = image_windows[index].read(input_spec)
+        labels = np.full(valid.shape, VOID, np.uint8)
+        return TrainingImage(image, labels, valid, False, *_read_others(image_windows[index], others))
+
+    return TrainingImages(image_windows, read, input_spec, others)
+
+
+def _read_others(
+    image_window: ImageWindow, others: Sequence[InputSpec]
+) -> tuple[tuple[npt.NDArray[Any], ...], npt.NDArray[np.bool_] | None]:
+    """Return the image as it is read by other specs, and where all of them are valid."""
+    read = [image_window.read(input_spec) for input_spec in others]
+    valid = np.logical_and.reduce([valid for _, valid in read]) if read else None
+    return tuple(image for image, _ in read), valid

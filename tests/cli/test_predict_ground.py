@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from rasterio.control import GroundControlPoint
+from rasterio.features import rasterize
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
@@ -117,6 +119,37 @@ def test_a_resolution_that_the_raster_has_already_leaves_its_pixels_alone(tmp_pa
     Predictor(model).predict(source, tmp_path / "out.tif", RasterSettings(resolution=0.5))
     with rasterio.open(tmp_path / "out.tif") as out:
         assert out.shape == (40, 3000)
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "geojson"])
+def test_buildings_get_right_angles(kind: str, tmp_path: Path, model: Path, skystill: Cli) -> None:
+    """A red house of 30 x 20 m at 25 degrees and a red circle on green land, in pixels of 0.5 m."""
+    pyogrio, shapely = pytest.importorskip("pyogrio"), pytest.importorskip("shapely")
+    transform = from_origin(500_000, 5_000_000, 0.5, 0.5)
+    house = shapely.affinity.rotate(shapely.box(500_010, 4_999_960, 500_040, 4_999_980), 25)
+    tank = shapely.Point(500_075, 4_999_950).buffer(12)
+    red = rasterize([house, tank], (160, 200), transform=transform, default_value=200).astype(np.uint8)
+    profile = {"driver": "GTiff", "height": 160, "width": 200, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(tmp_path / "in.tif", "w", transform=transform, photometric="rgb", **profile) as file:
+        file.write(np.stack([red, 200 - red, 0 * red]))
+    done = predict(tmp_path / "in.tif", tmp_path / "out.tif", model, skystill, "--vector", kind, "--square", "Building")
+    assert "--square Building: 1 of 2 polygons have right angles; right angles would not fit the other 1" in " ".join(
+        done.err.split()
+    )
+    _, _, wkb, (names, _, areas) = pyogrio.raw.read(tmp_path / f"out.{kind}")
+    polygons = shapely.from_wkb(wkb)
+    if kind == "geojson":
+        to_utm = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32633", always_xy=True)
+        polygons = shapely.transform(polygons, lambda points: np.column_stack(to_utm.transform(*points.T)))
+    (found,) = (one for one, name in zip(polygons, names, strict=True) if name == "Building" and one.distance(tank) > 1)
+    corners = shapely.get_coordinates(found)
+    assert len(corners) == 5
+    sides = np.diff(corners, axis=0)
+    lengths = np.linalg.norm(sides, axis=1)
+    assert sorted(lengths) == pytest.approx([20, 20, 30, 30], abs=1)
+    assert (sides[1:] * sides[:-1]).sum(axis=1) / lengths[1:] / lengths[:-1] == pytest.approx(np.zeros(3), abs=1e-6)
+    assert shapely.area(found) / 0.9996**2 == pytest.approx(areas[list(polygons).index(found)], rel=1e-4)
+    assert found.intersection(house).area / found.union(house).area > 0.95
 
 
 POSITIONS: dict[str, dict[str, Any]] = {

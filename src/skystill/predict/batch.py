@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rasterio
 
-from skystill.classes import read_classes
+from skystill.classes import ClassMap, read_classes
 from skystill.errors import DamagedSource, DataError, PredictionStopped, UserError
 from skystill.model.bundled import bundled_model
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
@@ -36,6 +36,14 @@ class PredictedInput:
     beside: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class _Shapes:
+    """How polygons are shaped: the tolerance of `--simplify` in pixels, and the labels of `--square`."""
+
+    tolerance: float | None
+    square: tuple[int, ...]
+
+
 def predict_inputs(
     settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
 ) -> Iterator[PredictedInput]:
@@ -53,7 +61,7 @@ def predict_inputs(
     Raises:
         UserError: some inputs were not found, are damaged or failed. This is raised at the end and names all of them.
             A folder without images, an --out that does not fit, and a result that would overwrite an input or another
-            result are refused before the first prediction.
+            result are refused before the first prediction. So is a class of --square that the model does not have.
         PredictionStopped: the user pressed Ctrl-C.
     """
     if settings.vector:
@@ -63,6 +71,7 @@ def predict_inputs(
     # Opening a second runtime for a comparison takes 100 MB and more, so it is not done under a memory limit.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
     predictor = Predictor(settings.model or bundled_model(), settings.threads, runtime, classes, settings.input)
+    square = _square(settings, predictor.classes)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
     check_targets(targets, settings, predictor)
@@ -71,11 +80,12 @@ def predict_inputs(
     failed: list[UserError] = []
     for source, target in targets:
         try:
-            tolerance = _tolerance(source, settings)  # it may not fit the source: fail now and not after hours of work
+            # The tolerance may not fit the source: fail now and not after hours of work.
+            shapes = _Shapes(_tolerance(source, settings), square)
             began = time.monotonic()
             prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress)
             seconds = time.monotonic() - began
-            beside = _write_beside(source, target, predictor, settings, tolerance, on_progress)
+            beside = _write_beside(source, target, predictor, settings, shapes, on_progress)
             yield PredictedInput(source, prediction, seconds, beside)
             if prediction.damaged:
                 failed.append(DamagedSource(source, target, prediction.damaged))
@@ -94,7 +104,7 @@ def _write_beside(
     target: Path,
     predictor: Predictor,
     settings: PredictSettings,
-    tolerance: float | None,
+    shapes: _Shapes,
     on_progress: OnProgress,
 ) -> tuple[Path, ...]:
     """Write areas, overlay and polygons from the class raster, and return the paths of all files beside it.
@@ -114,9 +124,22 @@ def _write_beside(
     if settings.vector:
         from skystill.predict.polygons import write_polygons
 
-        write_polygons(target, beside["polygons"], predictor.classes, on_progress, tolerance)
+        write_polygons(target, beside["polygons"], predictor.classes, on_progress, shapes.tolerance, shapes.square)
     layers = wanted_layers(target, raster, predictor.classes)[1:]
     return (*(layer.path for layer in layers), *beside.values())
+
+
+def _square(settings: PredictSettings, classes: ClassMap) -> tuple[int, ...]:
+    """Return the labels of `--square`.
+
+    Raises:
+        SettingsError: the model has no class of a name.
+    """
+    if settings.square is None:
+        return ()
+    from skystill.predict.square import find_square_labels
+
+    return find_square_labels(settings.square, classes)
 
 
 def _tolerance(source: str, settings: PredictSettings) -> float | None:

@@ -7,7 +7,7 @@ border are kept, and are joined with their neighbours when no later window can a
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, SettingsError
-from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.progress import Note, OnProgress, ignore_progress, tracked
 from skystill.raster.source import gdal_environment
 from skystill.raster.styles import style_document
 from skystill.run_folder import written_whole
@@ -32,6 +32,7 @@ try:
 
     from skystill.predict.layer_styles import add_layer_style
     from skystill.predict.simplify import simplified_rings
+    from skystill.predict.square import Squarer
     from skystill.predict.to_map import ToMap
 except ImportError as error:
     raise SettingsError(f'{error}: polygons need it. Install it with pip install "skystill[vector]".') from error
@@ -51,11 +52,15 @@ class Polygons:
         path: the file.
         count: number of polygons in the file.
         split: how often a part of a polygon was written early, because too many vertices were held.
+        squared: number of polygons that have right angles.
+        kept: number of polygons that should have right angles, and stay as they are.
     """
 
     path: Path
     count: int
     split: int
+    squared: int = 0
+    kept: int = 0
 
 
 class _Writer(Protocol):
@@ -70,6 +75,7 @@ def write_polygons(
     classes: ClassMap,
     on_progress: OnProgress = ignore_progress,
     tolerance: float | None = None,
+    square: Sequence[int] = (),
 ) -> Polygons:
     """Write the polygons of a class raster.
 
@@ -79,9 +85,10 @@ def write_polygons(
             and latitude if the raster has a CRS: rings follow the right-hand rule, and polygons are cut at the
             antimeridian.
         classes: names and colours of the labels. A .gpkg holds them as a style, too.
-        on_progress: called with a `Progress` after each window.
+        on_progress: called with a `Progress` after each window, and with a `Note` about polygons with right angles.
         tolerance: simplifies the polygons by this many pixels. Where a border of polygons crosses a border of windows,
             every 2048 pixels, it keeps a vertex. None keeps the edges of the pixels.
+        square: labels of the polygons whose angles become right angles.
 
     Raises:
         DataError: GeoJSON of a raster whose CRS has no longitude and latitude.
@@ -90,11 +97,14 @@ def write_polygons(
     with gdal_environment(), rasterio.open(raster) as source, written_whole(path) as part:
         make = _GeoPackage if path.suffix.lower() == ".gpkg" else _GeoJson
         with make(part, source, classes) as writer:
-            joiner = _Joiner(source.height, source.width, writer, tolerance)
+            squarer = Squarer(source, square, tolerance)
+            joiner = _Joiner((source.height, source.width), writer, tolerance, squarer)
             for window in tracked(_windows(source.height, source.width), "polygons", on_progress):
                 joiner.add(window, source.read(1, window=window))
             joiner.finish()
-    return Polygons(path, joiner.count, joiner.split)
+    if square:
+        on_progress(Note(squarer.note([classes.names[label] for label in square])))
+    return Polygons(path, joiner.count, joiner.split, squarer.squared, squarer.kept)
 
 
 def _windows(height: int, width: int) -> list[Window]:
@@ -112,6 +122,7 @@ class _Waiting:
     label: int
     parts: list[Geometry] = field(default_factory=list)
     vertices: int = 0
+    whole: bool = True  # False if parts were written already
 
 
 Edge = list[tuple[int, int, int, int]]
@@ -122,15 +133,15 @@ class _Joiner:
     """Joins polygons across windows that are added row by row.
 
     Args:
-        height: height of the raster in pixels.
-        width: width of the raster in pixels.
+        size: height and width of the raster in pixels.
         writer: takes finished polygons in pixel coordinates (x right, y down).
         tolerance: simplifies polygons by this many pixels; None does not.
+        squarer: makes the angles of complete polygons right angles.
     """
 
-    def __init__(self, height: int, width: int, writer: _Writer, tolerance: float | None = None) -> None:
-        self._height, self._width = height, width
-        self._writer, self._tolerance = writer, tolerance
+    def __init__(self, size: tuple[int, int], writer: _Writer, tolerance: float | None, squarer: Squarer) -> None:
+        self._height, self._width = size
+        self._writer, self._tolerance, self._squarer = writer, tolerance, squarer
         self._parents: dict[int, int] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._next = 0
@@ -165,7 +176,7 @@ class _Joiner:
             spans_of = {side: _spans_on(rings[0], *line) for side, line in lines.items() if line[1] is not None}
             polygon = shapely.Polygon(rings[0], rings[1:])
             if not any(spans_of.values()):
-                inner.append(polygon)
+                inner.append(self._squarer(polygon, value))
                 inner_labels.append(value)
                 continue
             number = self._hold(value, polygon)
@@ -222,6 +233,7 @@ class _Joiner:
         mine, theirs = self._waiting[one], self._waiting.pop(other)
         mine.parts.extend(theirs.parts)
         mine.vertices += theirs.vertices
+        mine.whole = mine.whole and theirs.whole
 
     def _root(self, number: int) -> int:
         while self._parents[number] != number:
@@ -244,15 +256,19 @@ class _Joiner:
             waiting = self._waiting[number]
             held -= waiting.vertices
             self.split += 1
-            self._give([_union(waiting.parts)], [waiting.label])
-            self._waiting[number] = _Waiting(waiting.label)
+            self._give([self._joined(waiting, whole=False)], [waiting.label])
+            self._waiting[number] = _Waiting(waiting.label, whole=False)
         roots = {span[3]: self._root(span[3]) for edge in self._above.values() for span in edge}
         self._parents = {**roots, **{root: root for root in roots.values()}}
 
     def _release(self, numbers: list[int]) -> None:
         done = [self._waiting.pop(number) for number in numbers]
         done = [waiting for waiting in done if waiting.parts]
-        self._give([_union(waiting.parts) for waiting in done], [waiting.label for waiting in done])
+        joined = [self._joined(waiting, waiting.whole) for waiting in done]
+        self._give(joined, [waiting.label for waiting in done])
+
+    def _joined(self, waiting: _Waiting, whole: bool) -> Geometry:
+        return self._squarer(_union(waiting.parts), waiting.label, whole)
 
     def _give(self, geometries: list[Geometry], labels: list[int]) -> None:
         if geometries:

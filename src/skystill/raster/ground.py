@@ -150,6 +150,21 @@ class Ground:
         turns = np.round((np.degrees(x * self._unit) - longitudes) / 360)
         return longitudes + 360 * turns, np.asarray(latitudes)
 
+    def plane_at(self, column: float, row: float) -> Floats:
+        """Return the matrix (2, 2) from steps in pixels, column first, to steps on a plane.
+
+        The plane is that of the CRS, in its units. For degrees, it is the plane that touches the ellipsoid at the
+        place, in metres to the east and to the north: an angle between degrees is not one on the ground.
+        """
+        to = self.transform
+        steps = np.array([[to.a, to.b], [to.d, to.e]])
+        if not self.crs.is_geographic:
+            return steps
+        latitude = (to.d * column + to.e * row + to.f) * self._unit
+        curved = 1 - self._e2 * math.sin(latitude) ** 2
+        radii = np.array([math.cos(latitude), (1 - self._e2) / curved]) * self._a / math.sqrt(curved)
+        return np.asarray(steps * radii[:, None] * self._unit)
+
     def poles(self) -> list[tuple[float, float]]:
         """Return the columns and rows of the poles that lie inside the raster of a CRS that is not geographic."""
         if self._to_base is None:

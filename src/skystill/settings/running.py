@@ -174,6 +174,12 @@ class PredictSettings(RasterSettings):
     """Simplify the polygons of --vector by this tolerance, in metres on the ground (1m) or in pixels (2px). A vertex
     goes if its triangle with the vertices beside it is smaller than the square of the tolerance. Neighbours keep
     sharing their borders. By default polygons follow the edges of the pixels."""
+    square: str | None = None
+    """Names of classes, such as Building or Building,Road: the polygons of these classes in --vector get right angles,
+    along the two main directions of each. Edges below 3 pixels, or below the tolerance of --simplify if that is longer,
+    are merged. Neighbours no longer share their borders: gaps and overlaps appear between them. A polygon stays as it
+    is if the squared one would overlap with less than 85 % of both together, and a note gives the number of these. By
+    default no polygon is squared."""
 
     @field_validator("simplify")
     @classmethod
@@ -184,6 +190,8 @@ class PredictSettings(RasterSettings):
     def _check_vector(self) -> "PredictSettings":
         if self.simplify is not None and self.vector is None:
             raise ValueError("--simplify is for polygons: add --vector gpkg or geojson, or leave --simplify out")
+        if self.square is not None and self.vector is None:
+            raise ValueError("--square is for polygons: add --vector gpkg or geojson, or leave --square out")
         return self
 
     @field_validator("inputs", mode="before")

@@ -107,7 +107,7 @@ def sampled(data: Path) -> tuple[ClassMap, list[Pair]]:
 def write_crops(chosen: argparse.Namespace) -> None:
     """Write crops for the peers."""
     from skystill.train.batches.batches import CropSampler, TrainBatches
-from skystill.train.batches.images import labeled_images
+    from skystill.train.batches.images import labeled_images
 
     classes, pairs = sampled(chosen.data)
     batches = TrainBatches(CropSampler(labeled_images(pairs, classes), 256, 0.2, []), chosen.batch, seed=0)
@@ -167,7 +167,7 @@ def ours(chosen: argparse.Namespace) -> None:
     from skystill.allocator import keep_freed_memory
     from skystill.model.measure import peak_rss_bytes
     from skystill.train.batches.batches import CropSampler, TrainBatches
-from skystill.train.batches.images import labeled_images
+    from skystill.train.batches.images import labeled_images
     from skystill.train.fitting import choose_precision
     from skystill.train.loop.distiller import Distiller
     from skystill.train.networks.table import build_network, count_parameters

@@ -1,5 +1,6 @@
 """`skystill predict`: predict every input, and write further files beside each result."""
 
+import contextlib
 import importlib
 import time
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from skystill.errors import DamagedSource, DataError, PredictionStopped, UserErr
 from skystill.model.bundled import bundled_model
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
+from skystill.predict.opening import wanted_bands
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
 from skystill.progress import Note, OnProgress, ignore_progress
+from skystill.raster.band_names import pick_bands
 from skystill.raster.source import gdal_environment
 from skystill.settings import PredictSettings
 
@@ -62,7 +65,10 @@ def predict_inputs(
     classes = read_classes(settings.classes) if settings.classes else None
     # Opening a second runtime for a comparison takes 100 MB and more, so it is not done under a memory limit.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
-    predictor = Predictor(settings.model or bundled_model(), settings.threads, runtime, classes, settings.input)
+    predictor = Predictor(
+        settings.model or bundled_model(), settings.threads, runtime, classes, settings.input,
+        wanted_bands(settings.bands),
+    )  # fmt: skip
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
     check_targets(targets, settings, predictor)
@@ -72,6 +78,7 @@ def predict_inputs(
     for source, target in targets:
         try:
             tolerance = _tolerance(source, settings)  # it may not fit the source: fail now and not after hours of work
+            _check_shown(source, settings)
             began = time.monotonic()
             prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress)
             seconds = time.monotonic() - began
@@ -110,13 +117,28 @@ def _write_beside(
     if settings.overlay:
         from skystill.predict.summary import write_overlay
 
-        write_overlay(source, target, beside["overlay"], predictor.classes, raster)
+        write_overlay(
+            source, target, beside["overlay"], predictor.classes, raster, predictor.info.input_spec, settings.show
+        )
     if settings.vector:
         from skystill.predict.polygons import write_polygons
 
         write_polygons(target, beside["polygons"], predictor.classes, on_progress, tolerance)
     layers = wanted_layers(target, raster, predictor.classes)[1:]
     return (*(layer.path for layer in layers), *beside.values())
+
+
+def _check_shown(source: str, settings: PredictSettings) -> None:
+    """Check that a raster has the bands of `--show`.
+
+    Raises:
+        SettingsError: it lacks one.
+    """
+    wanted = wanted_bands(settings.show, "--show")
+    if wanted is None:
+        return
+    with contextlib.suppress(rasterio.errors.RasterioError), gdal_environment(), rasterio.open(source) as file:
+        pick_bands(file, source, wanted)  # what cannot be opened, the prediction reports in full
 
 
 def _tolerance(source: str, settings: PredictSettings) -> float | None:

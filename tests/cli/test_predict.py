@@ -174,7 +174,7 @@ def test_pixels_that_are_not_square_become_square(tmp_path: Path, model: Path, s
 def test_a_raster_of_another_resolution_than_the_models_is_told(
     trained_at: float, is_said: bool, tmp_path: Path, skystill: Cli
 ) -> None:
-    model = write_model(tmp_path / "m.onnx", replace(INFO, tile_size=96, resolution_m=trained_at).to_metadata())
+    model = write_model(tmp_path / "m.onnx", replace(INFO, tile_size=96).with_resolution(trained_at).to_metadata())
     source = write(tmp_path / "in.tif", smooth(20, 20))
     done = skystill("predict", source, "--model", model, "--out", tmp_path / "out.tif")
     assert done.code == 0, done.err

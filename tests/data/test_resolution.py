@@ -9,8 +9,8 @@ import rasterio
 from PIL import Image
 from rasterio.transform import Affine
 
-from skystill.data.resolution import ground_resolution, training_resolution
-from skystill.progress import Event, Note
+from skystill.data.resolution import ground_resolution, with_resolution
+from skystill.raster.input_spec import RGB
 
 FOOT = 1200 / 3937  # US survey foot in metres
 EQUATOR_1E_5 = math.radians(1e-5) * math.sqrt(6_378_137 * 6_335_439)  # a square of 1e-5 degrees at the equator
@@ -94,9 +94,10 @@ def test_the_training_images_must_agree(
         images.append(path if one is None else utm(path, one))
         if one is None:
             Image.new("RGB", (4, 4)).save(path)
-    events: list[Event] = []
-    assert training_resolution(images, events.append) == (None if expected is None else pytest.approx(expected))
-    assert len(events) == bool(said)
+    spec, notes = with_resolution(RGB, images)
+    assert spec.resolution_m == (None if expected is None else pytest.approx(expected))
+    known = [one for one in metres if one is not None]
+    assert spec.resolution_range_m == (pytest.approx((min(known), max(known))) if known else None)
+    assert len(notes) == bool(said)
     if said:
-        (note,) = events
-        assert isinstance(note, Note) and said in note.text and "--resolution" in note.text
+        assert said in notes[0] and "--resolution" in notes[0]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from skystill.errors import SettingsError
 from skystill.model import engine
 from skystill.model.engine import Infer, average_test_time_views, open_engine
+from skystill.model.file import ModelInfo
 from skystill.predict import Predictor
 from skystill.symmetry import SYMMETRIES, TEST_TIME_VIEWS, turned
 from tests.channel_model import INFO, write_model
@@ -68,7 +69,7 @@ def model(tmp_path: Path) -> Path:
 def timed(monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> None:
     """Let each runtime's trial take so long; the trial of a runtime that is not named fails the test."""
 
-    def trial(infer: Infer) -> float:
+    def trial(infer: Infer, info: ModelInfo) -> float:
         opener = infer.__qualname__.split(".")[0]  # the function that made it, such as _open_openvino
         return milliseconds[opener.removeprefix("_open_")]
 

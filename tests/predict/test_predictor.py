@@ -236,7 +236,7 @@ def test_most_likely_is_argmax(shape: tuple[int, int, int]) -> None:
 def test_the_metadata_is_read_as_deepness_reads_it(tmp_path: Path) -> None:
     import onnxruntime
 
-    info = replace(INFO, resolution_m=0.3, tile_size=512, overlap=128)
+    info = replace(INFO, tile_size=512, overlap=128).with_resolution(0.3)
     session = onnxruntime.InferenceSession(write_model(tmp_path / "m.onnx", info.to_metadata()))
     metadata = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert metadata["model_type"] == "Segmentor"

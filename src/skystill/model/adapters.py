@@ -4,21 +4,23 @@
 files go through none of this.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from skystill.errors import AnswersNotFinite, ModelFileError
+from skystill.errors import AnswersNotFinite, ModelFileError, SettingsError
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.tiling import WHOLE_PHASE, overlapping_cuts
 
-Planes = npt.NDArray[np.uint8]
+Planes = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
 Infer = Callable[[Planes], Logits]
-"""A call of a network: planes (3, H, W) uint8 RGB, 0 to 255, to logits (C, H, W) float32.
+"""A call of a network: planes (B, H, W) in the data type of its `InputSpec`, to logits (C, H, W) float32.
 
 It may be called from several threads at the same time. The logits are valid until the same thread calls it again."""
 
@@ -37,24 +39,92 @@ _TOLERANCE = 1e-2  # of probabilities and of their sum, so that half precision p
 
 @dataclass(frozen=True)
 class InputScale:
-    """The scale of the pixels that a network expects: (pixel / divisor - mean) / std, with pixels from 0 to 255.
+    """The scale of the pixels that a network expects: (pixel / divisor - mean) / std.
 
     Args:
-        divisor: 255 for networks that expect 0 to 1, and 1 for networks that expect 0 to 255.
-        mean, std: of red, green and blue, applied after the division.
+        divisor: for bytes, 255 for networks that expect 0 to 1, and 1 for networks that expect 0 to 255.
+        mean, std: of each band, or one number for all bands. They are applied after the division.
+        values: True if pixels are the raster's own values, in any data type. Otherwise they are bytes, 0 to 255.
     """
 
     divisor: float = 1.0
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    values: bool = False
+
+    def applied(self, planes: Planes) -> npt.NDArray[np.float32]:
+        """Return planes (B, H, W) of any data type on this scale."""
+        mean, std = (np.array(part, np.float32)[:, None, None] for part in (self.mean, self.std))
+        return np.asarray((planes.astype(np.float32) / np.float32(self.divisor) - mean) / std, np.float32)
 
 
 INPUT_SCALES = {
     "0..255": InputScale(),
     "0..1": InputScale(255.0),
     "imagenet": InputScale(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "values": InputScale(values=True),
 }
 """The scales by name: the values of `--input` of skystill predict, and of the option `input=` of a teacher."""
+
+
+def parse_input(text: str) -> dict[str, str]:
+    """Return the options of a text of `--input`, such as "values?divide=10000&mean=0.2&std=0.1", for `input_scale`.
+
+    Raises:
+        SettingsError: a part is not an option with a value, or stands there twice.
+    """
+    name, _, more = text.partition("?")
+    options = {"input": name}
+    for part in more.split("&") if more else []:
+        key, _, value = part.partition("=")
+        if key not in ("divide", "mean", "std") or not value or key in options:
+            raise SettingsError(
+                f"--input {text}: {part!r} is not understood; write it as values?divide=10000&mean=0.2,0.3&std=0.1,0.1 "
+                "with each part once."
+            )
+        options[key] = value
+    return options
+
+
+def input_scale(options: Mapping[str, str], bands: int) -> InputScale:
+    """Return the scale that options describe.
+
+    Args:
+        options: "input", a key of `INPUT_SCALES`; "divide", a number, only for values; "mean" and "std", numbers with
+            commas between them, one for each band or one for all. Other keys are passed over.
+        bands: number of bands of the network.
+
+    Raises:
+        SettingsError: there is no such scale, a number is none, or there is not one for each band.
+    """
+    name = options.get("input", "0..255")
+    if name not in INPUT_SCALES:
+        raise SettingsError(f"no scale of the input is called {name!r}; there are {', '.join(INPUT_SCALES)}.")
+    scale = INPUT_SCALES[name]
+    if name == "imagenet" and (bands != 3 or {"mean", "std"} & options.keys()):
+        raise SettingsError(
+            "imagenet is for three bands, and is a mean and a standard deviation itself; write 0..1?mean=...&std=... "
+            "for others."
+        )
+    if "divide" in options and not scale.values:
+        raise SettingsError(f"divide is for values, and {name} says already what bytes are divided by; leave it out.")
+    divisor = _numbers(options, "divide", 1)[0] if "divide" in options else scale.divisor
+    mean = _numbers(options, "mean", bands) if "mean" in options else scale.mean
+    std = _numbers(options, "std", bands) if "std" in options else scale.std
+    if divisor <= 0 or min(std) <= 0:
+        raise SettingsError("divide and std must be above 0.")
+    return replace(scale, divisor=divisor, mean=mean, std=std)
+
+
+def _numbers(options: Mapping[str, str], key: str, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in options[key].split(","))
+    except ValueError:
+        numbers = ()
+    if not all(map(math.isfinite, numbers)) or len(numbers) not in (1, count):
+        expected = "one number was" if count == 1 else f"{count} numbers, or one for all bands, were"
+        raise SettingsError(f"{key}={options[key]}: {expected} expected.")
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -64,9 +134,9 @@ class Form:
     Args:
         path: the file, for messages.
         num_classes: C, the number of classes.
-        dtype: type of its input: uint8, float16, float32 or float64.
-        scale: scale of the pixels that it expects. It is not applied to uint8.
-        bands_last: True if its input is (N, H, W, 3) instead of (N, 3, H, W).
+        dtype: type of its input: uint8, uint16, int16, float16, float32 or float64.
+        scale: scale of the pixels that it expects. It is not applied to integers.
+        bands_last: True if its input is (N, H, W, B) instead of (N, B, H, W).
         classes_last: True if its answer is (N, h, w, C) instead of (N, C, h, w).
         channels: channels of its answer: C, or 1 for two classes.
         answer: what these channels are.
@@ -74,6 +144,7 @@ class Form:
         multiple: height and width of its input must be divisible by this, if they are free.
         smallest: smallest height and width that it is given, if they are free.
         reduction: sides of its input divided by those of its answer.
+        spec: what it is fed, before the scale.
     """
 
     path: Path
@@ -88,6 +159,7 @@ class Form:
     multiple: int
     smallest: int
     reduction: int
+    spec: InputSpec = RGB
 
 
 def adapt(call: RawCall, form: Form) -> Infer:
@@ -107,16 +179,15 @@ def adapt(call: RawCall, form: Form) -> Infer:
         return logits if form.reduction == 1 else resized(logits, height, width)
 
     if form.size:
-        return _fixed_size(infer_as_it_is, form.size)
-    return _padded(infer_as_it_is, form.multiple, form.smallest)
+        return _fixed_size(infer_as_it_is, form.size, form.spec.fill)
+    return _padded(infer_as_it_is, form.multiple, form.smallest, form.spec.fill)
 
 
 def to_input(planes: Planes, form: Form) -> npt.NDArray[Any]:
-    """Return planes (3, H, W) uint8 as the file's input: a batch of one image, scaled, in its layout and type."""
+    """Return planes (B, H, W) of the form's spec as the file's input: a batch of one image, in its layout and type."""
     values: npt.NDArray[Any] = planes
-    if form.dtype is not np.uint8 and form.scale != InputScale():
-        mean, std = (np.array(part, np.float32)[:, None, None] for part in (form.scale.mean, form.scale.std))
-        values = (planes.astype(np.float32) / np.float32(form.scale.divisor) - mean) / std
+    if np.dtype(form.dtype).kind == "f" and replace(form.scale, values=False) != InputScale():
+        values = form.scale.applied(planes)
     if form.bands_last:
         values = values.transpose(1, 2, 0)
     return np.ascontiguousarray(values, form.dtype)[None]
@@ -193,7 +264,7 @@ def resized(values: Logits, height: int, width: int) -> Logits:
     return values
 
 
-def _fixed_size(infer: Infer, size: tuple[int, int]) -> Infer:
+def _fixed_size(infer: Infer, size: tuple[int, int], fill: Planes) -> Infer:
     """Run a network of fixed input size in tiles that overlap by a quarter of their side or more.
 
     An image that is smaller than a tile is computed twice along this axis: at the beginning and at the end of the tile.
@@ -204,7 +275,7 @@ def _fixed_size(infer: Infer, size: tuple[int, int]) -> Infer:
         result: Logits = np.empty(0, np.float32)
         for top, rows, rows_in in _cuts(planes.shape[1], size[0]):
             for left, columns, columns_in in _cuts(planes.shape[2], size[1]):
-                found = infer(_grey_around(planes, (top, left), size))
+                found = infer(_filled_around(planes, (top, left), size, fill))
                 if not result.size:
                     result = np.empty((len(found), *planes.shape[1:]), np.float32)
                 result[:, rows, columns] = found[:, rows_in, columns_in]
@@ -226,30 +297,34 @@ def _cuts(length: int, tile: int) -> list[tuple[int, slice, slice]]:
     return [first, second] if before and half else [(0, slice(0, length), slice(0, length))]
 
 
-def _padded(infer: Infer, multiple: int, smallest: int) -> Infer:
+def _padded(infer: Infer, multiple: int, smallest: int, fill: Planes) -> Infer:
     """Run a network whose input must be divisible by `multiple` and not below `smallest`."""
 
     def infer_padded(planes: Planes) -> Logits:
         height, width = planes.shape[1:]
         rows, columns = (-(-max(side, smallest) // multiple) * multiple for side in (height, width))
-        return infer(_grey_around(planes, (0, 0), (rows, columns)))[:, :height, :width]
+        return infer(_filled_around(planes, (0, 0), (rows, columns), fill))[:, :height, :width]
 
     return infer_padded
 
 
-def _grey_around(planes: Planes, start: tuple[int, int], size: tuple[int, int]) -> Planes:
-    """Return a window of planes (3, H, W), and grey where it reaches beyond them, as `Teacher` and SkyStill's networks.
+def _filled_around(planes: Planes, start: tuple[int, int], size: tuple[int, int], fill: Planes) -> Planes:
+    """Return a window of planes (B, H, W), and the fill where it reaches beyond them.
+
+    The fill of colours is grey, as in `Teacher` and in SkyStill's networks. The fill of values becomes 0.
 
     Args:
         planes: the image.
         start: first row and column of the window; they may be negative.
         size: height and width of the window.
+        fill: (B,) a value for each band.
     """
     (top, left), (height, width) = start, size
     part = planes[:, max(0, top) : top + height, max(0, left) : left + width]
     if part.shape[1:] == size:
         return part
-    window = np.full((len(planes), height, width), 128, np.uint8)
+    window = np.empty((len(planes), height, width), planes.dtype)
+    window[:] = fill[:, None, None]
     above, before = max(0, -top), max(0, -left)
     window[:, above : above + part.shape[1], before : before + part.shape[2]] = part
     return window

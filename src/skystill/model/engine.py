@@ -5,7 +5,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from skystill.model.foreign import Foreign, find_form
 from skystill.symmetry import TEST_TIME_VIEWS, inverse, turned
 
 Infer = adapters.Infer
-"""A call of a network: planes (3, H, W) uint8 RGB, 0 to 255, to logits (C, H, W) float32.
+"""A call of a network: planes (B, H, W) in the data type of its `InputSpec`, to logits (C, H, W) float32.
 
 It may be called from several threads at the same time. The logits are valid until the same thread calls it again."""
 
@@ -57,6 +57,7 @@ def open_engine(
     runtime: str = "onnxruntime",
     classes: ClassMap | None = None,
     input_scale: str | None = None,
+    bands: Sequence[int | str] | None = None,
 ) -> Engine:
     """Open a model file to run it.
 
@@ -68,8 +69,10 @@ def open_engine(
         threads: number of threads that one call uses; 0 uses all cores.
         runtime: onnxruntime, openvino or auto. If both are installed, auto runs both for a moment and keeps the faster.
         classes: classes of a file without SkyStill's metadata; not used for other files.
-        input_scale: scale of the pixels that a file of another program expects, a key of `INPUT_SCALES`. None takes
+        input_scale: scale of the pixels that a file of another program expects, as `parse_input` reads it. None takes
             what its metadata says, otherwise 0..255.
+        bands: bands that a file of another program is fed, numbers or names. None is for red, green and blue. Not used
+            for SkyStill's own files, which know their bands.
 
     Raises:
         ModelFileError: the file cannot be opened, its metadata is missing or damaged, or its input or its answers are
@@ -83,8 +86,9 @@ def open_engine(
     foreign: Foreign | None = None
     if is_foreign(session):
         call = _call_onnxruntime(session, path)
-        foreign = find_form(path, session, call, info.classes, input_scale)
-        info = replace(info, **foreign.tiles)
+        foreign = find_form(path, session, call, info.classes, input_scale, bands)
+        spec = replace(foreign.form.spec, resolution_m=info.resolution_m)
+        info = replace(info, **foreign.tiles, input_spec=spec)
         infer = adapt(call, foreign.form)
     elif input_scale is not None:
         raise SettingsError(
@@ -100,7 +104,7 @@ def open_engine(
         return Engine(infer, info, "onnxruntime", notes, whole)
     other_call = _call_openvino(path, threads)
     other = adapt(other_call, foreign.form) if foreign else _open_openvino(path, other_call, info)
-    if runtime == "openvino" or _trial(other) < _trial(infer):
+    if runtime == "openvino" or _trial(other, info) < _trial(infer, info):
         return Engine(other, info, "openvino", notes, whole)
     return Engine(infer, info, "onnxruntime", notes, whole)
 
@@ -119,7 +123,7 @@ def average_test_time_views(infer: Infer, views: int) -> Infer:
         return infer
     axes = (1, 2)
 
-    def over_mirrors(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def over_mirrors(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         first, *others = TEST_TIME_VIEWS[min(views, 4)]
         # Copied, because the next call writes into the same buffer.
         total = turned(infer(turned(planes, first, axes)), inverse(first), axes).copy()
@@ -127,7 +131,7 @@ def average_test_time_views(infer: Infer, views: int) -> Infer:
             total += turned(infer(turned(planes, symmetry, axes)), inverse(symmetry), axes)
         return total
 
-    def infer_views(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def infer_views(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         total = over_mirrors(planes)
         if views == 8:  # the same four for a quarter turn; turning floats is slow, so only their sum is turned back
             total += turned(over_mirrors(turned(planes, 1, axes)), inverse(1), axes)
@@ -139,39 +143,40 @@ def average_test_time_views(infer: Infer, views: int) -> Infer:
 
 def _open_onnxruntime(session: ort.InferenceSession, path: Path, info: ModelInfo) -> Infer:
     """Run a SkyStill file in ONNX Runtime."""
-    taken = session.get_inputs()[0]
-    kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-    if taken.type not in kinds:
-        raise ModelFileError(f"{path} takes {taken.type}; an image is tensor(uint8), or tensor(float) from 0 to 255.")
-    kind: Any = kinds[taken.type]
-    if info.parameters and kind is np.uint8:
-        return _bound(session, path, len(info.classes))
+    taken, kind = session.get_inputs()[0], info.input_spec.kind
+    types = {f"tensor({kind.name})".replace("float32", "float"): kind, "tensor(float)": np.dtype(np.float32)}
+    if taken.type not in types:
+        raise ModelFileError(
+            f"{path} takes {taken.type}; for {info.input_spec.labels}, {' or '.join(types)} was expected."
+        )
+    if info.parameters and types[taken.type] == kind:
+        return _bound(session, path, info)
     call = _call_onnxruntime(session, path)
 
-    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        answer = call(np.ascontiguousarray(planes, kind)[None])
+    def infer(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        answer = call(np.ascontiguousarray(planes, types[taken.type])[None])
         return _checked(path, np.asarray(answer[0], np.float32), (len(info.classes), *planes.shape[1:]))
 
     return infer
 
 
-def _bound(session: Any, path: Path, num_classes: int) -> Infer:  # noqa: ANN401 - onnxruntime carries no types
+def _bound(session: Any, path: Path, info: ModelInfo) -> Infer:  # noqa: ANN401 - onnxruntime carries no types
     """Run a SkyStill file, whose logits have the size of the image, with one output buffer per thread.
 
     The buffer is kept between calls. ONNX Runtime would allocate new logits for each tile: 24 MB per megapixel, which
     the allocator then keeps twice for two threads (docs/log.md).
     """
-    here = threading.local()
+    here, num_classes, kind = threading.local(), len(info.classes), info.input_spec.kind.type
 
-    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        image = np.ascontiguousarray(planes)[None]
+    def infer(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        image = np.ascontiguousarray(planes, kind)[None]
         shape = (1, num_classes, *image.shape[2:])
         size = math.prod(shape)
         if getattr(here, "buffer", np.empty(0)).size < size:
             here.buffer = np.empty(size, np.float32)
         logits: npt.NDArray[np.float32] = here.buffer[:size].reshape(shape)
         binding = session.io_binding()
-        binding.bind_input("image", "cpu", 0, np.uint8, image.shape, image.ctypes.data)
+        binding.bind_input("image", "cpu", 0, kind, image.shape, image.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, shape, logits.ctypes.data)
         with _named(path, image):
             session.run_with_iobinding(binding)
@@ -193,7 +198,7 @@ def _call_onnxruntime(session: ort.InferenceSession, path: Path) -> RawCall:
 def _open_openvino(path: Path, call: RawCall, info: ModelInfo) -> Infer:
     """Run a SkyStill file in OpenVINO."""
 
-    def infer(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def infer(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         answer = call(np.ascontiguousarray(planes)[None])
         return _checked(path, np.asarray(answer[0], np.float32), (len(info.classes), *planes.shape[1:]))
 
@@ -251,9 +256,9 @@ def _checked(path: Path, logits: npt.NDArray[np.float32], shape: tuple[int, ...]
     return logits
 
 
-def _trial(infer: Infer) -> float:
+def _trial(infer: Infer, info: ModelInfo) -> float:
     """Return the seconds that a small tile takes: the median of a few calls, after one warm-up call."""
-    planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
+    planes = np.zeros((len(info.input_spec), _TRIAL_SIDE, _TRIAL_SIDE), info.input_spec.kind)
     infer(planes)
     times = []
     for _ in range(_TRIALS):

@@ -1,12 +1,13 @@
 """The model file: one ONNX file with the weights, the normalisation and the classes.
 
-Its input is `image` (N, 3, H, W) uint8 RGB, 0 to 255. Its output is `logits` (N, C, H, W) float32. N, H and W may have
-any value. The metadata properties are JSON values; `ModelInfo` describes them.
+Its input is `image` (N, B, H, W): the B bands of its `InputSpec`, in the data type of the spec. Files without a spec
+take red, green and blue in bytes. Its output is `logits` (N, C, H, W) float32. N, H and W may have any value. The
+metadata properties are JSON values; `ModelInfo` describes them.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnxruntime as ort
 from skystill import __version__
 from skystill.classes import ClassMap, classes_from
 from skystill.errors import ClassesError, ModelFileError
+from skystill.raster.input_spec import RGB, InputSpec, spec_from
 
 REQUIRED_KEYS = (
     "classes",
@@ -25,8 +27,8 @@ REQUIRED_KEYS = (
     "multiply_adds_per_megapixel",
     "skystill_version",
 )
-# The last four keys are optional. They were added later, or only inform other programs.
-_KNOWN = (*REQUIRED_KEYS, "resolution_m", "precision", "data", "scores")
+# The last five keys are optional. They were added later, or only inform other programs.
+_KNOWN = (*REQUIRED_KEYS, "input_spec", "resolution_m", "precision", "data", "scores")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ModelInfo:
         multiply_adds_per_megapixel: multiply-adds for 10^6 pixels of input; 0 if unknown.
         tile_size: recommended side of the tiles in pixels.
         overlap: recommended number of pixels that neighbouring tiles share, so that no borders are visible.
-        resolution_m: metres per pixel of the training data; None if it is unknown.
+        input_spec: what the network is fed.
         precision: "float32" or "int8".
         data: what the network was trained on, in words.
         scores: figures on test images, such as {"miou": 0.6}; empty if the network was not scored.
@@ -53,11 +55,20 @@ class ModelInfo:
     multiply_adds_per_megapixel: int
     tile_size: int = 832
     overlap: int = 128
-    resolution_m: float | None = None
+    input_spec: InputSpec = RGB
     precision: str = "float32"
     data: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     version: str = __version__
+
+    @property
+    def resolution_m(self) -> float | None:
+        """Metres on the ground per pixel of the training data; None if it is unknown."""
+        return self.input_spec.resolution_m
+
+    def with_resolution(self, metres: float | None) -> "ModelInfo":
+        """Return the metadata with another ground resolution, or with none."""
+        return replace(self, input_spec=replace(self.input_spec, resolution_m=metres))
 
     def to_metadata(self) -> dict[str, str]:
         """Return the metadata properties as JSON values by key.
@@ -71,6 +82,7 @@ class ModelInfo:
             "multiply_adds_per_megapixel": self.multiply_adds_per_megapixel,
             "tile_size": self.tile_size,
             "overlap": self.overlap,
+            "input_spec": self.input_spec.to_dict(),
             "resolution_m": self.resolution_m,
             "precision": self.precision,
             "data": self.data,
@@ -90,8 +102,8 @@ class ModelInfo:
             "class_names": dict(enumerate(self.classes.names)),
             "tiles_size": self.tile_size,
             "tiles_overlap": round(100 * self.overlap / self.tile_size),
-            "standardization_mean": [0.0, 0.0, 0.0],
-            "standardization_std": [1.0, 1.0, 1.0],
+            "standardization_mean": [0.0] * len(self.input_spec),
+            "standardization_std": [1.0] * len(self.input_spec),
             "seg_thresh": 0.0,
             "seg_small_segment": 0,
         }
@@ -107,7 +119,7 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
 
     Raises:
         ModelFileError: the file is missing, truncated or not an ONNX model, or it does not take one image
-            (N, 3, H, W) and give logits (N, C, H, W).
+            (N, B, H, W) and give logits (N, C, H, W).
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file.")
@@ -134,7 +146,7 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 4:
         taken, given = (", ".join(f"{value.name} {value.shape}" for value in values) for values in (inputs, outputs))
         raise ModelFileError(
-            f"{path} takes {taken} and gives {given}; a segmentation model takes one image (N, 3, H, W) and gives "
+            f"{path} takes {taken} and gives {given}; a segmentation model takes one image (N, B, H, W) and gives "
             "logits (N, C, H, W)."
         )
     return session
@@ -149,8 +161,8 @@ def read_info(session: ort.InferenceSession, path: Path, classes: ClassMap | Non
         classes: classes of a file without SkyStill's metadata. If this is None, such a file is refused.
 
     Raises:
-        ModelFileError: metadata is missing (the message names the keys) or damaged, or the number of classes is not
-            that of the logits.
+        ModelFileError: metadata is missing (the message names the keys) or damaged, or the number of classes or of
+            bands is not that of the network.
     """
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     missing = [key for key in REQUIRED_KEYS if key not in metadata]
@@ -168,6 +180,12 @@ def read_info(session: ort.InferenceSession, path: Path, classes: ClassMap | Non
             f"{path} gives {channels} classes; {info.classes.source} has {len(info.classes)} "
             f"({', '.join(info.classes.names)})."
         )
+    bands = session.get_inputs()[0].shape[1]
+    if isinstance(bands, int) and bands != len(info.input_spec):
+        raise ModelFileError(
+            f"{path} takes {bands} bands; its metadata names {len(info.input_spec)} ({info.input_spec.labels}). Export "
+            "the run again."
+        )
     return info
 
 
@@ -183,13 +201,12 @@ def _foreign(path: Path, metadata: Mapping[str, str], classes: ClassMap) -> Mode
         resolution = float(json.loads(metadata["resolution"])) / 100
     except (KeyError, ValueError, TypeError):
         resolution = 0.0
-    return ModelInfo(classes, path.stem, 0, 0, resolution_m=resolution if resolution > 0 else None)
+    return ModelInfo(classes, path.stem, 0, 0).with_resolution(resolution if resolution > 0 else None)
 
 
 def _own(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
     try:
         values: dict[str, Any] = {key: json.loads(text) for key, text in metadata.items() if key in _KNOWN}
-        resolution = values.get("resolution_m")
         return ModelInfo(
             classes=classes_from(values["classes"], str(path)),
             network=str(values["network"]),
@@ -197,11 +214,23 @@ def _own(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
             multiply_adds_per_megapixel=int(values["multiply_adds_per_megapixel"]),
             tile_size=int(values["tile_size"]),
             overlap=int(values["overlap"]),
-            resolution_m=None if resolution is None else float(resolution),
+            input_spec=_input_spec(values),
             precision=str(values.get("precision", "float32")),
             data=str(values.get("data", "")),
             scores=dict(values.get("scores", {})),
             version=str(values["skystill_version"]),
         )
-    except (ValueError, TypeError, ClassesError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ClassesError) as error:
         raise ModelFileError(f"{path}: its metadata is damaged ({error}). Export the run again.") from error
+
+
+def _input_spec(values: Mapping[str, Any]) -> InputSpec:
+    """Return the spec of a file. Files of earlier versions take colours, and have their resolution in a key of its own.
+
+    Raises:
+        ValueError, TypeError, KeyError, IndexError, AttributeError: the metadata is damaged.
+    """
+    if "input_spec" in values:
+        return spec_from(values["input_spec"])
+    resolution = values.get("resolution_m")
+    return RGB if resolution is None else RGB.with_resolution(float(resolution))

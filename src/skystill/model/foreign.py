@@ -1,6 +1,7 @@
 """Model files of other programs: look at a file and try it on small images, to find out how it is called."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +17,20 @@ from skystill.model.adapters import (
     Answer,
     Form,
     InputScale,
-    Planes,
     RawCall,
     channels_of,
+    input_scale,
+    parse_input,
     to_input,
     what_is_answered,
 )
+from skystill.model.trial_images import even_images, random_image
+from skystill.raster.input_spec import MAX_BANDS, RGB, Band, InputSpec
 
 _INPUT_TYPES: Mapping[str, Any] = {
     "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16,
     "tensor(float16)": np.float16,
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -50,7 +56,12 @@ class Foreign:
 
 
 def find_form(
-    path: Path, session: ort.InferenceSession, call: RawCall, classes: ClassMap, scale_name: str | None
+    path: Path,
+    session: ort.InferenceSession,
+    call: RawCall,
+    classes: ClassMap,
+    scale_text: str | None,
+    bands: Sequence[int | str] | None = None,
 ) -> Foreign:
     """Look at the input and output of a file, and run it on small images.
 
@@ -59,13 +70,14 @@ def find_form(
         session: the file, open; result of `open_session`.
         call: runs the file.
         classes: the classes that the user says it has.
-        scale_name: the scale of its input, a key of `INPUT_SCALES`; None takes that of its metadata, or 0..255.
+        scale_text: the scale of its input, as `parse_input` reads it; None takes that of its metadata, or 0..255.
+        bands: the bands that it is fed, numbers or names; None is for red, green and blue.
 
     Raises:
-        ModelFileError: it takes something else than one RGB image, fails on all images that were tried, or gives
-            something else than logits or probabilities of the classes, at the size of the image or at a whole part
-            of it.
-        SettingsError: `scale_name` does not fit a file that takes bytes.
+        ModelFileError: it takes something else than one image of these bands, fails on all images that were tried, or
+            gives something else than logits or probabilities of the classes, at the size of the image or at a whole
+            part of it.
+        SettingsError: `scale_text` is not understood or does not fit the type or the bands of the file.
     """
     taken, given = session.get_inputs()[0], session.get_outputs()
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
@@ -77,10 +89,13 @@ def find_form(
             "argmax at its end."
         )
     _check_class_names(path, metadata, classes)
-    scale, scale_words = _input_scale(path, metadata, _INPUT_TYPES[taken.type], scale_name)
+    dtype = np.dtype(_INPUT_TYPES[taken.type])
+    options = None if scale_text is None else parse_input(scale_text)
+    count = _count_bands(path, taken.shape, bands, options)
+    scale, scale_words = _input_scale(path, metadata, dtype, options, count)
     form = Form(
-        path, len(classes), _INPUT_TYPES[taken.type], scale, bands_last=False, classes_last=False, channels=0,
-        answer="logits", size=None, multiple=1, smallest=1, reduction=1,
+        path, len(classes), dtype, scale, bands_last=False, classes_last=False, channels=0,
+        answer="logits", size=None, multiple=1, smallest=1, reduction=1, spec=_spec(scale, dtype, bands, count),
     )  # fmt: skip
     form = _with_answer(_with_shape(form, taken.shape, call, classes), call)
     outputs = f"; of its outputs {given[0].name} is used" if len(given) > 1 else ""
@@ -88,40 +103,88 @@ def find_form(
     return Foreign(form, _tiles(form), note)
 
 
+def _count_bands(
+    path: Path, shape: Sequence[object], bands: Sequence[int | str] | None, options: Mapping[str, str] | None
+) -> int:
+    """Return the number of bands of a file: that of `bands`, or 3. One band may also be grey for a file of three.
+
+    Raises:
+        SettingsError: there are too many bands, or values are wanted and it is not said which.
+    """
+    values = options is not None and options["input"] == "values"
+    if bands is None:
+        if values:
+            raise SettingsError(
+                f"{path} is fed the values of bands, and it is not said which; add --bands, such as --bands "
+                "blue,green,red,nir or 2,3,4,8."
+            )
+        return 3
+    if len(bands) > MAX_BANDS:
+        raise SettingsError(f"--bands names {len(bands)} bands; a network is fed 1 to {MAX_BANDS}.")
+    grey = len(bands) == 1 and not values and not any(shape[axis] == 1 for axis in (1, 3))
+    return 3 if grey else len(bands)
+
+
 def _input_scale(
-    path: Path,
-    metadata: Mapping[str, str],
-    dtype: Any,  # noqa: ANN401 - a numpy type
-    name: str | None,
+    path: Path, metadata: Mapping[str, str], dtype: "np.dtype[Any]", options: Mapping[str, str] | None, bands: int
 ) -> tuple[InputScale, str]:
     """Return the scale of the input, and a sentence about it."""
-    if name is not None and name not in INPUT_SCALES:
-        raise SettingsError(f"no scale of the input is called {name!r}; there are {', '.join(INPUT_SCALES)}.")
-    if dtype is np.uint8:
-        if name not in (None, "0..255"):
-            raise SettingsError(f"{path} takes bytes, and --input {name} asks for floats; leave --input out.")
+    if options is not None:
+        scale, words = input_scale(options, bands), _option_words(options)
+        if dtype.kind == "f":
+            return scale, f"It is given pixels as --input {words} says"
+        if replace(scale, values=False) != InputScale():
+            raise SettingsError(
+                f"{path} takes {'bytes' if dtype == np.uint8 else dtype}, and --input {words} asks for floats; leave "
+                "it out."
+            )
+        if scale.values:
+            return scale, f"It is given the values of the raster as {dtype}"
+    if dtype.kind != "f" and dtype != np.uint8:
+        raise SettingsError(f"{path} takes {dtype}, the values of a raster; add --input values and --bands.")
+    if dtype == np.uint8:
         return InputScale(), "It is given bytes from 0 to 255"
-    if name is not None:
-        return INPUT_SCALES[name], f"It is given pixels as --input {name} says"
     if "model_type" not in metadata and "standardization_mean" not in metadata:
-        return InputScale(), "It is given pixels from 0 to 255; --input 0..1 or imagenet gives it others"
+        return InputScale(), f"It is given pixels from 0 to 255; --input {', '.join(INPUT_SCALES)} gives it others"
     try:  # the keys of the QGIS plugin Deepness, which divides by 255 before it standardises
-        mean = _three(json.loads(metadata.get("standardization_mean", "[0, 0, 0]")))
-        std = _three(json.loads(metadata.get("standardization_std", "[1, 1, 1]")))
+        mean = _one_each(json.loads(metadata.get("standardization_mean", str([0] * bands))), bands)
+        std = _one_each(json.loads(metadata.get("standardization_std", str([1] * bands))), bands)
     except (ValueError, TypeError) as error:
         raise ModelFileError(
-            f"{path}: its metadata standardization_mean and standardization_std are damaged ({error}); three numbers "
+            f"{path}: its metadata standardization_mean and standardization_std are damaged ({error}); {bands} numbers "
             "each were expected. Say with --input what it expects."
         ) from error
-    words = "" if mean == (0, 0, 0) and std == (1, 1, 1) else f", less {mean} and divided by {std}"
+    words = "" if not any(mean) and set(std) == {1.0} else f", less {mean} and divided by {std}"
     return InputScale(255.0, mean, std), f"It is given pixels from 0 to 1{words}, as its metadata for Deepness says"
 
 
-def _three(values: Any) -> tuple[float, ...]:  # noqa: ANN401 - from JSON
+def _option_words(options: Mapping[str, str]) -> str:
+    more = "&".join(f"{key}={value}" for key, value in options.items() if key != "input")
+    return f"{options['input']}?{more}" if more else options["input"]
+
+
+def _one_each(values: Any, bands: int) -> tuple[float, ...]:  # noqa: ANN401 - from JSON
     numbers = tuple(float(value) for value in values)
-    if len(numbers) != 3:
+    if len(numbers) != bands:
         raise ValueError(f"{len(numbers)} numbers")
     return numbers
+
+
+def _spec(scale: InputScale, dtype: "np.dtype[Any]", bands: Sequence[int | str] | None, count: int) -> InputSpec:
+    """Return what a file is fed, before the scale: colours, bytes of other bands, or values.
+
+    Nothing is known of the range of the values, so none is checked. The mean of a band is where the network sees 0.
+    """
+    if not scale.values and count == 3:
+        return RGB
+    means, stds = (part * count if len(part) == 1 else part for part in (scale.mean, scale.std))
+    found = []
+    for place, wanted in enumerate(bands or ()):
+        name, number = (wanted, place + 1) if isinstance(wanted, str) else ("", wanted)
+        spread = (means[place] * scale.divisor, stds[place] * scale.divisor) if scale.values else (128.0, 64.0)
+        found.append(Band(name, number, *spread, -math.inf, math.inf))
+    kind = "uint8" if not scale.values else "float32" if dtype.kind == "f" else dtype.name
+    return InputSpec(tuple(found), kind)
 
 
 def _check_class_names(path: Path, metadata: Mapping[str, str], classes: ClassMap) -> None:
@@ -147,11 +210,15 @@ def _with_shape(form: Form, shape: Sequence[object], call: RawCall, classes: Cla
     """Add the layout, the size or the multiple, and the shape of the answer. They are found by trying."""
     if isinstance(shape[0], int) and shape[0] != 1:
         raise ModelFileError(f"{form.path} takes {shape[0]} images at once; export it for one image, or any number.")
-    layouts = [last for last, axis in ((False, 1), (True, 3)) if shape[axis] == 3]
+    bands = len(form.spec)
+    layouts = [last for last, axis in ((False, 1), (True, 3)) if shape[axis] == bands]
     if not layouts:
         layouts = [last for last, axis in ((False, 1), (True, 3)) if not isinstance(shape[axis], int)]
     if not layouts:
-        raise ModelFileError(f"{form.path} takes {shape}; an image of three bands is (N, 3, H, W) or (N, H, W, 3).")
+        raise ModelFileError(
+            f"{form.path} takes {shape}; an image of {bands} bands is (N, {bands}, H, W) or (N, H, W, {bands}). Name "
+            "as many bands as it takes, in its order, with --bands, such as --bands blue,green,red,nir or 2,3,4,8."
+        )
     problem = ""
     for bands_last in layouts:
         sides = [side for side in (shape[1:3] if bands_last else shape[2:4]) if isinstance(side, int)]
@@ -160,7 +227,7 @@ def _with_shape(form: Form, shape: Sequence[object], call: RawCall, classes: Cla
             height, width = fixed or (_near(_TRIAL_ROWS, multiple, 3), _near(_TRIAL_COLUMNS, multiple, 1))
             trial = replace(form, bands_last=bands_last, size=fixed, multiple=multiple, smallest=min(height, width))
             try:
-                answer = call(to_input(_noise(height, width), trial))
+                answer = call(to_input(random_image(form.spec, height, width), trial))
             except ModelFileError as error:
                 problem = problem or str(error)
                 continue
@@ -178,10 +245,6 @@ def _with_shape(form: Form, shape: Sequence[object], call: RawCall, classes: Cla
 def _near(size: int, multiple: int, least: int) -> int:
     """Return an odd number of times `multiple`, near `size`."""
     return multiple * max(least, size // multiple // 2 * 2 + 1)
-
-
-def _noise(height: int, width: int) -> Planes:
-    return np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
 
 
 def _fitted(trial: Form, shape: Sequence[int], height: int, width: int, classes: ClassMap) -> Form | None:
@@ -215,10 +278,9 @@ def _fitted(trial: Form, shape: Sequence[int], height: int, width: int, classes:
 def _with_answer(form: Form, call: RawCall) -> Form:
     """Add what the answer is: probabilities only if it is that for noise, a black and a white image."""
     height, width = form.size or (_near(_TRIAL_ROWS, form.multiple, 3), _near(_TRIAL_COLUMNS, form.multiple, 1))
-    black = np.zeros((3, height, width), np.uint8)
     found = {
         what_is_answered(channels_of(call(to_input(planes, form)), form, height, width))
-        for planes in (_noise(height, width), black, black + np.uint8(255))
+        for planes in (random_image(form.spec, height, width), *even_images(form.spec, height, width))
     }
     kinds: tuple[Answer, ...] = ("logits", "independent", "probabilities")
     return replace(form, answer=next(kind for kind in kinds if kind in found))

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from skystill.errors import ModelFileError
+from skystill.model.trial_images import random_image
 from skystill.progress import OnProgress, ignore_progress, tracked
 
 _SIDE = 1024
@@ -135,7 +136,7 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
 
     engine = open_engine(path, threads, runtime)
     infer, info = engine.infer, engine.info
-    planes = np.random.default_rng(0).integers(0, 256, (3, _SIDE, _SIDE), dtype=np.uint8)
+    planes = random_image(info.input_spec, _SIDE, _SIDE)
     times = time_per_megapixel(lambda: infer(planes), _SIDE**2)
     return ModelCost(
         size_bytes=path.stat().st_size,

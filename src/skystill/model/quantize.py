@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ try:
 except ImportError as error:
     raise SettingsError(f'{error}: quantising needs onnx. Install it with pip install "skystill[quantize]".') from error
 
-Images = Sequence[npt.NDArray[np.uint8]]
+Images = Sequence[npt.NDArray[Any]]
 Score = Callable[[Path], float]
 """A function that returns the mIoU of a model file on validation images."""
 
@@ -73,7 +74,8 @@ def quantize_model(
     Args:
         path: a float model file.
         out: the INT8 file, which appears complete or not at all.
-        images: calibration images, each (H, W, 3) uint8 RGB, 0 to 255. 8 to 32 crops of training images are enough.
+        images: calibration images, each (H, W, B) in the data type of the file's spec. 8 to 32 crops of training images
+            are enough.
         score: returns the mIoU of a model file. Called once for the float file and once for each attempt.
         max_drop: largest accepted drop of the mIoU, as a fraction (0.005 is half a point).
         on_progress: called with a `Message` about each attempt.
@@ -118,7 +120,7 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, images: Images) -> None:
         self._planes = (np.ascontiguousarray(image.transpose(2, 0, 1))[None] for image in images)
 
-    def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         planes = next(self._planes, None)
         return None if planes is None else {"image": planes}
 
@@ -161,9 +163,10 @@ def _logits(path: Path, images: Images) -> npt.NDArray[np.float32]:
 
 
 def _take_bytes(model: onnx.ModelProto) -> None:
-    """Remove the quantisation of the normalised image.
+    """Remove the quantisation of the normalised image, if it is one of three bands of bytes.
 
-    The image itself consists of bytes with the same meaning (train/compress/export.py).
+    The image itself consists of bytes with the same meaning (train/compress/export.py). Other images are normalised by
+    each band's own mean and standard deviation, and are quantised behind that.
     """
     nodes = model.graph.node
     normalize = next((node for node in nodes if node.name == "normalize"), None)

@@ -9,6 +9,7 @@ import onnxruntime
 
 from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.measure import ModelCost, measure_models
+from skystill.raster.input_spec import Band, InputSpec
 from skystill.run_folder import write_json
 
 JsonObject = dict[str, object]
@@ -18,6 +19,7 @@ _EXTENSIONS = (
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 )
+_COMMON_NAMES = ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # those that the extension eo defines
 
 
 def write_stac_item(model: Path, path: Path) -> JsonObject:
@@ -43,7 +45,8 @@ def write_stac_item(model: Path, path: Path) -> JsonObject:
         "datetime": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "description": f"Semantic segmentation of aerial images by SkyStill {info.version}, {info.precision}.",
         **_model_properties(info, cost),
-        "mlm:input": [_input()],
+        "bands": [_band(band) for band in info.input_spec.bands],
+        "mlm:input": [_input(info.input_spec)],
         "mlm:output": [_output(info)],
         **({"gsd": info.resolution_m} if info.resolution_m else {}),
     }
@@ -78,12 +81,27 @@ def _model_properties(info: ModelInfo, cost: ModelCost) -> JsonObject:
     }
 
 
-def _input() -> JsonObject:
-    return {
+def _band(band: Band) -> JsonObject:
+    """A band in the words of STAC 1.1. The extension asks for the bands here wherever its input names any."""
+    known = {"eo:common_name": band.name} if band.name in _COMMON_NAMES else {}
+    return {"name": band.label, **known}
+
+
+def _input(spec: InputSpec) -> JsonObject:
+    """The input. Three bands of bytes are normalised by constants of the graph, which are no property of the data."""
+    described: JsonObject = {
         "name": "image",
-        "bands": ["red", "green", "blue"],
-        "input": _structure([-1, 3, -1, -1], "channel", "uint8"),
-        "description": "RGB, 0 to 255; the graph normalises.",
+        "bands": [band.label for band in spec.bands],
+        "input": _structure([-1, len(spec), -1, -1], "channel", spec.dtype),
+    }
+    if spec.is_three_bytes:
+        letters = "RGB" if spec.is_colors else spec.labels
+        return {**described, "description": f"{letters}, 0 to 255; the graph normalises."}
+    scaling = [{"type": "z-score", "mean": band.mean, "stddev": band.std} for band in spec.bands]
+    return {
+        **described,
+        "value_scaling": scaling,
+        "description": f"The values of {spec.labels} as they are; the graph normalises them, as value_scaling says.",
     }
 
 

@@ -1,5 +1,6 @@
 """`skystill predict`: predict every input, and write further files beside each result."""
 
+import contextlib
 import importlib
 import time
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from skystill.errors import DamagedSource, DataError, PredictionStopped, UserErr
 from skystill.model.bundled import bundled_model
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
+from skystill.predict.opening import wanted_bands
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
 from skystill.progress import Note, OnProgress, ignore_progress
+from skystill.raster.band_names import pick_bands
 from skystill.raster.source import gdal_environment
 from skystill.settings import PredictSettings
 
@@ -70,7 +73,10 @@ def predict_inputs(
     classes = read_classes(settings.classes) if settings.classes else None
     # Opening a second runtime for a comparison takes 100 MB and more, so it is not done under a memory limit.
     runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
-    predictor = Predictor(settings.model or bundled_model(), settings.threads, runtime, classes, settings.input)
+    predictor = Predictor(
+        settings.model or bundled_model(), settings.threads, runtime, classes, settings.input,
+        wanted_bands(settings.bands),
+    )  # fmt: skip
     square = _square(settings, predictor.classes)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
@@ -80,8 +86,9 @@ def predict_inputs(
     failed: list[UserError] = []
     for source, target in targets:
         try:
-            # The tolerance may not fit the source: fail now and not after hours of work.
+            # The tolerance and --show may not fit the source: fail now and not after hours of work.
             shapes = _Shapes(_tolerance(source, settings), square)
+            _check_shown(source, settings)
             began = time.monotonic()
             prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress)
             seconds = time.monotonic() - began
@@ -120,7 +127,9 @@ def _write_beside(
     if settings.overlay:
         from skystill.predict.summary import write_overlay
 
-        write_overlay(source, target, beside["overlay"], predictor.classes, raster)
+        write_overlay(
+            source, target, beside["overlay"], predictor.classes, raster, predictor.info.input_spec, settings.show
+        )
     if settings.vector:
         from skystill.predict.polygons import write_polygons
 
@@ -140,6 +149,19 @@ def _square(settings: PredictSettings, classes: ClassMap) -> tuple[int, ...]:
     from skystill.predict.square import find_square_labels
 
     return find_square_labels(settings.square, classes)
+
+
+def _check_shown(source: str, settings: PredictSettings) -> None:
+    """Check that a raster has the bands of `--show`.
+
+    Raises:
+        SettingsError: it lacks one.
+    """
+    wanted = wanted_bands(settings.show, "--show")
+    if wanted is None:
+        return
+    with contextlib.suppress(rasterio.errors.RasterioError), gdal_environment(), rasterio.open(source) as file:
+        pick_bands(file, source, wanted)  # what cannot be opened, the prediction reports in full
 
 
 def _tolerance(source: str, settings: PredictSettings) -> float | None:

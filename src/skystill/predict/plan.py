@@ -9,6 +9,7 @@ import psutil
 from skystill.errors import SettingsError
 from skystill.model.engine import Infer
 from skystill.model.measure import cores, peak_rss_bytes, reset_peak_rss
+from skystill.raster.input_spec import InputSpec
 from skystill.raster.source import CACHE_BYTES, RasterSource
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
@@ -127,11 +128,17 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, netw
     lane = min(grid.width, grid.lane_width) + 2 * grid.margin
     rows = min(grid.height, grid.tile_height)
     tile = rows * min(grid.width, grid.tile_width)
-    read = 3 * rows * lane * 3  # the unit that is computed, the next one, and the next one again while it is decoded
+    pixel = source.planes * source.kind.itemsize
+    # The unit that is computed, the next one, and the next one again while it is decoded.
+    read = 3 * rows * lane * pixel
     if max(source.factors) > 1:
         read = int(read * (1 + math.prod(source.factors) / 2))
     blended = 4 * num_classes * (4 * grid.margin * lane + 2 * tile) if grid.blend else 0
     cache = max(CACHE_BYTES, source.block_row_bytes if source.sequential else 0)
+    if not source.spec.is_colors:
+        # Values that are converted or filled, and the part of each tile that is given to the network, are copies. Of
+        # colours, they fit the spare memory.
+        read += rows * lane * pixel + workers * tile * pixel + math.prod(source.block_shape) * pixel
     if grid.rows_first:
         blended = blended * grid.width // lane
     return int(
@@ -145,13 +152,15 @@ def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, netw
     )
 
 
-def measure_network_memory(infer: Infer) -> NetworkMemory:
-    """Measure the memory that a network needs, by running it on one tile."""
-    planes = np.zeros((3, _TRIAL_SIDE, _TRIAL_SIDE), np.uint8)
+def measure_network_memory(infer: Infer, spec: InputSpec) -> NetworkMemory:
+    """Measure the memory that a network needs, by running it on one tile of what its spec says."""
+    planes = np.zeros((len(spec), _TRIAL_SIDE, _TRIAL_SIDE), spec.kind)
     infer(planes[:, :64, :64])
     reset_peak_rss()
     before = psutil.Process().memory_info().rss
     infer(planes)
     grown = max(0, peak_rss_bytes() - before)
-    # If the peak cannot be reset, an earlier one may hide this one. A small network takes 64 bytes per pixel.
-    return NetworkMemory(before, max(64.0, grown / _TRIAL_SIDE**2))
+    # If the peak cannot be reset, an earlier one may hide this one. A small network takes 64 bytes per pixel, and the
+    # normalisation of values two arrays of floats.
+    least = 64.0 if spec.is_three_bytes else 64.0 + 8 * len(spec)
+    return NetworkMemory(before, max(least, grown / _TRIAL_SIDE**2))

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from skystill.classes import ClassMap, Labels
 from skystill.errors import AnswersNotFinite, DataError, ModelFileError, PredictionStopped, SettingsError
 from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.predict.cleaning import choose_cleaning
+from skystill.predict.opening import open_source
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import OnProgress, Progress, ignore_progress
-from skystill.raster.ground import snap_factor
 from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of, style_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import RasterSource, gdal_environment
@@ -53,15 +53,19 @@ class Predictor:
         threads: number of threads; 0 uses all cores.
         runtime: onnxruntime, openvino or auto, which is the faster of those that are installed.
         classes: classes of a file without SkyStill's metadata; not used for other files.
-        input_scale: scale of the pixels that a file of another program expects: "0..1", "0..255" or "imagenet". None
-            takes what its metadata says, otherwise 0..255.
+        input_scale: scale of the pixels that a file of another program expects: "0..1", "0..255", "imagenet", or
+            "values?divide=10000&mean=...&std=...". None takes what its metadata says, otherwise 0..255.
+        bands: bands that a file of another program is fed, numbers or names, such as ["blue", "green", "red", "nir"].
+            None is for red, green and blue. Not used for SkyStill's own files, which know their bands.
 
-    The attribute `notes` says how a file of another program is run.
+    The attribute `info.input_spec` says what the network is fed. The attribute `notes` says how a file of another
+    program is run.
 
     Raises:
         ModelFileError: the file cannot be opened, SkyStill did not export it and `classes` is None, or its input or
             its answers are not those of a segmentation model.
-        SettingsError: there is no such runtime, or it is not installed; or `input_scale` is given for a SkyStill file.
+        SettingsError: there is no such runtime, or it is not installed; or `input_scale` is given for a SkyStill file,
+            or is not understood.
     """
 
     def __init__(
@@ -71,29 +75,30 @@ class Predictor:
         runtime: str = "onnxruntime",
         classes: ClassMap | None = None,
         input_scale: str | None = None,
+        bands: Sequence[int | str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.threads = threads
-        self._classes, self._input_scale = classes, input_scale
+        self._foreign = classes, input_scale, bands
         self._chosen_by_time = runtime == "auto"
         self._open(runtime)
         self.classes = self.info.classes
 
     def _open(self, runtime: str) -> None:
-        engine = open_engine(self.path, self.threads, runtime, self._classes, self._input_scale)
+        engine = open_engine(self.path, self.threads, runtime, *self._foreign)
         self._infer, self.info, self.runtime, self.notes = engine.infer, engine.info, engine.runtime, engine.notes
         self._whole = engine.whole_tiles
         self._single: Infer | None = self._infer if self.threads == 1 else None
         self._memory: dict[int, NetworkMemory] = {}
 
-    def probabilities(self, image: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float32]:
+    def probabilities(self, image: npt.NDArray[Any], views: int = 1) -> npt.NDArray[np.float32]:
         """Return the class probabilities of an image.
 
         A large image is computed in overlapping tiles, and only the valid centre of each tile is kept. The memory
         besides the result therefore does not grow with the image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, 0 to 255.
+            image: (H, W, B) in the data type of `info.input_spec`; (H, W, 3) uint8 RGB, 0 to 255, by default.
             views: number of flipped and rotated views of each tile whose logits are averaged: 1, 2, 4 or 8. The time
                 grows by this factor.
 
@@ -111,11 +116,11 @@ class Predictor:
             result[:, *here] = softmax(logits)
         return result
 
-    def labels(self, image: npt.NDArray[np.uint8], views: int = 1) -> Labels:
+    def labels(self, image: npt.NDArray[Any], views: int = 1) -> Labels:
         """Return the most probable class of each pixel. The image is computed as in `probabilities`.
 
         Args:
-            image: (H, W, 3) uint8 RGB, 0 to 255.
+            image: (H, W, B) in the data type of `info.input_spec`; (H, W, 3) uint8 RGB, 0 to 255, by default.
             views: number of flipped and rotated views of each tile whose logits are averaged: 1, 2, 4 or 8. The time
                 grows by this factor.
 
@@ -170,7 +175,7 @@ class Predictor:
             written_rasters(str(source), Path(target), settings, self.classes), [self.path, *source_files(str(source))]
         )
         with gdal_environment():
-            opened = _open_source(str(source), settings, self.info.resolution_m)
+            opened = open_source(str(source), settings, self.info)
             try:
                 return self._predict(opened, Path(target), settings, resume, on_progress)
             except KeyboardInterrupt as error:
@@ -231,7 +236,7 @@ class Predictor:
     def single_threaded(self) -> Infer:
         """Return the network with one thread per call, for several calls at the same time."""
         if self._single is None:
-            self._single = open_engine(self.path, 1, self.runtime, self._classes, self._input_scale).infer
+            self._single = open_engine(self.path, 1, self.runtime, *self._foreign).infer
         return self._single
 
     def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
@@ -243,7 +248,9 @@ class Predictor:
 
     def _network_memory(self, views: int) -> NetworkMemory:
         if views not in self._memory:
-            self._memory[views] = measure_network_memory(average_test_time_views(self.single_threaded(), views))
+            self._memory[views] = measure_network_memory(
+                average_test_time_views(self.single_threaded(), views), self.info.input_spec
+            )
         return self._memory[views]
 
     def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
@@ -252,7 +259,7 @@ class Predictor:
         An interrupted prediction is continued only if all of it is the same. Values of keys that begin with "_" may
         differ.
         """
-        file = Path(source.path)
+        file, input_scale = Path(source.path), self._foreign[1]
         state = file.stat() if file.is_file() else None
         return {
             "source": source.path,
@@ -263,44 +270,24 @@ class Predictor:
             "grid": asdict(plan.grid),
             "_threads": plan.threads,
             **settings.model_dump(mode="json", exclude={"max_memory"}),
-            **({} if self._input_scale is None else {"input": self._input_scale}),
+            **({} if input_scale is None else {"input": input_scale}),
+            **({} if self.info.input_spec.is_colors else {"fed": self.info.input_spec.reading}),
         }
 
-    def _tiles(self, image: npt.NDArray[np.uint8], views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
+    def _tiles(self, image: npt.NDArray[Any], views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
         """Yield the place of the core of each tile in the image, and the logits (C, H, W) there."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise DataError(f"an image must be (H, W, 3) uint8 with pixels; this is {image.shape} {image.dtype}.")
+        spec = self.info.input_spec
+        if not spec.takes(image):
+            raise DataError(
+                f"an image must be (H, W, {len(spec)}) {spec.dtype} with pixels ({spec.labels}); this is {image.shape} "
+                f"{image.dtype}."
+            )
         size, margin = self.info.tile_size, self.info.overlap // 2
         planes, infer = image.transpose(2, 0, 1), average_test_time_views(self._infer, views)
         height, width = image.shape[:2]
         for unit in Grid(height, width, size, size, margin, width, whole=self._whole).units():
             for tile in unit.tiles:
                 yield tile.place, infer(planes[:, *tile.window])[:, *tile.inside][:, *tile.core]
-
-
-def _open_source(path: str, settings: RasterSettings, model_resolution: float | None) -> RasterSource:
-    """Open the source, resampled to the resolution in the settings if there is one.
-
-    Otherwise a note is added if the resolution differs from that of the model by a factor of 2 or more.
-    """
-    source = RasterSource(path, settings.band_numbers, settings.scale_range)
-    if settings.resolution is None:
-        own = source.resolution_m if model_resolution else None
-        if own and model_resolution and not 0.5 < own / model_resolution < 2:
-            source.notes.append(
-                f"{path} has {own:.3g} m per pixel, the model was trained at {model_resolution:g} m; "
-                f"--resolution {model_resolution:g} resamples."
-            )
-        return source
-    pixel = source.pixel_metres
-    source.close()
-    if pixel is None:
-        raise SettingsError(
-            f"{path} does not say how large its pixels are in metres: --resolution needs a CRS and a transform. Leave "
-            "--resolution out, or write them into the file (gdal_edit, gdalwarp)."
-        )
-    factors = snap_factor(settings.resolution / pixel[0]), snap_factor(settings.resolution / pixel[1])
-    return RasterSource(path, settings.band_numbers, settings.scale_range, factors)
 
 
 def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> list[Layer]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from skystill.classes import Labels
 from skystill.model.engine import Infer
 from skystill.raster.output import NODATA, PROBABILITY_SCALE, Arrays, RasterOutput
-from skystill.raster.source import Bytes, RasterSource, Valid
+from skystill.raster.source import Bytes, Planes, RasterSource, Valid
 from skystill.raster.spool import RowSpool
 from skystill.tiling import Grid, Tile, Unit
 
@@ -150,7 +150,7 @@ class Stream:
         while jobs:
             yield from _settle(jobs.popleft(), blender)
 
-    def _work(self, unit: Unit, tile: Tile, planes: Bytes, valid: Valid | None) -> "Piece":
+    def _work(self, unit: Unit, tile: Tile, planes: Planes, valid: Valid | None) -> "Piece":
         """Run the network on one tile, and return the arrays of its core or, with blending, weighted probabilities."""
         top, _, left, _ = unit.read
         rows, columns = tile.window
@@ -198,12 +198,12 @@ class _RollingReader:
 
     def __init__(self, source: RasterSource | RowSpool) -> None:
         self._source = source
-        self._last: tuple[Unit, Bytes, Valid | None] | None = None
+        self._last: tuple[Unit, Planes, Valid | None] | None = None
 
-    def read(self, unit: Unit) -> tuple[Bytes, Valid | None]:
-        """Read the window of a unit's tiles: planes (3, H, W) uint8, and valid (H, W) bool or None if all are valid."""
+    def read(self, unit: Unit) -> tuple[Planes, Valid | None]:
+        """Read the window of a unit's tiles: planes (B, H, W), and valid (H, W) bool or None if all are valid."""
         top, bottom, left, right = unit.read
-        planes = np.empty((3, bottom - top, right - left), np.uint8)
+        planes = np.empty((self._source.planes, bottom - top, right - left), self._source.kind)
         valid: Valid | None = None
         start = top
         if self._last is not None and self._last[0].lane == unit.lane and self._last[0].read[1] > top:

@@ -11,8 +11,11 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap, Labels
+from skystill.predict.opening import wanted_bands
 from skystill.raster.ground import Ground, find_ground
-from skystill.raster.source import RasterSource, gdal_environment
+from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.shown import open_shown
+from skystill.raster.source import gdal_environment
 from skystill.raster.turned import turned_size
 from skystill.run_folder import write_table, written_whole
 from skystill.settings import RasterSettings
@@ -83,7 +86,15 @@ def _label_areas_m2(
     return areas
 
 
-def write_overlay(source: str, raster: Path, path: Path, classes: ClassMap, settings: RasterSettings) -> None:
+def write_overlay(
+    source: str,
+    raster: Path,
+    path: Path,
+    classes: ClassMap,
+    settings: RasterSettings,
+    spec: InputSpec = RGB,
+    show: str | None = None,
+) -> None:
     """Paint the classes over the image, and write the result as a picture.
 
     Both are reduced to at most 2048 pixels per side. Pixels without data keep the colours of the image.
@@ -94,22 +105,28 @@ def write_overlay(source: str, raster: Path, path: Path, classes: ClassMap, sett
         path: the picture to write.
         classes: colours of the labels.
         settings: the settings with which the image was read.
+        spec: what the network was fed. If these are not colours, the image is shown by the bands that it names red,
+            green and blue, or else by its first ones.
+        show: the bands that are shown instead, as `--show` names them.
 
     Raises:
         DataError: the image can no longer be opened.
+        SettingsError: it has no such bands.
         DiskFull: the picture cannot be written.
     """
+    bands = wanted_bands(show, "--show") or (wanted_bands(settings.bands) if spec.is_colors else None)
+    scale = settings.scale_range if spec.is_colors else None
     with gdal_environment():
         with rasterio.open(raster) as labels_file:
             size = max(labels_file.height, labels_file.width)
             shrink = max(1.0, size / _OVERLAY_SIDE)
             shape = (max(1, round(labels_file.height / shrink)), max(1, round(labels_file.width / shrink)))
             labels = labels_file.read(1, out_shape=shape, resampling=Resampling.nearest)
-        stored = RasterSource(source, settings.band_numbers, settings.scale_range, as_stored=True)
+        stored = open_shown(source, bands, scale, as_stored=True)
         stored.close()
         height, width = turned_size(stored.height, stored.width, stored.orientation)
         factor = max(height / shape[0], width / shape[1])
-        image_file = RasterSource(source, settings.band_numbers, settings.scale_range, (factor, factor))
+        image_file = open_shown(source, bands, scale, (factor, factor))
         planes, _ = image_file.read(0, image_file.height, 0, image_file.width)
         image_file.close()
     image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).resize(shape[::-1])

@@ -7,33 +7,38 @@ gigabyte of memory. On disk they stay in the system's cache, whose memory the sy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from skystill.raster.source import Bytes, RasterSource, Valid
+from skystill.raster.source import Planes, RasterSource, Valid
 
 _DECODE_BYTES = 4 * 2**20
-_COLORS, _PLANES = 3, 4
 
 
 class RowSpool:
     """Decodes a source once from top to bottom, and reads windows of its lanes from a scratch file.
 
-    Windows must be read in an order in which none begins above the one before it. On disk each lane has four planes:
-    three colours, and which pixels are valid. Each plane is a ring buffer of `capacity` rows. A window therefore takes
-    four to eight long reads, however many rows it has.
+    Windows must be read in an order in which none begins above the one before it. On disk each lane has the planes
+    of the source, and one plane of bytes for which pixels are valid. Each plane is a ring buffer of `capacity` rows. A
+    window therefore takes one or two long reads for each plane, however many rows it has.
 
     Args:
         source: the raster to decode.
         rows: largest number of rows of a window.
         lanes: first column of the windows, and the column after their last one, for each lane.
         folder: folder of the scratch file. The file has no name there, and the system deletes it when the process ends.
+
+    The attributes `planes` and `kind` are those of the source.
     """
 
     def __init__(self, source: RasterSource, rows: int, lanes: Sequence[tuple[int, int]], folder: Path) -> None:
         self._source = source
+        self.planes, self.kind = source.planes, source.kind
+        pixel_bytes = self.planes * self.kind.itemsize
         block_rows = max(1, round(source.block_shape[0] / source.factors[0]))
-        wanted = max(1, _DECODE_BYTES // (3 * source.width))
+        wanted = max(1, _DECODE_BYTES // (pixel_bytes * source.width))
         self._step = -(-wanted // block_rows) * block_rows
         self._capacity = rows + self._step
         self._decoded = 0
@@ -42,10 +47,10 @@ class RowSpool:
         place = 0
         for lane in sorted(set(lanes)):
             self._begins[lane] = place
-            place += _PLANES * self._capacity * (lane[1] - lane[0])
+            place += (pixel_bytes + 1) * self._capacity * (lane[1] - lane[0])
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by close()
 
-    def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Bytes, Valid | None]:
+    def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         """Read a window, as `RasterSource.read` does.
 
         Args:
@@ -55,15 +60,15 @@ class RowSpool:
             right: the column after the last one of the same lane.
 
         Returns:
-            planes (3, H, W) uint8 RGB, 0 to 255, and valid (H, W) bool, False where there is no data. `valid` is None
-            if all pixels are valid.
+            planes (B, H, W) in the data type of the source, and valid (H, W) bool, False where there is no data.
+            `valid` is None if all pixels are valid.
         """
         if self._decoded == 0:
             self._decoded = top // self._step * self._step  # a resumed prediction begins in the middle
         while self._decoded < bottom:
             self._decode()
-        planes = np.empty((_COLORS, bottom - top, right - left), np.uint8)
-        for plane in range(_COLORS):
+        planes = np.empty((self.planes, bottom - top, right - left), self.kind)
+        for plane in range(self.planes):
             self._load(planes[plane], (left, right), plane, top)
         return planes, self._load_valid(top, bottom, (left, right))
 
@@ -73,8 +78,8 @@ class RowSpool:
 
     def _decode(self) -> None:
         top, bottom = self._decoded, min(self._decoded + self._step, self._source.height)
-        colors, valid = self._source.read(top, bottom, 0, self._source.width)
-        planes = list(colors)
+        read, valid = self._source.read(top, bottom, 0, self._source.width)
+        planes = list(read)
         if valid is not None:
             planes.append(valid.view(np.uint8))
             self._masked.append((top, bottom))
@@ -86,7 +91,7 @@ class RowSpool:
                     self._file.write(part[rows].data)
         self._decoded = bottom
 
-    def _load(self, values: Bytes, lane: tuple[int, int], plane: int, top: int) -> None:
+    def _load(self, values: npt.NDArray[Any], lane: tuple[int, int], plane: int, top: int) -> None:
         """Fill `values` (rows from `top` on, columns of the lane) from the scratch file."""
         for place, rows in self._stretches(lane, plane, top, top + len(values)):
             self._file.seek(place)
@@ -99,16 +104,18 @@ class RowSpool:
             return None
         valid = np.ones((bottom - top, lane[1] - lane[0]), np.uint8)
         for start, end in masked:
-            self._load(valid[start - top : end - top], lane, _COLORS, start)
+            self._load(valid[start - top : end - top], lane, self.planes, start)
         return None if valid.all() else valid.astype(bool)
 
     def _stretches(self, lane: tuple[int, int], plane: int, top: int, bottom: int) -> list[tuple[int, slice]]:
         """Return byte offsets in the file, and the rows of the window that are stored there.
 
-        The rows lie in one stretch, or in two where the ring buffer wraps around.
+        The rows lie in one stretch, or in two where the ring buffer wraps around. The plane after the last one of the
+        source says which pixels are valid.
         """
-        width = lane[1] - lane[0]
-        begin = self._begins[lane] + plane * self._capacity * width
+        pixels = lane[1] - lane[0]
+        begin = self._begins[lane] + plane * self.kind.itemsize * self._capacity * pixels
+        width = pixels * (self.kind.itemsize if plane < self.planes else 1)  # in bytes
         slot = top % self._capacity
         first = min(bottom - top, self._capacity - slot)
         found = [(begin + slot * width, slice(0, first))]

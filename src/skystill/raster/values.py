@@ -1,5 +1,6 @@
 """Bands read as values: what stands in the raster is what the network is fed."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ class Values:
         self.stored = np.result_type(*(file.dtypes[number - 1] for number in self.numbers))
         if any(file.colorinterp[number - 1] == ColorInterp.palette for number in self.numbers):
             raise DataError(f"{path} holds indices of colours, and the network is fed values: {spec.labels}.")
-        if not _fits(str(self.stored), spec.dtype):
+        if not _fits(str(self.stored), spec.dtype) and not (_is_open(spec) and self.stored.kind in "uif"):
             raise DataError(
                 f"{path} holds {self.stored} and the network is fed {spec.dtype}: its values are probably on another "
                 "scale. Write it on the scale of the training images, in their data type (gdal_translate -ot -scale)."
@@ -92,6 +93,8 @@ class Values:
         Raises:
             DataError: nearly all values of a band lie outside the range of the training images.
         """
+        if _is_open(self._spec):
+            return
         values = samples(self.numbers, self.alpha)
         for band, sampled in zip(self._spec.bands, values, strict=True):
             own = sampled.compressed()
@@ -110,6 +113,14 @@ class Values:
                     f"{self._path}: {1 - inside:.0%} of the values of {band.label} lie outside those of the training "
                     f"images ({band.low:g} to {band.high:g}; the middle one is {middle:g})."
                 )
+
+
+def _is_open(spec: InputSpec) -> bool:
+    """Whether a spec takes numbers of any data type on any scale, as floats: no range is known of any band.
+
+    This is so for files of other programs of which the user says that they are fed the raster's values.
+    """
+    return spec.dtype == "float32" and all(band.low == -math.inf and band.high == math.inf for band in spec.bands)
 
 
 def _fits(stored: str, wanted: str) -> bool:

@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from skystill.model.measure import ComparedCost, ModelCost, compare_models
 from skystill.model.quantize import Quantized, quantize_model
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.input_spec import InputSpec
 from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.metrics import evaluate
@@ -70,14 +72,14 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
     data = list_images(settings.data) if settings.data.is_dir() else Listing((), ())
     inputs = [settings.model, RunFolder(settings.model.parent).split, *data.images, *data.masks]
     check_outputs([("INT8 file", out)], inputs)
-    classes = read_info(open_session(settings.model), settings.model).classes
+    info = read_info(open_session(settings.model), settings.model)
     train, validation = _images(settings)
-    crops = _calibration(train, settings.images, settings.seed)
+    crops = _calibration(train, settings.images, settings.seed, info.input_spec)
 
     def score(path: Path) -> float:
         predictor = Predictor(path)
-        images = read_pairs(tracked(validation, "scoring", on_progress), classes)
-        return evaluate(predictor.probabilities, images, classes).scores().miou or 0.0
+        images = read_pairs(tracked(validation, "scoring", on_progress), info.classes, info.input_spec)
+        return evaluate(predictor.probabilities, images, info.classes).scores().miou or 0.0
 
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "int8.onnx"
@@ -112,12 +114,12 @@ def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
     return train, validation
 
 
-def _calibration(pairs: list[Pair], count: int, seed: int) -> list[npt.NDArray[np.uint8]]:
-    """Draw crops, (H, W, 3) uint8 with sides up to 512 pixels, each from a different image. The seed decides which."""
+def _calibration(pairs: list[Pair], count: int, seed: int, spec: InputSpec) -> list[npt.NDArray[Any]]:
+    """Draw crops, (H, W, B) of the spec with sides up to 512 pixels, each from a different image, by the seed."""
     rng = np.random.default_rng(seed)
     crops = []
     for index in rng.permutation(len(pairs))[:count]:
-        image = read_image(pairs[index].image)
+        image = read_image(pairs[index].image, spec)
         top = int(rng.integers(0, max(0, image.shape[0] - _CROP) + 1))
         left = int(rng.integers(0, max(0, image.shape[1] - _CROP) + 1))
         crops.append(image[top : top + _CROP, left : left + _CROP])

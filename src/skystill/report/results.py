@@ -10,6 +10,7 @@ from skystill.classes import ClassMap
 from skystill.data import Pair, find_pairs, read_pairs, resolve_classes, split_pairs
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
+from skystill.predict.opening import wanted_bands
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.report.compared import ComparedModel, compared_models
@@ -61,6 +62,7 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
         model.role: measure_models([model.folder.model])[0] for model in tracked(models, "measuring", on_progress)
     }
     comparisons = _comparisons(evaluations)
+    show = wanted_bands(settings.show or config.get("show"), "--show")
     results = Results(
         created=time.strftime("%Y-%m-%d %H:%M:%S"),
         title=folder.path.name,
@@ -73,7 +75,7 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
         },
         verdict=verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
         notes=notes,
-        samples=write_samples(folder, models, pairs, classes, on_progress),
+        samples=write_samples(folder, models, pairs, classes, on_progress, show),
         settings=config,
     )
     write_record(folder.results, results)
@@ -122,7 +124,7 @@ def _evaluate(
             f"{predictor.path} knows the classes {', '.join(predictor.classes.names)}; "
             f"the data has {', '.join(classes.names)}."
         )
-    images = read_pairs(tracked(pairs, f"evaluating {role}", on_progress), classes)
+    images = read_pairs(tracked(pairs, f"evaluating {role}", on_progress), classes, predictor.info.input_spec)
     return evaluate(predictor.probabilities, images, classes)
 
 

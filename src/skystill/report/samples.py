@@ -11,6 +11,7 @@ from skystill.classes import VOID, ClassMap, Labels
 from skystill.data import Pair, read_image, read_pair_labels
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, tracked
+from skystill.raster.shown import read_shown
 from skystill.report.compared import ComparedModel
 from skystill.run_folder import RunFolder, written_whole
 
@@ -32,6 +33,7 @@ def write_samples(
     pairs: Sequence[Pair],
     classes: ClassMap,
     on_progress: OnProgress,
+    show: Sequence[int | str] | None = None,
 ) -> list[dict[str, str]]:
     """Write small pictures of up to ten test images, spread evenly over the test set.
 
@@ -41,6 +43,7 @@ def write_samples(
         pairs: the test images and their masks.
         classes: the classes and their colours.
         on_progress: called with a `Progress` for each image.
+        show: the bands of the image that are shown; None finds red, green and blue.
 
     Returns:
         for each image its "key", and the file name of each picture by kind: "image", "truth", the roles of the models,
@@ -51,9 +54,12 @@ def write_samples(
     chosen = [pairs[index * len(pairs) // count] for index in range(count)]
     written: list[dict[str, str]] = []
     for number, pair in enumerate(tracked(chosen, "sample pictures", on_progress)):
-        image = read_image(pair.image)
+        image = read_shown(str(pair.image), show)
         labels = read_pair_labels(pair, classes, (image.shape[0], image.shape[1])).labels
-        found = {role: predictor.labels(image) for role, predictor in predictors.items()}
+        found = {
+            role: predictor.labels(read_image(pair.image, predictor.info.input_spec))
+            for role, predictor in predictors.items()
+        }
         pictures = {"image": image, "truth": classes.paint(labels)}
         pictures |= {role: classes.paint(predicted) for role, predicted in found.items()}
         if {"student", "teacher"} <= found.keys():

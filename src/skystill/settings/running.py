@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ByteSize, Field, field_validator, model_validator
 
 from skystill.settings.amounts import check_amount
+from skystill.settings.band_lists import check_bands, check_shown
 from skystill.settings.base import Settings, list_of_texts
 
 
@@ -40,6 +41,15 @@ class EvaluateSettings(Settings):
     --data."""
     fit_masks: bool | None = None
     """Fit masks that have another size than their image, as in train. By default as in the run."""
+    show: str | None = None
+    """Bands that the pictures of the report show as red, green and blue: three numbers or names, such as 4,3,2 or
+    nir,red,green, or one for grey. By default as in the run, otherwise those that the images name red, green and blue,
+    otherwise their first three."""
+
+    @field_validator("show")
+    @classmethod
+    def _check_show(cls, value: str | None) -> str | None:
+        return check_shown(value)
 
 
 class RasterSettings(Settings):
@@ -58,12 +68,14 @@ class RasterSettings(Settings):
     """Number of test-time views: flipped and rotated versions of each tile whose logits are averaged. More is more
     accurate; time grows in proportion to their number."""
     bands: str | None = None
-    """Numbers of the red, green and blue bands, such as 4,3,2, or one number for a grey image. By default the bands
-    that the file names red, green and blue, otherwise 1,2,3."""
+    """Bands that the network is fed, in its order: numbers or names, such as 4,3,2 or red,green,blue,nir. They are as
+    many as the network has bands; for red, green and blue, one band is a grey image. By default the bands that the
+    raster names as the training images did, otherwise those at the same place. For red, green and blue, this is
+    1,2,3."""
     scale: str | None = None
     """LOW,HIGH: pixel values that are mapped to black and white, such as 0,4095. By default 0,255 for 8-bit images,
-    otherwise the 2nd and 98th percentile of a sample. It is refused for images of 8 bits or less, where nothing is
-    scaled."""
+    otherwise the 2nd and 98th percentile of a sample. It is refused where nothing is scaled: for images of 8 bits or
+    less, and for networks that are fed the raster's own values."""
     resolution: float | None = Field(default=None, gt=0)
     """Resolution in metres on the ground per pixel to which the raster is resampled before prediction, such as that of
     the training images. The result has this resolution at its centre. By default nothing is resampled."""
@@ -92,11 +104,6 @@ class RasterSettings(Settings):
         return self.mode == "blend"
 
     @property
-    def band_numbers(self) -> list[int] | None:
-        """The band numbers of `bands`, or None if it is not set."""
-        return None if self.bands is None else [int(part) for part in self.bands.split(",")]
-
-    @property
     def scale_range(self) -> tuple[float, float] | None:
         """The low and the high value of `scale`, or None if it is not set."""
         if self.scale is None:
@@ -107,9 +114,7 @@ class RasterSettings(Settings):
     @field_validator("bands")
     @classmethod
     def _check_bands(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"\d+(,\d+,\d+)?", value):
-            raise ValueError("write three band numbers as 1,2,3, or one for grey")
-        return value
+        return check_bands(value)
 
     @field_validator("smooth")
     @classmethod
@@ -152,10 +157,12 @@ class PredictSettings(RasterSettings):
     classes: str | None = None
     """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
     default the classes in the model file."""
-    input: Literal["0..1", "0..255", "imagenet"] | None = None
-    """Scale of the pixels that a model file of another program expects: 0..1, 0..255, or imagenet (0 to 1, then
-    standardised with the mean and deviation of ImageNet). By default what the metadata of the file says, otherwise
-    0..255. SkyStill's own files know their scale."""
+    input: str | None = None
+    """Scale of the pixels that a model file of another program expects: 0..1, 0..255, imagenet (0 to 1, then
+    standardised with the mean and standard deviation of ImageNet), or values (the raster's own values of the bands in
+    --bands). Further numbers follow a question mark: values?divide=10000&mean=0.2,0.3&std=0.1,0.1 gives (value / 10000
+    - mean) / std, with one number for each band. By default what the metadata of the file says, otherwise 0..255.
+    SkyStill's own files know their scale."""
     threads: int = Field(default=0, ge=0)
     """Number of tiles that are computed at the same time, each in one thread. 0 uses all cores. Memory grows with this
     number."""
@@ -170,6 +177,9 @@ class PredictSettings(RasterSettings):
     overlay: bool = False
     """Also write a picture of the classes over the image, as OUT-overlay.png. Its longer side has at most 2,048
     pixels."""
+    show: str | None = None
+    """Bands that --overlay shows as red, green and blue: three numbers or names, such as 4,3,2 or nir,red,green, or one
+    for grey. By default those that the raster names red, green and blue, otherwise its first three."""
     simplify: str | None = None
     """Simplify the polygons of --vector by this tolerance, in metres on the ground (1m) or in pixels (2px). A vertex
     goes if its triangle with the vertices beside it is smaller than the square of the tolerance. Neighbours keep
@@ -180,6 +190,11 @@ class PredictSettings(RasterSettings):
     are merged. Neighbours no longer share their borders: gaps and overlaps appear between them. A polygon stays as it
     is if the squared one would overlap with less than 85 % of both together, and a note gives the number of these. By
     default no polygon is squared."""
+
+    @field_validator("show")
+    @classmethod
+    def _check_show(cls, value: str | None) -> str | None:
+        return check_shown(value)
 
     @field_validator("simplify")
     @classmethod
@@ -192,6 +207,12 @@ class PredictSettings(RasterSettings):
             raise ValueError("--simplify is for polygons: add --vector gpkg or geojson, or leave --simplify out")
         if self.square is not None and self.vector is None:
             raise ValueError("--square is for polygons: add --vector gpkg or geojson, or leave --square out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_overlay(self) -> "PredictSettings":
+        if self.show is not None and not self.overlay:
+            raise ValueError("--show is for the picture of --overlay: add --overlay, or leave --show out")
         return self
 
     @field_validator("inputs", mode="before")

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from skystill.data import find_pairs, read_labels
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import SettingsError
-from skystill.train.batches import batches as data_module
+from skystill.train.batches import images as images_module
 from skystill.train.batches.batches import CropSampler, LoaderBatches, TrainBatches, WholeImages
 from skystill.train.batches.images import TrainingImages, labeled_images
 
@@ -80,7 +80,7 @@ def test_whole_images_leave_nothing_out(loaded: TrainingImages, scenes: Path) ->
 def test_images_beyond_the_room_are_read_again(
     loaded: TrainingImages, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_module, "_HELD_BYTES", 0)
+    monkeypatch.setattr(images_module, "_HELD_BYTES", 0)
     unheld = labeled_images(find_pairs(scenes).pairs[:4], SCENE_CLASSES)
     assert unheld[1] is not unheld[1]
     assert np.array_equal(unheld[1].image, loaded[1].image)

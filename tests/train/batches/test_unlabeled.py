@@ -50,7 +50,7 @@ def test_windows_of_a_large_raster_tile_it_exactly(tmp_path: Path) -> None:
         put[top:bottom, left:right] += pixels
         assert valid.all()
     assert np.array_equal(put, image)
-    assert len({image_window.content for image_window in image_windows}) == 6
+    assert len({image_window.content() for image_window in image_windows}) == 6
 
 
 def test_only_the_window_is_read(tmp_path: Path) -> None:
@@ -159,7 +159,10 @@ def test_what_an_image_does_not_show_is_not_taught(tmp_path: Path, scenes: Path)
 
 
 def test_cached_logits_stay_only_where_the_pixels_stay(tmp_path: Path) -> None:
-    """The key of a cached image: of a file read as it is stored, the hash of its bytes alone, as ever."""
+    """The key of a cached image: of a file read as it is stored, the hash of its bytes alone, as ever.
+
+    Whole JPEG files have another key than before: their pixels were those of another decoder.
+    """
     image = paint_scene(64, 2)[0]
     Image.fromarray(image).save(tmp_path / "a.png")
     raster(tmp_path / "a.tif", image)
@@ -167,10 +170,13 @@ def test_cached_logits_stay_only_where_the_pixels_stay(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif", "a.jpg"):
         whole, part = ImageWindow(tmp_path / name), ImageWindow(tmp_path / name, (0, 9, 0, 9))
         file = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
-        assert whole.content == hashlib.sha256(file.encode()).hexdigest()[:24]
-        assert part.content == hashlib.sha256(file.encode() + b"(0, 9, 0, 9)").hexdigest()[:24]
+        decoder = b"JPEG by GDAL" if name == "a.jpg" else b""
+        assert whole.content() == hashlib.sha256(file.encode() + decoder).hexdigest()[:24]
+        assert part.content() == hashlib.sha256(file.encode() + b"(0, 9, 0, 9)").hexdigest()[:24]
     raster(tmp_path / "bgr.tif", image)
     with rasterio.open(tmp_path / "bgr.tif", "r+") as file:
         file.descriptions = ("blue", "green", "red")
     file = hashlib.sha256((tmp_path / "bgr.tif").read_bytes()).hexdigest()
-    assert ImageWindow(tmp_path / "bgr.tif").content != hashlib.sha256(file.encode()).hexdigest()[:24]  # another order
+    assert (
+        ImageWindow(tmp_path / "bgr.tif").content() != hashlib.sha256(file.encode()).hexdigest()[:24]
+    )  # another order

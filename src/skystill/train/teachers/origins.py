@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl
 
 from skystill.classes import ClassMap, read_classes
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
-from skystill.model.adapters import input_scale
+from skystill.model.adapters import INPUT_SCALES, input_scale
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.run_folder import RunFolder
 from skystill.train.networks.examples import noise_images
@@ -140,6 +140,8 @@ def _parse(text: str, teacher_classes: str | None) -> Origin:
         options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
     except ValueError as error:
         raise SettingsError(f"teacher {text!r}: write options as ?classes=6&weights=FILE.") from error
+    if options.get("input", "0..1") not in INPUT_SCALES:
+        raise SettingsError(f"teacher {text!r}: input is {options['input']}; it is one of {', '.join(INPUT_SCALES)}.")
     kind, target = _recognise(text, before)
     loader = LOADERS[kind]
     if not set(loader.required) <= options.keys():

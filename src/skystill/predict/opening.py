@@ -1,0 +1,66 @@
+"""Open a raster for a model: its bands, its resolution, and notes where it differs from the training images."""
+
+from skystill.errors import SettingsError
+from skystill.model.file import ModelInfo
+from skystill.raster.band_names import parse_bands
+from skystill.raster.ground import snap_factor
+from skystill.raster.source import RasterSource
+from skystill.settings import RasterSettings
+
+
+def wanted_bands(text: str | None, option: str = "--bands") -> list[int | str] | None:
+    """Return the bands that an option names, numbers or names; None if it is not set.
+
+    Args:
+        text: the value of the option.
+        option: its name, for messages.
+
+    Raises:
+        SettingsError: as `parse_bands`.
+    """
+    try:
+        return None if text is None else parse_bands(text)
+    except ValueError as error:
+        raise SettingsError(f"{option} {text}: {error}.") from error
+
+
+def open_source(path: str, settings: RasterSettings, info: ModelInfo) -> RasterSource:
+    """Open a raster as a model is fed it, resampled to the resolution in the settings if there is one.
+
+    Otherwise a note is added if the resolution differs from that of the model by a factor of 2 or more. Values are
+    compared with those of the training images.
+
+    Args:
+        path: anything that GDAL opens.
+        settings: bands, scale and resolution.
+        info: the model.
+
+    Raises:
+        DataError: the raster cannot be opened, or its values are not those that the model was trained on.
+        SettingsError: the bands, the scale or the resolution cannot be used.
+    """
+    bands = wanted_bands(settings.bands)
+    source = RasterSource(path, bands, settings.scale_range, spec=info.input_spec)
+    if settings.resolution is None:
+        own, trained = source.resolution_m, info.resolution_m
+        if own and trained and not 0.5 < own / trained < 2:
+            source.notes.append(
+                f"{path} has {own:.3g} m per pixel, the model was trained at {trained:g} m; "
+                f"--resolution {trained:g} resamples."
+            )
+    else:
+        pixel = source.pixel_metres
+        source.close()
+        if pixel is None:
+            raise SettingsError(
+                f"{path} does not say how large its pixels are in metres: --resolution needs a CRS and a transform. "
+                "Leave --resolution out, or write them into the file (gdal_edit, gdalwarp)."
+            )
+        factors = snap_factor(settings.resolution / pixel[0]), snap_factor(settings.resolution / pixel[1])
+        source = RasterSource(path, bands, settings.scale_range, factors, spec=info.input_spec)
+    try:
+        source.check_range()
+    except BaseException:
+        source.close()
+        raise
+    return source

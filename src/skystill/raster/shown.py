@@ -1,0 +1,63 @@
+"""Three bands of a raster as a picture to look at, whatever a network is fed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+
+from skystill.errors import DataError, SettingsError
+from skystill.raster.band_names import alpha_of
+from skystill.raster.colors import Bytes
+from skystill.raster.source import RasterSource, gdal_environment
+
+
+def open_shown(
+    path: str,
+    show: Sequence[int | str] | None,
+    scale: tuple[float, float] | None = None,
+    factors: tuple[float, float] = (1.0, 1.0),
+    as_stored: bool = False,
+) -> RasterSource:
+    """Open a raster for a picture: its red, green and blue in bytes, stretched if its values are not bytes.
+
+    A raster that is not a picture is shown by its first three bands, or by its first band in grey.
+
+    Args:
+        path: the raster.
+        show: numbers or names of the bands that are shown, three or one; None finds them.
+        scale: as in `RasterSource`.
+        factors: as in `RasterSource`.
+        as_stored: as in `RasterSource`.
+
+    Raises:
+        DataError: the raster cannot be opened, or holds complex numbers.
+        SettingsError: it lacks a band of `show`.
+    """
+    try:
+        return RasterSource(path, show, scale, factors, as_stored)
+    except (DataError, SettingsError):
+        first = [] if show is not None else _first_bands(path)
+        if not first:
+            raise
+    return RasterSource(path, first, scale, factors, as_stored)
+
+
+def read_shown(path: str, show: Sequence[int | str] | None = None) -> Bytes:
+    """Return a raster as a picture (H, W, 3) uint8 RGB, upright. Arguments and errors are those of `open_shown`."""
+    with gdal_environment():
+        source = open_shown(path, show)
+        planes, _ = source.read(0, source.height, 0, source.width)
+        source.close()
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def _first_bands(path: str) -> list[int]:
+    """Return the numbers of the first three bands without transparency, or of one; none if it cannot be opened."""
+    try:
+        with rasterio.open(path) as file:
+            alpha = alpha_of(file)
+            data = [number for number in range(1, file.count + 1) if number != alpha] or [1]
+    except RasterioError:
+        return []
+    return data[:3] if len(data) >= 3 else data[:1]

@@ -78,6 +78,21 @@ def test_padding_and_pixels_without_data_are_the_mean(tmp_path: Path) -> None:
     assert all((tile == 150).all() for tile in seen) and seen
 
 
+def test_three_bands_in_another_order(tmp_path: Path) -> None:
+    """They are read as colours, whether the predictor or a prediction is told which they are."""
+    model = write_foreign(tmp_path / "m.onnx")
+    source = write_bands(tmp_path / "in.tif", PLANES.astype(np.uint8), NAMES)
+    bgr: list[int | str] = ["blue", "green", "red"]
+    for predictor, settings in (
+        (Predictor(model, classes=THREE, bands=bgr), RasterSettings()),
+        (Predictor(model, classes=THREE), RasterSettings(bands="blue,green,red")),
+        (Predictor(model, classes=THREE, bands=[1, 2, 3]), RasterSettings(bands="4,2,3")),
+    ):
+        predictor.predict(source, tmp_path / "out.tif", settings)
+        with rasterio.open(tmp_path / "out.tif") as file:
+            assert np.array_equal(file.read(1), labels_of(PLANES[3], PLANES[1]))
+
+
 def test_bytes_of_four_bands(tmp_path: Path) -> None:
     for scale, factor in (("0..255", 1.0), (None, 1.0), ("0..1", 255.0)):
         model = write_foreign(tmp_path / "m.onnx", SHAPES["free"], bands=4, scale=factor)

@@ -146,7 +146,7 @@ def test_bands_without_names_are_taken_by_place(tmp_path: Path) -> None:
         write_bands(tmp_path / "in.tif", planes), tmp_path / "out.tif"
     )
     agree(read(tmp_path / "out.tif"), planes, RGBN)
-    assert any("by place, not by name" in note for note in found.notes)
+    assert any("all by place and not by name" in note for note in found.notes)
 
 
 def test_a_wide_integer_is_read_where_its_values_fit(tmp_path: Path) -> None:

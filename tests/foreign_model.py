@@ -27,6 +27,7 @@ def write_foreign(
     answers_last: bool | None = None,
     metadata: dict[str, str] | None = None,
     extra: tuple[Any, ...] = (),
+    bands: int = 3,
 ) -> Path:
     """Write a model file whose logits are red, green and 100 (or only red less 100), each divided by 25.
 
@@ -42,9 +43,11 @@ def write_foreign(
         answers_last: whether the output is (N, h, w, C); None takes the layout of the input.
         metadata: metadata properties.
         extra: nodes that turn "values" into "ended", instead of `end`.
+        bands: number of bands, of which the first is red and the second green.
     """
-    last = shape[-1] in (3, "c")
-    weights = np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 0]] if channels == 3 else [[1, 0, 0]])[:, :, None, None]
+    last = shape[-1] in (bands, "c")
+    weights = np.eye(channels, bands, dtype=np.float32)[:, :, None, None]
+    weights[2:] = 0
     bias = np.float32([0, 0, 100] if channels == 3 else [-100])
     constants = {"weights": weights * scale / 25, "bias": bias / 25}
     nodes = [helper.make_node("Cast", ["picture"], ["float"], to=TensorProto.FLOAT)]

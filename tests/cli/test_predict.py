@@ -225,7 +225,7 @@ def test_where_memory_is_short_the_runtimes_are_not_compared(
 ) -> None:
     pytest.importorskip("openvino")
     compared = []
-    monkeypatch.setattr(engine, "_trial", lambda infer: compared.append(infer) or float(len(compared)))
+    monkeypatch.setattr(engine, "_trial", lambda infer, info: compared.append(infer) or float(len(compared)))
     flags = ("--model", model, "--out", tmp_path / "out")
     assert skystill("predict", photos[0], *flags, "--max-memory", "9GB").code == 0
     assert compared == []

@@ -1,5 +1,7 @@
 """Rasters of any number of bands and any data type, through a network whose answer numpy works out by itself."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,7 @@ def test_bands_without_names_are_taken_by_place(tmp_path: Path) -> None:
         write_bands(tmp_path / "in.tif", planes), tmp_path / "out.tif"
     )
     agree(read(tmp_path / "out.tif"), planes, RGBN)
-    assert any("by place, not by name" in note for note in found.notes)
+    assert any("all by place and not by name" in note for note in found.notes)
 
 
 def test_a_wide_integer_is_read_where_its_values_fit(tmp_path: Path) -> None:
@@ -206,3 +208,43 @@ def test_resume_with_other_bands_is_refused(tmp_path: Path) -> None:
         predictor.predict(source, tmp_path / "out.tif", on_progress=stop)
     with pytest.raises(RunFolderError, match="bands"):
         predictor.predict(source, tmp_path / "out.tif", RasterSettings(bands="4,3,2,1"), resume=True)
+
+
+@pytest.mark.parametrize("how", ["nodata", "nan", "mask"])
+def test_pixels_without_data_however_they_are_marked(how: str, tmp_path: Path) -> None:
+    """One band that is not finite, or a mask, leaves no measurement; nodata must stand in all bands."""
+    spec = spec_of("float32", 4)
+    planes = pixels_of(spec, 90, 110)
+    empty = np.zeros((90, 110), bool)
+    empty[30:60, 40:80] = True
+    if how == "nan":
+        planes[2, empty] = np.nan
+    elif how == "nodata":
+        planes[:, empty] = -1
+    source = write_bands(tmp_path / "in.tif", planes, nodata=-1 if how == "nodata" else None)
+    if how == "mask":
+        with rasterio.open(source, "r+") as file:
+            file.write_mask(~empty)
+    Predictor(write_banded(tmp_path / "m.onnx", spec)).predict(source, tmp_path / "out.tif")
+    found = read(tmp_path / "out.tif")
+    assert np.array_equal(found == 255, empty)
+    planes[:, empty] = spec.fill[:, None]
+    labels, clear = truth(planes, spec)
+    assert np.array_equal(found[clear & ~empty], labels[clear & ~empty])
+
+
+@pytest.mark.parametrize("mode", ["crop", "blend"])
+def test_the_memory_limit_holds_for_many_bands(mode: str, tmp_path: Path) -> None:
+    spec = spec_of("float32", 13)
+    source = write_bands(tmp_path / "in.tif", np.tile(pixels_of(spec, 250, 500), (1, 4, 10)), blockysize=8)
+    model = write_banded(tmp_path / "m.onnx", spec, tile=512, hidden=16)
+    script = (
+        "import sys\nfrom skystill.model.measure import peak_rss_bytes\nfrom skystill.predict import Predictor\n"
+        "from skystill.settings import RasterSettings\n"
+        f"settings = RasterSettings(max_memory={350_000_000}, mode={mode!r})\n"
+        f"Predictor({str(model)!r}).predict({str(source)!r}, {str(tmp_path / 'o.tif')!r}, settings)\n"
+        "print(peak_rss_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 350e6

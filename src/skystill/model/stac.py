@@ -9,7 +9,7 @@ import onnxruntime
 
 from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.measure import ModelCost, measure_models
-from skystill.raster.input_spec import Band, InputSpec
+from skystill.raster.input_spec import InputSpec
 from skystill.run_folder import write_json
 
 JsonObject = dict[str, object]
@@ -19,7 +19,6 @@ _EXTENSIONS = (
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 )
-_COMMON_NAMES = ("red", "green", "blue", "nir", "rededge", "coastal", "pan")  # those that the extension eo defines
 
 
 def write_stac_item(model: Path, path: Path) -> JsonObject:
@@ -41,11 +40,13 @@ def write_stac_item(model: Path, path: Path) -> JsonObject:
     session = open_session(model)
     info = read_info(session, model)
     cost = measure_models([model])[0]
+    bands = [{"name": band.label, "data_type": info.input_spec.dtype} for band in info.input_spec.bands]
     properties = {
         "datetime": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "description": f"Semantic segmentation of aerial images by SkyStill {info.version}, {info.precision}.",
         **_model_properties(info, cost),
-        "bands": [_band(band) for band in info.input_spec.bands],
+        # The extension asks for bands here if its input names any, and STAC 1.1 allows them here if an asset has them.
+        "bands": bands,
         "mlm:input": [_input(info.input_spec)],
         "mlm:output": [_output(info)],
         **({"gsd": info.resolution_m} if info.resolution_m else {}),
@@ -58,7 +59,7 @@ def write_stac_item(model: Path, path: Path) -> JsonObject:
         "geometry": None,
         "properties": properties,
         "links": [],
-        "assets": {"model": _asset(model, path, cost)},
+        "assets": {"model": {**_asset(model, path, cost), "bands": bands}},
     }
     write_json(path, item)
     return item
@@ -79,12 +80,6 @@ def _model_properties(info: ModelInfo, cost: ModelCost) -> JsonObject:
         "mlm:accelerator": None,
         "mlm:hyperparameters": {"tile_size": info.tile_size, "overlap": info.overlap, **info.scores},
     }
-
-
-def _band(band: Band) -> JsonObject:
-    """A band in the words of STAC 1.1. The extension asks for the bands here wherever its input names any."""
-    known = {"eo:common_name": band.name} if band.name in _COMMON_NAMES else {}
-    return {"name": band.label, **known}
 
 
 def _input(spec: InputSpec) -> JsonObject:

@@ -42,7 +42,8 @@ def open_source(path: str, settings: RasterSettings, info: ModelInfo) -> RasterS
     bands = wanted_bands(settings.bands)
     source = RasterSource(path, bands, settings.scale_range, spec=info.input_spec)
     if settings.resolution is None:
-        own, trained = source.resolution_m, info.resolution_m
+        trained = info.resolution_m
+        own = source.resolution_m if trained else None  # asking for it loads pyproj, which takes 10 MB
         if own and trained and not 0.5 < own / trained < 2:
             source.notes.append(
                 f"{path} has {own:.3g} m per pixel, the model was trained at {trained:g} m; "

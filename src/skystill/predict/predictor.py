@@ -55,8 +55,9 @@ class Predictor:
         classes: classes of a file without SkyStill's metadata; not used for other files.
         input_scale: scale of the pixels that a file of another program expects: "0..1", "0..255", "imagenet", or
             "values?divide=10000&mean=...&std=...". None takes what its metadata says, otherwise 0..255.
-        bands: bands that a file of another program is fed, numbers or names, such as ["blue", "green", "red", "nir"].
-            None is for red, green and blue. Not used for SkyStill's own files, which know their bands.
+        bands: bands of the rasters that the network is fed, numbers or names, such as ["blue", "green", "red", "nir"],
+            if the settings of a prediction name none. A file of another program must be told here if these are not
+            red, green and blue.
 
     The attribute `info.input_spec` says what the network is fed. The attribute `notes` says how a file of another
     program is run.
@@ -171,6 +172,8 @@ class Predictor:
             PredictionStopped: the user pressed Ctrl-C. Finished units are kept for `resume`.
         """
         settings = settings or RasterSettings()
+        if settings.bands is None and self._foreign[2] is not None:
+            settings = settings.model_copy(update={"bands": ",".join(map(str, self._foreign[2]))})
         check_outputs(
             written_rasters(str(source), Path(target), settings, self.classes), [self.path, *source_files(str(source))]
         )

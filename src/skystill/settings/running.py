@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, field_validator, model_validator
+from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
 
 from skystill.settings.amounts import check_amount
 from skystill.settings.band_lists import check_bands, check_shown
@@ -25,7 +25,7 @@ class CheckSettings(Settings):
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""
-    bands: str | None = None
+    bands: Annotated[str | None, AfterValidator(check_bands)] = None
     """Bands of the images that a network is fed, as in train."""
 
 

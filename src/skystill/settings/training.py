@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, field_validator, model_validator
+from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
 
-from skystill.settings.base import Settings, list_of_texts
+from skystill.settings.band_lists import check_bands, check_shown
+from skystill.settings.base import FROM_DATA, Settings, list_of_texts
 
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Precision = Literal["auto", "32", "bf16"]
@@ -31,11 +32,11 @@ class FitSettings(Settings):
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""
-    bands: str | None = None
+    bands: Annotated[str | None, AfterValidator(check_bands)] = None
     """Bands of the images that the network is fed: names such as red,green,blue,nir, numbers such as 4,3,2 (the first
     band is 1), or all. Each keeps its values, and the network normalises them. By default red, green and blue, or the
     only band: in bytes, or in the images' own values if these have more bits."""
-    show: str | None = None
+    show: Annotated[str | None, AfterValidator(check_shown)] = None
     """Bands that pictures in the report show as red, green and blue: three names or numbers, or one for grey. By
     default red, green and blue if the images name them, otherwise the first three bands."""
     epochs: int = Field(default=24, ge=1)
@@ -76,6 +77,12 @@ class FitSettings(Settings):
     --batch-size must be a multiple of the number of all processes."""
     nodes: int = Field(default=1, ge=1)
     """Number of machines. With more than one, start the command on each of them with torchrun or SLURM."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_data(cls, values: object) -> object:
+        """Take the content of a run's config.yaml, which also says what was found in the data."""
+        return {name: v for name, v in values.items() if name not in FROM_DATA} if isinstance(values, dict) else values
 
 
 class TrainSettings(FitSettings):
@@ -249,7 +256,7 @@ class TuneSettings(TeacherSettings):
     """How the images are split into training, validation and test, as in distill."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, as in distill."""
-    bands: str | None = None
+    bands: Annotated[str | None, AfterValidator(check_bands)] = None
     """Bands of the images that the network is fed, as in distill."""
     epochs: int = Field(default=8, ge=1)
     """Number of passes over the training images in each trial."""
@@ -281,7 +288,7 @@ class CacheSettings(TeacherSettings):
     """How the images are split, as in distill. The logits of the training images are cached."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, as in distill."""
-    bands: str | None = None
+    bands: Annotated[str | None, AfterValidator(check_bands)] = None
     """Bands of the images that the network is fed, as in distill."""
     seed: int = Field(default=0, ge=0)
     """Seed of --limit-images and of a split by fractions. Use the seed of the distillation."""

@@ -209,7 +209,7 @@ def test_two_inputs_of_one_name_go_into_two_folders(
         out = tmp_path / "out" / photo.parent.name
         done = skystill("predict", photo, "--model", model, "--out", out)
         assert done.code == 0, done.err
-        assert [path.name for path in out.iterdir()] == ["photo.png"]
+        assert sorted(path.name for path in out.iterdir()) == ["photo.png", "photo.qml"]
         with Image.open(out / "photo.png") as picture:
             assert np.unique(np.asarray(picture)).tolist() == [label]
 

@@ -125,7 +125,7 @@ def test_folders_patterns_and_extras(model: Path, raster: Path, tmp_path: Path, 
     assert done.code == 0, done.err
     assert "in.tif: 0.1 MP" in done.out
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    wanted = {f"{stem}{end}" for stem in "ab" for end in (".png", ".gpkg", "-areas.csv", "-overlay.png")}
+    wanted = {f"{stem}{end}" for stem in "ab" for end in (".png", ".qml", ".gpkg", "-areas.csv", "-overlay.png")}
     assert wanted | {"in.tif", "in.gpkg", "in-areas.csv", "in-overlay.png", "in.tif.aux.xml", "in.qml"} == made
     assert skystill("predict", f"{photos}/*.png", "--model", model, "--out", tmp_path / "one.png").code == 0
     assert np.array_equal(read(tmp_path / "one.png"), RGB[:, :90, :120].argmax(axis=0))

@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import json
+import re
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +169,17 @@ def test_a_geopackage_carries_the_colors(tmp_path: Path, raster: Path) -> None:
         "styleSLD", "useAsDefault", "description", "owner", "ui", "update_time",
     ]  # fmt: skip
     assert (columns["useAsDefault"], columns["update_time"]) == ("BOOLEAN", "DATETIME")
+
+
+def test_older_programs_read_a_geopackage_without_warnings(tmp_path: Path, raster: Path) -> None:
+    """GDAL 3.6 warns of versions above 1.3, and of times that are not written as in the standard: UTC, milliseconds."""
+    write_polygons(raster, tmp_path / "out.gpkg", DUBAI)
+    with contextlib.closing(sqlite3.connect(tmp_path / "out.gpkg")) as base:
+        assert base.execute("PRAGMA user_version").fetchone() == (10200,)
+        ((time,),) = base.execute("SELECT update_time FROM layer_styles").fetchall()
+    written = datetime.strptime(time, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    assert re.fullmatch(r".*T\d\d:\d\d:\d\d\.\d{3}Z", time)
+    assert abs((datetime.now(UTC) - written).total_seconds()) < 60
 
 
 @pytest.mark.parametrize("tolerance", [None, 2.0])

@@ -16,6 +16,7 @@ from skystill.predict import Predictor
 from skystill.predict.stream import most_likely
 from skystill.predict.summary import write_areas, write_overlay
 from skystill.raster.output import RasterOutput
+from skystill.raster.styles import style_document
 from skystill.settings import RasterSettings
 from tests.channel_model import INFO, write_model
 
@@ -118,6 +119,44 @@ def test_a_plain_image_becomes_a_palette_picture(tmp_path: Path, predictor: Pred
         assert picture.mode == "P"
         assert np.array_equal(np.asarray(picture), TRUTH)
         assert np.array_equal(np.asarray(picture.convert("RGB")), DUBAI.paint(TRUTH))
+
+
+@pytest.mark.parametrize("name", ["classes.tif", "classes.png"])
+def test_qgis_finds_the_style_of_every_class_raster(tmp_path: Path, predictor: Predictor, name: str) -> None:
+    Image.fromarray(RGB[:, :50, :60].transpose(1, 2, 0)).save(tmp_path / "photo.jpg")
+    found = predictor.predict(tmp_path / "photo.jpg", tmp_path / name)
+    assert (tmp_path / "classes.qml").read_text(encoding="utf-8") == style_document(DUBAI)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "styled"),
+    [
+        ("ortho.tif", "ortho.png", False),
+        ("ortho.tif", "same/ortho.png", False),
+        ("ortho.jpg", "ortho.tif", False),
+        ("ortho.tif", "out/ortho.png", True),
+        ("ortho.tif", "ortho2.png", True),
+        ("ortho.tif", "Ortho.png", True),
+    ],
+)
+def test_the_style_is_not_that_of_the_source(
+    tmp_path: Path, predictor: Predictor, source: str, target: str, styled: bool
+) -> None:
+    """QGIS would show ortho.tif with ortho.qml: in the colours of classes, or no longer in the user's own style."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "same").symlink_to(tmp_path)
+    Image.fromarray(RGB[:, :50, :60].transpose(1, 2, 0)).save(tmp_path / source)
+    (tmp_path / "ortho.qml").write_text("the user's own")
+    found = predictor.predict(tmp_path / source, tmp_path / target)
+    assert (tmp_path / "ortho.qml").read_text() == "the user's own"
+    assert (tmp_path / target).exists()
+    if styled:
+        assert (tmp_path / target).with_suffix(".qml").read_text() == style_document(DUBAI)
+        assert found.notes == ()
+    else:
+        (note,) = found.notes
+        assert "QGIS would apply ortho.qml to the source, too" in note
 
 
 def test_a_cog_has_overviews(tmp_path: Path, predictor: Predictor, raster: Path) -> None:

@@ -17,6 +17,8 @@ _TEXTS = {
     "styleSLD": "",
 }
 
+_UTC = 100  # GDAL's number of this time zone. Without it, GDAL warns of the time whenever it reads the style
+
 
 def add_layer_style(path: Path, layer: str, document: str) -> None:
     """Add the default style of a layer to a GeoPackage.
@@ -48,7 +50,8 @@ def add_layer_style(path: Path, layer: str, document: str) -> None:
             np.array(list(columns)),
             layer="layer_styles",
             driver="GPKG",
-            layer_options={"FID": "id"},
+            layer_options={"FID": "id", "DATETIME_PRECISION": "MILLISECOND"},
+            gdal_tz_offsets={"update_time": np.array([_UTC])},
         )
     except (RuntimeError, OSError) as error:
         raise DiskFull(path, str(error)) from error

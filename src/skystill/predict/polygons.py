@@ -40,6 +40,7 @@ except ImportError as error:
 _WINDOW = 2048
 _HELD_VERTICES = 2_000_000  # largest number of vertices of incomplete polygons: about 60 MB
 _BATCH = 5_000
+_GPKG_VERSION = "1.2"  # older programs warn of a newer one, such as GDAL 3.6 of Debian 12. Nothing newer is used
 
 Geometry = Any  # shapely has no type annotations
 
@@ -331,6 +332,7 @@ class _GeoPackage:
                 geometry_type="Unknown",
                 crs=self._crs,
                 append=self._begun,
+                dataset_options={"VERSION": _GPKG_VERSION},
             )
         except (RuntimeError, OSError) as error:
             raise DiskFull(self._path, str(error)) from error

@@ -20,7 +20,7 @@ from skystill.predict.opening import open_source
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import OnProgress, Progress, ignore_progress
-from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of, style_of
+from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of, shares_style, style_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
@@ -193,6 +193,7 @@ class Predictor:
         place = (source.height, source.width, source.crs, source.transform)
         output = RasterOutput(layers, *place, self.classes, source.control)
         output.rework = cleaning = choose_cleaning(settings, source.path, place, on_progress)
+        output.styled = not shares_style(source.path, target)
         begun = output.begun_with() if resume else {}
         if self._chosen_by_time and begun.get("runtime", self.runtime) != self.runtime:
             self._open(str(begun["runtime"]))  # both are about as fast, and the timing chose the other one this time
@@ -224,7 +225,7 @@ class Predictor:
             if source.damaged_pixels >= total:
                 output.abandon()
                 raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")
-        notes = (*source.notes, *(cleaning.notes if cleaning else ()))
+        notes = (*source.notes, *(cleaning.notes if cleaning else ()), *_style_notes(output))
         return Prediction(target, total, tuple(source.damaged), notes)
 
     @contextlib.contextmanager
@@ -335,6 +336,16 @@ def written_rasters(source: str, target: Path, settings: RasterSettings, classes
     found.append(("unfinished work", journal_of(target)))
     what = "position" if target.suffix.lower() == ".png" else "names of the classes"
     found.append((what, category_names_of(target)))
-    if target.suffix.lower() != ".png":
+    if target.suffix.lower() != ".png":  # a.png may share the style of a.tif: both have the same classes
         found.append(("style for QGIS", style_of(target)))
     return [(f"{what} of {source}", path) for what, path in found]
+
+
+def _style_notes(output: RasterOutput) -> list[str]:
+    if output.styled:
+        return []
+    path = output.layers[0].path
+    return [
+        f"no style for QGIS lies beside {path}: QGIS would apply {style_of(path).name} to the source, too, which has "
+        "the same folder and name. Choose another --out if QGIS should show the names of the classes."
+    ]

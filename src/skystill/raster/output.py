@@ -98,6 +98,8 @@ class RasterOutput:
         self.classes = classes
         self.rework: Rework | None = None
         """What is done to the complete class raster before it gets its name. By default nothing."""
+        self.styled = True
+        """Whether a style for QGIS is written beside the class raster."""
         placed = transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
         self._grid: dict[str, object] = {"crs": crs, "transform": transform} if crs is not None or placed else {}
         if control.gcps and not placed:
@@ -300,12 +302,16 @@ class RasterOutput:
                 made.replace(layer.path)
             except OSError as error:
                 raise DiskFull(layer.path, error.strerror or str(error)) from error
-            if layer.path.suffix.lower() == ".png":
-                self._place_png(made, layer.path)
-            if layer.is_classes and layer.path.suffix.lower() != ".png":
-                _write_category_names(layer.path, self.classes)
-                write_text(style_of(layer.path), style_document(self.classes))
+            self._write_beside(layer, made)
         shutil.rmtree(self.journal, ignore_errors=True)
+
+    def _write_beside(self, layer: Layer, made: Path) -> None:
+        if layer.path.suffix.lower() == ".png":
+            self._place_png(made, layer.path)
+        elif layer.is_classes:
+            _write_category_names(layer.path, self.classes)
+        if layer.is_classes and self.styled:
+            write_text(style_of(layer.path), style_document(self.classes))
 
     def _place_png(self, made: Path, path: Path) -> None:
         """Write the position of a PNG beside it, as .aux.xml, where GDAL and QGIS read it: a PNG cannot store one.
@@ -325,8 +331,22 @@ def category_names_of(target: Path) -> Path:
 
 
 def style_of(target: Path) -> Path:
-    """Return the file beside a GeoTIFF from which QGIS takes its legend."""
+    """Return the file beside a raster from which QGIS takes its legend."""
     return target.with_suffix(".qml")
+
+
+def shares_style(source: str, target: Path) -> bool:
+    """Return whether QGIS would apply the style of a class raster to its source, too.
+
+    QGIS looks for NAME.qml whatever the extension of the raster is. So the style of ortho.png, in the folder of
+    ortho.tif, would hide the picture, and could replace a style that the user made for it.
+
+    Args:
+        source: path or address of the source.
+        target: path of the class raster.
+    """
+    same_name = bool(Path(source).name) and Path(source).stem == target.stem
+    return same_name and os.path.realpath(style_of(Path(source))) == os.path.realpath(style_of(target))
 
 
 def _pack(array: npt.NDArray[np.uint8]) -> bytes:

@@ -49,10 +49,10 @@ def test_crops_are_slices_of_the_image(dtype: str, tmp_path: Path) -> None:
     labels = np.asarray(Image.open(pairs[0].mask))
     for crop, found in zip(batch.images.numpy(), batch.labels.numpy(), strict=True):
         assert any(
-            np.array_equal(crop, transform(planes[:, t : t + 32, l : l + 32].transpose(1, 2, 0), s).transpose(2, 0, 1))
-            and np.array_equal(found, transform(labels[t : t + 32, l : l + 32], s))
+            np.array_equal(crop, transform(planes[:, y : y + 32, x : x + 32].transpose(1, 2, 0), s).transpose(2, 0, 1))
+            and np.array_equal(found, transform(labels[y : y + 32, x : x + 32], s))
             for s in range(8)
-            for t, l in zip(*np.nonzero(np.isin(planes[0, :29, :49], crop[0])), strict=True)
+            for y, x in zip(*np.nonzero(np.isin(planes[0, :29, :49], crop[0])), strict=True)
         )
     for part in (0, 1):
         assert torch.equal(batch.to(torch.device("cpu")).images[part].float(), batch.images[part].float())

@@ -9,6 +9,7 @@ import yaml
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import DataError, SettingsError
 from skystill.progress import ignore_progress
+from skystill.raster.input_spec import RGB
 from skystill.settings import DistillSettings
 from skystill.train.compress import budget as budget_module
 from skystill.train.compress.budget import Budget, choose_student
@@ -38,7 +39,7 @@ def choose(tmp_path: Path, **budget: str) -> DistillSettings:
         measured=figures(tmp_path / "m.json"),
         **budget,  # type: ignore[arg-type]
     )
-    return choose_student(settings, SCENE_CLASSES, ignore_progress)
+    return choose_student(settings, SCENE_CLASSES, RGB, ignore_progress)
 
 
 def test_the_most_capable_that_fits_is_taken(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_what_the_nearest_needs_is_said(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text("{}")
     settings = DistillSettings(data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_size="1MB")
     with pytest.raises(DataError, match=r"m.json holds no figures of skystill measure --save"):
-        choose_student(settings, SCENE_CLASSES, ignore_progress)
+        choose_student(settings, SCENE_CLASSES, RGB, ignore_progress)
 
 
 def test_a_budget_names_what_is_broken() -> None:

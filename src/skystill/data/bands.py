@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from skystill.errors import DataError, SettingsError
-from skystill.raster.band_names import alpha_of, band_name, names_of, parse_bands, pick_bands
+from skystill.raster.band_names import alpha_of, band_name, describe_bands, names_of, parse_bands, pick_bands
 from skystill.raster.bands import choose_bands
 from skystill.raster.input_spec import DTYPES, RGB, Band, InputSpec
 from skystill.raster.source import gdal_environment
@@ -63,7 +63,9 @@ def find_spec(images: Sequence[Path], wanted: str | None, band_names: Sequence[s
     with gdal_environment(), rasterio.open(path) as file:
         names = _unique_names(file, band_names)
         numbers = (
-            _wanted_numbers(file, str(path), wanted, names) if wanted is not None else _default_numbers(file, opened)
+            _default_numbers(file, opened, names)
+            if wanted is None
+            else _wanted_numbers(file, str(path), wanted, names, band_names)
         )
         if numbers is None:
             return RGB
@@ -73,13 +75,14 @@ def find_spec(images: Sequence[Path], wanted: str | None, band_names: Sequence[s
             f"{path} holds {stored}; a network is fed {', '.join(DTYPES)}. Write the images in one of these: "
             "gdal_translate -ot Float32 IN OUT."
         )
-    named = _COLORS if wanted is None and len(numbers) == 3 else tuple(names[number - 1] for number in numbers)
-    shared = {facts.nodata for facts in opened}
+    # Bands that are only taken for colours by their place have no names: another raster may name them otherwise.
+    named = [names[number - 1] for number in numbers]
+    shared = {str(facts.nodata) for facts in opened}  # as text, NaN equals NaN
     try:
         return InputSpec(
             tuple(Band(name, number) for name, number in zip(named, numbers, strict=True)),
             _READ_AS[stored],
-            shared.pop() if len(shared) == 1 else None,
+            opened[0].nodata if len(shared) == 1 else None,
         )
     except ValueError as error:
         raise SettingsError(f"--bands {wanted}: {error}.") from error
@@ -160,20 +163,24 @@ def _facts(path: Path) -> _Facts | None:
         return None  # the check of the data reports it
 
 
-def _default_numbers(file: rasterio.DatasetReader, opened: Sequence[_Facts]) -> tuple[int, ...] | None:
+def _default_numbers(
+    file: rasterio.DatasetReader, opened: Sequence[_Facts], names: Sequence[str]
+) -> tuple[int, ...] | None:
     """Return the bands to feed if the user did not say, or None for colours in bytes."""
     kinds = {kind for facts in opened for kind in facts.dtypes}
-    if len(kinds) != 1 or _READ_AS.get(kind := kinds.pop(), "uint8") == "uint8":
+    if len(kinds) != 1 or _READ_AS.get(kinds.pop(), "uint8") == "uint8":
         return None
+    if all(color in names for color in _COLORS):
+        return tuple(names.index(color) + 1 for color in _COLORS)
     try:
         choice = choose_bands(file, file.name, None)
     except (DataError, SettingsError):
         return None  # the check of the data reports it
-    return choice.numbers if len(choice.numbers) in (1, 3) and choice.palette is None and kind else None
+    return choice.numbers if len(choice.numbers) in (1, 3) and choice.palette is None else None
 
 
 def _wanted_numbers(
-    file: rasterio.DatasetReader, path: str, wanted: str, names: Sequence[str]
+    file: rasterio.DatasetReader, path: str, wanted: str, names: Sequence[str], band_names: Sequence[str]
 ) -> tuple[int, ...] | None:
     """Return the bands that `--bands` means, or None if these are colours in bytes."""
     alpha = alpha_of(file)
@@ -185,6 +192,8 @@ def _wanted_numbers(
             asked = parse_bands(wanted)
         except ValueError as error:
             raise SettingsError(f"--bands {wanted}: {error}.") from error
+        if any(isinstance(one, str) for one in asked):
+            _refuse_other_names(file, path, band_names)
         numbers = pick_bands(file, path, [own.get(one, one) if isinstance(one, str) else one for one in asked])
     is_colors = tuple(names[number - 1] for number in numbers) == _COLORS
     bytes_only = all(file.dtypes[number - 1] == "uint8" for number in numbers)
@@ -194,16 +203,30 @@ def _wanted_numbers(
 def _unique_names(file: rasterio.DatasetReader, band_names: Sequence[str]) -> list[str]:
     """Return one name for each band, empty where there is none that is its own.
 
-    Where the file names no band, `band_names` are their names, if there are as many.
+    Bands that the file does not name are called as in `band_names`, if these are as many and agree with the file.
     """
     found = names_of(file)
-    if not any(found) and len(band_names) == file.count:
-        found = [(band_name(name),) for name in band_names]
+    if len(band_names) == file.count and not _other_names(file, band_names):
+        found = [own or (band_name(name),) for own, name in zip(found, band_names, strict=True)]
     names: list[str] = []
     for place, own in enumerate(found):
         others = {name for other, given in enumerate(found) if other != place for name in given}
         names.append(next((name for name in own if name not in others), ""))
     return names
+
+
+def _other_names(file: rasterio.DatasetReader, band_names: Sequence[str]) -> bool:
+    """Whether a name in the classes file contradicts the file's own name of the same band."""
+    pairs = zip(names_of(file), band_names, strict=False)
+    return any(own and band_name(name) not in own for own, name in pairs)
+
+
+def _refuse_other_names(file: rasterio.DatasetReader, path: str, band_names: Sequence[str]) -> None:
+    if band_names and _other_names(file, band_names):
+        raise SettingsError(
+            f"the classes file calls the bands {', '.join(band_names)}, and {path} has {describe_bands(file)}. Correct "
+            "one of them, or choose the bands by their numbers (--bands 1,2,3)."
+        )
 
 
 def _rounded(value: float) -> float:

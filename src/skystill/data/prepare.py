@@ -63,11 +63,14 @@ def prepare_data(
     Raises:
         DataError: the folder holds no pairs or too few, or the data has problems, which the message lists.
         ClassesError: there are no classes, or their file cannot be read.
-        SettingsError: the split cannot be made, or there are fewer training images than `limit_images`.
+        SettingsError: the split cannot be made, there are fewer training images than `limit_images`, the images lack
+            bands, or `--bands` are not those of `known`.
     """
     search = find_pairs(settings.data, settings.fit_masks)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
     spec = known or _find_spec(search, settings, classes)
+    if known is not None and settings.bands is not None:
+        _check_same_bands(known, _find_spec(search, settings, classes), settings.bands)
     check = check_data(search, classes, on_progress, spec)
     check.raise_problems(settings.data)
     split = split_pairs(search.pairs, settings.split, settings.seed)
@@ -83,6 +86,21 @@ def prepare_data(
         spec,
         _offered(search, classes),
     )
+
+
+def _check_same_bands(known: InputSpec, found: InputSpec, bands: str) -> None:
+    """Refuse bands that are not those which a network was trained on. Bands without a name are known by their number.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    pairs = zip(known.bands, found.bands, strict=False)
+    same = all(a.name == b.name if a.name and b.name else a.number == b.number for a, b in pairs)
+    if not same or (len(known), known.dtype) != (len(found), found.dtype):
+        raise SettingsError(
+            f"--bands {bands}: the network to start from is fed {known.labels} as {known.dtype}, and these are "
+            f"{found.labels} as {found.dtype}. Leave --bands out: it finds its own bands in the images."
+        )
 
 
 def _offered(search: PairSearch, classes: ClassMap) -> InputSpec:

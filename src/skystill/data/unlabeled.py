@@ -17,7 +17,7 @@ from skystill.data import Pair, read_image
 from skystill.errors import DataError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.listing import IMAGE_SUFFIXES, list_images
-from skystill.raster.picture import is_jpeg, read_manner, read_size, read_whole
+from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size, read_whole
 
 WINDOW = 1024
 """Largest side of a window in pixels. An image that is not larger becomes one window."""
@@ -46,7 +46,7 @@ class ImageWindow:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         if self.bounds is None:
-            return read_size(self.path)
+            return raster_size(self.path)
         top, bottom, left, right = self.bounds
         return bottom - top, right - left
 

@@ -15,17 +15,19 @@ _COLOR_NAMES = {
     ColorInterp.rededge: "rededge", ColorInterp.swir: "swir", ColorInterp.coastal: "coastal", ColorInterp.pan: "pan",
     ColorInterp.mwir: "mwir", ColorInterp.lwir: "lwir", ColorInterp.tir: "tir",
 }  # fmt: skip
-_KNOWN = (  # the first that fits is the name: "red edge" is not red, "coastal blue" is not blue, "deep red" is neither
+_KNOWN = (  # the first that fits is the name: "red edge" is not red, "coastal blue" is not blue, "far red" is neither
     (r"red[ _-]?edge[ _-]?(\d*)", "rededge"),
     (r"\bcoastal\b", "coastal"),
     (r"\b(?:near[ _-]?infra[ _-]?red|near[ _-]?ir|nir)[ _-]?(\d*)\b", "nir"),
     (r"\b(?:short[ _-]?wave[ _-]?infra[ _-]?red|swir)[ _-]?(\d*)\b", "swir"),
     (r"\b(?:pan|panchromatic)\b", "pan"),
     (r"\bdeep[ _-]?(\w+)", "deep"),
+    (r"\bfar[ _-]?(\w+)", "far"),
     (r"\bred\b", "red"),
     (r"\bgreen\b", "green"),
     (r"\bblue\b", "blue"),
 )
+_INFRARED = re.compile(r"\binfra[ _-]red\b")  # is not red
 _CODE = re.compile(r"\bb(?:and)?[ _-]?0*(\d+a?)\b")
 _PLACE = re.compile(r"(?:band|layer|channel|b)?[ _-]?\d+")
 
@@ -48,7 +50,7 @@ def band_name(text: str) -> str:
 
     "B08 (Near Infrared)" is nir, "Red" is red, "B8A" is b8a, "NDVI" is ndvi.
     """
-    text = text.strip().lower()
+    text = _INFRARED.sub("infrared", text.strip().lower())
     for pattern, name in _KNOWN:
         found = re.search(pattern, text)
         if found:

@@ -19,7 +19,7 @@ _CMYK = (ColorInterp.cyan, ColorInterp.magenta, ColorInterp.yellow, ColorInterp.
 _OTHER_COLORS = frozenset(
     {ColorInterp.hue, ColorInterp.saturation, ColorInterp.lightness, ColorInterp.Y, ColorInterp.Cb, ColorInterp.Cr}
 )
-_OTHER_BANDS = re.compile(r"edge|coastal|deep|near|nir")  # "red edge" is not red, "coastal blue" is not blue
+_OTHER_BANDS = re.compile(r"edge|coastal|deep|far|infra|near|nir")  # "red edge" is not red, "coastal blue" is not blue
 
 
 @dataclass(frozen=True)

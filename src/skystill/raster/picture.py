@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.source import RasterSource, gdal_environment, turned_note
+from skystill.raster.source import RasterSource, gdal_environment, turned_note, upright_size
 from skystill.raster.turned import UPRIGHT, turn, turned_size
 from skystill.raster.validity import Valid
 
@@ -82,6 +82,16 @@ def read_size(path: Path, spec: InputSpec = RGB) -> tuple[int, int]:
     """
     source = _described(path, spec)
     return turned_size(source.height, source.width, source.orientation)
+
+
+def raster_size(path: Path) -> tuple[int, int]:
+    """Return height and width of a picture or raster of any bands, upright, without decoding it.
+
+    Raises:
+        DataError: the file is missing, or not a raster.
+    """
+    with gdal_environment():
+        return upright_size(str(path))
 
 
 def read_manner(path: Path, spec: InputSpec = RGB) -> str:

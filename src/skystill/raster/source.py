@@ -326,6 +326,16 @@ class RasterSource:
         return np.ma.masked_invalid(joined, copy=False)
 
 
+def upright_size(path: str) -> tuple[int, int]:
+    """Return height and width of a raster in pixels, upright. Its bands may be of any kind.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    with _open(path) as file:
+        return turned_size(file.height, file.width, read_orientation(path, file))
+
+
 def turned_note(path: str, orientation: int, stored: tuple[int, int], upright: tuple[int, int]) -> str:
     """Return the note on a picture that was turned. Both sizes are height and width in pixels."""
     return (

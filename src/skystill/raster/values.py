@@ -71,18 +71,26 @@ class Values:
         Raises:
             DataError: a value does not fit into the data type of the spec.
         """
-        if valid is not None and not valid.all():
+        seen = None if valid is None or valid.all() else valid
+        if values.dtype != self.kind:
+            self._check_limits(values if seen is None else values[:, seen])
+            with np.errstate(over="ignore"):  # nodata of floats is often the largest number that there is
+                values = values.astype(self.kind)
+        elif seen is not None:
             values = values.copy()
-            values[:, ~valid] = self._spec.fill.astype(values.dtype)[:, None]
-        if values.dtype != self.kind and self.kind.kind != "f":
-            low, high = int(values.min(initial=0)), int(values.max(initial=0))
-            limits = np.iinfo(self.kind)
-            if low < limits.min or high > limits.max:
-                raise DataError(
-                    f"{self._path} holds values from {low} to {high}; the network is fed {self.kind}, "
-                    f"{limits.min} to {limits.max}. Write it on the scale of the training images."
-                )
-        return np.asarray(values, self.kind), valid
+        if seen is not None:
+            values[:, ~seen] = self._spec.fill[:, None]
+        return values, valid
+
+    def _check_limits(self, values: npt.NDArray[Any]) -> None:
+        """Refuse values that the data type of the spec cannot hold."""
+        limits = np.finfo(self.kind) if self.kind.kind == "f" else np.iinfo(self.kind)
+        low, high = (values.min(), values.max()) if values.size else (limits.min, limits.min)
+        if low < limits.min or high > limits.max:
+            raise DataError(
+                f"{self._path} holds values from {low:.9g} to {high:.9g}; the network is fed {self.kind}, "
+                f"{limits.min:.9g} to {limits.max:.9g}. Write it on the scale of the training images."
+            )
 
     def check_range(self, samples: Samples) -> None:
         """Compare samples of the raster with the training images, and add a note if many lie outside their range.

@@ -118,17 +118,18 @@ class Fitting:
         settings, split, classes = self.settings, self.prepared.split, self.prepared.classes
         teaching, stride, unlabeled = self.teaching, 1, None
         fed = self.prepared.spec
-        others = teaching.fed_otherwise(fed) if teaching else []
+        otherwise = teaching.fed_otherwise(fed) if teaching else []
         caches = teaching.caches if teaching else []
+        read_by = (fed, [], otherwise) if caches else (fed, otherwise)
         if isinstance(settings, LearnSettings):
             stride = settings.distillation_stride
         drawn = (settings.crop, settings.jitter, caches, settings.zoom, stride)
         if isinstance(settings, LearnSettings) and teaching and teaching.unlabeled:
-            sampler = CropSampler(unlabeled_images(teaching.unlabeled, fed, others), *drawn)
+            sampler = CropSampler(unlabeled_images(teaching.unlabeled, *read_by), *drawn)
             unlabeled = UnlabeledCrops(sampler, settings.unlabeled_fraction)
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
         batches = TrainBatches(
-            CropSampler(labeled_images(split.train, classes, fed, others), *drawn),
+            CropSampler(labeled_images(split.train, classes, *read_by), *drawn),
             settings.batch_size,
             settings.seed,
             settings.crops_per_image,

@@ -44,13 +44,13 @@ class Teaching:
     unlabeled: list[ImageWindow]
 
     def fed_otherwise(self, fed: InputSpec) -> list[InputSpec]:
-        """Return what the networks are fed, without what the student is fed, each once.
+        """Return what the teachers are fed, without what the student is fed, each once.
 
         Args:
             fed: what the student is fed.
         """
         specs = {origin.input_spec.reading: origin.input_spec for origin in self.teachers.origins}
-        return [spec for reading, spec in specs.items() if self.networks and reading != fed.reading]
+        return [spec for reading, spec in specs.items() if reading != fed.reading]
 
 
 def open_teaching(settings: DistillSettings, prepared: PreparedData) -> Teaching:

@@ -25,7 +25,7 @@ class TrainingImage:
         valid: (H, W) bool, False on nodata and on transparent pixels. These are void in the labels.
         labeled: True if the image has a mask.
         others: the image as it is read by each of the other specs.
-        others_valid: (H, W) bool, False on pixels that are not valid in one of the others.
+        others_valid: (H, W) bool, False on pixels that are not valid for one of the teachers.
     """
 
     image: npt.NDArray[Any]
@@ -84,7 +84,11 @@ class TrainingImages:
 
 
 def labeled_images(
-    pairs: Sequence[Pair], classes: ClassMap, input_spec: InputSpec = RGB, others: Sequence[InputSpec] = ()
+    pairs: Sequence[Pair],
+    classes: ClassMap,
+    input_spec: InputSpec = RGB,
+    others: Sequence[InputSpec] = (),
+    cached: Sequence[InputSpec] = (),
 ) -> TrainingImages:
     """Return the images of pairs, with the labels of their masks.
 
@@ -93,6 +97,8 @@ def labeled_images(
         classes: the classes of the masks.
         input_spec: what the trained network is fed.
         others: what teachers are fed that are fed otherwise.
+        cached: what teachers were fed whose logits are cached. Their images are read once, for the pixels that are not
+            valid for them.
 
     Raises:
         DataError: an image or a mask cannot be read.
@@ -102,13 +108,18 @@ def labeled_images(
     def read(index: int) -> TrainingImage:
         picture, reading = read_pair(pairs[index], classes, input_spec)
         valid = all_valid(*reading.labels.shape) if picture.valid is None else picture.valid
-        return TrainingImage(picture.image, reading.labels, valid, True, *_read_others(image_windows[index], others))
+        return TrainingImage(
+            picture.image, reading.labels, valid, True, *_read_others(image_windows[index], others, cached)
+        )
 
     return TrainingImages(image_windows, read, input_spec, others)
 
 
 def unlabeled_images(
-    image_windows: Sequence[ImageWindow], input_spec: InputSpec = RGB, others: Sequence[InputSpec] = ()
+    image_windows: Sequence[ImageWindow],
+    input_spec: InputSpec = RGB,
+    others: Sequence[InputSpec] = (),
+    cached: Sequence[InputSpec] = (),
 ) -> TrainingImages:
     """Return images without masks. All their labels are void.
 
@@ -116,6 +127,7 @@ def unlabeled_images(
         image_windows: the images.
         input_spec: what the trained network is fed.
         others: what teachers are fed that are fed otherwise.
+        cached: as in `labeled_images`.
 
     Raises:
         DataError: an image cannot be read.
@@ -124,15 +136,15 @@ def unlabeled_images(
     def read(index: int) -> TrainingImage:
         image, valid = image_windows[index].read(input_spec)
         labels = np.full(valid.shape, VOID, np.uint8)
-        return TrainingImage(image, labels, valid, False, *_read_others(image_windows[index], others))
+        return TrainingImage(image, labels, valid, False, *_read_others(image_windows[index], others, cached))
 
     return TrainingImages(image_windows, read, input_spec, others)
 
 
 def _read_others(
-    image_window: ImageWindow, others: Sequence[InputSpec]
+    image_window: ImageWindow, others: Sequence[InputSpec], cached: Sequence[InputSpec]
 ) -> tuple[tuple[npt.NDArray[Any], ...], npt.NDArray[np.bool_] | None]:
-    """Return the image as it is read by other specs, and where all of them are valid."""
+    """Return the image as it is read by other specs, and where all of these and those of caches are valid."""
     read = [image_window.read(input_spec) for input_spec in others]
-    valid = np.logical_and.reduce([valid for _, valid in read]) if read else None
-    return tuple(image for image, _ in read), valid
+    masks = [valid for _, valid in read] + [image_window.read(input_spec)[1] for input_spec in cached]
+    return tuple(image for image, _ in read), np.logical_and.reduce(masks) if masks else None

@@ -244,3 +244,24 @@ def test_a_band_that_the_student_is_not_fed_is_tried_on_the_range_of_its_other_b
         assert (band.mean, band.std) == pytest.approx((0.2, 0.03))
     image = torch.rand(1, 4, 8, 8)
     assert torch.allclose(teacher(image), image.exp())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("input=values&sdt=2", "there is no option sdt for this kind; there are bands, divide, input, mean, std"),
+        ("band=red,green,blue", "there is no option band "),
+        ("classes=3&weights=x", "there is no option classes, weights "),
+        ("input=values&divide=10000&divide=1", "an option stands there twice"),
+        ("input=values&mean=", "mean=: 3 numbers, or one for all bands, were expected"),
+        ("input=values&divide=", "divide=: one number was expected"),
+        ("bands=&input=values", "bands="),
+        ("input=", "input is ; it is one of"),
+        ("input", "write options as"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(tmp_path: Path, options: str, said: str) -> None:
+    path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"])
+    with pytest.raises(SettingsError) as raised:
+        load(f"{path}?{options}")
+    assert said in str(raised.value)

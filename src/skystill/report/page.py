@@ -1,6 +1,6 @@
 """Writes `report.html` and `plots/*.png` from `results.json`, and `study.html` from `study.json`.
 
-Nothing is computed here. Every figure that is shown is in these files.
+Nothing is computed here. Every figure that is shown is in these files, or in `teacher.json`.
 """
 
 import base64
@@ -20,7 +20,7 @@ from skystill.report.plots import (
     plot_study,
     save_plot,
 )
-from skystill.report.records import ClassRecord, ModelRecord, read_results, read_study
+from skystill.report.records import ClassRecord, ModelRecord, read_results, read_study, read_teacher_scores
 from skystill.report.samples import DISAGREEMENT
 from skystill.run_folder import RunFolder, write_text
 
@@ -60,6 +60,7 @@ def write_report(folder: RunFolder) -> None:
         .get_template("report.html.j2")
         .render(
             results=results,
+            teacher=read_teacher_scores(folder),
             names=names,
             rows=table_rows(models, names, classes),
             plots=plots,

@@ -26,6 +26,7 @@ from skystill.errors import (
     SettingsError,
     TeacherNotFinite,
 )
+from skystill.raster.input_spec import Band, InputSpec
 from skystill.run_folder import RunFolder
 from skystill.train.networks.table import build_network
 from skystill.train.networks.weights import NetworkRecord, write_network
@@ -222,3 +223,45 @@ def test_a_teacher_whose_logits_are_not_finite_is_named(tmp_path: Path) -> None:
     ) as raised:
         load(f"{path}?input=0..255")
     assert raised.value.exit_code == 2
+
+
+def test_a_band_that_the_student_is_not_fed_is_tried_on_the_range_of_its_other_bands(tmp_path: Path) -> None:
+    """The powers of e of four bands of reflectance: they overflow from 89 on, as noise of 0 to 255 would be."""
+    fed, given = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, "h", "w"]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "g", [fed], [given])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "e.onnx")
+    names = ("nir", "red", "green", "blue")
+    offered = InputSpec(tuple(Band(name, number) for number, name in enumerate(names, 1)), "float32")
+    student = InputSpec((Band("red", 2, 0.1, 0.02, 0.0, 0.5), Band("blue", 4, 0.3, 0.04, 0.1, 1.2)), "float32")
+    classes = ClassMap(names, tuple((i, i, i) for i in range(4)))
+    text = f"{tmp_path / 'e.onnx'}?bands=red,green,blue,nir&input=values"
+    (teacher,) = find_teachers([text], None, classes, student, offered).load()
+    assert teacher.input_spec is not None
+    red, green, blue, nir = teacher.input_spec.bands
+    assert (red, blue) == student.bands
+    for band, name, number in ((green, "green", 3), (nir, "nir", 1)):
+        assert (band.name, band.number, band.low, band.high) == (name, number, 0.0, 1.2)
+        assert (band.mean, band.std) == pytest.approx((0.2, 0.03))
+    image = torch.rand(1, 4, 8, 8)
+    assert torch.allclose(teacher(image), image.exp())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("input=values&sdt=2", "there is no option sdt for this kind; there are bands, divide, input, mean, std"),
+        ("band=red,green,blue", "there is no option band "),
+        ("classes=3&weights=x", "there is no option classes, weights "),
+        ("input=values&divide=10000&divide=1", "an option stands there twice"),
+        ("input=values&mean=", "mean=: 3 numbers, or one for all bands, were expected"),
+        ("input=values&divide=", "divide=: one number was expected"),
+        ("bands=&input=values", "bands="),
+        ("input=", "input is ; it is one of"),
+        ("input", "write options as"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(tmp_path: Path, options: str, said: str) -> None:
+    path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"])
+    with pytest.raises(SettingsError) as raised:
+        load(f"{path}?{options}")
+    assert said in str(raised.value)

@@ -51,11 +51,30 @@ def _parsed(text: str, bands: str) -> list[int | str]:
 
 
 def _band(text: str, wanted: int | str, student: InputSpec, offered: InputSpec) -> Band:
-    """Return a band with its statistics, if the student is fed it, too."""
-    for band in (*student.bands, *offered.bands):
+    """Return a band with its statistics, or those of the student's other bands if the student is not fed it."""
+    for band in student.bands:
         if wanted in (band.name, band.number):
             return band
+    for band in offered.bands:
+        if wanted in (band.name, band.number):
+            return _like(band, student) if student.dtype == offered.dtype else band
     raise SettingsError(f"teacher {text!r}: the images have no band {wanted}; they have {offered.labels}.")
+
+
+def _like(band: Band, student: InputSpec) -> Band:
+    """Return a band with the statistics of all bands of the student: bands of one raster mostly have one unit.
+
+    Without them the teacher would be tried on values from 0 to 255, on which a network of reflectance overflows, and
+    pixels without data would be read as 128.
+    """
+    count = len(student)
+    return replace(
+        band,
+        mean=sum(one.mean for one in student.bands) / count,
+        std=sum(one.std for one in student.bands) / count,
+        low=min(one.low for one in student.bands),
+        high=max(one.high for one in student.bands),
+    )
 
 
 def _filled(spec: InputSpec, options: Mapping[str, str]) -> InputSpec:

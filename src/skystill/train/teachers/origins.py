@@ -136,10 +136,7 @@ def cache_key(origin: Origin, channels: Sequence[int], how: str) -> str:
 
 def _parse(text: str, teacher_classes: str | None) -> Origin:
     before, _, query = text.partition("?")
-    try:
-        options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-    except ValueError as error:
-        raise SettingsError(f"teacher {text!r}: write options as ?classes=6&weights=FILE.") from error
+    options = _parse_options(text, query)
     if options.get("input", "0..1") not in INPUT_SCALES:
         raise SettingsError(f"teacher {text!r}: input is {options['input']}; it is one of {', '.join(INPUT_SCALES)}.")
     kind, target = _recognise(text, before)
@@ -148,11 +145,28 @@ def _parse(text: str, teacher_classes: str | None) -> Origin:
         raise SettingsError(f"teacher {text!r}: say how many classes it has and where its weights are: "
                             f"{before}?classes=6&weights=FILE.")  # fmt: skip
     origin = Origin(text, kind, target, options)
+    known = ("bands", *sorted(INPUT_OPTIONS))
+    unknown = [name for name in options if name not in known]
+    if unknown and not loader.required:  # the others go to the constructor of the network, which refuses them
+        raise SettingsError(
+            f"teacher {text!r}: there is no option {', '.join(unknown)} for this kind; there are {', '.join(known)}."
+        )
     if kind != "run":  # reading an unfinished run raises its own error
         for path in loader.files(origin):
             if not path.is_file():
                 raise SettingsError(f"teacher {text!r}: {path}: no such file.")
     return replace(origin, names=loader.class_names(origin) or _read_names(teacher_classes))
+
+
+def _parse_options(text: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise SettingsError(f"teacher {text!r}: write options as ?classes=6&weights=FILE.") from error
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise SettingsError(f"teacher {text!r}: an option stands there twice; write each once.")
+    return options
 
 
 def _with_input(origin: Origin, fed: InputSpec, offered: InputSpec) -> Origin:

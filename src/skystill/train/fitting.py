@@ -120,16 +120,16 @@ class Fitting:
         fed = self.prepared.spec
         otherwise = teaching.fed_otherwise(fed) if teaching else []
         caches = teaching.caches if teaching else []
-        read_by = (fed, [], otherwise) if caches else (fed, otherwise)
+        others, cached = ([], otherwise) if caches else (otherwise, [])
         if isinstance(settings, LearnSettings):
             stride = settings.distillation_stride
         drawn = (settings.crop, settings.jitter, caches, settings.zoom, stride)
         if isinstance(settings, LearnSettings) and teaching and teaching.unlabeled:
-            sampler = CropSampler(unlabeled_images(teaching.unlabeled, *read_by), *drawn)
+            sampler = CropSampler(unlabeled_images(teaching.unlabeled, fed, others, cached), *drawn)
             unlabeled = UnlabeledCrops(sampler, settings.unlabeled_fraction)
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
         batches = TrainBatches(
-            CropSampler(labeled_images(split.train, classes, *read_by), *drawn),
+            CropSampler(labeled_images(split.train, classes, fed, others, cached), *drawn),
             settings.batch_size,
             settings.seed,
             settings.crops_per_image,

@@ -14,6 +14,13 @@ import yaml
 from skystill.data.pairs import Pair
 from skystill.errors import DataError, SettingsError
 
+ENOUGH_IMAGES = 5
+"""Smallest number of test images from which an interval of a score is given.
+
+A bootstrap draws sets of images. Of 3 images, one set in 27 holds the first image alone, which is more than the 2.5 %
+beyond an end of the interval: its ends would be the scores of single images. From 5 images on the ends are mixtures.
+The interval is still too narrow then (`skystill.report.metrics.MANY_IMAGES`), and reports say so.
+"""
 _PARTS = ("train", "validation", "test")
 _DUBAI_KEY = re.compile(r"Tile (\d+)/image_part_0*(\d+)$", re.IGNORECASE)
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 
 from skystill import __version__
 from skystill.classes import hex_color
+from skystill.report.metrics import with_truth
 from skystill.report.plots import (
     plot_confusions,
     plot_importance,
@@ -22,6 +24,7 @@ from skystill.report.plots import (
 )
 from skystill.report.records import ClassRecord, ModelRecord, read_results, read_study
 from skystill.report.samples import DISAGREEMENT
+from skystill.report.truth import missing_classes, shown_difference, shown_interval, too_narrow
 from skystill.run_folder import RunFolder, write_text
 
 ROLES = {"teacher": "Teacher", "alone": "Student alone", "student": "Distilled student"}
@@ -64,6 +67,11 @@ def write_report(folder: RunFolder) -> None:
             rows=table_rows(models, names, classes),
             plots=plots,
             samples=[_embed_sample(folder, sample) for sample in results.samples],
+            counted=_counted(models, classes),
+            missing=missing_classes(
+                {name: models[role].scores.confusion for role, name in names.items()}, [one.name for one in classes]
+            ),
+            images=len(results.data.test_images),
             kinds=_kinds(results.samples, names),
             disagreement={meaning: hex_color(color) for meaning, color in DISAGREEMENT.items()},
         )
@@ -117,6 +125,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"percent": percent, "big": big, "megabytes": megabytes, "short": short}
+    environment.filters |= {"difference_interval": shown_difference, "too_narrow": too_narrow}
     return environment
 
 
@@ -146,8 +155,7 @@ def table_rows(
         return lambda model: percent(model.scores.per_class.iou[label])
 
     def mean_iou(model: ModelRecord) -> str:
-        low, high = model.scores.miou_interval
-        return f"{percent(model.scores.miou)} ({percent(low)} to {percent(high)})"
+        return f"{percent(model.scores.miou)} ({shown_interval(model.scores.miou_interval, model.scores.images)})"
 
     def latency(model: ModelRecord) -> str:
         low, high = model.cost.latency_spread_ms_per_mp
@@ -170,6 +178,12 @@ def table_rows(
         row("Training time, s", lambda m: f"{m.training.seconds:.0f}"),
         row("Training steps", lambda m: big(m.training.steps)),
     ]
+
+
+def _counted(models: Mapping[str, ModelRecord], classes: Sequence[ClassRecord]) -> list[str]:
+    """Return the names of the classes over which means are taken: those that are scored and have truth."""
+    confusion = np.array(next(iter(models.values())).scores.confusion)
+    return [one.name for one, has_truth in zip(classes, with_truth(confusion), strict=True) if one.scored and has_truth]
 
 
 def percent(fraction: float | None) -> str:

@@ -91,7 +91,8 @@ def plot_precision_recall(
     for label, (axes, entry) in enumerate(zip(panels, classes, strict=False)):
         for role in names:
             _precision_recall(axes, models[role], label, role, names[role])
-        axes.set(title=entry.name, xlim=(0, 1), ylim=(0, 1.02))
+        absent = not any(sum(model.scores.confusion[label]) for model in models.values())
+        axes.set(title=f"{entry.name} (no truth)" if absent else entry.name, xlim=(0, 1), ylim=(0, 1.02))
         axes.title.set_bbox({"facecolor": entry.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
         axes.grid(True, linewidth=0.5)
     for axes in panels[len(classes) :]:
@@ -128,9 +129,12 @@ def plot_confusions(
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for column, (axes, (role, name)) in enumerate(zip(panels, names.items(), strict=True)):
         counts = np.array(models[role].scores.confusion, float)
-        fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        pixels = counts.sum(axis=1, keepdims=True)
+        fractions = counts / np.maximum(pixels, 1)
         axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         for (row, predicted), fraction in np.ndenumerate(fractions):
+            if not pixels[row]:  # a class without truth has no percentages
+                continue
             shade = "white" if fraction > 0.5 else "#1d2733"
             axes.text(predicted, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=shade)
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")

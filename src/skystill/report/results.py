@@ -70,7 +70,7 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
         classes=ClassesRecord.model_validate(classes.to_dict()),
         models={model.role: _record(model, evaluations[model.role], measured[model.role]) for model in models},
         comparisons={
-            name: ComparisonRecord(difference=one.difference, interval=(one.low, one.high), clear=one.clear)
+            name: ComparisonRecord(difference=one.difference, interval=one.interval, clear=one.clear)
             for name, one in comparisons.items()
         },
         verdict=verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
@@ -83,6 +83,9 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
 
 
 def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:
+    """Return the comparisons by pair of roles, or none if no scored class has truth in the test images."""
+    if not all(evaluation.counted.any() for evaluation in evaluations.values()):
+        return {}
     wanted = (("student", "teacher"), ("student", "alone"), ("alone", "teacher"))
     return {
         f"{one}-{other}": compare([evaluations[one]], [evaluations[other]])

@@ -49,9 +49,9 @@ def show_check(data: Path, checked: "CheckedData") -> None:
     console.print(f"{len(check.records)} pairs in {data}", markup=False)
     if sizes:
         console.print(f"sizes from {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels")
-    values = check.classes.values
+    values, parts = check.classes.values, checked.parts
     table = Table(
-        "label", *(["value"] if values else []), "class", "color", "pixels", "share",
+        "label", *(["value"] if values else []), "class", "color", "pixels", "share", *(parts.images if parts else []),
         title=f"classes: {check.classes.source}",
     )  # fmt: skip
     total = max(1, int(check.counts.sum()))
@@ -61,14 +61,16 @@ def show_check(data: Path, checked: "CheckedData") -> None:
         shown = f"[on {color}]  [/] {color}" if color else ""
         count = int(check.counts[label])
         value = [str(values[label]) if label < len(values) else ""] if values else []
-        table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
+        in_parts = [f"{counts[label]:,}" for counts in parts.pixels.values()] if parts and label != 255 else []
+        table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %", *in_parts)
     console.print(table)
     _show_bands(checked.spec)
     for note in checked.notes:
         messages.print(f"note: {note}", markup=False)
     if checked.split is not None:
-        parts = {"train": checked.split.train, "validation": checked.split.validation, "test": checked.split.test}
-        counts = ", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items())
+        split = checked.split
+        images = {"train": split.train, "validation": split.validation, "test": split.test}
+        counts = ", ".join(f"{len(pairs)} {part}" for part, pairs in images.items())
         console.print(f"split {checked.split.rule}: {counts} images")
 
 

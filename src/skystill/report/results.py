@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from skystill.classes import ClassMap
-from skystill.data import Pair, find_pairs, read_pairs, resolve_classes, split_pairs
+from skystill.data import Pair, find_pairs, mask_areas, read_pairs, resolve_classes, split_pairs
+from skystill.data.run_split import run_split
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.predict.opening import wanted_bands
@@ -109,7 +110,12 @@ def _test_images(
                 f"{data}: test images of the run are gone:", gone, "Put them back, or give another --split."
             )
         return classes, [by_key[key] for key in split.test], split.rule, []
-    chosen = split_pairs(search.pairs, settings.split or "auto", config["seed"])
+    same = run_split(folder, search.pairs) if settings.split is None else None
+    if same is not None:
+        return classes, list(same.test), same.rule, []
+    chosen = split_pairs(
+        search.pairs, settings.split or "auto", config["seed"], lambda found: mask_areas(found, classes)
+    )
     trained = set(split.train) & {pair.key for pair in chosen.test}
     notes = (
         [f"{len(trained)} of these {len(chosen.test)} test images were trained on: the scores are too good."]

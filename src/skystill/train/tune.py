@@ -4,6 +4,7 @@ Each trial is an ordinary run folder, TUNE/trials/NUMBER. Its score is the mIoU 
 stored in a database. If a process dies, another process continues its trial from the last checkpoint.
 """
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from skystill.progress import EpochEnd, Event, Note, OnProgress, ignore_progress
 from skystill.report.records import StudyRecord, TrialRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_text
 from skystill.settings import DistillSettings, TuneSettings
-from skystill.train.runs import distill_run
+from skystill.train.runs import distill_run, keep_split
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")
@@ -83,6 +84,7 @@ def run_study(
     def objective(trial: optuna.Trial) -> float:
         nonlocal filled
         drawn = trial_settings(settings, trial)
+        keep_split(RunFolder(settings.out / "trials" / "0"), RunFolder(drawn.out))  # also of an earlier version
         if not filled:
             fill_cache(drawn)
             filled = True
@@ -153,8 +155,10 @@ def _reporting(trial: optuna.Trial, on_progress: OnProgress) -> OnProgress:
             on_progress(event)
         if not isinstance(event, EpochEnd):
             return
-        if "validation_miou" not in event.row:
-            raise SettingsError("tune compares trials on validation images; this split has none.")
+        if math.isnan(event.row.get("validation_miou", math.nan)):
+            raise SettingsError(
+                "tune compares trials on validation images; this split has none, or they hold no class that is scored."
+            )
         epoch = int(event.row["epoch"])
         if epoch not in trial.study.trials[trial.number].intermediate_values:
             trial.report(event.row["validation_miou"], epoch)

@@ -164,6 +164,15 @@ def test_distillation_hurt() -> None:
     ]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_less_than_is_shown_neither_helped_nor_hurt(sign: int) -> None:
+    """A difference of 0.03 points, with an interval without zero, would read "helped by +0.0 points"."""
+    lines = distilled(Comparison(sign * 0.0003, *sorted((sign * 0.0001, sign * 0.0005)), 6))
+    assert lines[1].startswith("Distillation made no difference that counts here: ")
+    assert lines[1].endswith("less than 0.05 points.")
+    assert distilled(Comparison(0.0005, 0.0001, 0.0009, 6))[1].startswith("Distillation helped: ")
+
+
 @pytest.mark.parametrize(
     ("comparison", "span"),
     [

@@ -49,9 +49,9 @@ def show_check(data: Path, checked: "CheckedData") -> None:
     console.print(f"{len(check.records)} pairs in {data}", markup=False)
     if sizes:
         console.print(f"sizes from {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels")
-    values, parts = check.classes.values, checked.parts
+    values = check.classes.values
     table = Table(
-        "label", *(["value"] if values else []), "class", "color", "pixels", "share", *(parts.images if parts else []),
+        "label", *(["value"] if values else []), "class", "color", "pixels", "share",
         title=f"classes: {check.classes.source}",
     )  # fmt: skip
     total = max(1, int(check.counts.sum()))
@@ -61,8 +61,7 @@ def show_check(data: Path, checked: "CheckedData") -> None:
         shown = f"[on {color}]  [/] {color}" if color else ""
         count = int(check.counts[label])
         value = [str(values[label]) if label < len(values) else ""] if values else []
-        in_parts = [f"{counts[label]:,}" for counts in parts.pixels.values()] if parts and label != 255 else []
-        table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %", *in_parts)
+        table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
     console.print(table)
     _show_bands(checked.spec)
     for note in checked.notes:
@@ -71,6 +70,8 @@ def show_check(data: Path, checked: "CheckedData") -> None:
         split = checked.split
         images = {"train": split.train, "validation": split.validation, "test": split.test}
         counts = ", ".join(f"{len(pairs)} {part}" for part, pairs in images.items())
+        for line in checked.parts.lines() if checked.parts else []:
+            console.print(line, markup=False)
         console.print(f"split {checked.split.rule}: {counts} images")
 
 

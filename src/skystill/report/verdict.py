@@ -9,6 +9,8 @@ from skystill.report.metrics import Comparison, Counts, Evaluation, mean_iou, wi
 from skystill.report.records import TeacherScores
 from skystill.report.truth import missing_classes, needed, shown_difference, shown_interval, too_narrow
 
+_SHOWN = 0.001  # a tenth of a point, the last digit that is shown
+
 
 def verdict(
     evaluations: Mapping[str, Evaluation],
@@ -68,7 +70,12 @@ def _helped(against: Comparison) -> list[str]:
             "Whether distillation helped cannot be told: against the same student trained alone the difference is "
             f"{_span(against)}."
         ]
-    if not against.clear:
+    if against.clear and abs(against.difference) < _SHOWN / 2:
+        line = (
+            "Distillation made no difference that counts here: against the same student trained alone it is "
+            f"{_span(against)}, less than {100 * _SHOWN / 2:.2f} points."
+        )
+    elif not against.clear:
         line = (
             f"Distillation did not help here: against the same student trained alone the difference is "
             f"{_span(against)}, and that interval holds zero."

@@ -29,7 +29,9 @@ def test_data_check_prints_sizes_classes_and_split(skystill: Cli, scenes: Path) 
     assert "12 pairs in" in done.out
     assert "sizes from 128x128 to 128x128 pixels" in done.out
     assert re.search(r"Building.*#3C1098.*%", done.out)
-    assert "split 0.7/0.15/0.15, seed 0: 8 train, 2 validation, 2 test images" in done.out
+    assert "split auto, classes spread by area, seed 0: 8 train, 2 validation, 2 test images" in done.out
+    assert re.search(r"pixels per class +train \(8 images\) +validation \(2 images\) +test \(2 images\)", done.out)
+    assert "2 test image(s) give scores without an interval" in done.err
 
 
 def test_networks_lists_the_table(skystill: Cli) -> None:

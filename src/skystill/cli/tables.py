@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from skystill.cli.bars import console, messages
 
@@ -58,7 +59,7 @@ def show_check(data: Path, checked: "CheckedData") -> None:
     rows = [*enumerate(check.classes.names), (255, "void")]
     for label, name in rows:
         color = "" if label == 255 else "#" + "".join(f"{c:02X}" for c in check.classes.colors[label])
-        shown = f"[on {color}]  [/] {color}" if color else ""
+        shown = Text.assemble(("  ", f"on {color}"), f" {color}") if color else ""
         count = int(check.counts[label])
         value = [str(values[label]) if label < len(values) else ""] if values else []
         table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %")

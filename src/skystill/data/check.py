@@ -1,5 +1,6 @@
 """Check a whole data set before training: every file is opened, and all problems are reported in one error."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class DataCheck:
             DataError: there is at least one problem.
         """
         if self.problems:
-            mend = f"Mend them, then look again with: skystill data check {root}"
+            mend = f"Mend them, then look again with: skystill data check {shlex.quote(str(root))}"
             raise DataError(
                 f"{root}: {len(self.problems)} problem(s) in the data:",
                 self.problems,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from skystill.classes import ClassMap, Labels
+from skystill.classes import ClassMap, Labels, parse_text
 from skystill.data.masks import read_labels
 from skystill.data.pairs import Pair
 from skystill.data.stratify import Areas, stratified_parts
@@ -200,7 +200,7 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
             f"auto, folders, {', '.join(RULES)}."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_text(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"--split {path}: not YAML or JSON: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):

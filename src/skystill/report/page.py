@@ -4,6 +4,7 @@ Nothing is computed here. Every figure that is shown is in these files.
 """
 
 import base64
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def write_study_report(folder: Path) -> Path:
             study=study,
             title=folder.name,
             version=__version__,
-            config=folder / "best.yaml",
+            config=shlex.quote(str(folder / "best.yaml")),
             best=", ".join([f"{percent(best.validation_miou)} %", *(f"{k} {short(v)}" for k, v in best.drawn.items())]),
             names=sorted({name for trial in trials for name in trial.drawn}),
             rows=sorted(trials, key=lambda trial: -(trial.validation_miou or 0)),

@@ -1,5 +1,6 @@
 """The JSON files of a run as frozen models, so that the type checker covers what is written, read and shown."""
 
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -194,7 +195,7 @@ def read_results(folder: RunFolder) -> Results:
     if isinstance(version, int) and version > RESULTS_VERSION:
         raise RunFolderError(
             f"{folder.results} has version {version}; this SkyStill reads up to {RESULTS_VERSION}. Install a later "
-            f"SkyStill, or evaluate the run again: skystill evaluate {folder.path}."
+            f"SkyStill, or evaluate the run again: skystill evaluate {shlex.quote(str(folder.path))}."
         )
     results = _checked(Results, content, folder.results)
     return results if results.version > 1 else results.model_copy(update={"notes": [*results.notes, _OF_VERSION_1]})

@@ -5,6 +5,7 @@ stored in a database. If a process dies, another process continues its trial fro
 """
 
 import math
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable
@@ -126,16 +127,25 @@ def open_study(settings: TuneSettings) -> optuna.Study:
         SettingsError: the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = settings.storage or f"sqlite:///{settings.out / 'study.db'}"
+    url, options = settings.storage, {}
+    if url is None:
+        # The file is opened by its name: in an address, "?", "%" and "{" of the folder would have a meaning.
+        url, file = "sqlite:///study.db", settings.out / "study.db"
+        options = {"creator": lambda: sqlite3.connect(file, check_same_thread=False)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         again = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
         try:
             storage = RDBStorage(
-                url, heartbeat_interval=_HEARTBEAT, grace_period=_GRACE, heartbeat_stale_trial_callback=again
+                url,
+                options,
+                heartbeat_interval=_HEARTBEAT,
+                grace_period=_GRACE,
+                heartbeat_stale_trial_callback=again,
             )
         except Exception as error:
-            raise SettingsError(f"--storage {url}: {str(error).splitlines()[0]}") from error
+            where = f"--storage {settings.storage}" if settings.storage else settings.out / "study.db"
+            raise SettingsError(f"{where}: {str(error).splitlines()[0]}") from error
     return optuna.create_study(
         storage=storage,
         study_name=settings.out.name,

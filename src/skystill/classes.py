@@ -1,6 +1,8 @@
 """`ClassMap`: names, colours and mask values of the classes, what is void, and the files in which this is written."""
 
+import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,10 +186,25 @@ def read_classes(name_or_file: str | Path) -> ClassMap:
             "Write a YAML file with a list of name and color."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # reads JSON too, which is a subset of YAML
+        content = parse_text(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ClassesError(f"{path} is not YAML or JSON: {error}") from error
     return classes_from(content, str(path))
+
+
+def parse_text(text: str) -> object:
+    """Return the content of a text in JSON or YAML.
+
+    JSON is tried first. The YAML parser reads most of it, too, but of an emoji, which JSON writes as two escapes, it
+    makes two characters that are no text.
+
+    Raises:
+        yaml.YAMLError: the text is neither.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return yaml.safe_load(text)
 
 
 # Keys of the file and of one class. The last line of each holds keys that say nothing of masks and labels: they
@@ -257,8 +274,15 @@ def _row(index: int, entry: object, source: str) -> dict[str, Any]:
     """Return name, scored, color and value of an entry, the last two only if the entry gives them."""
     fields = entry if isinstance(entry, dict) else {"name": entry}
     name = fields.get("name", fields.get("title"))
-    if not isinstance(name, str) or not name:
+    name = name.strip() if isinstance(name, str) else ""  # a block of YAML ends with a line break
+    if not name:
         raise ClassesError(f"{source}: class {index} has no name: {entry!r}.")
+    strange = sorted({character for character in name if unicodedata.category(character) in ("Cc", "Cs")})
+    if strange:
+        raise ClassesError(
+            f"{source}: the name of class {index} holds {', '.join(map(ascii, strange))}, which is no text (a line "
+            f"break or another control character): {name!a}. Take it out."
+        )
     _refuse_keys(fields, _CLASS_KEYS, f"{source}: class {name}")
     scored = fields.get("scored", True)
     if not isinstance(scored, bool):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from filelock import FileLock, Timeout
 
 from skystill.errors import DiskFull, RunFolderError
 from skystill.settings import FROM_DATA, with_current_names
+
+_FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide signs, too
 
 
 @contextmanager
@@ -40,9 +43,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically. Bytes of a file name that are no text are written as escapes."""
     with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -51,11 +54,24 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows as a CSV file atomically. The columns are those of the first row."""
+    """Write rows as a CSV file atomically. The columns are those of the first row.
+
+    A text that a spreadsheet would take for a formula, such as a class called "=1+1", gets an apostrophe before it.
+    """
     with written_whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _plain_cell(value) for name, value in row.items()} for row in rows)
+
+
+def _plain_cell(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 class RunFolder:
@@ -187,7 +203,8 @@ class RunFolder:
         return content
 
     def _damaged(self, path: Path, reason: str) -> RunFolderError:
-        made_again = f"skystill evaluate {self.path}" if path == self.results else "train or distill into a new folder"
+        again = f"skystill evaluate {shlex.quote(str(self.path))}"
+        made_again = again if path == self.results else "train or distill into a new folder"
         return RunFolderError(f"{path} is damaged: {reason}. Take a whole copy of it, or make it again: {made_again}.")
 
     @contextmanager

@@ -29,7 +29,9 @@ def test_data_check_prints_sizes_classes_and_split(skystill: Cli, scenes: Path) 
     assert "12 pairs in" in done.out
     assert "sizes from 128x128 to 128x128 pixels" in done.out
     assert re.search(r"Building.*#3C1098.*%", done.out)
-    assert "split 0.7/0.15/0.15, seed 0: 8 train, 2 validation, 2 test images" in done.out
+    assert "split auto, classes spread by area, seed 0: 8 train, 2 validation, 2 test images" in done.out
+    assert re.search(r"pixels per class +train \(8 images\) +validation \(2 images\) +test \(2 images\)", done.out)
+    assert "2 test image(s) give scores without an interval" in done.err
 
 
 def test_networks_lists_the_table(skystill: Cli) -> None:
@@ -84,7 +86,8 @@ def test_the_scores_are_those_of_the_model_file(student: Path, scenes: Path) -> 
 def test_the_report_is_one_file_that_says_what_was_found(student: Path) -> None:
     page = (student / "report.html").read_text()
     results = json.loads((student / "results.json").read_text())
-    assert len(results["verdict"]) == 3
+    assert len(results["verdict"]) == 4
+    assert results["verdict"][3].startswith("Intervals from 5 test images are too narrow")
     for line in results["verdict"]:
         assert line in page
     assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)

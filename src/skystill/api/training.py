@@ -99,7 +99,7 @@ def distill(
         CommandFailed: a separate process failed. It has printed the reason.
     """
     from skystill.train.loop.ranks import leave_process_group, rank_and_count
-    from skystill.train.runs import alone_settings, cache_settings, distill_run, within_budget
+    from skystill.train.runs import alone_settings, cache_settings, distill_run, keep_split, within_budget
 
     settings = settings_from(DistillSettings, settings, keywords)
     _check_report(report)
@@ -114,6 +114,7 @@ def distill(
         if is_first and (settings.quantize or settings.has_budget):
             _quantize_student(settings, on_progress, check=settings.measured is None)
         if is_first and settings.alone:
+            keep_split(folder, folder.alone)
             call_command("train", alone_settings(settings), "--resume", "--no-report")
     if report and is_first:
         evaluate(run=folder.path, on_progress=on_progress)

@@ -9,9 +9,9 @@ from rich.progress import Progress as Bars
 
 from skystill.progress import EpochEnd, Event, Message, Note, OnProgress, Progress
 
-console = Console(highlight=False, soft_wrap=True)
-"""Standard output, for results."""
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+"""Standard output, for results. Names are printed as they are: "[/red]" is no markup, and ":car:" no picture."""
+messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Standard error, for progress bars, notes and errors."""
 
 

@@ -3,8 +3,10 @@
 Slow imports are inside the commands, so that `--help` is fast.
 """
 
+import shlex
 import sys
 import warnings
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -128,7 +130,8 @@ def tune(settings: TuneSettings) -> None:
         study = api.tune(settings, on_progress=on_progress)
     console.print(best_line(study), markup=False)
     console.print(f"report: {settings.out / 'study.html'}", markup=False)
-    console.print(f"use it: skystill distill --config {settings.out / 'best.yaml'} --out runs/NAME", markup=False)
+    best = shlex.quote(str(settings.out / "best.yaml"))
+    console.print(f"use it: skystill distill --config {best} --out runs/NAME", markup=False)
 
 
 @app.command()
@@ -253,6 +256,9 @@ def main() -> None:
     raised with its traceback.
     """
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding cannot show is written in escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from skystill.cli.bars import console, messages
 
@@ -58,7 +59,7 @@ def show_check(data: Path, checked: "CheckedData") -> None:
     rows = [*enumerate(check.classes.names), (255, "void")]
     for label, name in rows:
         color = "" if label == 255 else "#" + "".join(f"{c:02X}" for c in check.classes.colors[label])
-        shown = f"[on {color}]  [/] {color}" if color else ""
+        shown = Text.assemble(("  ", f"on {color}"), f" {color}") if color else ""
         count = int(check.counts[label])
         value = [str(values[label]) if label < len(values) else ""] if values else []
         table.add_row(str(label), *value, name, shown, f"{count:,}", f"{100 * count / total:.2f} %")
@@ -67,8 +68,11 @@ def show_check(data: Path, checked: "CheckedData") -> None:
     for note in checked.notes:
         messages.print(f"note: {note}", markup=False)
     if checked.split is not None:
-        parts = {"train": checked.split.train, "validation": checked.split.validation, "test": checked.split.test}
-        counts = ", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items())
+        split = checked.split
+        images = {"train": split.train, "validation": split.validation, "test": split.test}
+        counts = ", ".join(f"{len(pairs)} {part}" for part, pairs in images.items())
+        for line in checked.parts.lines() if checked.parts else []:
+            console.print(line, markup=False)
         console.print(f"split {checked.split.rule}: {counts} images")
 
 

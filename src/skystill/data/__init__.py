@@ -4,7 +4,7 @@ from skystill.data.check import DataCheck, ImageRecord, check_data, resolve_clas
 from skystill.data.masks import MaskReading, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch, find_pairs
 from skystill.data.read import read_image, read_pair, read_pairs
-from skystill.data.split import Split, sample_images, split_pairs
+from skystill.data.split import Split, mask_areas, sample_images, split_pairs
 
 __all__ = [
     "DataCheck",
@@ -15,6 +15,7 @@ __all__ = [
     "Split",
     "check_data",
     "find_pairs",
+    "mask_areas",
     "read_image",
     "read_labels",
     "read_pair",

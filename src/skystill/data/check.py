@@ -1,5 +1,6 @@
 """Check a whole data set before training: every file is opened, and all problems are reported in one error."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from skystill.data.bands import BandStatistics, image_statistics
 from skystill.data.masks import is_same_shape, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch
 from skystill.data.read import void_unseen
+from skystill.data.split import class_areas
+from skystill.data.stratify import Areas
 from skystill.data.unknown import UnknownPixels, suggest_classes
 from skystill.errors import ClassesError, DataError
 from skystill.progress import OnProgress, ignore_progress, tracked
@@ -32,6 +35,7 @@ class ImageRecord:
         height, width: size of both in pixels.
         counts: (256,) int64, number of mask pixels with each label; label 255 is void.
         statistics: of the bands of the image.
+        areas: (C,) int64, number of pixels of each class in the mask file, whatever its image holds there.
         nodata: number of pixels that are void because the mask file or the image has no data there.
     """
 
@@ -40,6 +44,7 @@ class ImageRecord:
     width: int
     counts: npt.NDArray[np.int64]
     statistics: BandStatistics
+    areas: npt.NDArray[np.int64]
     nodata: int = 0
 
 
@@ -66,6 +71,11 @@ class DataCheck:
         """(256,) int64: number of pixels with each label, over all masks."""
         return np.asarray(sum((record.counts for record in self.records), np.zeros(256, np.int64)))
 
+    def areas_of(self, pairs: Sequence[Pair]) -> Areas:
+        """Return the pixels of each class in the masks of some pairs, (pairs, C), for `split_pairs`."""
+        found = {record.pair.key: record.areas for record in self.records}
+        return np.array([found[pair.key] for pair in pairs])
+
     def raise_problems(self, root: Path) -> None:
         """Raise one error that lists all problems. Does nothing if there are none.
 
@@ -76,7 +86,7 @@ class DataCheck:
             DataError: there is at least one problem.
         """
         if self.problems:
-            mend = f"Mend them, then look again with: skystill data check {root}"
+            mend = f"Mend them, then look again with: skystill data check {shlex.quote(str(root))}"
             raise DataError(
                 f"{root}: {len(self.problems)} problem(s) in the data:",
                 self.problems,
@@ -137,6 +147,7 @@ def check_data(
             height, width = picture.image.shape[:2]
             image_notes.extend((pair.image, note) for note in picture.notes)
             reading = read_labels(pair.mask, classes)
+            areas = class_areas(reading.labels, classes)
             if reading.labels.shape != (height, width):
                 sizes.append((pair, (reading.labels.shape[0], reading.labels.shape[1]), (height, width)))
                 if not (pair.fit_mask and is_same_shape(*sizes[-1][1:])):
@@ -149,7 +160,7 @@ def check_data(
         counts = np.bincount(void_unseen(reading.labels, picture).ravel(), minlength=256)
         unseen = 0 if picture.valid is None else int((~picture.valid).sum())
         statistics = image_statistics(picture.image, picture.valid)
-        records.append(ImageRecord(pair, height, width, counts, statistics, reading.nodata + unseen))
+        records.append(ImageRecord(pair, height, width, counts, statistics, areas, reading.nodata + unseen))
     misfits, notes = _describe_sizes(sizes)
     problems.extend(misfits)
     of_classes = [*unknown.describe(classes), *_unseen(records, classes), *_single_class(records, classes)]

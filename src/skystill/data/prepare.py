@@ -3,8 +3,6 @@
 import shlex
 from dataclasses import dataclass
 
-import numpy as np
-
 from skystill.classes import ClassMap
 from skystill.data import (
     DataCheck,
@@ -13,11 +11,12 @@ from skystill.data import (
     check_data,
     find_pairs,
     resolve_classes,
-    sample_images,
     split_pairs,
 )
 from skystill.data.bands import ALL, equal_bands, find_spec, with_statistics
+from skystill.data.parts import PartCounts, count_parts
 from skystill.data.resolution import with_resolution
+from skystill.data.run_split import find_split
 from skystill.errors import SettingsError
 from skystill.progress import OnProgress, ignore_progress
 from skystill.raster.input_spec import RGB, InputSpec
@@ -34,6 +33,7 @@ class PreparedData:
         notes: what the user should know.
         spec: what a network is fed that is trained on these images.
         offered: all bands of the images, in their data type; colours if a network cannot be fed these.
+        parts: a table of the pixels of each class in each part of the split, as lines of text.
     """
 
     check: DataCheck
@@ -41,6 +41,7 @@ class PreparedData:
     notes: tuple[str, ...]
     spec: InputSpec = RGB
     offered: InputSpec = RGB
+    parts: tuple[str, ...] = ()
 
     @property
     def classes(self) -> ClassMap:
@@ -73,18 +74,17 @@ def prepare_data(
         _check_same_bands(known, _find_spec(search, settings, classes), settings.bands)
     check = check_data(search, classes, on_progress, spec)
     check.raise_problems(settings.data)
-    split = split_pairs(search.pairs, settings.split, settings.seed)
-    if settings.limit_images is not None:
-        drawn = sample_images(split.train, settings.limit_images, settings.seed)
-        split = Split(split.rule, drawn, split.validation, split.test)
+    split, of_split = find_split(settings, search.pairs, check)
+    parts = count_parts(check, split)
     notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(search)
     spec, of_bands = _complete(spec, check, split, known)
     return PreparedData(
         check,
         split,
-        (*notes, *check.notes, *_missing_in_train(check, split), *of_bands),
+        (*notes, *check.notes, *of_split, *parts.warnings(), *of_bands),
         spec,
         _offered(search, classes),
+        tuple(parts.lines()),
     )
 
 
@@ -140,12 +140,14 @@ class CheckedData:
         split: the images for training, validation and test; None if there are problems.
         spec: what a network would be fed, with the statistics of the training images, or of all images if there are
             problems.
+        parts: pixels of each class in each part of the split; None if there are problems.
     """
 
     check: DataCheck
     notes: tuple[str, ...]
     split: Split | None
     spec: InputSpec
+    parts: PartCounts | None = None
 
 
 def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progress) -> CheckedData:
@@ -164,10 +166,14 @@ def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progr
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
     spec = _find_spec(search, settings, classes)
     check = check_data(search, classes, on_progress, spec)
-    split = None if check.problems else split_pairs(search.pairs, settings.split)
+    split = None if check.problems else split_pairs(search.pairs, settings.split, areas=check.areas_of)
+    parts = count_parts(check, split) if split else None
     every = Split("", search.pairs, (), ())
     spec, of_bands = _complete(spec, check, split or every, None)
-    return CheckedData(check, (*notes, *_unlabeled_notes(search), *check.notes, *of_bands), split, spec)
+    warnings = parts.warnings() if parts else []
+    return CheckedData(
+        check, (*notes, *_unlabeled_notes(search), *check.notes, *warnings, *of_bands), split, spec, parts
+    )
 
 
 def _unlabeled_notes(search: PairSearch) -> tuple[str, ...]:
@@ -176,13 +182,3 @@ def _unlabeled_notes(search: PairSearch) -> tuple[str, ...]:
         f"--unlabeled {shlex.quote(str(folder))}"
         for folder, count in search.unlabeled.items()
     )
-
-
-def _missing_in_train(check: DataCheck, split: Split) -> list[str]:
-    trained = {pair.key for pair in split.train}
-    counts = np.sum([record.counts for record in check.records if record.pair.key in trained], axis=0)
-    return [
-        f"no training image holds {name}; the network cannot learn it."
-        for label, name in enumerate(check.classes.names)
-        if counts[label] == 0
-    ]

@@ -9,12 +9,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
+from skystill.classes import ClassMap, Labels, parse_text
+from skystill.data.masks import read_labels
 from skystill.data.pairs import Pair
+from skystill.data.stratify import Areas, stratified_parts
 from skystill.errors import DataError, SettingsError
 
-_PARTS = ("train", "validation", "test")
+ENOUGH_IMAGES = 5
+"""Smallest number of test images from which an interval of a score is given.
+
+A bootstrap draws sets of images. Of 3 images, one set in 27 holds the first image alone, which is more than the 2.5 %
+beyond an end of the interval: its ends would be the scores of single images. From 5 images on the ends are mixtures.
+The interval is still too narrow then (`skystill.report.metrics.MANY_IMAGES`), and reports say so.
+"""
+PARTS = ("train", "validation", "test")
+"""The names of the parts of a split."""
+_AUTO = (0.7, 0.15, 0.15)
+_IMAGES_FOR_AN_INTERVAL = 15
+FindAreas = Callable[[Sequence[Pair]], Areas]
+"""Function from n pairs to the pixels of each class in their masks, (n, C)."""
 _DUBAI_KEY = re.compile(r"Tile (\d+)/image_part_0*(\d+)$", re.IGNORECASE)
 
 
@@ -34,7 +51,7 @@ class Split:
 
     def to_dict(self) -> dict[str, str | list[str]]:
         """Return the rule and the keys of the pairs, as in a split file and in `split.json` of a run folder."""
-        return {"rule": self.rule, **{part: [pair.key for pair in getattr(self, part)] for part in _PARTS}}
+        return {"rule": self.rule, **{part: [pair.key for pair in getattr(self, part)] for part in PARTS}}
 
 
 def _dubai(tile: int, part: int) -> str:
@@ -49,7 +66,7 @@ RULES: dict[str, Callable[[int, int], str]] = {"dubai": _dubai, "dubai-tiles": _
 """Built-in rules for the Dubai data. Each maps tile number and part number of an image to a part of the split."""
 
 
-def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0) -> Split:
+def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0, areas: FindAreas | None = None) -> Split:
     """Split pairs by image.
 
     Args:
@@ -57,17 +74,20 @@ def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0) -> Split:
         how: one of "dubai" and "dubai-tiles"; a file (YAML or JSON) with lists of keys under train, validation and
             test; fractions such as "0.7/0.15/0.15"; "folders" for the data set's own train, val and test folders; or
             "auto". "auto" uses the folders if there are any, "dubai" if the names are those of the Dubai data, and
-            otherwise "0.7/0.15/0.15".
-        seed: seed of the random choice for fractions.
+            otherwise spreads the classes over 70 % of the images for training, 15 % for validation and 15 % for test.
+            From 15 images on the test part has at least `ENOUGH_IMAGES`.
+        seed: seed of the random choice for fractions and for "auto".
+        areas: called if "auto" spreads the classes, with the sorted pairs; see `mask_areas`. Without it all images
+            count as alike.
 
     Raises:
         SettingsError: `how` is none of these, the fractions do not add up to 1, the images are not those of the Dubai
             data, or a file names images twice or images that do not exist.
         DataError: no image is left to train or to test on.
     """
-    if how == "auto":
-        how = _choose(pairs)
-    if how in RULES:
+    if how == "auto" and spreads_classes(pairs):
+        split = _by_area(pairs, seed, areas)
+    elif (how := _choose(pairs) if how == "auto" else how) in RULES:
         split = _by_rule(pairs, how)
     elif how == "folders":
         split = _collect(how, [(pair, pair.subset) for pair in pairs])
@@ -103,13 +123,35 @@ def sample_images(pairs: Sequence[Pair], count: int, seed: int) -> tuple[Pair, .
     return tuple(sorted(random.Random(seed).sample(sorted(pairs), count)))
 
 
+def spreads_classes(pairs: Sequence[Pair]) -> bool:
+    """Return whether "auto" spreads the classes of these images, because neither folders nor names say the part."""
+    return _choose(pairs) == ""
+
+
+def mask_areas(pairs: Sequence[Pair], classes: ClassMap) -> Areas:
+    """Read masks, and return the number of pixels of each class in each.
+
+    Images are not opened, so that a split does not depend on the bands that a network is fed.
+
+    Raises:
+        DataError: a mask cannot be read.
+    """
+    return np.array([class_areas(read_labels(pair.mask, classes).labels, classes) for pair in pairs])
+
+
+def class_areas(labels: Labels, classes: ClassMap) -> npt.NDArray[np.int64]:
+    """Return the number of pixels (C,) of each class in the labels (H, W) of a mask."""
+    return np.bincount(labels.ravel(), minlength=len(classes))[: len(classes)]
+
+
 def _choose(pairs: Sequence[Pair]) -> str:
+    """Return the rule that fits the data, or "" if neither its folders nor its names say the part of an image."""
     subsets = {pair.subset for pair in pairs}
     if "" not in subsets and {"train", "test"} <= subsets:
         return "folders"
     if all(_DUBAI_KEY.search(pair.key) for pair in pairs):
         return "dubai"
-    return "0.7/0.15/0.15"
+    return ""
 
 
 def _by_rule(pairs: Sequence[Pair], how: str) -> Split:
@@ -122,6 +164,17 @@ def _by_rule(pairs: Sequence[Pair], how: str) -> Split:
             )
         chosen.append((pair, RULES[how](int(match[1]), int(match[2]))))
     return _collect(how, chosen)
+
+
+def _by_area(pairs: Sequence[Pair], seed: int, find_areas: FindAreas | None) -> Split:
+    ordered, count = sorted(pairs), len(pairs)
+    areas = find_areas(ordered) if find_areas else np.zeros((count, 1), np.int64)
+    least = ENOUGH_IMAGES if count >= _IMAGES_FOR_AN_INTERVAL else 1
+    test = min(max(least, round(_AUTO[2] * count)), count)
+    validation = min(max(1, round(_AUTO[1] * count)), max(0, count - test - 1))
+    parts = stratified_parts(areas, (count - test - validation, validation, test), seed)
+    rule = f"auto, classes spread by area, seed {seed}"
+    return _collect(rule, [(pair, PARTS[part]) for pair, part in zip(ordered, parts, strict=True)])
 
 
 def _by_fractions(pairs: Sequence[Pair], how: str, seed: int) -> Split:
@@ -147,16 +200,16 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
             f"auto, folders, {', '.join(RULES)}."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_text(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"--split {path}: not YAML or JSON: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in _PARTS):
+    if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):
         raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
     by_name = {name: pair for pair in pairs for name in (pair.key, pair.image.name)}
     by_name |= {pair.key: pair for pair in pairs}  # a key takes precedence over a file name of another image
     chosen: list[tuple[Pair, str]] = []
     missing: list[str] = []
-    for part in _PARTS:
+    for part in PARTS:
         for name in content.get(part, []):
             pair = by_name.get(str(name))
             missing.extend([] if pair else [str(name)])
@@ -171,5 +224,5 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
 
 
 def _collect(rule: str, chosen: list[tuple[Pair, str]]) -> Split:
-    parts = {part: tuple(sorted(pair for pair, where in chosen if where == part)) for part in _PARTS}
+    parts = {part: tuple(sorted(pair for pair, where in chosen if where == part)) for part in PARTS}
     return Split(rule, **parts)

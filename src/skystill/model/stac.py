@@ -4,6 +4,7 @@ import datetime
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import onnxruntime
 
@@ -116,7 +117,7 @@ def _output(info: ModelInfo) -> JsonObject:
 def _asset(model: Path, item: Path, cost: ModelCost) -> JsonObject:
     """The model file as an asset. Its address is relative to the item, so that both can be moved together."""
     return {
-        "href": Path(os.path.relpath(model.resolve(), item.resolve().parent)).as_posix(),
+        "href": quote(Path(os.path.relpath(model.resolve(), item.resolve().parent)).as_posix()),
         "type": "application/octet-stream; application=onnx",
         "title": "ONNX model",
         "roles": ["mlm:model", "mlm:weights", "data"],

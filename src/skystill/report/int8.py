@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skystill.data import Pair, find_pairs, read_image, read_pairs, split_pairs
+from skystill.classes import ClassMap
+from skystill.data import Pair, find_pairs, mask_areas, read_image, read_pairs, split_pairs
 from skystill.errors import DataError, UserError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import ComparedCost, ModelCost, compare_models
@@ -73,7 +74,7 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
     inputs = [settings.model, RunFolder(settings.model.parent).split, *data.images, *data.masks]
     check_outputs([("INT8 file", out)], inputs)
     info = read_info(open_session(settings.model), settings.model)
-    train, validation = _images(settings)
+    train, validation = _images(settings, info.classes)
     crops = _calibration(train, settings.images, settings.seed, info.input_spec)
 
     def score(path: Path) -> float:
@@ -92,7 +93,7 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
     return Quantization(out, quantized, (float_cost, replace(int8_cost, path=str(out))))
 
 
-def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
+def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], list[Pair]]:
     """Return the training pairs and the validation pairs.
 
     They come from the split of the run folder that contains the model. If `settings.split` is given, if there is no
@@ -107,7 +108,8 @@ def _images(settings: QuantizeSettings) -> tuple[list[Pair], list[Pair]]:
     if own is not None and all(key in by_key for key in (*own.train, *own.validation)):
         train, validation = ([by_key[key] for key in keys] for keys in (own.train, own.validation))
     else:
-        split = split_pairs(pairs, settings.split or "auto", settings.seed)
+        how = settings.split or "auto"
+        split = split_pairs(pairs, how, settings.seed, lambda found: mask_areas(found, classes))
         train, validation = list(split.train), list(split.validation)
     if not validation:
         raise DataError(f"{settings.data} leaves no validation images to score on; choose another --split.")

@@ -1,7 +1,8 @@
 """Metrics of predictions: confusion counts, IoU, F1, precision, recall, curves, and intervals over images.
 
 Pixels of whole images are counted as integers. Each metric comes from the counts of the whole test set. A mean is taken
-over classes, not over images.
+over classes, not over images: over those that are scored and that the truth of the images holds. Which classes these
+are does not depend on what a model predicts, so that all models of a comparison are averaged over the same classes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import VOID, ClassMap, Labels
+from skystill.data.split import ENOUGH_IMAGES
 from skystill.errors import DataError
 
 Counts = npt.NDArray[np.int64]
@@ -23,8 +25,12 @@ _Image = TypeVar("_Image")
 
 BINS = 256
 """Number of thresholds of the precision-recall curve. Probabilities are counted in as many bins of equal width."""
-ENOUGH_IMAGES = 5
-"""Smallest number of images for a bootstrap over images. With one image, every interval would have no width."""
+MANY_IMAGES = 20
+"""From so many images on, a bootstrap interval of 95 % holds the true value in 92 or more of 100 cases.
+
+From fewer it is too narrow: from 5 images it holds it in about 83, from 10 in about 89. Both are simulated in
+`tests/report/test_metrics.py`.
+"""
 _RESAMPLES = 2000
 
 
@@ -55,6 +61,11 @@ def _true_positives(confusion: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.diagonal(confusion, axis1=-2, axis2=-1)
 
 
+def with_truth(confusion: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which classes the truth holds: (..., C) bool, True where a pixel of the class is counted."""
+    return np.asarray(confusion.sum(-1) > 0)
+
+
 def iou_per_class(confusion: npt.NDArray[Any]) -> Floats:
     """Return the IoU of each class, TP / (TP + FP + FN).
 
@@ -62,19 +73,29 @@ def iou_per_class(confusion: npt.NDArray[Any]) -> Floats:
         confusion: (..., C, C) counts by truth (row) and prediction (column).
 
     Returns:
-        (..., C); NaN for a class that neither occurs nor is predicted.
+        (..., C); NaN for a class without truth, whatever is predicted.
     """
     hit = _true_positives(confusion)
-    return _ratio(hit, confusion.sum(-1) + confusion.sum(-2) - hit)
+    union = confusion.sum(-1) + confusion.sum(-2) - hit
+    return _ratio(hit, np.where(with_truth(confusion), union, 0))
 
 
 def precision_per_class(confusion: npt.NDArray[Any]) -> Floats:
-    """Return the precision of each class, TP / (TP + FP): (..., C), NaN for a class that is never predicted."""
-    return _ratio(_true_positives(confusion), confusion.sum(-2))
+    """Return the precision of each class, TP / (TP + FP).
+
+    Args:
+        confusion: (..., C, C) counts by truth (row) and prediction (column).
+
+    Returns:
+        (..., C); 0 for a class that is predicted and has no truth, and for one that has truth and is never predicted.
+        NaN for a class that has neither.
+    """
+    hit, predicted = _true_positives(confusion), confusion.sum(-2)
+    return _ratio(hit, np.where(with_truth(confusion), np.maximum(predicted, 1), predicted))
 
 
 def recall_per_class(confusion: npt.NDArray[Any]) -> Floats:
-    """Return the recall of each class, TP / (TP + FN): (..., C), NaN for a class that does not occur."""
+    """Return the recall of each class, TP / (TP + FN): (..., C), NaN for a class without truth."""
     return _ratio(_true_positives(confusion), confusion.sum(-1))
 
 
@@ -85,9 +106,10 @@ def f1_per_class(confusion: npt.NDArray[Any]) -> Floats:
         confusion: (..., C, C) counts by truth (row) and prediction (column).
 
     Returns:
-        (..., C); NaN for a class that neither occurs nor is predicted.
+        (..., C); NaN for a class without truth, whatever is predicted.
     """
-    return _ratio(2 * _true_positives(confusion), confusion.sum(-1) + confusion.sum(-2))
+    both = confusion.sum(-1) + confusion.sum(-2)
+    return _ratio(2 * _true_positives(confusion), np.where(with_truth(confusion), both, 0))
 
 
 def pixel_accuracy(confusion: npt.NDArray[Any]) -> Floats:
@@ -95,31 +117,47 @@ def pixel_accuracy(confusion: npt.NDArray[Any]) -> Floats:
     return _ratio(_true_positives(confusion).sum(-1), confusion.sum((-1, -2)))
 
 
-def mean_over_classes(per_class: Floats, scored: npt.NDArray[np.bool_]) -> Floats:
+def mean_over_classes(per_class: Floats, counted: npt.NDArray[np.bool_]) -> Floats:
     """Return the mean over classes.
 
     Args:
         per_class: (..., C), NaN for a class without a value.
-        scored: (C,) bool, which classes are scored.
+        counted: (C,) or (..., C) bool, which classes count.
 
     Returns:
-        (...): mean over the scored classes that have a value; NaN if none has one.
+        (...): mean over the classes that count and have a value; NaN if none does.
     """
-    kept = np.where(scored, per_class, np.nan)
+    kept = np.where(counted, per_class, np.nan)
     there = ~np.isnan(kept)
     return _ratio(np.where(there, kept, 0.0).sum(-1), there.sum(-1))
 
 
+def mean_iou(confusion: npt.NDArray[Any], scored: npt.NDArray[np.bool_]) -> Floats:
+    """Return the mean IoU over the classes that are scored and have truth.
+
+    Args:
+        confusion: (..., C, C) counts by truth (row) and prediction (column).
+        scored: (C,) bool, which classes are scored.
+
+    Returns:
+        (...); NaN if no scored class has truth.
+    """
+    return mean_over_classes(iou_per_class(confusion), scored & with_truth(confusion))
+
+
 def metrics_for(classes: ClassMap) -> dict[str, Callable[[Counts], float]]:
-    """Return the metrics "miou" and "pixel_accuracy" for training. Means leave out the classes that are not scored."""
+    """Return the metrics "miou" and "pixel_accuracy" for training.
+
+    The means are over the same classes as in a report: those that are scored and have truth.
+    """
     return {
-        "miou": lambda confusion: float(mean_over_classes(iou_per_class(confusion), classes.scored)),
+        "miou": lambda confusion: float(mean_iou(confusion, classes.scored)),
         "pixel_accuracy": lambda confusion: float(pixel_accuracy(confusion)),
     }
 
 
 METRICS: Mapping[str, Callable[[Counts], float]] = {
-    "miou": lambda confusion: float(mean_over_classes(iou_per_class(confusion), np.ones(len(confusion), bool))),
+    "miou": lambda confusion: float(mean_iou(confusion, np.ones(len(confusion), bool))),
     "pixel_accuracy": lambda confusion: float(pixel_accuracy(confusion)),
 }
 """The same metrics where all classes are scored, by name: functions of the confusion counts (C, C)."""
@@ -142,8 +180,9 @@ class Scores:
     Args:
         images: number of images that were scored.
         pixels: number of pixels that were scored.
-        miou, mf1, mprecision, mrecall: means over the scored classes, from the counts of the whole test set.
-        miou_interval: 95 % bootstrap interval of `miou` over images.
+        miou, mf1, mprecision, mrecall: means over the classes that are scored and have truth, from the counts of the
+            whole test set. None if there is no such class.
+        miou_interval: 95 % bootstrap interval of `miou` over images; None from fewer than `ENOUGH_IMAGES` images.
         pixel_accuracy: fraction of the pixels that are correct.
         per_class: metrics of each class.
         confusion: (C, C) number of pixels by truth (row) and prediction (column).
@@ -155,7 +194,7 @@ class Scores:
     mf1: float | None
     mprecision: float | None
     mrecall: float | None
-    miou_interval: tuple[float, float]
+    miou_interval: tuple[float, float] | None
     pixel_accuracy: float | None
     per_class: ClassScores
     confusion: list[list[int]]
@@ -192,9 +231,14 @@ class Evaluation:
         """Confusion counts (C, C) of all images together."""
         return np.asarray(self.confusion.sum(axis=0))
 
+    @property
+    def counted(self) -> npt.NDArray[np.bool_]:
+        """(C,) bool: the classes over which means are taken, which are scored and have truth in the images."""
+        return self.classes.scored & with_truth(self.total)
+
     def scores(self) -> Scores:
         """Compute all metrics."""
-        total, scored = self.total, self.classes.scored
+        total, counted = self.total, self.counted
         per_class = {
             "iou": iou_per_class(total),
             "f1": f1_per_class(total),
@@ -202,7 +246,7 @@ class Evaluation:
             "recall": recall_per_class(total),
         }
         means = {
-            f"m{name}": _none_if_nan(float(mean_over_classes(values, scored))) for name, values in per_class.items()
+            f"m{name}": _none_if_nan(float(mean_over_classes(values, counted))) for name, values in per_class.items()
         }
         return Scores(
             images=len(self.keys),
@@ -216,8 +260,14 @@ class Evaluation:
             confusion=total.tolist(),
         )
 
-    def interval(self) -> tuple[float, float]:
-        """Return the 95 % bootstrap interval of the mean IoU, resampled over images."""
+    def interval(self) -> tuple[float, float] | None:
+        """Return the 95 % bootstrap interval of the mean IoU, resampled over images.
+
+        It is None from fewer than `ENOUGH_IMAGES` images, and if no scored class has truth. In a resampled set, too,
+        the classes count that have truth in it.
+        """
+        if len(self.keys) < ENOUGH_IMAGES or not self.counted.any():
+            return None
         return _percentiles(_resampled_miou(self))
 
     def precision_recall(self) -> list[Curve]:
@@ -273,7 +323,7 @@ class Comparison:
 
     Args:
         difference: mean IoU of the one minus mean IoU of the other, -1 to 1.
-        low, high: 95 % interval of the difference.
+        low, high: 95 % interval of the difference. From few images it means nothing: show `interval`.
         images: number of images.
     """
 
@@ -281,6 +331,11 @@ class Comparison:
     low: float
     high: float
     images: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the difference; None if there are too few images for one."""
+        return (self.low, self.high) if self.images >= ENOUGH_IMAGES else None
 
     @property
     def clear(self) -> bool:
@@ -301,17 +356,18 @@ def compare(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> Compar
         the mean IoU of `first` minus the mean IoU of `second`.
 
     Raises:
-        DataError: the models were evaluated on different images.
+        DataError: the models were evaluated on different images, or on other classes, or no scored class has truth.
     """
-    if len({evaluation.keys for evaluation in (*first, *second)}) != 1:
+    every = (*first, *second)
+    if len({one.keys for one in every}) != 1:
         raise DataError("the models were evaluated on different images, so that they cannot be compared.")
+    if len({tuple(one.counted) for one in every}) != 1:
+        raise DataError("the models were evaluated on labels of different classes, so that they cannot be compared.")
+    if not every[0].counted.any():
+        raise DataError("no scored class has a pixel in the test images, so that there is no mean IoU to compare.")
     resampled = [np.mean([_resampled_miou(evaluation) for evaluation in side], axis=0) for side in (first, second)]
-    point = [np.mean([_miou(evaluation.total, evaluation.classes) for evaluation in side]) for side in (first, second)]
+    point = [np.mean([mean_iou(one.total, one.classes.scored) for one in side]) for side in (first, second)]
     return Comparison(float(point[0] - point[1]), *_percentiles(resampled[0] - resampled[1]), len(first[0].keys))
-
-
-def _miou(confusion: npt.NDArray[Any], classes: ClassMap) -> Floats:
-    return mean_over_classes(iou_per_class(confusion), classes.scored)
 
 
 def _resampled_miou(evaluation: Evaluation) -> Floats:
@@ -321,7 +377,7 @@ def _resampled_miou(evaluation: Evaluation) -> Floats:
     """
     count = len(evaluation.keys)
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    return _miou(np.tensordot(draws, evaluation.confusion, axes=1), evaluation.classes)
+    return mean_iou(np.tensordot(draws, evaluation.confusion, axes=1), evaluation.classes.scored)
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:

@@ -4,14 +4,17 @@ Nothing is computed here. Every figure that is shown is in these files, or in `t
 """
 
 import base64
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 
 from skystill import __version__
 from skystill.classes import hex_color
+from skystill.report.metrics import with_truth
 from skystill.report.plots import (
     plot_confusions,
     plot_importance,
@@ -22,6 +25,7 @@ from skystill.report.plots import (
 )
 from skystill.report.records import ClassRecord, ModelRecord, read_results, read_study, read_teacher_scores
 from skystill.report.samples import DISAGREEMENT
+from skystill.report.truth import missing_classes, shown_difference, shown_interval, too_narrow
 from skystill.run_folder import RunFolder, write_text
 
 ROLES = {"teacher": "Teacher", "alone": "Student alone", "student": "Distilled student"}
@@ -65,6 +69,11 @@ def write_report(folder: RunFolder) -> None:
             rows=table_rows(models, names, classes),
             plots=plots,
             samples=[_embed_sample(folder, sample) for sample in results.samples],
+            counted=_counted(models, classes),
+            missing=missing_classes(
+                {name: models[role].scores.confusion for role, name in names.items()}, [one.name for one in classes]
+            ),
+            images=len(results.data.test_images),
             kinds=_kinds(results.samples, names),
             disagreement={meaning: hex_color(color) for meaning, color in DISAGREEMENT.items()},
         )
@@ -98,7 +107,7 @@ def write_study_report(folder: Path) -> Path:
             study=study,
             title=folder.name,
             version=__version__,
-            config=folder / "best.yaml",
+            config=shlex.quote(str(folder / "best.yaml")),
             best=", ".join([f"{percent(best.validation_miou)} %", *(f"{k} {short(v)}" for k, v in best.drawn.items())]),
             names=sorted({name for trial in trials for name in trial.drawn}),
             rows=sorted(trials, key=lambda trial: -(trial.validation_miou or 0)),
@@ -118,6 +127,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"percent": percent, "big": big, "megabytes": megabytes, "short": short}
+    environment.filters |= {"difference_interval": shown_difference, "too_narrow": too_narrow}
     return environment
 
 
@@ -147,8 +157,7 @@ def table_rows(
         return lambda model: percent(model.scores.per_class.iou[label])
 
     def mean_iou(model: ModelRecord) -> str:
-        low, high = model.scores.miou_interval
-        return f"{percent(model.scores.miou)} ({percent(low)} to {percent(high)})"
+        return f"{percent(model.scores.miou)} ({shown_interval(model.scores.miou_interval, model.scores.images)})"
 
     def latency(model: ModelRecord) -> str:
         low, high = model.cost.latency_spread_ms_per_mp
@@ -171,6 +180,12 @@ def table_rows(
         row("Training time, s", lambda m: f"{m.training.seconds:.0f}"),
         row("Training steps", lambda m: big(m.training.steps)),
     ]
+
+
+def _counted(models: Mapping[str, ModelRecord], classes: Sequence[ClassRecord]) -> list[str]:
+    """Return the names of the classes over which means are taken: those that are scored and have truth."""
+    confusion = np.array(next(iter(models.values())).scores.confusion)
+    return [one.name for one, has_truth in zip(classes, with_truth(confusion), strict=True) if one.scored and has_truth]
 
 
 def percent(fraction: float | None) -> str:

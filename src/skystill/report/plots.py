@@ -19,6 +19,7 @@ _MODEL_COLORS = {
     "student": "#D55E00",
 }  # Okabe, Ito: distinguishable for colour-blind readers
 _STYLES = {"teacher": "-", "alone": ":", "student": "-"}
+_NAME = 32  # characters of the name of a class that a plot shows
 _THEMES: dict[str, dict[str, Any]] = {
     "light": {"figure.facecolor": "#ffffff", "axes.facecolor": "#ffffff", "text": "#1d2733", "grid.color": "#d9dee5"},
     "dark": {"figure.facecolor": "#161b22", "axes.facecolor": "#161b22", "text": "#dfe6ee", "grid.color": "#39424e"},
@@ -37,7 +38,10 @@ def save_plot(plot: Callable[[], Figure], path: Path, theme: str) -> None:
     text = values.pop("text")
     colored = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
     settings = (
-        values | dict.fromkeys(colored, text) | {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+        values
+        | dict.fromkeys(colored, text)
+        | {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+        | {"text.parse_math": False, "text.usetex": False}  # "$" in the name of a class is a character
     )
     with matplotlib.rc_context(cast(Any, settings)), written_whole(path) as part:
         plot().savefig(part, dpi=130)
@@ -91,7 +95,9 @@ def plot_precision_recall(
     for label, (axes, entry) in enumerate(zip(panels, classes, strict=False)):
         for role in names:
             _precision_recall(axes, models[role], label, role, names[role])
-        axes.set(title=entry.name, xlim=(0, 1), ylim=(0, 1.02))
+        absent = not any(sum(model.scores.confusion[label]) for model in models.values())
+        name = _short(entry.name)
+        axes.set(title=f"{name} (no truth)" if absent else name, xlim=(0, 1), ylim=(0, 1.02))
         axes.title.set_bbox({"facecolor": entry.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
         axes.grid(True, linewidth=0.5)
     for axes in panels[len(classes) :]:
@@ -123,20 +129,28 @@ def plot_confusions(
         names: title of each panel by role, in the order of the panels.
         classes: the classes, in the order of the labels.
     """
-    labels = [entry.name for entry in classes]
+    labels = [_short(entry.name) for entry in classes]
     figure = Figure(figsize=(3.7 * len(names) + 0.6, 3.9), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for column, (axes, (role, name)) in enumerate(zip(panels, names.items(), strict=True)):
         counts = np.array(models[role].scores.confusion, float)
-        fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        pixels = counts.sum(axis=1, keepdims=True)
+        fractions = counts / np.maximum(pixels, 1)
         axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         for (row, predicted), fraction in np.ndenumerate(fractions):
+            if not pixels[row]:  # a class without truth has no percentages
+                continue
             shade = "white" if fraction > 0.5 else "#1d2733"
             axes.text(predicted, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=shade)
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
         axes.set_yticks(range(len(labels)), labels if column == 0 else [""] * len(labels))
         axes.set(title=name, xlabel="prediction", ylabel="truth" if column == 0 else "")
     return figure
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for the plot."""
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def plot_study(trials: Sequence[TrialRecord]) -> Figure:

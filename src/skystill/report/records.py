@@ -1,5 +1,6 @@
 """The JSON files of a run as frozen models, so that the type checker covers what is written, read and shown."""
 
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,18 @@ from skystill.run_folder import RunFolder, write_json
 
 _R = TypeVar("_R", bound="Record")
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Version of the format of `results.json`.
 
 It increases when the meaning of a field changes or a field is removed. A new field with a default does not change it.
+Since version 2, means are over the classes that have truth in the test images, the IoU and F1 of the others are None,
+and an interval is None from too few images. In version 1 a class counted in the means of a model as soon as that model
+had predicted a pixel of it.
 """
+_OF_VERSION_1 = (
+    "These results are of an earlier version of SkyStill, in which a class without a pixel in the test images counted "
+    "in the mean of a model that predicted it. Score again: skystill evaluate RUN."
+)
 
 
 class Record(BaseModel):
@@ -115,8 +123,8 @@ class ComparisonRecord(Record):
     """Difference of the mean IoU of two models on the same images."""
 
     difference: float
-    interval: tuple[float, float]
-    """95 % bootstrap interval over images."""
+    interval: tuple[float, float] | None
+    """95 % bootstrap interval over images; None from too few images."""
     clear: bool
     """Whether the interval excludes zero and there are enough images for an interval."""
 
@@ -187,9 +195,10 @@ def read_results(folder: RunFolder) -> Results:
     if isinstance(version, int) and version > RESULTS_VERSION:
         raise RunFolderError(
             f"{folder.results} has version {version}; this SkyStill reads up to {RESULTS_VERSION}. Install a later "
-            f"SkyStill, or evaluate the run again: skystill evaluate {folder.path}."
+            f"SkyStill, or evaluate the run again: skystill evaluate {shlex.quote(str(folder.path))}."
         )
-    return _checked(Results, content, folder.results)
+    results = _checked(Results, content, folder.results)
+    return results if results.version > 1 else results.model_copy(update={"notes": [*results.notes, _OF_VERSION_1]})
 
 
 def read_split(folder: RunFolder) -> SplitRecord:

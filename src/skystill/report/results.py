@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from skystill.classes import ClassMap
-from skystill.data import Pair, find_pairs, read_pairs, resolve_classes, split_pairs
+from skystill.data import Pair, find_pairs, mask_areas, read_pairs, resolve_classes, split_pairs
+from skystill.data.run_split import run_split
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.predict.opening import wanted_bands
@@ -70,7 +71,7 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
         classes=ClassesRecord.model_validate(classes.to_dict()),
         models={model.role: _record(model, evaluations[model.role], measured[model.role]) for model in models},
         comparisons={
-            name: ComparisonRecord(difference=one.difference, interval=(one.low, one.high), clear=one.clear)
+            name: ComparisonRecord(difference=one.difference, interval=one.interval, clear=one.clear)
             for name, one in comparisons.items()
         },
         verdict=verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
@@ -83,6 +84,9 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
 
 
 def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:
+    """Return the comparisons by pair of roles, or none if no scored class has truth in the test images."""
+    if not all(evaluation.counted.any() for evaluation in evaluations.values()):
+        return {}
     wanted = (("student", "teacher"), ("student", "alone"), ("alone", "teacher"))
     return {
         f"{one}-{other}": compare([evaluations[one]], [evaluations[other]])
@@ -106,7 +110,12 @@ def _test_images(
                 f"{data}: test images of the run are gone:", gone, "Put them back, or give another --split."
             )
         return classes, [by_key[key] for key in split.test], split.rule, []
-    chosen = split_pairs(search.pairs, settings.split or "auto", config["seed"])
+    same = run_split(folder, search.pairs) if settings.split is None else None
+    if same is not None:
+        return classes, list(same.test), same.rule, []
+    chosen = split_pairs(
+        search.pairs, settings.split or "auto", config["seed"], lambda found: mask_areas(found, classes)
+    )
     trained = set(split.train) & {pair.key for pair in chosen.test}
     notes = (
         [f"{len(trained)} of these {len(chosen.test)} test images were trained on: the scores are too good."]

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from skystill.model.measure import ModelCost
-from skystill.report.metrics import ENOUGH_IMAGES, Comparison, Evaluation
+from skystill.report.metrics import Comparison, Counts, Evaluation, mean_iou, with_truth
 from skystill.report.records import TeacherScores
+from skystill.report.truth import missing_classes, needed, shown_difference, shown_interval, too_narrow
+
+_SHOWN = 0.001  # a tenth of a point, the last digit that is shown
 
 
 def verdict(
@@ -24,35 +29,62 @@ def verdict(
     Returns:
         the lines of the verdict, each of one sentence or more.
     """
-    if "student" not in evaluations:
-        role = next(iter(evaluations))
-        scores = evaluations[role].scores()
-        low, high = scores.miou_interval
+    first = next(iter(evaluations.values()))
+    missing = _missing(evaluations)
+    if not first.counted.any():
+        scored = ", ".join(name for name in first.classes.names if name not in first.classes.unscored)
         return [
-            f"The network reaches {_points(scores.miou)} % mean IoU on {scores.images} test images "
-            f"(95 % interval {_points(low)} to {_points(high)})."
+            f"No test image holds a pixel of a class that is scored ({scored}): there is no mean IoU, and nothing can "
+            "be compared. Give test images that hold them with --split.",
+            *missing,
         ]
+    if "student" not in evaluations:
+        return [_reached(first), *missing, *too_narrow(len(first.keys))]
     lines = [_kept(evaluations, comparisons, measured) if foreign is None else _kept_of_foreign(evaluations, foreign)]
     if "student-alone" not in comparisons:
-        return [*lines, "The same student was not trained alone, so this run cannot say whether distillation helped."]
-    against = comparisons["student-alone"]
-    if against.images < ENOUGH_IMAGES:
-        lines.append(
-            f"Whether distillation helped cannot be told from {against.images} test image(s): the difference to the "
-            f"same student trained alone is {_span(against)}, but an interval needs {ENOUGH_IMAGES} images at least."
+        lines.append("The same student was not trained alone, so this run cannot say whether distillation helped.")
+    else:
+        lines += _helped(comparisons["student-alone"])
+    return [*lines, *missing, *too_narrow(len(first.keys))]
+
+
+def _missing(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    names = {"teacher": "teacher", "alone": "student alone", "student": "distilled student"}
+    if "student" not in evaluations:
+        names["teacher"] = "network"
+    confusions = {names[role]: one.total.tolist() for role, one in evaluations.items()}
+    return missing_classes(confusions, next(iter(evaluations.values())).classes.names)
+
+
+def _reached(evaluation: Evaluation) -> str:
+    scores = evaluation.scores()
+    between = shown_interval(scores.miou_interval, scores.images)
+    between = f"95 % interval {between}" if between[0].isdigit() else between
+    return f"The network reaches {_points(scores.miou)} % mean IoU on {scores.images} test image(s) ({between})."
+
+
+def _helped(against: Comparison) -> list[str]:
+    """Say whether distillation helped, from the student minus the same student trained alone."""
+    if against.interval is None:
+        return [
+            "Whether distillation helped cannot be told: against the same student trained alone the difference is "
+            f"{_span(against)}."
+        ]
+    if against.clear and abs(against.difference) < _SHOWN / 2:
+        line = (
+            "Distillation made no difference that counts here: against the same student trained alone it is "
+            f"{_span(against)}, less than {100 * _SHOWN / 2:.2f} points."
         )
     elif not against.clear:
-        lines.append(
+        line = (
             f"Distillation did not help here: against the same student trained alone the difference is "
             f"{_span(against)}, and that interval holds zero."
         )
     elif against.difference > 0:
-        lines.append(f"Distillation helped: against the same student trained alone the difference is {_span(against)}.")
+        line = f"Distillation helped: against the same student trained alone the difference is {_span(against)}."
     else:
-        lines.append(
-            f"Distillation hurt here: against the same student trained alone the difference is {_span(against)}."
-        )
-    return [*lines, "The interval is over test images of this one run; another seed may move the difference as much."]
+        line = f"Distillation hurt here: against the same student trained alone the difference is {_span(against)}."
+    return [line, "The interval is over test images of this one run; another seed may move the difference as much."]
 
 
 def _kept(
@@ -75,13 +107,33 @@ def _ratio(ratio: float, above: str, below: str) -> str:
 
 
 def _kept_of_foreign(evaluations: Mapping[str, Evaluation], foreign: TeacherScores) -> str:
-    low, high = foreign.scores.miou_interval
-    student = _points(evaluations["student"].scores().miou)
+    """Compare with what the teacher reached when the student was distilled.
+
+    Its mean is computed again from its counts, because files of earlier versions hold a mean over other classes: those
+    that the teacher had predicted, too.
+    """
+    student, scores = evaluations["student"], foreign.scores
+    confusion = np.array(scores.confusion, np.int64)
+    mean = float(mean_iou(confusion, student.classes.scored))
+    same_rule = scores.miou is not None and abs(scores.miou - mean) < 1e-9
+    interval = scores.miou_interval if same_rule else None
+    between = shown_interval(interval, scores.images)
+    between = f"95 % interval {between}" if between[0].isdigit() else between
     return (
-        f"The distilled student reaches {student} % mean IoU where its teacher "
-        f"({' + '.join(foreign.teacher)}) reached {_points(foreign.scores.miou)} % "
-        f"(95 % interval {_points(low)} to {_points(high)}) on the run's own test images."
+        f"The distilled student reaches {_points(student.scores().miou)} % mean IoU where its teacher "
+        f"({' + '.join(foreign.teacher)}) reached {_points(None if np.isnan(mean) else mean)} % "
+        f"({between}) on the run's own test images{_of_other_classes(student, confusion)}."
     )
+
+
+def _of_other_classes(student: Evaluation, confusion: Counts) -> str:
+    """Say over which classes the teacher's mean is, if they are not those of the student's mean."""
+    classes = student.classes
+    counted = classes.scored & with_truth(confusion)
+    if (counted == student.counted).all():
+        return ""
+    names = ", ".join(name for name, one in zip(classes.names, counted, strict=True) if one)
+    return f", a mean over other classes ({names or 'none'}), so that the two cannot be compared"
 
 
 def _points(fraction: float | None) -> str:
@@ -89,5 +141,7 @@ def _points(fraction: float | None) -> str:
 
 
 def _span(comparison: Comparison) -> str:
-    difference, low, high = (100 * value for value in (comparison.difference, comparison.low, comparison.high))
-    return f"{difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+    points = f"{100 * comparison.difference:+.1f} points"
+    if comparison.interval is None:
+        return f"{points}, {needed(comparison.images)}"
+    return f"{points}, 95 % interval {shown_difference(comparison.interval, comparison.images)}"

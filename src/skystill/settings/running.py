@@ -37,8 +37,8 @@ class EvaluateSettings(Settings):
     data: Path | None = None
     """Folder with images and masks to score on. By default the data folder of the run."""
     split: str | None = None
-    """How the images are split, as in train; the test images are scored. By default the split of the run, or auto with
-    --data."""
+    """How the images are split, as in train; the test images are scored. By default the split of the run; with --data,
+    too, if that folder holds the same images, and otherwise auto."""
     fit_masks: bool | None = None
     """Fit masks that have another size than their image, as in train. By default as in the run."""
     show: str | None = None
@@ -263,7 +263,7 @@ class QuantizeSettings(Settings):
     images: int = Field(default=24, ge=1)
     """Number of images to calibrate on, one crop of at most 512 x 512 pixels from each."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the random crops, and of a split by fractions."""
+    """Seed of the random crops, and of a split by fractions or auto."""
 
 
 class MeasureSettings(Settings):

@@ -28,7 +28,8 @@ class FitSettings(Settings):
     split: str = "auto"
     """How the images are split into training, validation and test: folders (train, val and test folders of the data),
     dubai or dubai-tiles (fixed splits of the Dubai data), fractions such as 0.7/0.15/0.15, a file that lists the images
-    of each part, or auto (folders, dubai or 0.7/0.15/0.15, whichever fits the data)."""
+    of each part, or auto: folders or dubai if the data is such; otherwise the split of a teacher that was trained on
+    the same images, or else 70, 15 and 15 % of the images, with each class spread over the parts by its area."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""
@@ -66,7 +67,8 @@ class FitSettings(Settings):
     """Number format: 32 (float32), bf16 (mixed precision), or auto. auto is bf16 on a GPU that supports it and on a CPU
     with matrix units (AMX), otherwise 32."""
     seed: int = Field(default=0, ge=0)
-    """Seed of everything random: initial weights, crops, the images of --limit-images, and a split by fractions."""
+    """Seed of everything random: initial weights, crops, the images of --limit-images, and a split by fractions or
+    auto."""
     crops_per_image: int | None = Field(default=None, ge=1)
     """Crops per image and epoch. By default an epoch draws as many crops as are needed to cover the area of all
     images."""
@@ -291,7 +293,7 @@ class CacheSettings(TeacherSettings):
     bands: Annotated[str | None, AfterValidator(check_bands)] = None
     """Bands of the images that the network is fed, as in distill."""
     seed: int = Field(default=0, ge=0)
-    """Seed of --limit-images and of a split by fractions. Use the seed of the distillation."""
+    """Seed of --limit-images, and of a split by fractions or auto. Use the seed of the distillation."""
     limit_images: int | None = Field(default=None, ge=1)
     """Number of training images to use, chosen at random with the seed. Use the value of the distillation. By default
     all."""

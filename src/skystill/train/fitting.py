@@ -1,5 +1,6 @@
 """Trains one network from settings: devices, batches, optimiser, training loop, and the files of the run."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -153,7 +154,8 @@ class Fitting:
             device=str(task.fabric.device),
             ranks=task.fabric.world_size,
             gradients_in_the_first_steps=norms or (before.gradients_in_the_first_steps if before else {}),
-            history=history,
+            # Without a class that counts there is no mean IoU: NaN, which JSON does not have.
+            history=[{name: value for name, value in row.items() if not math.isnan(value)} for row in history],
         )
         write_record(self.folder.training, record)
 

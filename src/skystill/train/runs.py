@@ -12,11 +12,12 @@ from torch import nn
 from skystill.classes import Labels
 from skystill.data import find_pairs, read_image, read_pairs, resolve_classes
 from skystill.data.bands import find_spec
-from skystill.data.prepare import prepare_data
+from skystill.data.prepare import PreparedData, prepare_data
 from skystill.errors import SettingsError
 from skystill.model.measure import reset_peak_rss
 from skystill.progress import (
     Event,
+    Message,
     Note,
     OnProgress,
     Progress,
@@ -26,7 +27,7 @@ from skystill.progress import (
 )
 from skystill.report.metrics import evaluate, metrics_for
 from skystill.report.records import TeacherScores, write_record
-from skystill.run_folder import RunFolder
+from skystill.run_folder import RunFolder, write_json
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
 from skystill.train.compress.int8_aware import int8_aware
 from skystill.train.fitting import Fitting, build_first, open_fabric
@@ -61,7 +62,7 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
     network = build_first(settings.network, settings, prepared)
     fabric = open_fabric(settings)
     on_progress = named(on_progress, settings.network) if fabric.is_global_zero else ignore_progress
-    report_notes(prepared.notes, on_progress)
+    _report_data(prepared, prepared.notes, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress)
     with fitting.held(resume):
         task = Supervised(network, fabric)
@@ -100,7 +101,7 @@ def distill_run(
     fabric = open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
     teaching = open_teaching(settings, prepared)
-    report_notes((*prepared.notes, *teaching.teachers.notes), on_progress)
+    _report_data(prepared, (*prepared.notes, *teaching.teachers.notes), on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching)
     task = _build_task(student, fitting)
     with fitting.held(resume):
@@ -111,6 +112,13 @@ def distill_run(
             fitting.finish(student, settings.student)
             _score_teachers(teaching, settings, fitting)
     return fitting.folder
+
+
+def _report_data(prepared: PreparedData, notes: Sequence[str], on_progress: OnProgress) -> None:
+    """Report what each part of the split holds, and what is missing, before the training."""
+    for line in prepared.parts:
+        on_progress(Message(line))
+    report_notes(notes, on_progress)
 
 
 def _shown(settings: DistillSettings) -> str:
@@ -178,6 +186,8 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
     check_teaching(settings)  # Filling the cache can take hours, so that errors in the settings must come first.
     rank, ranks = rank_and_count()
     values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name != "share"}
+    if (begun := RunFolder(settings.out).split).is_file():
+        values["split"] = str(begun)  # the cache is of the images that the run began with
     if settings.cache is None and settings.run_teacher is None:
         values["cache"] = RunFolder(settings.out).logits
     return CacheSettings(**values, share=f"{rank + 1}/{ranks}")
@@ -239,6 +249,12 @@ def within_budget(settings: DistillSettings, on_progress: OnProgress = ignore_pr
     classes, _ = resolve_classes(settings.data, settings.classes, pairs)
     fed = find_spec([pair.image for pair in pairs], settings.bands, classes.band_names)
     return choose_student(settings, classes, fed, on_progress)
+
+
+def keep_split(run: RunFolder, other: RunFolder) -> None:
+    """Give another run, which has not begun, the split of a run."""
+    if run.split.is_file() and not other.split.exists():
+        write_json(other.split, run.read_json(run.split))
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:

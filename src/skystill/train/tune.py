@@ -4,6 +4,8 @@ Each trial is an ordinary run folder, TUNE/trials/NUMBER. Its score is the mIoU 
 stored in a database. If a process dies, another process continues its trial from the last checkpoint.
 """
 
+import math
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from skystill.progress import EpochEnd, Event, Note, OnProgress, ignore_progress
 from skystill.report.records import StudyRecord, TrialRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_text
 from skystill.settings import DistillSettings, TuneSettings
-from skystill.train.runs import distill_run
+from skystill.train.runs import distill_run, keep_split
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")
@@ -83,6 +85,7 @@ def run_study(
     def objective(trial: optuna.Trial) -> float:
         nonlocal filled
         drawn = trial_settings(settings, trial)
+        keep_split(RunFolder(settings.out / "trials" / "0"), RunFolder(drawn.out))  # also of an earlier version
         if not filled:
             fill_cache(drawn)
             filled = True
@@ -124,16 +127,25 @@ def open_study(settings: TuneSettings) -> optuna.Study:
         SettingsError: the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = settings.storage or f"sqlite:///{settings.out / 'study.db'}"
+    url, options = settings.storage, {}
+    if url is None:
+        # The file is opened by its name: in an address, "?", "%" and "{" of the folder would have a meaning.
+        url, file = "sqlite:///study.db", settings.out / "study.db"
+        options = {"creator": lambda: sqlite3.connect(file, check_same_thread=False)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         again = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
         try:
             storage = RDBStorage(
-                url, heartbeat_interval=_HEARTBEAT, grace_period=_GRACE, heartbeat_stale_trial_callback=again
+                url,
+                options,
+                heartbeat_interval=_HEARTBEAT,
+                grace_period=_GRACE,
+                heartbeat_stale_trial_callback=again,
             )
         except Exception as error:
-            raise SettingsError(f"--storage {url}: {str(error).splitlines()[0]}") from error
+            where = f"--storage {settings.storage}" if settings.storage else settings.out / "study.db"
+            raise SettingsError(f"{where}: {str(error).splitlines()[0]}") from error
     return optuna.create_study(
         storage=storage,
         study_name=settings.out.name,
@@ -153,8 +165,10 @@ def _reporting(trial: optuna.Trial, on_progress: OnProgress) -> OnProgress:
             on_progress(event)
         if not isinstance(event, EpochEnd):
             return
-        if "validation_miou" not in event.row:
-            raise SettingsError("tune compares trials on validation images; this split has none.")
+        if math.isnan(event.row.get("validation_miou", math.nan)):
+            raise SettingsError(
+                "tune compares trials on validation images; this split has none, or they hold no class that is scored."
+            )
         epoch = int(event.row["epoch"])
         if epoch not in trial.study.trials[trial.number].intermediate_values:
             trial.report(event.row["validation_miou"], epoch)

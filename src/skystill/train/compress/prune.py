@@ -23,7 +23,7 @@ from skystill.data.prepare import prepare_data
 from skystill.errors import RunFolderError, SettingsError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.progress import Message, OnProgress, ignore_progress, report_notes
-from skystill.run_folder import RunFolder
+from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings, LearnSettings, PruneSettings, size_in_bytes
 from skystill.train.batches.batches import CropSampler, TrainBatches
 from skystill.train.batches.images import labeled_images
@@ -136,6 +136,7 @@ def prune_run(
                 lambda one: add_gradients(one, batches, loss),
                 on_progress,
             )
+            write_json(folder.split, prepared.split.to_dict())  # the distillation goes on with these images
             write_network(folder.pruned, network, replace(record, network=name, budget=_asked(settings)))
     learn = {name: getattr(settings, name) for name in LearnSettings.model_fields}
     own = {"teacher": settings.teacher or [str(settings.run)], "student": str(folder.pruned), "alone": False}

@@ -1,0 +1,98 @@
+"""The split of a run: its own `split.json`, that of the run that it goes on from, or a new one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from skystill.data.check import DataCheck
+from skystill.data.pairs import Pair
+from skystill.data.split import PARTS, Split, sample_images, split_pairs, spreads_classes
+from skystill.run_folder import RunFolder
+from skystill.settings import CacheSettings, FitSettings, PruneSettings
+
+
+def find_split(
+    settings: FitSettings | CacheSettings, pairs: Sequence[Pair], check: DataCheck
+) -> tuple[Split, tuple[str, ...]]:
+    """Return the split of a run, with the training images sampled if `limit_images` is set, and notes on it.
+
+    A run that has begun keeps the split in its folder, so that it goes on with the same images, also if an earlier
+    version of SkyStill made it by another rule. Where "auto" spreads the classes, a run takes the split of its teacher
+    (or of the run that it prunes) on the same images. Its test images are then new to both.
+
+    Args:
+        settings: settings of the run.
+        pairs: all pairs of the data.
+        check: the content of the data, without problems.
+
+    Raises:
+        SettingsError, DataError: as `split_pairs`; also if images of a run that has begun are gone.
+    """
+    own = RunFolder(settings.out).split if isinstance(settings, FitSettings) else None
+    if own is not None and own.is_file():
+        return split_pairs(pairs, str(own)), ()
+    notes: tuple[str, ...] = ()
+    before = _run_before(settings)
+    split = run_split(before, pairs) if before and settings.split == "auto" and spreads_classes(pairs) else None
+    if before and split:
+        notes = (f"the split is that of {before.path}, so that its training images are no test images here.",)
+    else:
+        split = split_pairs(pairs, settings.split, settings.seed, check.areas_of)
+    if settings.limit_images is not None:
+        drawn = sample_images(split.train, settings.limit_images, settings.seed)
+        split = Split(split.rule, drawn, split.validation, split.test)
+    return split, (*notes, *_leaks(settings, split))
+
+
+def run_split(run: RunFolder, pairs: Sequence[Pair]) -> Split | None:
+    """Return the split of a run for the images of a data folder, or None if the images are not those of the run.
+
+    Training images that `limit_images` left out in the run are training images here.
+
+    Args:
+        run: the run.
+        pairs: all pairs of the data.
+
+    Raises:
+        RunFolderError: the settings or the split of the run cannot be read.
+    """
+    if not run.split.is_file():
+        return None
+    content = run.read_json(run.split)
+    keys = {part: set(map(str, content.get(part, []))) for part in PARTS}
+    known, here = set().union(*keys.values()), {pair.key for pair in pairs}
+    sampled = run.config.is_file() and run.read_config().get("limit_images") is not None
+    if not keys["test"] or not (known == here or (sampled and known < here)):
+        return None
+    held_out = keys["validation"] | keys["test"]
+    return Split(
+        str(content.get("rule", run.split)),
+        tuple(sorted(pair for pair in pairs if pair.key not in held_out)),
+        *(tuple(sorted(pair for pair in pairs if pair.key in keys[part])) for part in PARTS[1:]),
+    )
+
+
+def _run_before(settings: FitSettings | CacheSettings) -> RunFolder | None:
+    """Return the run from which a run goes on: the one that is pruned, or a teacher that is a run."""
+    if isinstance(settings, PruneSettings):
+        return RunFolder(settings.run)
+    teacher = getattr(settings, "run_teacher", None)
+    return RunFolder(teacher) if teacher else None
+
+
+def _leaks(settings: FitSettings | CacheSettings, split: Split) -> tuple[str, ...]:
+    """Return a note for each teacher that was trained on test images of this data folder."""
+    notes = []
+    test = {pair.key for pair in split.test}
+    for teacher in getattr(settings, "teacher", []):
+        run = RunFolder(Path(teacher))
+        if not (run.split.is_file() and run.config.is_file()):
+            continue
+        if Path(str(run.read_config().get("data"))).resolve() != settings.data.resolve():
+            continue
+        seen = test & set(map(str, run.read_json(run.split).get("train", [])))
+        if seen:
+            notes.append(
+                f"the teacher {teacher} was trained on {len(seen)} of the {len(test)} test images: its scores there "
+                "are too good, and so are those of a student that learns from it. Give both the same --split."
+            )
+    return tuple(notes)

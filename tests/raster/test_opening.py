@@ -383,7 +383,8 @@ def test_what_is_remote(name: str, remote: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "has", "lacks"),
     [("a.vrt", "VRT", "GTiff"), ("https://a/b.vrt?key=1.tif", "VRT", "GTiff"),
-     ("https://a/b.tif?x=.vrt", "GTiff", "VRT"), ("a.tif", "PNG", "netCDF"), ("a.nc", "netCDF", "VRT"), ("a", "GTiff", "WMS"), ("a.xml", "GTiff", "WMTS")],
+     ("https://a/b.tif?x=.vrt", "GTiff", "VRT"), ("a.tif", "PNG", "netCDF"), ("a.nc", "netCDF", "VRT"),
+     ("a", "GTiff", "WMS"), ("a.xml", "GTiff", "WMTS")],
 )  # fmt: skip
 def test_the_name_chooses_the_drivers(name: str, has: str, lacks: str) -> None:
     assert has in drivers_of(name) and lacks not in drivers_of(name)

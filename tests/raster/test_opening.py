@@ -198,6 +198,19 @@ def test_files_of_other_kinds_are_opened_where_the_user_names_them(here: Path, n
             assert (file.read(1) == 9).all()
 
 
+def test_netcdf_stored_as_hdf5_is_refused(here: Path) -> None:
+    """HDF5 can take values from a file that it names ("external storage")."""
+    write(here / "grey.tif", np.full((8, 8, 1), 9, np.uint8))
+    copy(here / "grey.tif", here / "a.nc", driver="netCDF", format="NC4")
+    assert (here / "a.nc").read_bytes().startswith(b"\x89HDF")
+    for name in (str(here / "a.nc"), f"NETCDF:{here / 'a.nc'}:Band1"):
+        with pytest.raises(RasterRefused, match=r"a\.nc is stored as HDF5, which can take values from other files"):
+            open_raster(name)
+    (here / "a.nc").rename(here / "a.h5")
+    with pytest.raises(RasterRefused, match=r"Convert it: gdal_translate"):
+        open_raster(here / "a.h5")
+
+
 @pytest.mark.parametrize(
     "name",
     ["WMS:http://127.0.0.1:{port}/wms?SERVICE=WMS&LAYERS=a&SRS=EPSG:4326&BBOX=0,0,1,1", "vrt://{here}/good.png",

@@ -20,12 +20,12 @@ PICTURE_DRIVERS = (
 """Drivers of GDAL for pictures. Each of these files may have the name of another: a PNG may be called photo.jpg."""
 
 FILE_DRIVERS = (
-    *PICTURE_DRIVERS, "HFA", "AAIGrid", "GRASSASCIIGrid", "GSAG", "GSBG", "GS7BG", "netCDF", "HDF4", "HDF4Image",
-    "HDF5", "HDF5Image", "BAG", "GRIB", "NITF", "ENVI", "EHdr", "DTED", "SRTMHGT", "USGSDEM", "PNM", "SGI", "PCRaster",
-    "SAGA", "RMF", "RST", "XYZ", "BT", "GTX", "ECW", "MrSID", "JPEGXL", "AVIF", "HEIF",
+    *PICTURE_DRIVERS, "HFA", "AAIGrid", "GRASSASCIIGrid", "GSAG", "GSBG", "GS7BG", "netCDF", "GRIB", "NITF", "ENVI",
+    "EHdr", "DTED", "SRTMHGT", "USGSDEM", "PNM", "SGI", "PCRaster", "SAGA", "RMF", "RST", "XYZ", "BT", "GTX", "ECW",
+    "MrSID", "JPEGXL", "AVIF", "HEIF",
 )  # fmt: skip
 """Drivers for names with any other extension, which only the user can name: their pixels are in the file itself, or in
-a file of the same name beside it. Drivers that follow names or addresses in a file, and services are left out."""
+a file of the same name beside it. Services are left out, and drivers that follow names in a file, as HDF5 does."""
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k", ".gif"})
 VRT_SUFFIX = ".vrt"
@@ -106,10 +106,9 @@ def check_named(name: str, by: str) -> None:
 
 @functools.lru_cache(maxsize=2**16)
 def _check_named(name: str, changed: int, size: int, inode: int) -> None:  # the numbers are only part of the key
-    if is_plain(name) and suffix_of(name) != VRT_SUFFIX:
-        with open(name, "rb") as file:
-            if _OPENS_OTHERS.search(file.read(_HEAD_BYTES)):
-                raise RasterRefused(f"{name} begins as a file that names other files.")
+    head = _head(Path(name), _HEAD_BYTES) if is_plain(name) and suffix_of(name) != VRT_SUFFIX else b""
+    if _OPENS_OTHERS.search(head):
+        raise RasterRefused(f"{name} begins as a file that names other files.")
     tiff = name.endswith(_SIDE_FILES)
     (_open(name, PICTURE_DRIVERS[:2]) if tiff else open_raster(name)).close()
 
@@ -123,7 +122,7 @@ def _open(name: str, drivers: tuple[str, ...]) -> DatasetReader:
         file = DatasetReader(Path(name) if plain and os.path.lexists(name) else name, driver=list(drivers))
     except RasterioError as error:
         hint = _hint(name, drivers) if plain and Path(name).is_file() else ""
-        raise RasterRefused(f"{error}{hint}") from error if hint else None
+        raise RasterRefused(f"{str(error).rstrip('.')}{hint}") from error
     try:
         if plain:
             for suffix in _SIDE_FILES:
@@ -132,6 +131,8 @@ def _open(name: str, drivers: tuple[str, ...]) -> DatasetReader:
         overviews = file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
         if overviews:
             _check_overviews(name, overviews)
+        if file.driver == "netCDF":
+            _check_classic(name, file.files)
         if file.driver == "VRT" and is_remote(name):
             from skystill.raster.vrt import check_remote_vrt
 
@@ -140,6 +141,21 @@ def _open(name: str, drivers: tuple[str, ...]) -> DatasetReader:
         file.close()
         raise
     return file
+
+
+def _head(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _check_classic(name: str, files: list[str]) -> None:
+    """Check that a netCDF file is not stored as HDF5, which can take its values from any file that it names."""
+    for path in map(Path, files or [name]):
+        if not path.is_file() or _head(path, 3) != b"CDF":
+            raise RasterRefused(
+                f"{path} is stored as HDF5, which can take values from other files that it names, so only netCDF files "
+                "of the classic kinds are opened. If you trust the file, convert it: gdal_translate IN OUT.tif."
+            )
 
 
 def _hint(name: str, drivers: tuple[str, ...]) -> str:

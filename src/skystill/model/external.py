@@ -1,9 +1,8 @@
 """The files that an ONNX file names for its weights ("external data"), found without loading the model.
 
 Older versions of ONNX Runtime, such as 1.20, open any path that is named there: the bytes of a password file become
-weights. The
-package onnx, which checks the paths, is not installed where models only run. Its format, Protocol Buffers, is simple
-enough: fields with a number, of which those with a length hold texts, tensors and further messages.
+weights. The package onnx, which checks the paths, is not installed where models only run. The format, Protocol Buffers,
+is simple: fields with a number, of which those with a length hold texts, tensors and further messages.
 """
 
 import mmap

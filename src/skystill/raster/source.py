@@ -69,7 +69,7 @@ class RasterSource:
     """An open raster. Use it from one thread only.
 
     Args:
-        path: anything that GDAL opens: a file, a URL, /vsi...
+        path: a file, a URL, or another name of GDAL that `skystill.raster.opening` opens.
         bands: numbers or names of its bands, in the order of the spec; the first band is 1. Colours may also have one
             band, which is grey. None finds the bands of the spec by name or by place. Colours are red, green and blue
             if the file names them, otherwise the first three bands, or the only one.

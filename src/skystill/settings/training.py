@@ -97,7 +97,7 @@ class TeacherSettings(Settings):
     """The teachers, and the cache of their logits."""
 
     teacher: list[str] = Field(min_length=1)
-    """Trained network to learn from: a run folder, an .onnx, .pt2, .keras, .h5 or .hdf5 file,
+    """Trained network to learn from: a run folder, an .onnx, .keras, .h5, .hdf5 or .pt2 file (--trust-teacher),
     smp:UNET/ENCODER?classes=N&weights=FILE, torchvision:NAME?classes=N&weights=FILE, or hf:DIR. ?input=0..255,
     ?input=0..1 or ?input=imagenet at the end sets the pixel values that it expects. If the option is repeated, the
     teachers are averaged."""

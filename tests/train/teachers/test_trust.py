@@ -10,20 +10,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
+import typer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from skystill.api.processes import to_arguments
 from skystill.classes import ClassMap
-from skystill.errors import CheckpointError, SettingsError, UserError
+from skystill.cli import app
+from skystill.cli.options import use_config
+from skystill.errors import CheckpointError, RunFolderError, SettingsError, UserError
+from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, PruneSettings, TeacherSettings, TuneSettings
+from skystill.train.runs import cache_settings
 from skystill.train.teachers.loaders import archives
 from skystill.train.teachers.loaders.archives import check_archive
 from skystill.train.teachers.loaders.loader import Origin
 from skystill.train.teachers.loaders.program import load_program
 from skystill.train.teachers.loaders.state import read_state
 from skystill.train.teachers.origins import find_teachers
+from skystill.train.tune import trial_settings
 
 ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 
@@ -159,6 +167,34 @@ def test_trust_ends_at_files_that_are_plainly_damaged(
 def test_trust_is_a_setting_of_every_command_that_takes_a_teacher() -> None:
     for kind in (TeacherSettings, DistillSettings, CacheSettings, TuneSettings, PruneSettings):
         assert kind.model_fields["trust_teacher"].default is False
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_trust_reaches_the_processes_and_the_trials_that_load_the_teacher(tmp_path: Path) -> None:
+    trusted = DistillSettings(data=tmp_path, out=tmp_path / "run", teacher=["t.pt2"], trust_teacher=True)
+    assert "--trust-teacher" in to_arguments(trusted)
+    cache = cache_settings(trusted)
+    assert cache.trust_teacher and "--trust-teacher" in to_arguments(cache)
+    study = TuneSettings(data=tmp_path, out=tmp_path / "study", teacher=["t.pt2"], trust_teacher=True)
+    assert trial_settings(study, optuna.create_study().ask()).trust_teacher
+    assert "--no-trust-teacher" in to_arguments(DistillSettings(**{**trusted.model_dump(), "trust_teacher": False}))
+
+
+def test_trust_is_not_taken_from_a_file(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("trust_teacher: true\ntemperature: 3.0\n")
+    context = typer.Context(typer.main.get_command(app).commands["distill"])  # type: ignore[attr-defined]
+    use_config(context, config)
+    assert context.default_map == {"temperature": 3.0}
+
+
+def test_trust_may_be_given_when_a_run_is_resumed(tmp_path: Path) -> None:
+    """Run folders of earlier versions hold no such setting, and their teachers were loaded without it."""
+    folder = RunFolder(tmp_path / "run")
+    folder.start({"teacher": ["t.pt2"], "alpha": 0.3}, resume=False)
+    folder.start({"teacher": ["t.pt2"], "alpha": 0.3, "trust_teacher": True}, resume=True)
+    with pytest.raises(RunFolderError, match="alpha was"):
+        folder.start({"teacher": ["t.pt2"], "alpha": 0.4, "trust_teacher": True}, resume=True)
 
 
 # ---- archives of every kind

@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from skystill.errors import DiskFull, RunFolderError
-from skystill.settings import FROM_DATA, with_current_names
+from skystill.settings import FROM_DATA, TRUST, with_current_names
 
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide signs, too
 
@@ -125,7 +125,7 @@ class RunFolder:
         """Create the folder and write `config.yaml`, or check that a resumed run has the same settings.
 
         Args:
-            config: the settings. `out`, `devices` and `nodes` may differ in a resumed run.
+            config: the settings. `out`, `devices`, `nodes` and `trust_teacher` may differ in a resumed run.
             resume: continue the run in this folder, if there is one.
 
         Raises:
@@ -145,7 +145,7 @@ class RunFolder:
         changed = [
             name
             for name, value in config.items()
-            if name not in ("out", "devices", "nodes")
+            if name not in ("out", "devices", "nodes", TRUST)
             and value != before.get(name)
             and (name in before or value)
             and (name in before or name not in FROM_DATA)

@@ -11,7 +11,7 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from skystill.errors import SettingsError
-from skystill.settings import FROM_DATA, Settings, build_settings, with_current_names
+from skystill.settings import FROM_DATA, TRUST, Settings, build_settings, with_current_names
 
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
@@ -38,7 +38,7 @@ def use_config(context: typer.Context, config: Path | None) -> Path | None:
         return None
     try:
         values = with_current_names(dict(yaml.safe_load(config.read_text(encoding="utf-8"))))
-        values = {name: value for name, value in values.items() if name not in FROM_DATA}
+        values = {name: value for name, value in values.items() if name not in (*FROM_DATA, TRUST)}
         known = {parameter.name for parameter in context.command.params}
         unknown = sorted(set(values) - known)
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:

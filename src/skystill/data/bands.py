@@ -14,6 +14,7 @@ from skystill.errors import DataError, SettingsError
 from skystill.raster.band_names import alpha_of, band_name, describe_bands, names_of, parse_bands, pick_bands
 from skystill.raster.bands import choose_bands
 from skystill.raster.input_spec import DTYPES, RGB, Band, InputSpec
+from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
 from skystill.raster.validity import Valid
 
@@ -60,7 +61,7 @@ def find_spec(images: Sequence[Path], wanted: str | None, band_names: Sequence[s
     if not opened:
         return RGB
     path = opened[0].path
-    with gdal_environment(), rasterio.open(path) as file:
+    with gdal_environment(), open_raster(path) as file:
         names = _unique_names(file, band_names)
         numbers = (
             _default_numbers(file, opened, names)
@@ -156,7 +157,7 @@ class _Facts:
 
 def _facts(path: Path) -> _Facts | None:
     try:
-        with gdal_environment(), rasterio.open(path) as file:
+        with gdal_environment(), open_raster(path) as file:
             nodata = file.nodatavals[0] if file.count else None
             return _Facts(path, tuple(file.dtypes), None if nodata is None else float(nodata))
     except (RasterioError, OSError):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 GEOTIFF = frozenset({".tif", ".tiff"})
+PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
+"""What Pillow may take a file for. A mask is a picture whatever its name is; EPS, PDF and others are none."""
 Picture = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.integer[Any]]
 Valid = npt.NDArray[np.bool_]
@@ -111,7 +113,7 @@ def open_picture(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Aerial images are large. At twice the number of pixels of this warning, Pillow still raises an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(path, formats=PICTURE_FORMATS) as picture:
                 picture.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
@@ -130,13 +132,14 @@ def _bits_of_png(path: Path) -> int:
 
 
 def _read_raster(path: Path) -> MaskPixels:
-    import rasterio  # takes 0.4 s, so it is imported only for rasters
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError  # takes 0.4 s, so only for rasters
+
+    from skystill.raster.opening import open_raster
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a TIFF may have no position
-            with rasterio.open(path) as source:
+            with open_raster(path) as source:
                 return _raster_pixels(path, source)
     except RasterioError as error:
         raise DataError(f"{path}: cannot be read ({error}); replace the file or take the pair out.") from error

@@ -62,15 +62,16 @@ def ground_resolution(path: Path) -> float | None:
     """
     if path.suffix.lower() not in _GEOTIFF:
         return None
-    import rasterio  # takes 0.4 s, so it is imported only for TIFFs
+    # rasterio takes 0.4 s, so it is imported only for TIFFs
     from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
     from rasterio.errors import CRSError, RasterioError
     from rasterio.warp import transform
 
+    from skystill.raster.opening import open_raster
     from skystill.raster.source import gdal_environment
 
     try:
-        with gdal_environment(), rasterio.open(path) as source:
+        with gdal_environment(), open_raster(path) as source:
             crs, own = source.crs, source.transform
             if crs is None or own.is_identity or not (crs.is_projected or crs.is_geographic):
                 return None

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from skystill import __version__
 from skystill.classes import ClassMap, classes_from
 from skystill.errors import ClassesError, ModelFileError
+from skystill.model.external import check_external_data
 from skystill.raster.input_spec import RGB, InputSpec, spec_from
 
 REQUIRED_KEYS = (
@@ -118,11 +119,12 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
         threads: number of threads that one call uses; 0 uses all cores.
 
     Raises:
-        ModelFileError: the file is missing, truncated or not an ONNX model, or it does not take one image
-            (N, B, H, W) and give logits (N, C, H, W).
+        ModelFileError: the file is missing, truncated or not an ONNX model, takes weights from a file outside its
+            folder, or does not take one image (N, B, H, W) and give logits (N, C, H, W).
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file.")
+    check_external_data(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # reading and writing need the cores too

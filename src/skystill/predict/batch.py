@@ -18,6 +18,7 @@ from skystill.predict.opening import wanted_bands
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
 from skystill.progress import Note, OnProgress, ignore_progress
 from skystill.raster.band_names import pick_bands
+from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
 from skystill.settings import PredictSettings
 
@@ -160,7 +161,7 @@ def _check_shown(source: str, settings: PredictSettings) -> None:
     wanted = wanted_bands(settings.show, "--show")
     if wanted is None:
         return
-    with contextlib.suppress(rasterio.errors.RasterioError), gdal_environment(), rasterio.open(source) as file:
+    with contextlib.suppress(rasterio.errors.RasterioError), gdal_environment(), open_raster(source) as file:
         pick_bands(file, source, wanted)  # what cannot be opened, the prediction reports in full
 
 
@@ -173,7 +174,7 @@ def _tolerance(source: str, settings: PredictSettings) -> float | None:
     if settings.simplify is None:
         return None
     try:
-        with gdal_environment(), rasterio.open(source) as file:
+        with gdal_environment(), open_raster(source) as file:
             grid = (file.height, file.width, file.crs, file.transform)
             pixel_m2 = pixel_m2_at(grid, file.width / 2, file.height / 2)
     except rasterio.errors.RasterioError:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import rasterio
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
@@ -13,6 +12,7 @@ from skystill.predict.lengths import Grid, pixel_m2_at, smallest_component
 from skystill.predict.sieve import Sweep, sieve_limits
 from skystill.predict.smooth import most_common_around
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.opening import open_raster
 from skystill.settings import RasterSettings
 
 _WINDOW = 1024  # a whole number of blocks of class rasters
@@ -53,7 +53,7 @@ class Cleaning:
     def _smoothed(self, raster: Path, create: CreateRaster, side: int) -> Path:
         changed = 0
         made = raster.with_name(f"{raster.stem}-smooth.tif")
-        with rasterio.open(raster) as source, create(made) as target:
+        with open_raster(raster) as source, create(made) as target:
             for window in tracked(_windows(source), "smoothing", self.on_progress):
                 read, inside = _with_margin(window, side // 2, source.height, source.width)
                 around = source.read(1, window=read)
@@ -92,7 +92,7 @@ class Cleaning:
     def _swept(self, raster: Path, made: Path, create: CreateRaster, limit: int) -> Sweep:
         """Sweep over `raster`, and write the result to `made` if anything changes."""
         table_path = made.with_suffix(".table")
-        with rasterio.open(raster) as source, table_path.open("w+b") as table:
+        with open_raster(raster) as source, table_path.open("w+b") as table:
             sweep = Sweep(source.height, source.width, limit, table)
             for window, labels in self._read(source, f"components below {limit} pixels"):
                 sweep.add(window, labels)

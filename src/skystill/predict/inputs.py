@@ -11,6 +11,7 @@ import rasterio
 from skystill.errors import DataError, SettingsError
 from skystill.predict.predictor import Predictor, written_rasters
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
+from skystill.raster.opening import open_raster
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
@@ -163,7 +164,7 @@ def _suffix(source: str, settings: PredictSettings) -> str:
     if settings.cog:
         return ".tif"
     try:
-        with gdal_environment(), rasterio.open(source) as file:
+        with gdal_environment(), open_raster(source) as file:
             return ".tif" if is_georeferenced(file) else ".png"
     except rasterio.errors.RasterioError:
         return ".png"  # the prediction reports the error in full

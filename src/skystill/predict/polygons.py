@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, SettingsError
 from skystill.progress import Note, OnProgress, ignore_progress, tracked
+from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
 from skystill.raster.styles import style_document
 from skystill.run_folder import written_whole
@@ -95,7 +96,7 @@ def write_polygons(
         DataError: GeoJSON of a raster whose CRS has no longitude and latitude.
         DiskFull: the file cannot be written.
     """
-    with gdal_environment(), rasterio.open(raster) as source, written_whole(path) as part:
+    with gdal_environment(), open_raster(raster) as source, written_whole(path) as part:
         make = _GeoPackage if path.suffix.lower() == ".gpkg" else _GeoJson
         with make(part, source, classes) as writer:
             squarer = Squarer(source, square, tolerance)

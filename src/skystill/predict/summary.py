@@ -14,6 +14,7 @@ from skystill.classes import VOID, ClassMap, Labels
 from skystill.predict.opening import wanted_bands
 from skystill.raster.ground import Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.opening import open_raster
 from skystill.raster.shown import open_shown
 from skystill.raster.source import gdal_environment
 from skystill.raster.turned import turned_size
@@ -40,7 +41,7 @@ def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
         DiskFull: the file cannot be written.
     """
     counts, square_metres = np.zeros(256, np.int64), np.zeros(256)
-    with gdal_environment(), rasterio.open(raster) as source:
+    with gdal_environment(), open_raster(raster) as source:
         ground = find_ground(source.crs, source.transform, source.height, source.width)
         for window in _windows(source):
             labels = source.read(1, window=window)
@@ -117,7 +118,7 @@ def write_overlay(
     bands = wanted_bands(show, "--show") or (wanted_bands(settings.bands) if spec.is_colors else None)
     scale = settings.scale_range if spec.is_colors else None
     with gdal_environment():
-        with rasterio.open(raster) as labels_file:
+        with open_raster(raster) as labels_file:
             size = max(labels_file.height, labels_file.width)
             shrink = max(1.0, size / _OVERLAY_SIDE)
             shape = (max(1, round(labels_file.height / shrink)), max(1, round(labels_file.width / shrink)))

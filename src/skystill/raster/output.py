@@ -28,6 +28,7 @@ from rasterio.windows import Window
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, RunFolderError
 from skystill.raster.ground import Control
+from skystill.raster.opening import open_raster
 from skystill.raster.styles import style_document
 from skystill.run_folder import write_json, write_text, written_whole
 from skystill.tiling import Unit
@@ -383,7 +384,7 @@ def _check_whole(path: Path) -> None:
 
 
 def _read_blocks(path: Path, part: int) -> None:
-    with rasterio.open(path) as file:
+    with open_raster(path) as file:
         for _, window in itertools.islice(file.block_windows(1), part, None, _CHECKERS):
             file.read(window=window)
 

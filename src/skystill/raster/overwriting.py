@@ -7,6 +7,7 @@ from pathlib import Path
 import rasterio
 
 from skystill.errors import SettingsError
+from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
 
 _SHOWN = 20
@@ -64,7 +65,7 @@ def source_files(source: str) -> list[Path]:
     waiting = [source]
     while waiting:
         try:
-            with gdal_environment(), rasterio.open(waiting.pop()) as file:
+            with gdal_environment(), open_raster(waiting.pop()) as file:
                 files = [name for name in file.files if name not in found]
         except rasterio.errors.RasterioError:
             continue

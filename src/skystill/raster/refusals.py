@@ -7,6 +7,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from skystill.errors import DataError
+from skystill.raster.opening import open_raster
 from skystill.raster.turned import is_progressive
 
 _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
@@ -56,7 +57,7 @@ def _missing_sources(file: rasterio.DatasetReader, seen: set[str]) -> list[str]:
             gone.append(name)
         elif name.lower().endswith(".vrt"):
             try:
-                with rasterio.open(name) as inner:
+                with open_raster(name) as inner:
                     gone.extend(_missing_sources(inner, seen))
             except RasterioError:
                 continue  # the read says why

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import rasterio
 from rasterio.errors import RasterioError
 
 from skystill.errors import DataError, SettingsError
 from skystill.raster.band_names import alpha_of
 from skystill.raster.colors import Bytes
+from skystill.raster.opening import open_raster
 from skystill.raster.source import RasterSource, gdal_environment
 
 
@@ -55,7 +55,7 @@ def read_shown(path: str, show: Sequence[int | str] | None = None) -> Bytes:
 def _first_bands(path: str) -> list[int]:
     """Return the numbers of the first three bands without transparency, or of one; none if it cannot be opened."""
     try:
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
             alpha = alpha_of(file)
             data = [number for number in range(1, file.count + 1) if number != alpha] or [1]
     except RasterioError:

@@ -26,6 +26,7 @@ from skystill.raster.colors import Bytes as Bytes
 from skystill.raster.colors import Colors
 from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.opening import open_raster
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
 from skystill.raster.turned import UPRIGHT, read_orientation, turned_size, write_upright
 from skystill.raster.validity import Valid as Valid
@@ -68,7 +69,7 @@ class RasterSource:
     """An open raster. Use it from one thread only.
 
     Args:
-        path: anything that GDAL opens: a file, a URL, /vsi...
+        path: a file, a URL, or another name of GDAL that `skystill.raster.opening` opens.
         bands: numbers or names of its bands, in the order of the spec; the first band is 1. Colours may also have one
             band, which is grey. None finds the bands of the spec by name or by place. Colours are red, green and blue
             if the file names them, otherwise the first three bands, or the only one.
@@ -255,7 +256,7 @@ class RasterSource:
         finally:
             stored.close()
         self._file.close()
-        self._file = rasterio.open(copy)
+        self._file = open_raster(copy)
         tall, wide = turned_size(height, width, self.orientation)
         self.notes = [*stored.notes, turned_note(self.path, self.orientation, (height, width), (tall, wide))]
         self.damaged = [f"{place} (before it was turned)" for place in stored.damaged]
@@ -356,6 +357,6 @@ def _open(path: str) -> rasterio.DatasetReader:
     if local and not Path(path).exists():
         raise DataError(f"{path}: no such file.")
     try:
-        return rasterio.open(path)
+        return open_raster(path)
     except RasterioError as error:
         raise DataError(f"{path}: cannot be read: it cannot be opened as a raster ({error}).") from error

@@ -7,6 +7,7 @@ one model.
 from skystill.settings.amounts import split_amount
 from skystill.settings.base import (
     FROM_DATA,
+    TRUST,
     Settings,
     build_settings,
     settings_from,
@@ -40,6 +41,7 @@ from skystill.settings.training import (
 
 __all__ = [
     "FROM_DATA",
+    "TRUST",
     "BudgetSettings",
     "CacheSettings",
     "CheckSettings",

@@ -29,6 +29,9 @@ RENAMED = {"teacher_share": "teacher_weight", "unlabeled_share": "unlabeled_frac
 FROM_DATA = ("input_spec", "sampled_images")
 """What `config.yaml` of a run holds besides settings: it follows from the data, and is found again from it."""
 
+TRUST = "trust_teacher"
+"""The setting that lets a teacher's file run code. It is never taken from a file: a file cannot vouch for a file."""
+
 _SIZES = ("max_memory", "max_size")
 
 

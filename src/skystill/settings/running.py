@@ -143,8 +143,8 @@ class PredictSettings(RasterSettings):
     """Settings of `skystill predict`."""
 
     inputs: list[str] = Field(min_length=1)
-    """Images and rasters to predict: files, folders, patterns such as 'photos/*.jpg', URLs, or anything else that GDAL
-    opens. Hidden files and masks in folders are passed over."""
+    """Images and rasters to predict: files, folders, patterns such as 'photos/*.jpg', URLs, or other names of
+    GDAL. Hidden files and masks in folders are passed over."""
     model: Path | None = None
     """Model file from a run folder or from skystill export. By default the bundled model, which was trained on aerial
     photographs of Dubai (skystill box describes it)."""

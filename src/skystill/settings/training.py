@@ -99,7 +99,7 @@ class TeacherSettings(Settings):
     """The teachers, and the cache of their logits."""
 
     teacher: list[str] = Field(min_length=1)
-    """Trained network to learn from: a run folder, an .onnx, .pt2, .keras, .h5 or .hdf5 file,
+    """Trained network to learn from: a run folder, an .onnx, .keras, .h5, .hdf5 or .pt2 file (--trust-teacher),
     smp:UNET/ENCODER?classes=N&weights=FILE, torchvision:NAME?classes=N&weights=FILE, or hf:DIR. ?input=0..255,
     ?input=0..1 or ?input=imagenet at the end sets the pixel values that it expects. If the option is repeated, the
     teachers are averaged."""
@@ -107,6 +107,10 @@ class TeacherSettings(Settings):
     """Classes of a teacher that does not store their names, in its own order: names separated by commas, or a classes
     file. They are matched with the classes of the data by name; classes that the teacher lacks are learnt from labels
     alone. By default they are taken to be the classes of the data."""
+    trust_teacher: bool = False
+    """Load teachers whose files can run code on this computer: .pt2 files of torch.export. Only for files that you made
+    yourself, or trust as you trust a program. By default they are refused; an ONNX file needs no trust. --config does
+    not set it."""
     unlabeled: Path | None = None
     """Folder with additional images without masks, on which the student learns from the teacher alone. Large rasters
     are cut into windows. By default there are none."""

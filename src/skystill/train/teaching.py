@@ -183,7 +183,9 @@ def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequ
 
 def _find_teachers(settings: TeacherSettings, prepared: PreparedData) -> Teachers:
     fed, offered = prepared.spec, prepared.offered
-    return find_teachers(settings.teacher, settings.teacher_classes, prepared.classes, fed, offered)
+    return find_teachers(
+        settings.teacher, settings.teacher_classes, prepared.classes, fed, offered, settings.trust_teacher
+    )
 
 
 def _unlabeled(settings: TeacherSettings, prepared: PreparedData) -> list[ImageWindow]:

@@ -40,8 +40,8 @@ ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 IMAGES = torch.from_numpy(np.stack([paint_scene(72, seed)[0] for seed in (1, 2)])).permute(0, 3, 1, 2)
 
 
-def load(text: str, classes: ClassMap = ABC, own: str | None = None) -> Teacher:
-    (teacher,) = find_teachers([text], own, classes).load()
+def load(text: str, classes: ClassMap = ABC, own: str | None = None, trusted: bool = False) -> Teacher:
+    (teacher,) = find_teachers([text], own, classes, trusted=trusted).load()
     return teacher
 
 
@@ -144,7 +144,7 @@ def test_a_program_of_torch_export(tmp_path: Path, free: bool) -> None:
     sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC} if free else None
     program = torch.export.export(network, (torch.zeros(1, 3, 64, 64),), dynamic_shapes=(sizes,) if free else None)
     torch.export.save(program, tmp_path / "t.pt2")
-    teacher = load(str(tmp_path / "t.pt2"))
+    teacher = load(str(tmp_path / "t.pt2"), trusted=True)
     images = IMAGES[:, :, :64, :64]
     expected = F.interpolate(network(images / 255), size=(64, 64), mode="bilinear", align_corners=False)
     assert torch.allclose(teacher(images), expected, atol=1e-4)
@@ -165,7 +165,7 @@ def test_a_program_with_a_pickled_object_is_refused(tmp_path: Path) -> None:
         with zipfile.ZipFile(changed, "a") as archive:
             archive.writestr(f"t/data/{name}", content)
         with pytest.raises(CheckpointError, match="could run code"):
-            load(str(changed))
+            load(str(changed), trusted=True)
     assert not (tmp_path / "ran").exists()
 
 

@@ -13,7 +13,7 @@ pixels that the network expects, and input=values feeds it the values of the ima
 it needs them. bands=red,green,blue,nir gives the bands that it is fed. SkyStill's own networks know both.
 
 Nothing here runs code that a file contains: weights are loaded with weights_only=True or from safetensors, and Keras
-models in safe mode.
+models in safe mode. Programs of torch.export are the exception, and are loaded only if the user trusts them.
 """
 
 import hashlib
@@ -74,6 +74,7 @@ def find_teachers(
     classes: ClassMap,
     fed: InputSpec = RGB,
     offered: InputSpec = RGB,
+    trusted: bool = False,
 ) -> Teachers:
     """Parse the values of `--teacher`, and map the teachers' classes to the data's by name. No weights are loaded.
 
@@ -84,15 +85,16 @@ def find_teachers(
         classes: the classes of the data.
         fed: what the student is fed.
         offered: all bands of the images, in their data type.
+        trusted: whether the user has said that code in the teachers' files may run.
 
     Raises:
-        SettingsError: a kind is not known, a file is missing, or options do not fit.
+        SettingsError: a kind is not known, a file is missing, options do not fit, or a file must be trusted.
         RunFolderError: a folder is not a run.
         CheckpointError: a file whose class names are needed cannot be read.
         ClassesError: fewer than two of the data's classes are known to all teachers, or `teacher_classes` cannot be
             read.
     """
-    origins = tuple(_with_input(_parse(text, teacher_classes), fed, offered) for text in texts)
+    origins = tuple(_with_input(_parse(text, teacher_classes, trusted), fed, offered) for text in texts)
     notes: list[str] = []
     known: list[list[str]] = []
     for origin in origins:
@@ -134,7 +136,7 @@ def cache_key(origin: Origin, channels: Sequence[int], how: str) -> str:
     return digest.hexdigest()
 
 
-def _parse(text: str, teacher_classes: str | None) -> Origin:
+def _parse(text: str, teacher_classes: str | None, trusted: bool) -> Origin:
     before, _, query = text.partition("?")
     options = _parse_options(text, query)
     if options.get("input", "0..1") not in INPUT_SCALES:
@@ -144,7 +146,7 @@ def _parse(text: str, teacher_classes: str | None) -> Origin:
     if not set(loader.required) <= options.keys():
         raise SettingsError(f"teacher {text!r}: say how many classes it has and where its weights are: "
                             f"{before}?classes=6&weights=FILE.")  # fmt: skip
-    origin = Origin(text, kind, target, options)
+    origin = Origin(text, kind, target, options, trusted=trusted)
     known = ("bands", *sorted(INPUT_OPTIONS))
     unknown = [name for name in options if name not in known]
     if unknown and not loader.required:  # the others go to the constructor of the network, which refuses them
@@ -155,6 +157,7 @@ def _parse(text: str, teacher_classes: str | None) -> Origin:
         for path in loader.files(origin):
             if not path.is_file():
                 raise SettingsError(f"teacher {text!r}: {path}: no such file.")
+    loader.check(origin)
     return replace(origin, names=loader.class_names(origin) or _read_names(teacher_classes))
 
 

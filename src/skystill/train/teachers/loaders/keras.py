@@ -6,8 +6,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, SettingsError
+from skystill.train.teachers.loaders.archives import check_archive
 from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
 from skystill.train.teachers.loaders.wrappers import fixed_or_free
+
+_SAFE = (3, 13, 2)
+"""First version whose safe mode holds for all files: CVE-2025-9905 (.h5), 2026-1462 (TFSMLayer), 2026-1669 (HDF5)."""
 
 
 def load_keras(origin: Origin) -> Loaded:
@@ -17,15 +21,24 @@ def load_keras(origin: Origin) -> Loaded:
     0..255 if it has a Rescaling or Normalization layer, otherwise 0..1.
 
     Raises:
-        SettingsError: Keras is not installed, or is already loaded with another backend than torch. CheckpointError:
-            Keras cannot load the file in safe mode, or its input does not have the channels that it is fed.
+        SettingsError: Keras is not installed, is older than `_SAFE`, or is already loaded with another backend than
+            torch.
+        CheckpointError: Keras cannot load the file in safe mode, it unpacks to too much, or its input does not have the
+            channels that it is fed.
     """
     path = origin.path
+    check_archive(path)
     os.environ.setdefault("KERAS_BACKEND", "torch")
     keras = import_library("keras", "keras")
     if keras.backend.backend() != "torch":
         raise SettingsError(
             f"teacher {path}: Keras is loaded with the backend {keras.backend.backend()}; set KERAS_BACKEND=torch."
+        )
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in keras.__version__.split(".")[:3])
+    if numbers < _SAFE:
+        raise SettingsError(
+            f"teacher {path}: Keras {keras.__version__} can run code from a file, or read other files, in safe "
+            f"mode too. This was mended in {'.'.join(map(str, _SAFE))}: pip install --upgrade keras"
         )
     with name_library_errors(path, "Keras cannot load it in safe mode"):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -33,6 +33,7 @@ class Origin:
         names: the names of the teacher's classes, in the order of its logits. None if neither its files nor the user
             name them.
         input_spec: what the teacher is fed.
+        trusted: whether the user has said that code in the teacher's files may run.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Origin:
     options: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
     input_spec: InputSpec = RGB
+    trusted: bool = False
 
     @property
     def path(self) -> Path:
@@ -147,12 +149,17 @@ def no_input_spec(origin: Origin) -> InputSpec | None:
     return None
 
 
+def no_check(origin: Origin) -> None:
+    """Accept every teacher of a kind."""
+
+
 @dataclass(frozen=True)
 class Loader:
     """How teachers of one kind are recognised and loaded, and where their class names come from.
 
     `LOADERS` in `table.py` lists all loaders. A loader must not run code that a file contains: it reads weights without
-    unpickling objects, and models in the safe mode of their library.
+    unpickling objects, and models in the safe mode of their library. If that cannot be had, `check` refuses the file
+    unless the user has said that it is trusted. docs/opening.md has a line for each loader.
 
     Args:
         load: loads the network. It raises `CheckpointError` for a file that cannot be used, and `SettingsError` for an
@@ -164,6 +171,7 @@ class Loader:
         files: returns the files of the teacher. Their bytes are part of the key of its cached logits.
         class_names: returns the names of the classes, or None if the files do not give them.
         input_spec: returns what the network is fed, or None if the files do not say it.
+        check: refuses a teacher before any of its files is opened.
     """
 
     load: Callable[[Origin], Loaded]
@@ -174,3 +182,4 @@ class Loader:
     files: Callable[[Origin], list[Path]] = target_file
     class_names: Callable[[Origin], tuple[str, ...] | None] = no_class_names
     input_spec: Callable[[Origin], InputSpec | None] = no_input_spec
+    check: Callable[[Origin], None] = no_check

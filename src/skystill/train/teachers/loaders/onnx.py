@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError
+from skystill.model.external import check_external_data
 from skystill.model.file import is_foreign, read_info
 from skystill.raster.input_spec import InputSpec
 from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
 from skystill.train.teachers.loaders.wrappers import fixed_or_free
+
+_PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider", "CoreMLExecutionProvider",
+              "CPUExecutionProvider")  # fmt: skip
+"""Parts of ONNX Runtime that compute a graph. Others load engines or libraries that a file brings or names."""
 
 _KINDS = {
     "tensor(uint8)": np.uint8,
@@ -28,6 +33,9 @@ class OnnxNetwork(nn.Module):
     Args:
         path: the file. It has one input (N, B, H, W), and its first output is (N, C, h, w). If N is a fixed number, the
             images are run one by one.
+
+    Raises:
+        ModelFileError: the file takes weights from a file outside its folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +45,9 @@ class OnnxNetwork(nn.Module):
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it would hold the memory of the largest image permanently
-        self.session = ort.InferenceSession(path, options, providers=ort.get_available_providers())
+        check_external_data(path)
+        providers = [name for name in _PROVIDERS if name in ort.get_available_providers()]
+        self.session = ort.InferenceSession(path, options, providers=providers)
         self.input = self.session.get_inputs()[0]
         self.dtype: Any = _KINDS.get(self.input.type, np.float32)
 

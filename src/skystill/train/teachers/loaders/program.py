@@ -1,4 +1,4 @@
-"""Loader of programs that torch.export saved (.pt2)."""
+"""Loader of programs that torch.export saved (.pt2). Loading one can run code that is in it: see `check_trust`."""
 
 import io
 import pickle
@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from skystill.errors import CheckpointError
+from skystill.errors import CheckpointError, SettingsError
+from skystill.train.teachers.loaders.archives import check_archive
 from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
 from skystill.train.teachers.loaders.wrappers import fixed_or_free, one_by_one
 
@@ -16,12 +17,16 @@ from skystill.train.teachers.loaders.wrappers import fixed_or_free, one_by_one
 def load_program(origin: Origin) -> Loaded:
     """Load a program that torch.export saved.
 
-    torch would unpickle the objects in such a file, which could run code. Files with such objects are refused.
+    Files with pickled objects are refused, but torch.export documents its loader as unsafe, and nobody could list all
+    ways in which such a file can run code. Therefore the user must say that the file is trusted.
 
     Raises:
-        CheckpointError: the file contains pickled objects, or torch.export cannot load it.
+        SettingsError: the user has not said that the file is trusted.
+        CheckpointError: the file contains pickled objects, unpacks to too much, or torch.export cannot load it.
     """
     path = origin.path
+    check_trust(origin)
+    check_archive(path)
     _refuse_pickles(path)
     with name_library_errors(path, "torch.export cannot load it"):
         program = torch.export.load(path)
@@ -31,6 +36,23 @@ def load_program(origin: Origin) -> Loaded:
     height, width = (size if isinstance(size, int) else None for size in sizes[2:])
     frozen = _Called(network)
     return Loaded(fixed_or_free(one_by_one(frozen, sizes[0]), height, width))
+
+
+def check_trust(origin: Origin) -> None:
+    """Refuse a program unless the user has said that it is trusted. Nothing of the file is opened.
+
+    Raises:
+        SettingsError: the user has not said it.
+    """
+    if not origin.trusted:
+        onnx = Path(origin.target).with_suffix(".onnx")
+        raise SettingsError(
+            f"teacher {origin.text!r}: loading a .pt2 file can run code that is in it. torch.export evaluates "
+            "expressions, unpickles objects and loads compiled libraries from it. Where the file comes from, make an "
+            f"ONNX file of it, which holds no code: torch.onnx.export(torch.export.load('{origin.target}'), "
+            f"f='{onnx}', dynamo=True); or save the weights of the network with safetensors and give them to smp: or "
+            "torchvision:. If you made the file yourself, or trust who made it as you trust a program: --trust-teacher."
+        )
 
 
 class _Called(nn.Module):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError
+from skystill.train.teachers.loaders.archives import check_archive
 
 
 def read_state(path: Path, name: str) -> dict[str, Tensor]:
@@ -26,8 +27,9 @@ def read_state(path: Path, name: str) -> dict[str, Tensor]:
         The tensors by name, on the CPU.
 
     Raises:
-        CheckpointError: the file cannot be read, holds no weights, or can only be unpickled.
+        CheckpointError: the file cannot be read, holds no weights, can only be unpickled, or unpacks to too much.
     """
+    check_archive(path)
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -1,12 +1,15 @@
 """Loader of segmentation models of transformers, from a folder that save_pretrained wrote."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from skystill.errors import SettingsError
+from skystill.errors import CheckpointError, SettingsError
 from skystill.model.adapters import INPUT_SCALES, InputScale
 from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
+
+_NAMES_OTHERS = ("adapter_config.json",)
 
 
 def transformers_files(origin: Origin) -> list[Path]:
@@ -29,9 +32,16 @@ def load_transformers(origin: Origin) -> Loaded:
 
     Raises:
         SettingsError: transformers is not installed.
-        CheckpointError: transformers cannot load the folder.
+        CheckpointError: transformers cannot load the folder, or the folder names another model.
     """
     folder = origin.path
+    for name in _NAMES_OTHERS:
+        if (folder / name).exists():
+            raise CheckpointError(
+                f"teacher hf:{folder}: {name} names another model, which would be loaded too. Merge the two and save "
+                "the whole: model.merge_and_unload().save_pretrained(DIR)."
+            )
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a config may name a backbone to download
     transformers = import_library("transformers", "transformers")
     with name_library_errors(f"hf:{folder}", "transformers cannot load it"):
         network = transformers.AutoModelForSemanticSegmentation.from_pretrained(

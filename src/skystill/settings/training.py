@@ -101,8 +101,9 @@ class TeacherSettings(Settings):
     teacher: list[str] = Field(min_length=1)
     """Trained network to learn from: a run folder, an .onnx, .keras, .h5, .hdf5 or .pt2 file (--trust-teacher),
     smp:UNET/ENCODER?classes=N&weights=FILE, torchvision:NAME?classes=N&weights=FILE, or hf:DIR. ?input=0..255,
-    ?input=0..1 or ?input=imagenet at the end sets the pixel values that it expects. If the option is repeated, the
-    teachers are averaged."""
+    ?input=0..1 or ?input=imagenet at the end sets the pixel values that it expects, and
+    ?bands=red,green,blue,nir&input=values&divide=10000&mean=0.2&std=0.1 feeds it the values of these bands. If the
+    option is repeated, the teachers are averaged."""
     teacher_classes: str | None = None
     """Classes of a teacher that does not store their names, in its own order: names separated by commas, or a classes
     file. They are matched with the classes of the data by name; classes that the teacher lacks are learnt from labels

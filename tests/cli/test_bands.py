@@ -191,7 +191,7 @@ class TestRun:
         pruned = yaml.safe_load((tmp_path / "p/config.yaml").read_text())["input_spec"]
         assert pruned["bands"] == yaml.safe_load((tmp_path / "s/config.yaml").read_text())["input_spec"]["bands"]
         done = skystill("tune", f"--data={data}", f"--out={tmp_path}/t", "--trials=1", "--epochs=1", f"--teacher={run}",
-                        "--student=two-level", three, "--crop=32", "--crops-per-image=2", QUICK[3])  # fmt: skip
+                        three, "--crop=32", "--crops-per-image=2", QUICK[3])  # fmt: skip
         assert done.code == 0, done.err
 
 

@@ -51,8 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("flags", "says"),
     [
         (["--bands=1,2,9"], "has no band 9; it has 4 bands: blue, green, red, nir"), (["--bands=b"], "has no band b"),
-        (["--bands=1,red"], "either numbers of bands or names"), (["--bands=0"], "the first band is 1"),
-        (["--bands=nir,nir"], "a band stands there twice"), (["--bands="], "write bands as"),
+        (["--bands=1,red"], "or names as red,green,blue,nir"), (["--bands=0"], "the first band is 1"),
+        (["--bands=nir,nir"], "a band stands there twice"), (["--bands="], "write numbers as 4,3,2"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["check", "train", "distill", "cache"])
@@ -128,10 +128,10 @@ class TestRun:
             with rasterio.open(tmp_path / f"{name}-classes.tif") as file:
                 assert (file.read(1) == labels).mean() > 0.9
 
-    def test_evaluate_export_and_quantize(self, run: Path, tmp_path: Path, skystill: Cli) -> None:
+    def test_evaluate_export_and_quantize(self, run: Path, data: Path, tmp_path: Path, skystill: Cli) -> None:
         copy = tmp_path / "copy"
         shutil.copytree(run, copy)
-        assert skystill("quantize", copy).code == 0
+        assert skystill("quantize", copy / "model.onnx", f"--data={data}").code == 0
         assert skystill("evaluate", copy).code == 0
         for number, flags in enumerate(("--format=onnx", "--resolution=0.75", "--format=deepness")):
             done = skystill("export", copy, f"--out={tmp_path}/{number}.onnx", flags)
@@ -179,7 +179,7 @@ class TestRun:
                         "--quantize", "--no-alone", "--teacher-mode=cached")  # fmt: skip
         assert done.code == 0, done.err
         spec = spec_from(yaml.safe_load((tmp_path / "s/config.yaml").read_text())["input_spec"])
-        assert spec.names == ("nir", "red", "green") and score(tmp_path / "s", "student") > 0.8
+        assert spec.names == ("nir", "red", "green") and score(tmp_path / "s", "student") > 0.6
         assert (tmp_path / "s/student-int8.onnx").exists()
         done = skystill("distill", *shared, f"--teacher={run}", f"--out={tmp_path}/o", "--student=kite-nano", three,
                         "--no-alone", "--distillation-loss=kl+pkd", "--no-report")  # fmt: skip
@@ -191,7 +191,7 @@ class TestRun:
         pruned = yaml.safe_load((tmp_path / "p/config.yaml").read_text())["input_spec"]
         assert pruned["bands"] == yaml.safe_load((tmp_path / "s/config.yaml").read_text())["input_spec"]["bands"]
         done = skystill("tune", f"--data={data}", f"--out={tmp_path}/t", "--trials=1", "--epochs=1", f"--teacher={run}",
-                        "--student=two-level", three, "--crop=32", "--crops-per-image=2", QUICK[3])  # fmt: skip
+                        three, "--crop=32", "--crops-per-image=2", QUICK[3])  # fmt: skip
         assert done.code == 0, done.err
 
 

@@ -295,7 +295,8 @@ class RasterSource:
             self._validity = self._make_validity()
 
     def _make_validity(self) -> Validity:
-        return Validity(self._file, self.bands, self._reading.alpha, resampled=self.factors != (1.0, 1.0))
+        resampled, values = self.factors != (1.0, 1.0), isinstance(self._reading, Values)
+        return Validity(self._file, self.bands, self._reading.alpha, resampled, every=values)
 
     def _note_damage(self, row: int, column: int, rows: int, columns: int, reason: str) -> None:
         last_row, last_column = min(row + rows, self.height), min(column + columns, self.width)

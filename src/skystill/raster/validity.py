@@ -15,8 +15,9 @@ Valid = npt.NDArray[np.bool_]
 class Validity:
     """The rules by which pixels of a raster are valid. They do not depend on the data type.
 
-    A pixel is valid if at least one of its bands is not nodata (as in GDAL), its mask is set, it is not fully
-    transparent, and all its bands are finite.
+    A pixel is valid if its mask is set, it is not fully transparent, and all its bands are finite. Of nodata, a pixel of
+    colours is valid if at least one of its bands is not nodata (as in GDAL: black in one colour is a colour), and a
+    pixel of values if none of them is (a network would be fed -9999 as a measurement).
 
     Args:
         file: the raster.
@@ -24,12 +25,19 @@ class Validity:
         alpha: number of the band of transparency, or None.
         resampled: whether windows are read at another resolution. Nodata cannot be found in averaged values then, so
             that GDAL's masks are read.
+        every: whether no band may be nodata, as for values; otherwise not all of them may be, as for colours.
     """
 
     def __init__(
-        self, file: rasterio.DatasetReader, numbers: Sequence[int], alpha: int | None, resampled: bool
+        self,
+        file: rasterio.DatasetReader,
+        numbers: Sequence[int],
+        alpha: int | None,
+        resampled: bool,
+        every: bool = False,
     ) -> None:
         self._file = file
+        self._joined = np.all if every else np.any
         self._alpha = alpha
         flags = [set(file.mask_flag_enums[number - 1]) for number in numbers]
         self._nodata: list[Any] | None = None
@@ -57,7 +65,7 @@ class Validity:
             parts.append(self._differs(values, self._nodata))
         if self._masks:
             masks = self._file.read_masks(self._masks, window=window, out_shape=(len(self._masks), *shape))
-            parts.append((masks > 0).any(axis=0))
+            parts.append(np.asarray(self._joined(masks > 0, axis=0)))
         if self._alpha is not None:
             # GDAL itself takes transparency for a mask only in rasters of uint8 and uint16.
             parts.append(self._file.read(self._alpha, window=window, out_shape=shape) > 0)
@@ -70,8 +78,8 @@ class Validity:
 
     def _differs(self, values: npt.NDArray[Any], nodata: Sequence[Any]) -> Valid:
         if all(value == nodata[0] for value in nodata):
-            return np.asarray((values != nodata[0]).any(axis=0))
-        return np.asarray(np.any([band != value for band, value in zip(values, nodata, strict=True)], axis=0))
+            return np.asarray(self._joined(values != nodata[0], axis=0))
+        return np.asarray(self._joined([band != value for band, value in zip(values, nodata, strict=True)], axis=0))
 
 
 def _exact(nodata: float | None, kind: np.dtype[Any]) -> Any:  # noqa: ANN401 - a scalar of this kind

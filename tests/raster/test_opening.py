@@ -345,6 +345,14 @@ def test_overviews_and_masks_beside_a_raster_are_tiffs(here: Path, server: Serve
     assert server.calls == 0
 
 
+@pytest.mark.parametrize("name", ["good.tif.ovr", "good.tif.msk", "pipe.tif"])
+def test_a_pipe_does_not_block(here: Path, name: str) -> None:
+    os.mkfifo(here / name)
+    (here / "all.vrt").write_text(source("pipe.tif" if name == "pipe.tif" else "good.tif"))
+    with pytest.raises(DataError, match="it is no file"):
+        read_whole(here / "all.vrt")
+
+
 def test_real_overviews_and_masks_beside_a_raster_are_used(here: Path) -> None:
     path = here / "large.tif"
     with rasterio.open(path, "w", driver="GTiff", height=512, width=512, count=1, dtype="uint8") as file:

@@ -390,10 +390,7 @@ def _read_blocks(path: Path, part: int) -> None:
 
 
 def _write_category_names(path: Path, classes: ClassMap) -> None:
-    """Write the names of the labels to an .aux.xml file, where GDAL and QGIS read them.
-
-    A GeoTIFF itself cannot store them.
-    """
+    """Write the names of the labels to an .aux.xml file, where GDAL and QGIS read them: a GeoTIFF cannot store them."""
     names = "".join(f"<Category>{escape(name)}</Category>" for name in classes.names)
     write_text(
         category_names_of(path),

@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/opening.md").read_text(encoding="utf-8")
 OPENERS = frozenset(
     {
         "rasterio.open", "DatasetReader", "MemoryFile", "Image.open", "JpegImagePlugin.JpegImageFile",
-        "TiffImagePlugin.ImageFileDirectory_v2", "ElementTree.fromstring", "ElementTree.parse", "yaml.safe_load",
+        "TiffImagePlugin.ImageFileDirectory_v2", "ElementTree.fromstring", "ElementTree.parse", "yaml.parse",
         "json.load", "json.loads", "safe_open", "load_file", "torch.load", "torch.export.load", "zipfile.ZipFile",
         "ort.InferenceSession", "onnx.load", "openvino.compile_model", "keras.saving.load_model",
         "transformers.AutoModelForSemanticSegmentation.from_pretrained", "mmap.mmap", "np.frombuffer", "np.fromfile",

@@ -1,8 +1,8 @@
 """`ClassMap`: names, colours and mask values of the classes, what is void, and the files in which this is written."""
 
-import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
-from skystill.errors import ClassesError
+from skystill.errors import ClassesError, shortened
+from skystill.parsing import built_from, read_yaml
 
 VOID = 255
 """Label of a pixel whose class is unknown. Such pixels are neither trained on nor scored."""
@@ -118,9 +118,11 @@ def _check(classes: ClassMap) -> None:
         ("colour", (*classes.colors, *classes.void_colors)),
         ("value", (*own_values, *classes.void_values)),
     ):
-        twice = sorted({str(v) for v in values if list(values).count(v) > 1})
+        twice = sorted({str(v) for v, count in Counter(values).items() if count > 1})
         if twice:
-            raise ClassesError(f"{classes.source} gives the {what} {', '.join(twice)} twice; each must be its own.")
+            raise ClassesError(
+                f"{classes.source} gives the {what} {shortened(', '.join(twice))} twice; each must be its own."
+            )
 
 
 def hex_color(color: Sequence[int]) -> str:
@@ -147,7 +149,9 @@ def parse_color(value: object, source: str) -> Color:
         red, green, blue = value
         if all(isinstance(v, int) and 0 <= v <= 255 for v in value):
             return (red, green, blue)
-    raise ClassesError(f'{source}: {value!r} is not a colour; write "#3C1098" (in quotes) or [60, 16, 152].')
+    raise ClassesError(
+        f'{source}: {shortened(repr(value))} is not a colour; write "#3C1098" (in quotes) or [60, 16, 152].'
+    )
 
 
 DUBAI = ClassMap(
@@ -185,26 +189,11 @@ def read_classes(name_or_file: str | Path) -> ClassMap:
             f"{path} is neither a classes file nor a built-in name ({', '.join(BUILT_IN)}). "
             "Write a YAML file with a list of name and color."
         )
-    try:
-        content = parse_text(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ClassesError(f"{path} is not YAML or JSON: {error}") from error
-    return classes_from(content, str(path))
 
+    def refuse(reason: str) -> ClassesError:
+        return ClassesError(f"{path}: {reason}. Write a list of name and color, as in docs/data.md.")
 
-def parse_text(text: str) -> object:
-    """Return the content of a text in JSON or YAML.
-
-    JSON is tried first. The YAML parser reads most of it, too, but of an emoji, which JSON writes as two escapes, it
-    makes two characters that are no text.
-
-    Raises:
-        yaml.YAMLError: the text is neither.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return yaml.safe_load(text)
+    return built_from(read_yaml(path, refuse), lambda content: classes_from(content, str(path)), refuse)
 
 
 # Keys of the file and of one class. The last line of each holds keys that say nothing of masks and labels: they
@@ -250,7 +239,7 @@ def classes_from(content: object, source: str) -> ClassMap:
     void_values += [value for value in ignored if value not in void_values]
     encoding = str(mapping.get("encoding", "color")).lower()
     if not re.match(r"index|colou?r|rgb", encoding):
-        raise ClassesError(f"{source}: encoding {encoding!r} is not understood; write index or color.")
+        raise ClassesError(f"{source}: encoding {shortened(encoding)!r} is not understood; write index or color.")
     return ClassMap(
         tuple(row["name"] for row in rows),
         tuple(row["color"] for row in rows),
@@ -276,23 +265,30 @@ def _row(index: int, entry: object, source: str) -> dict[str, Any]:
     name = fields.get("name", fields.get("title"))
     name = name.strip() if isinstance(name, str) else ""  # a block of YAML ends with a line break
     if not name:
-        raise ClassesError(f"{source}: class {index} has no name: {entry!r}.")
+        raise ClassesError(f"{source}: class {index} has no name: {shortened(repr(entry))}.")
     strange = sorted({character for character in name if unicodedata.category(character) in ("Cc", "Cs")})
     if strange:
         raise ClassesError(
-            f"{source}: the name of class {index} holds {', '.join(map(ascii, strange))}, which is no text (a line "
-            f"break or another control character): {name!a}. Take it out."
+            f"{source}: the name of class {index} holds {shortened(', '.join(map(ascii, strange)))}, which is no text "
+            f"(a line break or another control character): {shortened(ascii(name))}. Take it out."
         )
-    _refuse_keys(fields, _CLASS_KEYS, f"{source}: class {name}")
+    _refuse_keys(fields, _CLASS_KEYS, f"{source}: class {shortened(name)}")
     scored = fields.get("scored", True)
     if not isinstance(scored, bool):
-        raise ClassesError(f"{source}: class {name}: scored is {scored!r}; write true or false.")
+        raise ClassesError(
+            f"{source}: class {shortened(name)}: scored is {shortened(repr(scored))}; write true or false."
+        )
     row: dict[str, Any] = {"name": name, "scored": scored}
     for key, spellings in (("color", ("color", "colour")), ("value", ("value", "index", "id"))):
         given = {spelling: fields[spelling] for spelling in spellings if spelling in fields}
-        read = [parse_color(v, source) if key == "color" else _number(v, f"{source}: {name}") for v in given.values()]
+        read = [
+            parse_color(v, source) if key == "color" else _number(v, f"{source}: {shortened(name)}")
+            for v in given.values()
+        ]
         if len(set(read)) > 1:
-            raise ClassesError(f"{source}: class {name} has {given}, which differ. Keep one, as {key}.")
+            raise ClassesError(
+                f"{source}: class {shortened(name)} has {shortened(given)}, which differ. Keep one, as {key}."
+            )
         row |= {key: read[0]} if read else {}
     return row
 
@@ -301,7 +297,8 @@ def _refuse_keys(fields: Mapping[Any, object], known: Sequence[str], where: str)
     strange = [str(key) for key in fields if key not in known]
     if strange:
         raise ClassesError(
-            f"{where}: {', '.join(strange)} is not understood. Take it out, or use a key of these: {', '.join(known)}."
+            f"{where}: {shortened(', '.join(strange))} is not understood. Take it out, or use a key of these: "
+            f"{', '.join(known)}."
         )
 
 
@@ -310,14 +307,16 @@ def _all_or_none(rows: Sequence[Mapping[str, Any]], key: str, source: str) -> bo
     without = [row["name"] for row in rows if key not in row]
     if without and len(without) < len(rows):
         raise ClassesError(
-            f"{source}: class {', '.join(without)} has no {key}, others have. Give every class one, or none."
+            f"{source}: class {shortened(', '.join(without))} has no {key}, others have. Give every class one, or none."
         )
     return not without
 
 
 def _number(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ClassesError(f"{where}: {value!r} is not a number of an index mask; write a whole number, such as 3.")
+        raise ClassesError(
+            f"{where}: {shortened(repr(value))} is not a number of an index mask; write a whole number, such as 3."
+        )
     return value
 
 

@@ -4,6 +4,10 @@ Each message says what happened, with the values, what was expected, and how to 
 message and ends with `exit_code`: 2 if the user can fix the problem, 130 after Ctrl-C, and 1 otherwise.
 """
 
+import errno
+import os
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,12 +103,86 @@ class LossNotFinite(UserError):
 
 
 class DiskFull(UserError):
-    """A file that cannot be written, because the disk is full or the permission is missing."""
+    """A file that cannot be written: the disk is full, a permission is missing, or what `_REMEDIES` lists.
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(
-            f"cannot write {path}: {reason}. Make room there, or choose another --out; nothing half-written is left."
-        )
+    Args:
+        path: the file.
+        reason: what the system or a library raised, or words.
+        scratch: whether the file lies in the folder for temporary files, which TMPDIR moves, and not in --out.
+    """
+
+    def __init__(self, path: Path, reason: BaseException | str, scratch: bool = False) -> None:
+        code = write_errno(reason)
+        if code is None and _is_full(path):
+            code = errno.ENOSPC  # GDAL often gives no reason
+        words = os.strerror(code) if code is not None else _first_cause(reason)
+        remedy = _REMEDIES.get(code, _UNKNOWN_REMEDY)
+        if scratch:
+            remedy = remedy.replace("choose another --out", "set TMPDIR to another folder")
+            remedy = remedy.replace("Choose another --out", "Set TMPDIR to another folder")
+        super().__init__(f"cannot write {path}: {words}. {remedy} Nothing half-written is left.")
+
+
+_REMEDIES: dict[int | None, str] = {
+    errno.ENOSPC: "Make room there, or choose another --out.",
+    errno.EDQUOT: "Your quota on that disk is used up. Delete files of yours there, or choose another --out.",
+    errno.EFBIG: "The disk, or the limit of this process (ulimit -f), takes no larger file. Raise the limit, or "
+    "choose another --out.",
+    errno.EACCES: "Get the permission to write into that folder, or choose another --out.",
+    errno.EPERM: "Get the permission to write into that folder, or choose another --out.",
+    errno.EROFS: "That disk can only be read. Choose another --out.",
+    errno.ENAMETOOLONG: "Choose a shorter name or folder.",
+    errno.ENOENT: "A folder on the way does not exist, or was removed meanwhile. Make it, or choose another --out.",
+    errno.ENOTDIR: "A part of that path is a file and no folder. Choose another --out.",
+    errno.EEXIST: "A part of that path is a file and no folder. Choose another --out.",
+    errno.EISDIR: "A folder has that name. Remove it, or choose another --out.",
+    errno.EBUSY: "Another program uses it. Close that program, or choose another --out.",
+    errno.EIO: "The disk fails. Check it, and choose another --out.",
+    errno.EMFILE: "This process has too many files open. Raise the limit: ulimit -n 4096.",
+}
+_UNKNOWN_REMEDY = "See that the disk has room and that the folder can be written, or choose another --out."
+_OS_ERROR = re.compile(r"\bos error (\d+)\b")  # how safetensors, which is written in Rust, gives the number
+_IN_WORDS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
+
+
+_FULL_BYTES = 2**20
+
+
+def _is_full(path: Path) -> bool:
+    """Return whether the disk of a file has next to no room left."""
+    try:
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        return shutil.disk_usage(there).free < _FULL_BYTES
+    except (OSError, StopIteration):
+        return False
+
+
+def _first_cause(reason: BaseException | str) -> str:
+    while isinstance(reason, BaseException) and reason.__cause__ is not None:
+        reason = reason.__cause__
+    return shortened(str(reason) or type(reason).__name__).rstrip(".")
+
+
+def write_errno(error: BaseException | str) -> int | None:
+    """Return the system's number of a failed write, or None if what was raised is none.
+
+    Libraries pass the number on in an `OSError`, in words, or in the exception that theirs was raised from.
+    """
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        return error.errno
+    text = str(error)
+    found = _OS_ERROR.search(text)
+    if found and int(found[1]) in _REMEDIES:
+        return int(found[1])
+    named = next((code for words, code in _IN_WORDS.items() if words in text), None)
+    before = None if isinstance(error, str) else error.__cause__ or error.__context__
+    return write_errno(before) if named is None and before is not None else named
+
+
+def shortened(text: object, most: int = 300) -> str:
+    """Return a text for a message: on one line, without control characters, and at most `most` characters long."""
+    line = "".join(one if one.isprintable() else " " for one in " ".join(str(text)[: 4 * most].split()))
+    return line if len(line) <= most else line[: most - 4] + " ..."
 
 
 class CommandFailed(SkystillError):

@@ -7,13 +7,14 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from filelock import FileLock, Timeout
 
-from skystill.errors import DiskFull, RunFolderError
-from skystill.settings import FROM_DATA, TRUST, with_current_names
+from skystill.errors import DiskFull, RunFolderError, SkystillError, shortened, write_errno
+from skystill.parsing import read_json, read_yaml
+from skystill.settings import FROM_DATA, TRUST, run_settings
 
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide signs, too
 
@@ -31,15 +32,63 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".part-{os.getpid()}-{path.name}")  # same suffix: GDAL chooses the format by it
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with open(part, "rb") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise DiskFull(path, error.strerror or str(error)) from error
+        with naming_failed_writes(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            with open(part, "rb") as written:
+                os.fsync(written.fileno())
+            part.replace(path)
     finally:
         _remove(part)
+
+
+@contextmanager
+def naming_failed_writes(path: Path, scratch: bool = False) -> Iterator[None]:
+    """Turn every failure to write inside the context into a `DiskFull` that names a file or folder.
+
+    Libraries do not always pass on the system's error: what safetensors, torch and ONNX raise is recognised by the
+    reason that they give.
+
+    Args:
+        path: what is written.
+        scratch: whether it lies in the folder for temporary files.
+
+    Raises:
+        DiskFull: a write failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskFull(path, error, scratch) from error
+    except Exception as error:
+        if isinstance(error, SkystillError) or write_errno(error) is None:
+            raise
+        raise DiskFull(path, error, scratch) from error
+
+
+@contextmanager
+def hold_lock(path: Path, held: str) -> Iterator[None]:
+    """Hold a lock inside the context. It is released when the process ends, even after kill -9.
+
+    Args:
+        path: the file of the lock. Its folder must exist.
+        held: the message if another process holds it.
+
+    Raises:
+        RunFolderError: another process holds the lock.
+        DiskFull: the file cannot be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(held) from error
+    except OSError as error:
+        raise DiskFull(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,6 +121,23 @@ def _plain_cell(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
+
+
+_FORMS: dict[str, type] = {
+    **dict.fromkeys(("data", "teacher", "student", "network", "classes", "split", "show"), str),
+    "seed": int,
+}
+"""The form of the settings that reports and exports take from `config.yaml`. Each may also be missing or null, and
+`teacher` may be a list."""
+
+
+class RunConfig(dict[str, Any]):
+    """The settings in a `config.yaml`. One that is missing is a fault of the file."""
+
+    path: Path
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise RunFolderError(f"{self.path} is damaged: it has no {name}. Take a whole copy of it, or train again.")
 
 
 class RunFolder:
@@ -131,7 +197,7 @@ class RunFolder:
         Raises:
             RunFolderError: the folder holds a run and `resume` is False, its settings differ, or it holds other files.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._make()
         self._clear_parts()
         if not self.config.exists():
             others = [p for p in self.path.iterdir() if not p.name.startswith(".") and p != self.logits]
@@ -163,7 +229,7 @@ class RunFolder:
         if not resume and (self.config.exists() or self.pruned.exists()):
             raise RunFolderError(f"{self.path} holds a run. Go on with it by --resume, or choose another --out.")
 
-    def read_config(self) -> dict[str, Any]:
+    def read_config(self) -> RunConfig:
         """Return the settings of the run, with the current names of settings that were renamed.
 
         Raises:
@@ -173,16 +239,18 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} is not a run folder: it has no config.yaml. Give a folder that train or distill made."
             )
-        try:
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise self._damaged(self.config, str(error)) from error
-        if not isinstance(content, dict):
-            raise self._damaged(self.config, "it holds no settings")
-        try:
-            return with_current_names(content)
-        except ValueError as error:
-            raise self._damaged(self.config, "max_memory or max_size is no size such as 256MB") from error
+
+        def refuse(reason: str) -> RunFolderError:
+            return self._damaged(self.config, reason)
+
+        config = RunConfig(run_settings(read_yaml(self.config, refuse), refuse))
+        config.path = self.config
+        for name, form in _FORMS.items():
+            value = config.get(name)
+            listed = isinstance(value, list) and value and all(isinstance(one, str) for one in value)
+            if value is not None and not (isinstance(value, form) or (name == "teacher" and listed)):
+                raise refuse(f"{name} is {shortened(repr(value))}, which is no value of it")
+        return config
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Return the content of a JSON file of the run.
@@ -190,14 +258,9 @@ class RunFolder:
         Raises:
             RunFolderError: the file is missing or damaged.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise RunFolderError(
-                f"{path} is missing: the run has not come that far. Finish it with --resume."
-            ) from error
-        except (OSError, ValueError) as error:
-            raise self._damaged(path, str(error)) from error
+        if not path.exists():
+            raise RunFolderError(f"{path} is missing: the run has not come that far. Finish it with --resume.")
+        content = read_json(path, lambda reason: self._damaged(path, reason))
         if not isinstance(content, dict):
             raise self._damaged(path, f"it holds {type(content).__name__} instead of an object")
         return content
@@ -216,19 +279,13 @@ class RunFolder:
             DiskFull: the folder cannot be created.
         """
         self._make()
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise RunFolderError(
-                f"{self.path} is in use by another process. Wait for it, or choose another --out."
-            ) from error
+        held = f"{self.path} is in use by another process. Wait for it, or choose another --out."
+        with hold_lock(self.path / ".lock", held):
+            yield
 
     def _make(self) -> None:
-        try:
+        with naming_failed_writes(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskFull(self.path, error.strerror or str(error)) from error
 
     def _clear_parts(self) -> None:
         """Remove the incomplete files of a killed run. Call this with the lock held."""

@@ -67,6 +67,7 @@ def test_every_file_is_in_ir_version_8(run: Path, tmp_path: Path, skystill: Cli)
     assert versions(tmp_path / "d.onnx") == (8, [("", 17)])
     before = onnx.load(run / "model.onnx")  # as the file of an earlier version
     before.ir_version = 10
+    assert before.metadata_props.pop().key == "skystill_sha256"
     onnx.save(before, tmp_path / "before.onnx")
     quantize_model(tmp_path / "before.onnx", tmp_path / "q.onnx", [paint_scene(64, 9)[0]], lambda path: 1.0)
     assert versions(tmp_path / "q.onnx") == (8, [("", 18)])

@@ -3,10 +3,12 @@
 Slow imports are inside the commands, so that `--help` is fast.
 """
 
+import errno
 import shlex
 import sys
 import warnings
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +18,7 @@ from skystill import __version__
 from skystill.cli.bars import console, messages, progress_display, rate
 from skystill.cli.options import ConfigOption, ReportOption, ResumeOption, settings_options
 from skystill.cli.tables import show_check, show_costs, show_verdict
-from skystill.errors import CommandFailed, Interrupted, SkystillError
+from skystill.errors import CommandFailed, DiskFull, Interrupted, SkystillError
 from skystill.settings import (
     CacheSettings,
     CheckSettings,
@@ -45,6 +47,9 @@ _EXTRAS = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "on
 _EXTRAS |= dict.fromkeys(("jinja2", "matplotlib"), "report")
 _EXTRAS |= {"optuna": "train,tune", "torch_pruning": "train,prune"}
 """The extra of the package that installs a missing module."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What only a write fails with. A write that nobody names may end here, such as that of the output to a full disk."""
 
 
 @app.callback(invoke_without_command=True)
@@ -279,6 +284,15 @@ def _report(error: Exception) -> int:
         style = None if error.exit_code == Interrupted.exit_code else "red"
         messages.print(f"error: {error}", markup=False, style=style)
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in _FULL:
+        messages.print(f"error: {DiskFull(Path(error.filename or 'the output'), error)}", markup=False, style="red")
+        return DiskFull.exit_code
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):  # of Python's tempfile
+        folders = Path("temporary files in any of the usual folders")
+        messages.print(
+            f"error: {DiskFull(folders, OSError(errno.ENOSPC, ''), scratch=True)}", markup=False, style="red"
+        )
+        return DiskFull.exit_code
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         messages.print(
             f'error: {error}. Install what this command needs: pip install "skystill[{_EXTRAS[error.name]}]" (on '

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
-import yaml
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from skystill.errors import SettingsError
-from skystill.settings import FROM_DATA, TRUST, Settings, build_settings, with_current_names
+from skystill.errors import SettingsError, shortened
+from skystill.parsing import read_yaml
+from skystill.settings import FROM_DATA, TRUST, Settings, build_settings, run_settings
 
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
@@ -36,15 +36,17 @@ def use_config(context: typer.Context, config: Path | None) -> Path | None:
     """
     if config is None:
         return None
-    try:
-        values = with_current_names(dict(yaml.safe_load(config.read_text(encoding="utf-8"))))
-        values = {name: value for name, value in values.items() if name not in (*FROM_DATA, TRUST)}
-        known = {parameter.name for parameter in context.command.params}
-        unknown = sorted(set(values) - known)
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise SettingsError(f"--config {config}: cannot be read ({error}).") from error
+
+    def refuse(reason: str) -> SettingsError:
+        return SettingsError(f"--config {config}: {reason}. Give such a file as config.yaml of a run.")
+
+    values = run_settings(read_yaml(config, refuse), refuse)
+    values = {name: value for name, value in values.items() if name not in (*FROM_DATA, TRUST)}
+    unknown = sorted(set(values) - {parameter.name for parameter in context.command.params})
     if unknown:
-        raise SettingsError(f"--config {config}: {', '.join(unknown)}: no such setting of {context.info_name}.")
+        raise SettingsError(
+            f"--config {config}: {shortened(', '.join(unknown))}: no such setting of {context.info_name}."
+        )
     context.default_map = {name: value for name, value in values.items() if value is not None}
     return config
 

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
 from skystill.classes import ClassMap, Labels
-from skystill.run_folder import write_text, written_whole
+from skystill.raster.saving import save_picture
+from skystill.run_folder import write_text
 
 SCENE_CLASSES = ClassMap(
     names=("Building", "Land", "Road", "Vegetation", "Water"),
@@ -52,8 +53,7 @@ def write_scene(folder: Path, index: int, size: int, seed: int) -> None:
     image, labels = paint_scene(size, seed * 100_003 + index)
     for kind, picture in (("images", image), ("masks", SCENE_CLASSES.paint(labels))):
         suffix = "jpg" if kind == "images" else "png"
-        with written_whole(folder / kind / f"scene_{index:03d}.{suffix}") as part:
-            Image.fromarray(picture).save(part, quality=92)
+        save_picture(Image.fromarray(picture), folder / kind / f"scene_{index:03d}.{suffix}", quality=92)
 
 
 def write_scene_classes(folder: Path) -> None:

@@ -5,19 +5,20 @@ The split is by image and never by crop, because neighbouring crops of an image 
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
-from skystill.classes import ClassMap, Labels, parse_text
+from skystill.classes import ClassMap, Labels
 from skystill.data.masks import read_labels
 from skystill.data.pairs import Pair
 from skystill.data.stratify import Areas, stratified_parts
-from skystill.errors import DataError, SettingsError
+from skystill.errors import DataError, SettingsError, shortened
+from skystill.parsing import read_yaml
 
 ENOUGH_IMAGES = 5
 """Smallest number of test images from which an interval of a score is given.
@@ -199,10 +200,7 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
             f"--split {path}: neither a file, nor fractions (0.7/0.15/0.15), nor one of "
             f"auto, folders, {', '.join(RULES)}."
         )
-    try:
-        content = parse_text(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--split {path}: not YAML or JSON: {error}") from error
+    content = read_yaml(path, lambda reason: SettingsError(f"--split {path}: {reason}."))
     if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):
         raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
     by_name = {name: pair for pair in pairs for name in (pair.key, pair.image.name)}
@@ -215,12 +213,16 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
             missing.extend([] if pair else [str(name)])
             chosen.extend([(pair, part)] if pair else [])
     if missing:
-        raise SettingsError(f"--split {path} names images that the data does not hold: {', '.join(missing)}.")
+        raise SettingsError(
+            f"--split {path} names images that the data does not hold: {shortened(', '.join(missing))}."
+        )
     keys = [pair.key for pair, _ in chosen]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    twice = sorted(key for key, count in Counter(keys).items() if count > 1)
     if twice:
-        raise SettingsError(f"--split {path} names images twice, so that a part would leak: {', '.join(twice)}.")
-    return _collect(str(content.get("rule", path.name)), chosen)
+        raise SettingsError(
+            f"--split {path} names images twice, so that a part would leak: {shortened(', '.join(twice))}."
+        )
+    return _collect(shortened(content.get("rule", path.name)), chosen)
 
 
 def _collect(rule: str, chosen: list[tuple[Pair, str]]) -> Split:

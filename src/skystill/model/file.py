@@ -15,8 +15,10 @@ import onnxruntime as ort
 
 from skystill import __version__
 from skystill.classes import ClassMap, classes_from
-from skystill.errors import ClassesError, ModelFileError
+from skystill.digests import KEY, ONNX_TRAILER, DigestDiffers, check_once
+from skystill.errors import ClassesError, ModelFileError, shortened
 from skystill.model.external import check_external_data
+from skystill.parsing import built_from, parse_json
 from skystill.raster.input_spec import RGB, InputSpec, spec_from
 
 REQUIRED_KEYS = (
@@ -30,6 +32,9 @@ REQUIRED_KEYS = (
 )
 # The last five keys are optional. They were added later, or only inform other programs.
 _KNOWN = (*REQUIRED_KEYS, "input_spec", "resolution_m", "precision", "data", "scores")
+
+
+_MOST_TILE = 2**16  # pixels
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,12 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
 
     Raises:
         ModelFileError: the file is missing, truncated or not an ONNX model, takes weights from a file outside its
-            folder, or does not take one image (N, B, H, W) and give logits (N, C, H, W).
+            folder, or does not take one image (N, B, H, W) and give logits (N, C, H, W). Or its bytes have changed
+            since SkyStill wrote it.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file.")
+    check_digest(path)
     check_external_data(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -139,6 +146,7 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
             providers=["CPUExecutionProvider"],
             provider_options=[{"arena_extend_strategy": "kSameAsRequested"}],
         )
+        session.get_modelmeta().custom_metadata_map  # noqa: B018 - raises if a property is not UTF-8
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ModelFileError(
@@ -152,6 +160,23 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
             "logits (N, C, H, W)."
         )
     return session
+
+
+def check_digest(path: Path) -> None:
+    """Check a model file against its digest, if it has one. Each process does this once for each file.
+
+    Raises:
+        ModelFileError: the file has changed since it was written, or it cannot be read.
+    """
+    try:
+        check_once(path, ONNX_TRAILER.check)
+    except DigestDiffers as error:
+        raise ModelFileError(
+            f"{path} is damaged: {error}. Take a whole copy, or export it again. If another program changed it on "
+            f"purpose, take {KEY} out of its metadata."
+        ) from error
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_info(session: ort.InferenceSession, path: Path, classes: ClassMap | None = None) -> ModelInfo:
@@ -200,15 +225,14 @@ def is_foreign(session: ort.InferenceSession) -> bool:
 def _foreign(path: Path, metadata: Mapping[str, str], classes: ClassMap) -> ModelInfo:
     """Return what is known of a file of another program. Deepness states the resolution in cm per pixel."""
     try:
-        resolution = float(json.loads(metadata["resolution"])) / 100
-    except (KeyError, ValueError, TypeError):
+        resolution = float(parse_json(metadata["resolution"])) / 100
+    except (KeyError, ValueError, TypeError, OverflowError):
         resolution = 0.0
     return ModelInfo(classes, path.stem, 0, 0).with_resolution(resolution if resolution > 0 else None)
 
 
 def _own(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
-    try:
-        values: dict[str, Any] = {key: json.loads(text) for key, text in metadata.items() if key in _KNOWN}
+    def build(values: Mapping[str, Any]) -> ModelInfo:
         return ModelInfo(
             classes=classes_from(values["classes"], str(path)),
             network=str(values["network"]),
@@ -222,8 +246,19 @@ def _own(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
             scores=dict(values.get("scores", {})),
             version=str(values["skystill_version"]),
         )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ClassesError) as error:
-        raise ModelFileError(f"{path}: its metadata is damaged ({error}). Export the run again.") from error
+
+    def refuse(why: str) -> ModelFileError:
+        return ModelFileError(f"{path}: its metadata is damaged ({why}). Export the run again.")
+
+    known = {key: text for key, text in metadata.items() if key in _KNOWN}
+    values = built_from(known, lambda texts: {key: parse_json(text) for key, text in texts.items()}, refuse)
+    try:
+        info = built_from(values, build, refuse)
+    except ClassesError as error:
+        raise refuse(shortened(error)) from error
+    if not (0 < info.tile_size <= _MOST_TILE and 0 <= info.overlap < info.tile_size):
+        raise refuse(f"tiles of {info.tile_size} pixels that share {info.overlap}")
+    return info
 
 
 def _input_spec(values: Mapping[str, Any]) -> InputSpec:

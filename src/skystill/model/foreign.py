@@ -1,6 +1,5 @@
 """Model files of other programs: look at a file and try it on small images, to find out how it is called."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from skystill.classes import ClassMap
-from skystill.errors import ModelFileError, SettingsError
+from skystill.errors import ModelFileError, SettingsError, shortened
 from skystill.model.adapters import (
     INPUT_SCALES,
     Answer,
@@ -25,6 +24,7 @@ from skystill.model.adapters import (
     what_is_answered,
 )
 from skystill.model.trial_images import even_images, random_image
+from skystill.parsing import parse_json
 from skystill.raster.input_spec import MAX_BANDS, RGB, Band, InputSpec
 
 _INPUT_TYPES: Mapping[str, Any] = {
@@ -147,12 +147,12 @@ def _input_scale(
     if "model_type" not in metadata and "standardization_mean" not in metadata:
         return InputScale(), f"It is given pixels from 0 to 255; --input {', '.join(INPUT_SCALES)} gives it others"
     try:  # the keys of the QGIS plugin Deepness, which divides by 255 before it standardises
-        mean = _one_each(json.loads(metadata.get("standardization_mean", str([0] * bands))), bands)
-        std = _one_each(json.loads(metadata.get("standardization_std", str([1] * bands))), bands)
-    except (ValueError, TypeError) as error:
+        mean = _one_each(parse_json(metadata.get("standardization_mean", str([0] * bands))), bands)
+        std = _one_each(parse_json(metadata.get("standardization_std", str([1] * bands))), bands)
+    except (ValueError, TypeError, OverflowError) as error:
         raise ModelFileError(
-            f"{path}: its metadata standardization_mean and standardization_std are damaged ({error}); {bands} numbers "
-            "each were expected. Say with --input what it expects."
+            f"{path}: its metadata standardization_mean and standardization_std are damaged ({shortened(error)}); "
+            f"{bands} numbers each were expected. Say with --input what it expects."
         ) from error
     words = "" if not any(mean) and set(std) == {1.0} else f", less {mean} and divided by {std}"
     return InputScale(255.0, mean, std), f"It is given pixels from 0 to 1{words}, as its metadata for Deepness says"
@@ -194,9 +194,9 @@ def _check_class_names(path: Path, metadata: Mapping[str, str], classes: ClassMa
         ModelFileError: a class has another place in the file.
     """
     try:
-        names = json.loads(metadata.get("class_names", "{}"))
+        names = parse_json(metadata.get("class_names", "{}"))
         said = {str(name).lower(): int(label) for label, name in names.items()}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, OverflowError):
         return
     moved = [f"{n} is {said[n.lower()]}" for i, n in enumerate(classes.names) if said.get(n.lower(), i) != i]
     if moved:

@@ -2,6 +2,8 @@
 
 import onnx
 
+from skystill.digests import ONNX_TRAILER
+
 IR_VERSION = 8
 """Of ONNX 1.13, whose newest operator set is 18. The QGIS plugin Deepness pins onnxruntime<=1.17.0, which reads IR
 versions up to 9."""
@@ -32,3 +34,9 @@ def lower_ir(model: onnx.ModelProto) -> None:
         raise onnx.checker.ValidationError(f"operator set {named} needs IR version {needed}, not {IR_VERSION}.")
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model)
+
+
+def model_bytes(model: onnx.ModelProto) -> bytes:
+    """Return the bytes of a model file: the model, and behind it the digest as one more property of its metadata."""
+    content: bytes = model.SerializeToString()
+    return content + ONNX_TRAILER.of(content)

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from skystill.digests import ONNX_TRAILER
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.file import open_session, read_info
 from skystill.progress import Message, OnProgress, ignore_progress
-from skystill.run_folder import written_whole
+from skystill.run_folder import naming_failed_writes, written_whole
 
 try:
     import onnx
@@ -28,7 +29,7 @@ try:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from skystill.model.ir import lower_ir
+    from skystill.model.ir import lower_ir, model_bytes
 except ImportError as error:
     raise SettingsError(f'{error}: quantising needs onnx. Install it with pip install "skystill[quantize]".') from error
 
@@ -92,7 +93,10 @@ def quantize_model(
         raise SettingsError("there are no images to calibrate on; give --data a folder with images.")
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         prepared = Path(scratch) / "prepared.onnx"
-        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        with naming_failed_writes(prepared, scratch=True):
+            source = prepared.with_name("float.onnx")
+            source.write_bytes(ONNX_TRAILER.opened(path.read_bytes()))  # the steps keep properties, and change the rest
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
         layers = [node.name for node in onnx.load(prepared).graph.node if node.op_type in ("Conv", "ConvTranspose")]
         float_score = score(path)
         ranked: list[str] = []
@@ -112,7 +116,7 @@ def quantize_model(
         del model.metadata_props[:]
         helper.set_model_props(model, replace(info, precision="int8", scores=scores).to_metadata())
         with written_whole(out) as target:
-            target.write_bytes(model.SerializeToString())
+            target.write_bytes(model_bytes(model))
     return Quantized(float_score, found, tuple(ranked[:kept]), len(layers))
 
 
@@ -126,23 +130,25 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantize(prepared: Path, out: Path, images: Images, keep: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-    quantize_static(
-        prepared,
-        out,
-        _Calibration(images),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=list(keep),
-        nodes_to_quantize=list(only) or None,
-    )
+    with naming_failed_writes(out, scratch=True):
+        quantize_static(
+            prepared,
+            out,
+            _Calibration(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(keep),
+            nodes_to_quantize=list(only) or None,
+        )
     model = onnx.load(out)
     _take_bytes(model)
     _give_bytes(model)
     _shorten_names(model)
     lower_ir(model)
-    out.write_bytes(model.SerializeToString())
+    with naming_failed_writes(out, scratch=True):
+        out.write_bytes(model.SerializeToString())
 
 
 def _rank(prepared: Path, scratch: Path, layers: Sequence[str], images: Images) -> list[str]:

@@ -54,4 +54,4 @@ def add_layer_style(path: Path, layer: str, document: str) -> None:
             gdal_tz_offsets={"update_time": np.array([_UTC])},
         )
     except (RuntimeError, OSError) as error:
-        raise DiskFull(path, str(error)) from error
+        raise DiskFull(path, error) from error

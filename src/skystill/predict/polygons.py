@@ -336,7 +336,7 @@ class _GeoPackage:
                 dataset_options={"VERSION": _GPKG_VERSION},
             )
         except (RuntimeError, OSError) as error:
-            raise DiskFull(self._path, str(error)) from error
+            raise DiskFull(self._path, error) from error
         self._begun = True
 
 

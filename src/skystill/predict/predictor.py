@@ -13,8 +13,16 @@ import numpy.typing as npt
 
 from skystill import __version__
 from skystill.classes import ClassMap, Labels
-from skystill.errors import AnswersNotFinite, DataError, ModelFileError, PredictionStopped, SettingsError
+from skystill.errors import (
+    AnswersNotFinite,
+    DataError,
+    ModelFileError,
+    PredictionStopped,
+    RunFolderError,
+    SettingsError,
+)
 from skystill.model.engine import Infer, average_test_time_views, open_engine
+from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.opening import open_source
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
@@ -198,7 +206,11 @@ class Predictor:
         if self._chosen_by_time and begun.get("runtime", self.runtime) != self.runtime:
             self._open(str(begun["runtime"]))  # both are about as fast, and the timing chose the other one this time
         if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
-            plan = Plan(Grid(**begun["grid"]), int(begun["_threads"]))
+            plan = built_from(
+                begun,
+                lambda found: Plan(Grid(**found["grid"]), int(found["_threads"])),
+                lambda why: RunFolderError(f"{output.journal} is damaged ({why}). Delete it and begin again."),
+            )
         else:
             plan = self._plan(source, settings)
         names = tuple(layer.name for layer in layers)

@@ -15,10 +15,11 @@ from skystill.predict.opening import wanted_bands
 from skystill.raster.ground import Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import open_raster
+from skystill.raster.saving import save_picture
 from skystill.raster.shown import open_shown
 from skystill.raster.source import gdal_environment
 from skystill.raster.turned import turned_size
-from skystill.run_folder import write_table, written_whole
+from skystill.run_folder import write_table
 from skystill.settings import RasterSettings
 
 _OVERLAY_SIDE = 2048
@@ -134,5 +135,4 @@ def write_overlay(
     painted = np.asarray(image, np.float32)
     seen = (labels != VOID)[..., None]
     mixed = np.where(seen, painted * (1 - _OPACITY) + classes.paint(labels) * _OPACITY, painted)
-    with written_whole(path) as part:
-        Image.fromarray(np.asarray(np.rint(mixed), np.uint8)).save(part)
+    save_picture(Image.fromarray(np.asarray(np.rint(mixed), np.uint8)), path)

@@ -1,13 +1,13 @@
 """Class rasters on disk: a journal of finished units, and rasters that appear only when they are complete."""
 
-import itertools
+import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,6 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from filelock import FileLock, Timeout
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
@@ -26,11 +25,14 @@ from rasterio.shutil import copy as convert
 from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
-from skystill.errors import DiskFull, RunFolderError
+from skystill.digests import DigestDiffers
+from skystill.errors import DiskFull, RunFolderError, shortened
+from skystill.parsing import read_json
+from skystill.raster.entries import pack_entry, unpack_entry
 from skystill.raster.ground import Control
-from skystill.raster.opening import open_raster
 from skystill.raster.styles import style_document
-from skystill.run_folder import write_json, write_text, written_whole
+from skystill.raster.whole import check_whole
+from skystill.run_folder import hold_lock, write_json, write_text, written_whole
 from skystill.tiling import Unit
 
 Arrays = Mapping[str, npt.NDArray[np.uint8]]
@@ -44,8 +46,7 @@ NODATA = VOID
 PROBABILITY_SCALE = 1 / 250
 """Scale of stored probabilities, which is also written into the raster. Bytes 0 to 250 mean 0 to 1; 255 is nodata."""
 _BLOCK = 512
-_CHECKERS = 2
-_HEAD = struct.Struct("<cQ")
+_DIGEST = "_sha256"
 _FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
 
 
@@ -118,7 +119,19 @@ class RasterOutput:
     def begun_with(self) -> dict[str, Any]:
         """Return the settings of an unfinished journal, or an empty dictionary if there is none."""
         about = self.journal / "settings.json"
-        return dict(json.loads(about.read_text(encoding="utf-8"))) if about.exists() else {}
+        if not about.exists():
+            return {}
+
+        def refuse(reason: str) -> RunFolderError:
+            return RunFolderError(f"{about} is damaged: {reason}. Delete {self.journal} and begin again.")
+
+        content = read_json(about, refuse)
+        if not isinstance(content, dict):
+            raise refuse("it holds no settings")
+        digest = content.pop(_DIGEST, None)
+        if digest not in (None, _settings_digest(content)):
+            raise refuse(str(DigestDiffers()))
+        return content
 
     @contextmanager
     def opened(self, settings: Mapping[str, Any], resume: bool) -> Iterator[list[int]]:
@@ -141,7 +154,7 @@ class RasterOutput:
         try:
             self.journal.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DiskFull(self.journal, error.strerror or str(error)) from error
+            raise DiskFull(self.journal, error) from error
         with self._locked():
             done = self._begin(settings, resume)
             try:
@@ -149,7 +162,7 @@ class RasterOutput:
                 yield done
                 self._finish()
             except (RasterioError, CPLE_BaseError) as error:
-                raise DiskFull(self.layers[0].path, str(error)) from error
+                raise DiskFull(self.layers[0].path, error) from error
             finally:
                 for file in self._files.values():
                     file.close()
@@ -167,7 +180,7 @@ class RasterOutput:
         """
         path = self._entry(unit.index)
         with written_whole(path) as part:
-            part.write_bytes(b"".join(_pack(arrays[layer.name]) for layer in self.layers))
+            part.write_bytes(pack_entry([arrays[layer.name] for layer in self.layers]))
         self._put(unit, arrays)
 
     def replay(self, unit: Unit) -> None:
@@ -184,12 +197,14 @@ class RasterOutput:
         shape = (unit.bottom - unit.top, unit.right - unit.left)
         arrays: dict[str, npt.NDArray[np.uint8]] = {}
         try:
-            content = memoryview(path.read_bytes())
-            for layer in self.layers:
-                array, content = _unpack(content)
+            found = unpack_entry(path.read_bytes(), len(self.layers))
+            for layer, array in zip(self.layers, found, strict=True):
                 arrays[layer.name] = array.reshape(len(layer.bands), *shape)
-        except (zlib.error, ValueError, OSError, struct.error) as error:
-            raise RunFolderError(f"{path} is damaged ({error}); delete {self.journal} and begin again.") from error
+        except (zlib.error, ValueError, OSError, struct.error, MemoryError, OverflowError) as error:
+            raise RunFolderError(
+                f"{path} is damaged ({shortened(error)}). Delete it, and go on with --resume: this part is predicted "
+                "again."
+            ) from error
         self._put(unit, arrays)
 
     def _put(self, unit: Unit, arrays: Arrays) -> None:
@@ -198,19 +213,14 @@ class RasterOutput:
             try:
                 self._files[layer.name].write(arrays[layer.name], window=window)
             except (RasterioError, CPLE_BaseError) as error:
-                raise DiskFull(layer.path, str(error)) from error
+                raise DiskFull(layer.path, error) from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.journal / "lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunFolderError(f"another process is writing {self.layers[0].path}; wait for it.") from error
-        try:
-            yield
+            with hold_lock(self.journal / "lock", f"another process is writing {self.layers[0].path}; wait for it."):
+                yield
         finally:
-            lock.release()
             if self._abandoned:
                 shutil.rmtree(self.journal, ignore_errors=True)
 
@@ -233,8 +243,8 @@ class RasterOutput:
                     f"the interrupted prediction of {self.layers[0].path} had other settings ({', '.join(changed)}). "
                     f"Use the same ones, or delete {self.journal} to begin again."
                 )
-            return [int(entry.stem) for entry in entries]
-        write_json(about, settings)
+            return [int(entry.stem) for entry in entries if re.fullmatch("[0-9]{8}", entry.stem)]
+        write_json(about, {**settings, _DIGEST: _settings_digest(json.loads(json.dumps(settings)))})
         return []
 
     def _entry(self, index: int) -> Path:
@@ -282,27 +292,29 @@ class RasterOutput:
         self._files = {}
         for layer in self.layers:
             written = made = self._part(layer)
-            _check_whole(made)
+            check_whole(made)
             if layer.is_classes and self.rework is not None:
                 try:
                     written = made = self.rework(written, partial(self._create, layer))
                 except OSError as error:
-                    raise DiskFull(layer.path, error.strerror or str(error)) from error
-                _check_whole(made)
+                    raise DiskFull(layer.path, error) from error
+                check_whole(made)
             if layer.cog:
                 made = self.journal / f"{layer.name}-cog.tif"
                 # Nearest neighbour, because the mean of two labels is not a label. One thread and GDAL's small cache
                 # bound the memory of the conversion.
                 convert(written, made, driver="COG", compress="DEFLATE", overview_resampling="NEAREST")
+                check_whole(made)
             elif _FORMATS[layer.path.suffix.lower()] == "PNG":
                 made = self.journal / f"{layer.name}.png"
                 convert(written, made, driver="PNG")
+                check_whole(made)
             try:
                 with made.open("rb") as file:
                     os.fsync(file.fileno())
                 made.replace(layer.path)
             except OSError as error:
-                raise DiskFull(layer.path, error.strerror or str(error)) from error
+                raise DiskFull(layer.path, error) from error
             self._write_beside(layer, made)
         shutil.rmtree(self.journal, ignore_errors=True)
 
@@ -324,6 +336,10 @@ class RasterOutput:
             write_text(beside, category_names_of(made).read_text(encoding="utf-8"))
         else:
             beside.unlink(missing_ok=True)
+
+
+def _settings_digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def category_names_of(target: Path) -> Path:
@@ -348,45 +364,6 @@ def shares_style(source: str, target: Path) -> bool:
     """
     same_name = bool(Path(source).name) and Path(source).stem == target.stem
     return same_name and os.path.realpath(style_of(Path(source))) == os.path.realpath(style_of(target))
-
-
-def _pack(array: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an array as bytes for the journal.
-
-    Class maps consist of long runs of equal bytes. The values and the lengths of these runs are stored. If they would
-    take a quarter of the raw size or more, the array is compressed with deflate instead. Finding the runs takes a fifth
-    of the time of deflate, and the journal is kept only for minutes.
-    """
-    flat = array.reshape(-1)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1]).astype(np.uint32)
-    if 5 * len(starts) < flat.size // 4:
-        body = flat[starts].tobytes() + np.diff(starts, append=np.uint32(flat.size)).astype(np.uint32).tobytes()
-        return _HEAD.pack(b"R", len(body)) + body
-    body = zlib.compress(array.tobytes(), 1)
-    return _HEAD.pack(b"Z", len(body)) + body
-
-
-def _unpack(content: memoryview) -> tuple[npt.NDArray[np.uint8], memoryview]:
-    """Return the first array, as one dimension, and the bytes that follow it."""
-    kind, size = _HEAD.unpack_from(content)
-    body, rest = content[_HEAD.size : _HEAD.size + size], content[_HEAD.size + size :]
-    if kind == b"Z":
-        return np.frombuffer(zlib.decompress(body), np.uint8), rest
-    count = size // 5
-    values = np.frombuffer(body[:count], np.uint8)
-    return np.repeat(values, np.frombuffer(body[count:], np.uint32)), rest
-
-
-def _check_whole(path: Path) -> None:
-    """Read every block, on two threads. GDAL reports only here that the disk was full when it wrote the file."""
-    with ThreadPoolExecutor(_CHECKERS) as pool:
-        list(pool.map(lambda part: _read_blocks(path, part), range(_CHECKERS)))
-
-
-def _read_blocks(path: Path, part: int) -> None:
-    with open_raster(path) as file:
-        for _, window in itertools.islice(file.block_windows(1), part, None, _CHECKERS):
-            file.read(window=window)
 
 
 def _write_category_names(path: Path, classes: ClassMap) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skystill.errors import DiskFull
 from skystill.raster.source import Planes, RasterSource, Valid
+from skystill.run_folder import naming_failed_writes
 
 _DECODE_BYTES = 4 * 2**20
 
@@ -48,7 +50,9 @@ class RowSpool:
         for lane in sorted(set(lanes)):
             self._begins[lane] = place
             place += (pixel_bytes + 1) * self._capacity * (lane[1] - lane[0])
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by close()
+        self._name = folder / "scratch file"  # for messages
+        with naming_failed_writes(self._name):
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by close()
 
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         """Read a window, as `RasterSource.read` does.
@@ -62,6 +66,9 @@ class RowSpool:
         Returns:
             planes (B, H, W) in the data type of the source, and valid (H, W) bool, False where there is no data.
             `valid` is None if all pixels are valid.
+
+        Raises:
+            DiskFull: the disk of the scratch file is full.
         """
         if self._decoded == 0:
             self._decoded = top // self._step * self._step  # a resumed prediction begins in the middle
@@ -87,15 +94,27 @@ class RowSpool:
             for plane, values in enumerate(planes):
                 part = np.ascontiguousarray(values[:, lane[0] : lane[1]])
                 for place, rows in self._stretches(lane, plane, top, bottom):
-                    self._file.seek(place)
-                    self._file.write(part[rows].data)
+                    self._write(place, part[rows])
         self._decoded = bottom
+
+    def _write(self, place: int, values: npt.NDArray[Any]) -> None:
+        """Write at an offset. A file without a buffer may take fewer bytes than it is given, as on a full disk."""
+        left = values.reshape(-1).view(np.uint8).data
+        with naming_failed_writes(self._name):
+            self._file.seek(place)
+            while left:
+                left = left[self._file.write(left) :]
 
     def _load(self, values: npt.NDArray[Any], lane: tuple[int, int], plane: int, top: int) -> None:
         """Fill `values` (rows from `top` on, columns of the lane) from the scratch file."""
         for place, rows in self._stretches(lane, plane, top, top + len(values)):
             self._file.seek(place)
-            self._file.readinto(values[rows].data)
+            left = values[rows].reshape(-1).view(np.uint8).data
+            while left:
+                count = self._file.readinto(left)
+                if not count:
+                    raise DiskFull(self._name, "it is shorter than what was written to it")
+                left = left[count:]
 
     def _load_valid(self, top: int, bottom: int, lane: tuple[int, int]) -> Valid | None:
         self._masked = [(start, end) for start, end in self._masked if end > top]  # no later one begins above it

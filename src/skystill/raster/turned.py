@@ -20,6 +20,9 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
+from skystill.errors import DiskFull
+from skystill.run_folder import naming_failed_writes
+
 Read = Callable[[int, int], tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]]
 """Reads rows from the first argument up to the second: planes (B, H, W), and valid (H, W) bool or None."""
 
@@ -91,7 +94,8 @@ def write_upright(
         a GeoTIFF of these bands and alpha, all of the same data type.
     """
     count, kind = bands
-    folder = tempfile.mkdtemp(prefix="skystill-")
+    with naming_failed_writes(Path(tempfile.gettempdir()), scratch=True):
+        folder = tempfile.mkdtemp(prefix="skystill-")
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder) / "upright.tif"
     tall, wide = turned_size(height, width, orientation)
@@ -112,6 +116,9 @@ def write_upright(
             start = height - bottom if backwards else top
             place = (start, 0) if orientation in _SWAPS_SIDES else (0, start)
             copy.write(stripe, window=Window(*place, stripe.shape[2], stripe.shape[1]))
+    size, needed = path.stat().st_size, tall * wide * (count + 1) * kind.itemsize
+    if size < needed:  # GDAL writes its last blocks when it closes the file, and says nothing if that fails
+        raise DiskFull(path, f"{size:,} of at least {needed:,} bytes were written", scratch=True)
     return path
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from skystill import __version__
-from skystill.errors import RunFolderError
+from skystill.errors import RunFolderError, shortened
 from skystill.model.measure import ModelCost
 from skystill.report.metrics import Curve, Scores
 from skystill.run_folder import RunFolder, write_json
@@ -234,5 +234,6 @@ def _checked(kind: type[_R], content: dict[str, Any], path: Path) -> _R:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise RunFolderError(
-            f"{path} is damaged: {place}: {first['msg']}. Take a whole copy of it, or make it again."
+            f"{path} is damaged: {shortened(place)}: {shortened(first['msg'])}. Take a whole copy of it, or make "
+            "it again."
         ) from error

@@ -11,9 +11,10 @@ from skystill.classes import VOID, ClassMap, Labels
 from skystill.data import Pair, read_image, read_pair_labels
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, tracked
+from skystill.raster.saving import save_picture
 from skystill.raster.shown import read_shown
 from skystill.report.compared import ComparedModel
-from skystill.run_folder import RunFolder, written_whole
+from skystill.run_folder import RunFolder
 
 _SAMPLES = 10
 _SAMPLE_SIDE = 400
@@ -96,8 +97,7 @@ def _save_small(path: Path, picture: npt.NDArray[np.uint8], photo: bool) -> None
     opened = Image.fromarray(picture)
     scale = min(1.0, _SAMPLE_SIDE / max(opened.size))
     size = (max(1, round(opened.width * scale)), max(1, round(opened.height * scale)))
-    with written_whole(path) as part:
-        if photo:
-            opened.resize(size, Image.Resampling.LANCZOS).save(part, quality=85)
-        else:
-            opened.resize(size, Image.Resampling.NEAREST).quantize(256).save(part, optimize=True)
+    if photo:
+        save_picture(opened.resize(size, Image.Resampling.LANCZOS), path, quality=85)
+    else:
+        save_picture(opened.resize(size, Image.Resampling.NEAREST).quantize(256), path, optimize=True)

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError
 
-from skystill.errors import SettingsError
+from skystill.errors import SettingsError, shortened
+from skystill.parsing import Refuse
 
 _S = TypeVar("_S", bound="Settings")
 
@@ -42,6 +43,21 @@ def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
     """
     current = {RENAMED.get(name, name): value for name, value in values.items()}
     return current | {name: size_in_bytes(current[name]) for name in _SIZES if name in current}
+
+
+def run_settings(content: object, refuse: Refuse) -> dict[str, Any]:
+    """Return the settings that a YAML file holds, under their current names. Their values are not checked here.
+
+    Args:
+        content: what the parser returned.
+        refuse: makes the error from a reason.
+    """
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise refuse(f"it holds {type(content).__name__} instead of settings with names")
+    try:
+        return with_current_names(content)
+    except (ValueError, OverflowError) as error:
+        raise refuse("max_memory or max_size is no size such as 256MB") from error
 
 
 def size_in_bytes(value: str | int | None) -> int | None:
@@ -103,4 +119,4 @@ def settings_from(kind: type[_S], given: _S | None, keywords: Mapping[str, objec
 def _complaint(where: tuple[int | str, ...], value: object, kind: str, message: str) -> str:
     """Return the text for one validation error, with option and value unless it is about the settings as a whole."""
     message = "write a size as 256MB or 1GiB" if kind.startswith("byte_size") else message.removeprefix("Value error, ")
-    return f"--{'.'.join(map(str, where)).replace('_', '-')} {value}: {message}" if where else message
+    return f"--{'.'.join(map(str, where)).replace('_', '-')} {shortened(value)}: {message}" if where else message

@@ -5,7 +5,6 @@ and measured before anything is trained. It is measured on this computer, or its
 (`skystill measure --save`).
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from skystill.classes import ClassMap
 from skystill.errors import DataError, SettingsError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.model.quantize import quantize_model
+from skystill.parsing import built_from, read_json
 from skystill.progress import Message, OnProgress
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.settings import BudgetSettings, DistillSettings
@@ -163,11 +163,14 @@ def read_measured(path: Path) -> dict[str, ModelCost]:
     Raises:
         DataError: the file cannot be read, or contains no student of the family in INT8.
     """
-    try:
-        costs = [_read_cost(cost) for cost in json.loads(path.read_text(encoding="utf-8"))["models"]]
-        found = {cost.network: cost for cost in costs if cost.precision == "int8" and cost.network in FAMILY}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} holds no figures of skystill measure --save ({error}).") from error
+
+    def refuse(reason: str) -> DataError:
+        return DataError(f"{path} holds no figures of skystill measure --save ({reason}).")
+
+    costs = built_from(
+        read_json(path, refuse), lambda content: [_read_cost(cost) for cost in content["models"]], refuse
+    )
+    found = {cost.network: cost for cost in costs if cost.precision == "int8" and cost.network in FAMILY}
     if not found:
         raise DataError(f"{path} holds no INT8 figures of {', '.join(FAMILY)}; measure such files on that computer.")
     return found

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from skystill.classes import ClassMap
 from skystill.errors import SkystillError
 from skystill.model.file import ModelInfo, open_session
-from skystill.model.ir import lower_ir
+from skystill.model.ir import lower_ir, model_bytes
 from skystill.run_folder import written_whole
 from skystill.train.networks.blocks import to_memory_format
 from skystill.train.networks.contract import NetworkContractError, check_network
@@ -71,7 +71,7 @@ def export_network(
     lower_ir(model)
     onnx.helper.set_model_props(model, info.to_metadata())
     with written_whole(path) as part:
-        part.write_bytes(model.SerializeToString())
+        part.write_bytes(model_bytes(model))
         _check(network, part, path, images)
     return info
 

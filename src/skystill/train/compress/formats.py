@@ -15,7 +15,7 @@ from skystill.data import Pair, find_pairs, read_image
 from skystill.data.resolution import with_resolution
 from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session, read_info
-from skystill.model.ir import lower_ir
+from skystill.model.ir import lower_ir, model_bytes
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
@@ -157,7 +157,7 @@ def _export_for_deepness(network: nn.Module, info: ModelInfo, path: Path) -> Non
     metadata = info.to_metadata()
     onnx.helper.set_model_props(model, {key: metadata[key] for key in metadata if key not in ("classes", "scores")})
     with written_whole(path) as part:
-        part.write_bytes(model.SerializeToString())
+        part.write_bytes(model_bytes(model))
         found = open_session(part).run(None, {"image": image.numpy()})[0]
         with torch.no_grad():
             difference = float(np.abs(found - wrapped(image).numpy()).max())

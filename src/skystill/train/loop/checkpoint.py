@@ -5,14 +5,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 import torch
 
-from skystill.errors import CheckpointError
+from skystill.digests import TEXT_TRAILER, DigestDiffers, SealedWriter
+from skystill.errors import CheckpointError, shortened
 from skystill.run_folder import written_whole
 from skystill.train.loop.task import History, Task
 
 _SAVE_EVERY_SECONDS = 30.0
+_UNREADABLE = (
+    *(RuntimeError, KeyError, IndexError, AttributeError, TypeError, EOFError, ValueError, OverflowError, MemoryError),
+    *(OSError, pickle.UnpicklingError),
+)
 
 
 @dataclass
@@ -57,14 +63,20 @@ class Checkpointer:
         if not task.stepper.fabric.is_global_zero:
             return
         content = {
+            "sealed": True,  # a file with this has a trailer
             "epoch": progress.epoch,
             "step": progress.step,
             "history": progress.history,
             "meter": task.meter.state(),
             "stepper": task.stepper.state(),
         }
-        with written_whole(self.path) as part:
-            torch.save(content, part)
+        with written_whole(self.path) as part, open(part, "wb") as file:
+            sealed = SealedWriter(file)
+            try:
+                torch.save(content, cast(IO[bytes], sealed))
+            except RuntimeError as error:  # torch's own words for a failed write do not give its reason
+                raise sealed.failure or error from error
+            sealed.seal()
 
     def load(self, task: Task) -> LoopState:
         """Restore the task, and return the position of the run. Without a checkpoint the run starts at the beginning.
@@ -75,12 +87,15 @@ class Checkpointer:
         if not self.path.exists():
             return LoopState()
         try:
+            has_digest = TEXT_TRAILER.check(self.path)
             content = torch.load(self.path, weights_only=True, map_location="cpu")
+            if content.get("sealed") and not has_digest:
+                raise DigestDiffers
             task.stepper.load(content["stepper"])
             task.meter.load(content["meter"])
             return LoopState(content["epoch"], content["step"], content["history"])
-        except (RuntimeError, KeyError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except _UNREADABLE as error:
+            reason = shortened(str(error).splitlines()[0] if str(error) else type(error).__name__)
             raise CheckpointError(
                 f"{self.path} cannot be read ({reason}); it is damaged or of another network. "
                 "Delete it to begin this run again from its first step with --resume."

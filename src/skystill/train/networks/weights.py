@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skystill.classes import ClassMap, classes_from
-from skystill.errors import CheckpointError, ClassesError, SettingsError
+from skystill.digests import KEY, UNKNOWN, check_once, check_safetensors, seal_safetensors
+from skystill.errors import CheckpointError, ClassesError, SettingsError, shortened
+from skystill.parsing import parse_json
 from skystill.raster.input_spec import RGB, InputSpec, spec_from
 from skystill.run_folder import written_whole
 from skystill.train.networks.contract import check_structure
@@ -47,6 +49,7 @@ class NetworkRecord:
     def to_json(self) -> str:
         """The JSON text that is written into the file."""
         content: dict[str, object] = {
+            KEY: UNKNOWN,  # `seal_safetensors` writes the digest there
             "network": self.network,
             "classes": self.classes.to_dict(),
             "input_spec": self.input_spec.to_dict(),
@@ -60,7 +63,7 @@ class NetworkRecord:
     @classmethod
     def from_json(cls, text: str, source: str) -> "NetworkRecord":
         """Read the text that `to_json` wrote. Other texts raise KeyError, TypeError, ValueError or ClassesError."""
-        content = json.loads(text)
+        content = parse_json(text)
         if not isinstance(content, dict):
             raise ValueError(f"its metadata hold {type(content).__name__} instead of an object")
         budget = content.get("budget")
@@ -127,6 +130,7 @@ def write_network(path: Path, network: nn.Module, record: NetworkRecord) -> None
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with written_whole(path) as part:
         save_file(state, part, metadata={"skystill": record.to_json()})
+        seal_safetensors(part)
 
 
 def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
@@ -148,8 +152,11 @@ def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
 
 def read_record(path: Path) -> NetworkRecord:
     """Read the record of a weights file without its weights. Raises as `read_network`."""
-    with _readable(path), safe_open(path, framework="pt") as file:
-        return NetworkRecord.from_json((file.metadata() or {})["skystill"], str(path))
+    with _readable(path):
+        check_once(path, check_safetensors)
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {})["skystill"]
+        return NetworkRecord.from_json(text, str(path))
 
 
 def _match_channels(network: nn.Module, state: dict[str, Tensor]) -> None:
@@ -179,14 +186,18 @@ def _readable(path: Path) -> Iterator[None]:
     except (
         SafetensorError,
         KeyError,
+        IndexError,
+        AttributeError,
         TypeError,
         ValueError,
+        OverflowError,
+        MemoryError,
         RuntimeError,
         OSError,
         SettingsError,
         ClassesError,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = shortened(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise CheckpointError(
             f"{path} cannot be read as SkyStill weights ({reason}). Train again, or take a whole copy."
         ) from error

@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from skystill.data.unlabeled import ImageWindow
-from skystill.errors import DataError
+from skystill.digests import KEY, UNKNOWN, check_once, check_safetensors, seal_safetensors
+from skystill.errors import DataError, shortened
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.run_folder import written_whole
@@ -53,6 +54,9 @@ class CachedLogits:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            check_once(
+                path, check_safetensors
+            )  # once: hashing takes 0.7 s per gigabyte, and slices are read all the time
             file = self._map()
             file.get_slice("logits")
             coded = "step" in file.keys()  # noqa: SIM118 - not a dict
@@ -60,7 +64,8 @@ class CachedLogits:
             self.low: npt.NDArray[np.float32] = file.get_tensor("low") if coded else np.zeros(1, np.float32)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} (a teacher's cached logits) cannot be read: {error}. Delete it and run skystill cache again."
+                f"{path} (a teacher's cached logits) cannot be read: {shortened(error)}. Delete it and run "
+                "skystill cache again."
             ) from error
 
     def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[Any]:
@@ -183,7 +188,8 @@ class LogitCache:
                     f"hold up to {np.finfo(np.float16).max:g}. Use --cache-bits 8, which scales them."
                 )
             with written_whole(self.path(image_window)) as part:
-                save_file(self._pack(logits), part)
+                save_file(self._pack(logits), part, metadata={KEY: UNKNOWN})
+                seal_safetensors(part)
 
     def _pack(self, logits: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         if self.bits == 16:

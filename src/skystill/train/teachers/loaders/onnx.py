@@ -1,6 +1,5 @@
 """Loader of ONNX files of any origin, which run in ONNX Runtime."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from skystill.errors import CheckpointError
 from skystill.model.external import check_external_data
-from skystill.model.file import is_foreign, read_info
+from skystill.model.file import check_digest, is_foreign, read_info
+from skystill.parsing import parse_json
 from skystill.raster.input_spec import InputSpec
 from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
 from skystill.train.teachers.loaders.wrappers import fixed_or_free
@@ -42,6 +42,7 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         import onnxruntime as ort  # 20 MB that training without an ONNX teacher does not need
 
+        check_digest(path)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it would hold the memory of the largest image permanently
@@ -88,7 +89,7 @@ def onnx_class_names(origin: Origin) -> tuple[str, ...] | None:
     path = origin.path
     with name_library_errors(path, "ONNX Runtime cannot open it"):
         said = OnnxNetwork(path).session.get_modelmeta().custom_metadata_map
-        names = json.loads(said["class_names"]) if "class_names" in said else None
+        names = parse_json(said["class_names"]) if "class_names" in said else None
     return tuple(str(name) for name in names.values()) if isinstance(names, dict) else None
 
 

@@ -1,12 +1,12 @@
 """Loader of segmentation models of transformers, from a folder that save_pretrained wrote."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from skystill.errors import CheckpointError, SettingsError
 from skystill.model.adapters import INPUT_SCALES, InputScale
+from skystill.parsing import Refuse, built_from, read_json
 from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
 
 _NAMES_OTHERS = ("adapter_config.json",)
@@ -50,7 +50,8 @@ def load_transformers(origin: Origin) -> Loaded:
     scale = InputScale(255.0, INPUT_SCALES["imagenet"].mean, INPUT_SCALES["imagenet"].std)
     preprocessor = folder / "preprocessor_config.json"
     if preprocessor.is_file():
-        scale = _input_scale(json.loads(preprocessor.read_text(encoding="utf-8")))
+        refuse = _refusal(preprocessor)
+        scale = built_from(read_json(preprocessor, refuse), _input_scale, refuse)
     return Loaded(network, multiple=32, scale=scale)
 
 
@@ -71,8 +72,16 @@ def transformers_class_names(origin: Origin) -> tuple[str, ...] | None:
     Raises:
         CheckpointError: config.json cannot be read.
     """
-    folder = origin.path
-    with name_library_errors(f"hf:{folder}", "its config.json cannot be read"):
-        names: dict[str, str] = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label", {})
-        found = tuple(names[key] for key in sorted(names, key=int))
+    config = origin.path / "config.json"
+    refuse = _refusal(config)
+    found = built_from(read_json(config, refuse), _names, refuse)
     return None if not found or all(name == f"LABEL_{index}" for index, name in enumerate(found)) else found
+
+
+def _names(config: dict[str, Any]) -> tuple[str, ...]:
+    names: dict[str, object] = config.get("id2label", {})
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _refusal(path: Path) -> Refuse:
+    return lambda reason: CheckpointError(f"teacher hf:{path.parent}: {path.name} cannot be read: {reason}.")

@@ -15,8 +15,8 @@ Valid = npt.NDArray[np.bool_]
 class Validity:
     """The rules by which pixels of a raster are valid. They do not depend on the data type.
 
-    A pixel is valid if its mask is set, it is not fully transparent, and all its bands are finite. Of nodata, a pixel of
-    colours is valid if at least one of its bands is not nodata (as in GDAL: black in one colour is a colour), and a
+    A pixel is valid if its mask is set, it is not fully transparent, and all its bands are finite. Of nodata, a pixel
+    of colours is valid if at least one of its bands is not nodata (as in GDAL: black in one colour is a colour), and a
     pixel of values if none of them is (a network would be fed -9999 as a measurement).
 
     Args:

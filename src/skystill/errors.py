@@ -225,6 +225,39 @@ class DamagedSource(UserError):
         )
 
 
+class NotEnoughMemory(UserError):
+    """An input that takes more memory than there is."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(
+            f"{source}: there is not enough memory for it. Set a limit with --max-memory, or give smaller --tile or "
+            "fewer --threads."
+        )
+
+
+class InputFailed(SkystillError):
+    """An input on which something failed that SkyStill does not expect. It is a fault of SkyStill."""
+
+    def __init__(self, source: str, error: Exception) -> None:
+        super().__init__(
+            f"{source}: internal error: {type(error).__name__}: {error}. Run again with --debug to see where."
+        )
+
+
+class InputsFailed(SkystillError):
+    """Several inputs that failed, at least one of them by a fault of SkyStill.
+
+    Args:
+        total: number of all inputs.
+        problems: one message per input that failed.
+    """
+
+    def __init__(self, total: int, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        lines = [f"{len(problems)} of {total} inputs had problems:", *(f"  - {problem}" for problem in problems)]
+        super().__init__("\n".join(lines))
+
+
 class RankLost(SkystillError):
     """One of several ranks was lost, and the others cannot continue without it."""
 

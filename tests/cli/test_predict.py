@@ -13,7 +13,6 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.transform import Affine, from_origin
 
-from skystill.model import engine
 from skystill.predict import Predictor
 from tests.channel_model import INFO, write_model
 from tests.cli.conftest import Done
@@ -218,16 +217,3 @@ def test_one_input_named_twice_is_done_once(photos: list[Path], tmp_path: Path, 
     done = skystill("predict", photos[0], photos[0].parent, photos[0], "--model", model, "--out", tmp_path / "out")
     assert done.code == 0, done.err
     assert done.out.count("photo.png: ") == 1
-
-
-def test_where_memory_is_short_the_runtimes_are_not_compared(
-    photos: list[Path], tmp_path: Path, model: Path, skystill: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("openvino")
-    compared = []
-    monkeypatch.setattr(engine, "_trial", lambda infer, info: compared.append(infer) or float(len(compared)))
-    flags = ("--model", model, "--out", tmp_path / "out")
-    assert skystill("predict", photos[0], *flags, "--max-memory", "9GB").code == 0
-    assert compared == []
-    assert skystill("predict", photos[0], *flags).code == 0
-    assert len(compared) == 2

@@ -1,11 +1,8 @@
 """export, quantize, measure and predict as commands, in processes where that is the point."""
 
 import json
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,33 +51,6 @@ def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(path: Path) -> np.ndarray:
     with rasterio.open(path) as file:
         return np.asarray(file.read(1))
-
-
-@pytest.mark.timeout(300)
-def test_ten_kills_at_random_moments_change_nothing(model: Path, raster: Path, tmp_path: Path) -> None:
-    def command(out: Path, *flags: str) -> list[str]:
-        given = [f"--model={model}", f"--out={out}", "--threads=1", "--confidence", "--runtime=onnxruntime"]
-        return [sys.executable, "-m", "skystill", "predict", str(raster), *given, *flags]
-
-    subprocess.run(command(tmp_path / "whole.tif"), check=True, capture_output=True)
-    rng = random.Random(3)
-    out = tmp_path / "out.tif"
-    journal = tmp_path / ".unfinished-out.tif"
-    for _ in range(10):
-        wanted = len(list(journal.glob("*.unit"))) + rng.randint(0, 3)  # of 27
-        running = subprocess.Popen(command(out, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(list(journal.glob("*.unit"))) < wanted and running.poll() is None:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.05))
-        running.send_signal(signal.SIGKILL)
-        assert running.wait() == -signal.SIGKILL
-        assert not out.exists()
-    assert list(journal.glob("*.unit"))
-    subprocess.run(command(out, "--resume"), check=True, capture_output=True)
-    for name in ("{}.tif", "{}-confidence.tif"):
-        assert (tmp_path / name.format("out")).read_bytes() == (tmp_path / name.format("whole")).read_bytes()
-    assert np.array_equal(read(out), RGB.argmax(axis=0))
-    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_disk_that_fills_up_leaves_nothing_under_the_name(model: Path, raster: Path, tmp_path: Path) -> None:

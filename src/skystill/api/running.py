@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from skystill.progress import OnProgress, ignore_progress
+from skystill.progress import OnProgress, ignore_progress, report_notes
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import (
     CheckSettings,
@@ -99,21 +99,34 @@ def measure(
 
     Args:
         settings: settings of the command. Give either this or `keywords`.
-        on_progress: receives a `Progress` for each file.
+        on_progress: receives a `Progress` for each file, and a `Note` for each runtime that was recorded.
         keywords: fields of `MeasureSettings`, instead of `settings`.
 
     Returns:
-        The cost of each file, in the order of `models`.
+        The cost of each file, in the order of `models`; with `choose`, in each runtime.
 
     Raises:
-        UserError: a file cannot be measured, or the runtime is not installed.
+        UserError: a file cannot be measured, the runtime is not installed, or `save` is a model file.
     """
     from dataclasses import asdict
 
+    from skystill.model.choice import RUNTIMES, check_choosing, choice_path, write_choice
     from skystill.model.measure import compare_models
+    from skystill.raster.overwriting import check_outputs
 
     settings = settings_from(MeasureSettings, settings, keywords)
-    costs = compare_models(settings.models, settings.runtime, on_progress)
+    models = list(dict.fromkeys(settings.models)) if settings.choose else settings.models
+    outputs = [("runtime to use", choice_path(model)) for model in models] if settings.choose else []
+    check_outputs([*([("measurements", settings.save)] if settings.save else []), *outputs], models, "--save")
+    if settings.choose:
+        check_choosing(settings.runtime)
+        costs = []
+        for model in models:
+            found = [compare_models([model], runtime, on_progress)[0] for runtime in RUNTIMES]
+            report_notes(write_choice(model, found).notes, on_progress)
+            costs.extend(found)
+    else:
+        costs = compare_models(models, settings.runtime, on_progress)
     if settings.save:
         write_json(settings.save, {"models": [asdict(cost) for cost in costs]})
     return costs
@@ -163,6 +176,7 @@ def predict(
 
     Raises:
         UserError: inputs were not found or failed. If some failed, all of them are listed and the others are done.
+        InputFailed, InputsFailed: the same, where at least one failed by a fault of SkyStill.
         PredictionStopped: the user pressed Ctrl-C. The finished part is kept for `resume`.
     """
     from skystill.predict.batch import predict_inputs

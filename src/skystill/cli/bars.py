@@ -1,7 +1,9 @@
 """Show the events of `on_progress` on standard error: progress bars, a line for each epoch, notes and messages."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -25,16 +27,34 @@ def rate(pixels: int, seconds: float) -> float:
     return pixels / 1e6 / seconds if seconds > 0 else 0.0
 
 
+_EVERY_SECONDS = 30.0  # between two lines about a task, where there is no terminal
+_LONG_SECONDS = 5.0  # a task that took longer leaves a line
+
+
+@dataclass
+class _Timed:
+    """A running task: when it began, how much was done then, and when the last line about it was printed."""
+
+    began: float
+    first: int
+    told: float
+
+
 class ProgressDisplay:
     """An `on_progress` callback for the terminal.
 
     Each running task has a progress bar, which is removed when the task is done. If standard error is not a terminal,
-    only lines are printed.
+    a line is printed every 30 seconds instead. A task of more than 5 seconds leaves a line with its time.
+
+    Args:
+        clock: returns the time in seconds; tests give a fake clock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._clock = clock
+        self._timed: dict[str, _Timed] = {}
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -44,14 +64,28 @@ class ProgressDisplay:
             messages.print(event.text, markup=False)
         elif isinstance(event, EpochEnd):
             messages.print(f"{event.task}: {epoch_line(event.row)}", markup=False)
-        elif messages.is_terminal:
-            self._move(event)
+        else:
+            if messages.is_terminal:
+                self._move(event)
+            self._tell(event)
 
     def close(self) -> None:
         """Remove the remaining bars, for example after an error."""
         if self._bars is not None:
             self._bars.stop()
         self._bars, self._tasks = None, {}
+
+    def _tell(self, event: Progress) -> None:
+        """Print the lines about a task: every 30 seconds without a terminal, and at its end if it was long."""
+        now = self._clock()
+        timed = self._timed.setdefault(event.task, _Timed(now, event.done, now))
+        if event.done >= event.total:
+            del self._timed[event.task]
+            if now - timed.began > _LONG_SECONDS:
+                messages.print(f"{event.task}: done in {duration(now - timed.began)}", markup=False)
+        elif not messages.is_terminal and now - timed.told >= _EVERY_SECONDS:
+            timed.told = now
+            messages.print(f"{event.task}: {_progress_line(event, timed, now)}", markup=False)
 
     def _move(self, event: Progress) -> None:
         if self._bars is None:
@@ -69,6 +103,25 @@ class ProgressDisplay:
                 self.close()
 
 
+def duration(seconds: float) -> str:
+    """Return a duration for people, such as "42 s", "3 min 05 s" or "2 h 07 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _progress_line(event: Progress, timed: _Timed, now: float) -> str:
+    """Return the part that is done, the figures, and the time that is left at the rate so far."""
+    begun = event.done - timed.first
+    left = ""
+    if begun > 0:
+        left = f"  about {duration((now - timed.began) / begun * (event.total - event.done))} left"
+    return f"{100 * event.done // max(1, event.total)} %  {_about(event, now - timed.began, timed.first)}{left}"
+
+
 def _columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
     return (
         TextColumn("{task.description}", markup=False),
@@ -79,10 +132,16 @@ def _columns() -> tuple[TextColumn | BarColumn | TimeRemainingColumn, ...]:
     )
 
 
-def _about(event: Progress, elapsed: float) -> str:
-    """Return the text next to a bar: the counts, and the figures of the event."""
+def _about(event: Progress, elapsed: float, first: int = 0) -> str:
+    """Return the text next to a bar: the counts, and the figures of the event.
+
+    Args:
+        event: the event.
+        elapsed: seconds since the task began.
+        first: what was done then.
+    """
     if event.unit == "pixels":
-        return f"{rate(event.done, elapsed):.1f} MP/s"
+        return f"{rate(event.done - first, elapsed):.1f} MP/s"
     parts = [f"{event.done} of {event.total} {event.unit if event.unit != 'items' else ''}".rstrip()]
     if "loss" in event.figures:
         parts.append(f"loss {event.figures['loss']:.4f}")

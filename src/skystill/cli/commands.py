@@ -16,6 +16,7 @@ from rich.table import Table
 
 from skystill import __version__
 from skystill.cli.bars import console, messages, progress_display, rate
+from skystill.cli.interrupts import noting_interrupts
 from skystill.cli.options import ConfigOption, ReportOption, ResumeOption, settings_options
 from skystill.cli.tables import show_check, show_costs, show_verdict
 from skystill.errors import CommandFailed, DiskFull, Interrupted, SkystillError
@@ -264,14 +265,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding cannot show is written in escapes
             stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(Interrupted.exit_code)
-    except Exception as error:
-        if debug:
-            raise
-        sys.exit(_report(error))
+    with noting_interrupts() as is_interrupted:
+        try:
+            app()
+        except KeyboardInterrupt:
+            sys.exit(Interrupted.exit_code)
+        except Exception as error:
+            if debug:
+                raise
+            by_ctrl_c = is_interrupted() and not isinstance(error, SkystillError)
+            sys.exit(Interrupted.exit_code if by_ctrl_c else _report(error))
 
 
 def _report(error: Exception) -> int:

@@ -23,7 +23,8 @@ def show_costs(costs: Sequence["ComparedCost"]) -> None:
         low, high = spread
         return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
-    table = Table("", *(Path(cost.path).name for cost in costs))
+    both = len({cost.runtime for cost in costs}) > 1
+    table = Table("", *(Path(cost.path).name + (f"\n{cost.runtime}" if both else "") for cost in costs))
     rows: dict[str, Callable[[ComparedCost], str]] = {
         "network": lambda cost: f"{cost.network}, {cost.precision}",
         "parameters": lambda cost: f"{cost.parameters:,}",

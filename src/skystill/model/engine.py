@@ -1,10 +1,8 @@
-"""Engines that run a model file: ONNX Runtime, or OpenVINO if it is installed and faster."""
+"""Engines that run a model file: ONNX Runtime, or OpenVINO where that is asked for."""
 
 import importlib.util
 import math
-import statistics
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +17,7 @@ from skystill.classes import ClassMap
 from skystill.errors import AnswersNotFinite, ModelFileError, SettingsError
 from skystill.model import adapters
 from skystill.model.adapters import RawCall, adapt
+from skystill.model.choice import RUNTIMES
 from skystill.model.file import ModelInfo, is_foreign, open_session, read_info
 from skystill.model.foreign import Foreign, find_form
 from skystill.symmetry import TEST_TIME_VIEWS, inverse, turned
@@ -27,9 +26,6 @@ Infer = adapters.Infer
 """A call of a network: planes (B, H, W) in the data type of its `InputSpec`, to logits (C, H, W) float32.
 
 It may be called from several threads at the same time. The logits are valid until the same thread calls it again."""
-
-RUNTIMES = ("auto", "onnxruntime", "openvino")
-_TRIAL_SIDE, _TRIALS = 512, 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def open_engine(
     Args:
         path: the model file.
         threads: number of threads that one call uses; 0 uses all cores.
-        runtime: onnxruntime, openvino or auto. If both are installed, auto runs both for a moment and keeps the faster.
+        runtime: onnxruntime or openvino.
         classes: classes of a file without SkyStill's metadata; not used for other files.
         input_scale: scale of the pixels that a file of another program expects, as `parse_input` reads it. None takes
             what its metadata says, otherwise 0..255.
@@ -97,16 +93,12 @@ def open_engine(
     else:
         infer = _open_onnxruntime(session, path, info)
     notes, whole = ((foreign.note,), foreign.form.size is not None) if foreign else ((), False)
-    there = importlib.util.find_spec("openvino") is not None
-    if runtime == "openvino" and not there:
-        raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
-    if runtime == "onnxruntime" or not there:
-        return Engine(infer, info, "onnxruntime", notes, whole)
-    other_call = _call_openvino(path, threads)
-    other = adapt(other_call, foreign.form) if foreign else _open_openvino(path, other_call, info)
-    if runtime == "openvino" or _trial(other, info) < _trial(infer, info):
-        return Engine(other, info, "openvino", notes, whole)
-    return Engine(infer, info, "onnxruntime", notes, whole)
+    if runtime == "openvino":
+        if importlib.util.find_spec("openvino") is None:
+            raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".')
+        other_call = _call_openvino(path, threads)
+        infer = adapt(other_call, foreign.form) if foreign else _open_openvino(path, other_call, info)
+    return Engine(infer, info, runtime, notes, whole)
 
 
 def average_test_time_views(infer: Infer, views: int) -> Infer:
@@ -254,15 +246,3 @@ def _checked(path: Path, logits: npt.NDArray[np.float32], shape: tuple[int, ...]
     if not math.isfinite(least):
         raise AnswersNotFinite(path)
     return logits
-
-
-def _trial(infer: Infer, info: ModelInfo) -> float:
-    """Return the seconds that a small tile takes: the median of a few calls, after one warm-up call."""
-    planes = np.zeros((len(info.input_spec), _TRIAL_SIDE, _TRIAL_SIDE), info.input_spec.kind)
-    infer(planes)
-    times = []
-    for _ in range(_TRIALS):
-        began = time.perf_counter()
-        infer(planes)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)

@@ -3,23 +3,37 @@
 import contextlib
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import rasterio
+from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 
 from skystill.classes import ClassMap, read_classes
-from skystill.errors import DamagedSource, DataError, PredictionStopped, UserError
+from skystill.errors import (
+    DamagedSource,
+    DataError,
+    InputFailed,
+    InputsFailed,
+    NotEnoughMemory,
+    PredictionStopped,
+    SkystillError,
+    UserError,
+)
 from skystill.model.bundled import bundled_model
-from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
+from skystill.predict.inputs import check_targets, find_inputs, name_targets, possible_files, side_files
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.opening import wanted_bands
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
-from skystill.progress import Note, OnProgress, ignore_progress
+from skystill.progress import Event, Message, OnProgress, Progress, ignore_progress, report_notes
 from skystill.raster.band_names import pick_bands
 from skystill.raster.opening import open_raster
-from skystill.raster.source import gdal_environment
+from skystill.raster.output import journal_of
+from skystill.raster.scratch import clear_scratch
+from skystill.raster.source import gdal_environment, gdal_reason
+from skystill.raster.steps import FurtherFiles, Step
 from skystill.settings import PredictSettings
 
 
@@ -51,13 +65,13 @@ class _Shapes:
 def predict_inputs(
     settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
 ) -> Iterator[PredictedInput]:
-    """Predict every input. If one fails, the others are still predicted.
+    """Predict every input. If one fails, for whatever reason, the others are still predicted.
 
     Args:
         settings: settings of the command.
         resume: continue predictions that were interrupted.
-        on_progress: called with a `Note` about masks and sub-folders that are passed over, and with a `Progress` in
-            pixels for each input.
+        on_progress: called with a `Note` about masks and sub-folders that are passed over, with a `Progress` in pixels
+            for each input, and with a `Message` where a prediction goes on.
 
     Yields:
         each input when it is finished.
@@ -66,77 +80,162 @@ def predict_inputs(
         UserError: some inputs were not found, are damaged or failed. This is raised at the end and names all of them.
             A folder without images, an --out that does not fit, and a result that would overwrite an input or another
             result are refused before the first prediction. So is a class of --square that the model does not have.
+        InputFailed, InputsFailed: an input failed in a way that SkyStill does not expect. This, too, is raised at the
+            end.
         PredictionStopped: the user pressed Ctrl-C.
     """
     if settings.vector:
         # The packages that it needs may be missing: fail now and not after hours of work.
         importlib.import_module("skystill.predict.polygons")
+    clear_scratch()
     classes = read_classes(settings.classes) if settings.classes else None
-    # Opening a second runtime for a comparison takes 100 MB and more, so it is not done under a memory limit.
-    runtime = "onnxruntime" if settings.runtime == "auto" and settings.max_memory else settings.runtime
     predictor = Predictor(
-        settings.model or bundled_model(), settings.threads, runtime, classes, settings.input,
+        settings.model or bundled_model(), settings.threads, settings.runtime, classes, settings.input,
         wanted_bands(settings.bands),
     )  # fmt: skip
     square = _square(settings, predictor.classes)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
     check_targets(targets, settings, predictor)
-    for note in (*predictor.notes, *found.notes):
-        on_progress(Note(note))
-    failed: list[UserError] = []
+    report_notes((*predictor.notes, *found.notes), on_progress)
+    for line in _what_is_unfinished(targets) if resume else ():
+        on_progress(Message(line))
+    on_progress = tell = _Telling(on_progress)
+    failed: list[SkystillError] = []
     for source, target in targets:
         try:
             # The tolerance and --show may not fit the source: fail now and not after hours of work.
             shapes = _Shapes(_tolerance(source, settings), square)
             _check_shown(source, settings)
+            further = _Further(source, target, predictor, settings, shapes, on_progress)
             began = time.monotonic()
-            prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress)
-            seconds = time.monotonic() - began
-            beside = _write_beside(source, target, predictor, settings, shapes, on_progress)
-            yield PredictedInput(source, prediction, seconds, beside)
+            prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
+            seconds = time.monotonic() - began - further.seconds
+            yield PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
             if prediction.damaged:
                 failed.append(DamagedSource(source, target, prediction.damaged))
         except PredictionStopped:
+            report_notes([str(error) for error in failed], on_progress)  # nobody else would tell them
             raise
-        except UserError as error:
-            failed.append(error)
+        except Exception as error:
+            if tell.cancelled or isinstance(error, ImportError):  # a package is at fault, or Ctrl-C in its import
+                raise
+            failed.append(_as_failure(source, error))
+    _raise_failed(failed, len(targets))
+
+
+class _Telling:
+    """Passes events on to a callback, and remembers whether the callback raised an exception to cancel everything."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self.cancelled = False
+
+    def __call__(self, event: Event) -> None:
+        try:
+            self._on_progress(event)
+        except BaseException:
+            self.cancelled = True
+            raise
+
+
+def _as_failure(source: str, error: Exception) -> SkystillError:
+    """Return the error to raise at the end for what an input raised."""
+    if isinstance(error, SkystillError):
+        return error
+    failure: SkystillError
+    if isinstance(error, MemoryError):
+        failure = NotEnoughMemory(source)
+    elif isinstance(error, OSError | CPLE_BaseError):  # of the system or of GDAL: the file or the disk is at fault
+        failure = DataError(
+            f"{source}: it cannot be predicted ({gdal_reason(error)}). See that it is whole and readable."
+        )
+    else:
+        failure = InputFailed(source, error)
+    failure.__cause__ = error  # for --debug
+    return failure
+
+
+def _raise_failed(failed: list[SkystillError], total: int) -> None:
+    """Raise one error about all inputs that failed. Its exit code is 2 only if the user can mend all of them."""
     if len(failed) == 1:
         raise failed[0]
+    problems = [str(error) for error in failed]
+    ours = next((error for error in failed if not isinstance(error, UserError)), None)
+    if ours is not None:
+        raise InputsFailed(total, problems) from ours
     if failed:
-        raise DataError(f"{len(failed)} of {len(targets)} inputs had problems:", [str(error) for error in failed])
+        raise DataError(f"{len(failed)} of {total} inputs had problems:", problems)
 
 
-def _write_beside(
-    source: str,
-    target: Path,
-    predictor: Predictor,
-    settings: PredictSettings,
-    shapes: _Shapes,
-    on_progress: OnProgress,
-) -> tuple[Path, ...]:
-    """Write areas, overlay and polygons from the class raster, and return the paths of all files beside it.
+def _what_is_unfinished(targets: Sequence[tuple[str, Path]]) -> list[str]:
+    """Return the lines about what --resume finds."""
+    begun = [target for _, target in targets if journal_of(target).is_dir()]
+    if not begun:
+        return ["--resume: there is no unfinished work; everything is predicted from the beginning."]
+    if len(targets) == 1:
+        return []  # the prediction says where it goes on
+    return [
+        f"--resume: {len(begun):,} of {len(targets):,} results have unfinished work ({begun[0]}"
+        f"{', ...' if begun[1:] else ''}); the others are predicted from the beginning."
+    ]
 
-    Confidence and probabilities were written together with the class raster.
-    """
-    raster = settings.for_raster()
-    beside = side_files(target, settings)
-    if settings.areas:
+
+@dataclass
+class _Further:
+    """Makes areas, overlay and polygons from the class raster. Confidence and probabilities come together with it."""
+
+    source: str
+    target: Path
+    predictor: Predictor
+    settings: PredictSettings
+    shapes: _Shapes
+    on_progress: OnProgress
+    seconds: float = 0.0
+
+    def files(self) -> FurtherFiles:
+        """Return what is wanted."""
+        wanted = self.settings
+        about = {"areas": None, "overlay": wanted.show, "polygons": [wanted.simplify, wanted.square]}
+        makers = {"areas": self._areas, "overlay": self._overlay, "polygons": self._polygons}
+        steps = [
+            Step(name, path, about[name], partial(self._timed, makers[name], path))
+            for name, path in side_files(self.target, wanted).items()
+        ]
+        return FurtherFiles(tuple(steps), possible_files(self.target))
+
+    def _timed(self, make: Callable[[Path], None], path: Path) -> None:
+        began = time.monotonic()
+        make(path)
+        self.seconds += time.monotonic() - began
+
+    def _areas(self, path: Path) -> None:
         from skystill.predict.summary import write_areas
 
-        write_areas(target, beside["areas"], predictor.classes)
-    if settings.overlay:
+        write_areas(self.target, path, self.predictor.classes, self.on_progress)
+
+    def _overlay(self, path: Path) -> None:
         from skystill.predict.summary import write_overlay
 
+        task = f"overlay of {self.target.name}"
+        self.on_progress(Progress(task, 0, 1))
         write_overlay(
-            source, target, beside["overlay"], predictor.classes, raster, predictor.info.input_spec, settings.show
-        )
-    if settings.vector:
+            self.source, self.target, path, self.predictor.classes, self.settings.for_raster(),
+            self.predictor.info.input_spec, self.settings.show,
+        )  # fmt: skip
+        self.on_progress(Progress(task, 1, 1))
+
+    def _polygons(self, path: Path) -> None:
         from skystill.predict.polygons import write_polygons
 
-        write_polygons(target, beside["polygons"], predictor.classes, on_progress, shapes.tolerance, shapes.square)
-    layers = wanted_layers(target, raster, predictor.classes)[1:]
-    return (*(layer.path for layer in layers), *beside.values())
+        shapes = self.shapes
+        write_polygons(self.target, path, self.predictor.classes, self.on_progress, shapes.tolerance, shapes.square)
+
+
+def _files_beside(target: Path, predictor: Predictor, settings: PredictSettings) -> tuple[Path, ...]:
+    """Return the paths of all files beside a class raster that the settings ask for."""
+    layers = wanted_layers(target, settings.for_raster(), predictor.classes)[1:]
+    return (*(layer.path for layer in layers), *side_files(target, settings).values())
 
 
 def _square(settings: PredictSettings, classes: ClassMap) -> tuple[int, ...]:

@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import rasterio
-
 from skystill.errors import DataError, SettingsError
 from skystill.predict.predictor import Predictor, written_rasters
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
@@ -166,7 +164,7 @@ def _suffix(source: str, settings: PredictSettings) -> str:
     try:
         with gdal_environment(), open_raster(source) as file:
             return ".tif" if is_georeferenced(file) else ".png"
-    except rasterio.errors.RasterioError:
+    except Exception:  # noqa: BLE001 - whatever one input raises, the others are predicted
         return ".png"  # the prediction reports the error in full
 
 
@@ -180,6 +178,12 @@ def side_files(target: Path, settings: PredictSettings) -> dict[str, Path]:
     if settings.vector:
         found["polygons"] = target.with_suffix(f".{settings.vector}")
     return found
+
+
+def possible_files(target: Path) -> tuple[Path, ...]:
+    """Return every file that some settings write beside a class raster, in its folder."""
+    ends = ("-confidence.tif", "-probabilities.tif", "-areas.csv", "-overlay.png", ".gpkg", ".geojson")
+    return tuple(target.with_name(target.stem + end) for end in ends)
 
 
 def check_targets(targets: list[tuple[str, Path]], settings: PredictSettings, predictor: Predictor) -> None:

@@ -101,7 +101,7 @@ def write_polygons(
         with make(part, source, classes) as writer:
             squarer = Squarer(source, square, tolerance)
             joiner = _Joiner((source.height, source.width), writer, tolerance, squarer)
-            for window in tracked(_windows(source.height, source.width), "polygons", on_progress):
+            for window in tracked(_windows(source.height, source.width), f"polygons of {raster.name}", on_progress):
                 joiner.add(window, source.read(1, window=window))
             joiner.finish()
     if square:

@@ -21,17 +21,21 @@ from skystill.errors import (
     RunFolderError,
     SettingsError,
 )
+from skystill.model.choice import Choice, read_choice
 from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.opening import open_source
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
 from skystill.predict.stream import Stream, most_likely, softmax
-from skystill.progress import OnProgress, Progress, ignore_progress
-from skystill.raster.output import Layer, RasterOutput, category_names_of, journal_of, shares_style, style_of
+from skystill.progress import Message, Note, OnProgress, Progress, ignore_progress
+from skystill.raster.beside import category_names_of, shares_style, style_of
+from skystill.raster.damage import DamageRecord
+from skystill.raster.output import Layer, RasterOutput, journal_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
+from skystill.raster.steps import FurtherFiles
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
 
@@ -59,7 +63,8 @@ class Predictor:
     Args:
         path: a file that SkyStill exported or, with `classes`, any segmentation model in ONNX.
         threads: number of threads; 0 uses all cores.
-        runtime: onnxruntime, openvino or auto, which is the faster of those that are installed.
+        runtime: onnxruntime, openvino or auto, which is the one that `skystill measure --choose` recorded beside the
+            file, otherwise onnxruntime.
         classes: classes of a file without SkyStill's metadata; not used for other files.
         input_scale: scale of the pixels that a file of another program expects: "0..1", "0..255", "imagenet", or
             "values?divide=10000&mean=...&std=...". None takes what its metadata says, otherwise 0..255.
@@ -68,7 +73,7 @@ class Predictor:
             red, green and blue.
 
     The attribute `info.input_spec` says what the network is fed. The attribute `notes` says how a file of another
-    program is run.
+    program is run, and what the record of a runtime says.
 
     Raises:
         ModelFileError: the file cannot be opened, SkyStill did not export it and `classes` is None, or its input or
@@ -89,13 +94,13 @@ class Predictor:
         self.path = Path(path)
         self.threads = threads
         self._foreign = classes, input_scale, bands
-        self._chosen_by_time = runtime == "auto"
-        self._open(runtime)
+        self._is_named = runtime != "auto"
+        chosen = Choice(runtime) if self._is_named else read_choice(self.path)
+        engine = open_engine(self.path, self.threads, chosen.runtime, *self._foreign)
+        self._infer, self.info, self.runtime = engine.infer, engine.info, engine.runtime
+        self.notes = (*engine.notes, *chosen.notes)
         self.classes = self.info.classes
-
-    def _open(self, runtime: str) -> None:
-        engine = open_engine(self.path, self.threads, runtime, *self._foreign)
-        self._infer, self.info, self.runtime, self.notes = engine.infer, engine.info, engine.runtime, engine.notes
+        self._others: dict[str, Predictor] = {}
         self._whole = engine.whole_tiles
         self._single: Infer | None = self._infer if self.threads == 1 else None
         self._memory: dict[int, NetworkMemory] = {}
@@ -155,6 +160,7 @@ class Predictor:
         settings: RasterSettings | None = None,
         resume: bool = False,
         on_progress: OnProgress = ignore_progress,
+        further: FurtherFiles = FurtherFiles(),  # noqa: B008 - frozen
     ) -> Prediction:
         """Predict a raster of any size window by window, and write a class raster.
 
@@ -164,7 +170,9 @@ class Predictor:
                 and 255 where there is no data.
             settings: how the raster is read and predicted; None uses the defaults.
             resume: continue an interrupted prediction of the same target.
-            on_progress: called with a `Progress` in pixels after each unit (a row of tiles).
+            on_progress: called with a `Progress` in pixels after each unit (a row of tiles), and with a `Message` that
+                says where a resumed prediction goes on.
+            further: what is made from the complete rasters. If that fails, `resume` goes on there.
 
         Returns:
             the class raster, and notes about the source.
@@ -188,23 +196,32 @@ class Predictor:
         with gdal_environment():
             opened = open_source(str(source), settings, self.info)
             try:
-                return self._predict(opened, Path(target), settings, resume, on_progress)
+                return self._predict(opened, Path(target), settings, resume, on_progress, further)
             except KeyboardInterrupt as error:
                 raise PredictionStopped(Path(target)) from error
             finally:
                 opened.close()
 
     def _predict(
-        self, source: RasterSource, target: Path, settings: RasterSettings, resume: bool, on_progress: OnProgress
+        self,
+        source: RasterSource,
+        target: Path,
+        settings: RasterSettings,
+        resume: bool,
+        on_progress: OnProgress,
+        further: FurtherFiles,
     ) -> Prediction:
         layers = wanted_layers(target, settings, self.classes)
         place = (source.height, source.width, source.crs, source.transform)
         output = RasterOutput(layers, *place, self.classes, source.control)
+        begun = output.begun_with() if resume else {}
+        if not self._is_named and begun.get("runtime", self.runtime) != self.runtime:
+            other = self._in_runtime(str(begun["runtime"]))
+            on_progress(Note(f"{source.path} was begun with --runtime {other.runtime}, and goes on with it."))
+            return other._predict(source, target, settings, resume, on_progress, further)
         output.rework = cleaning = choose_cleaning(settings, source.path, place, on_progress)
         output.styled = not shares_style(source.path, target)
-        begun = output.begun_with() if resume else {}
-        if self._chosen_by_time and begun.get("runtime", self.runtime) != self.runtime:
-            self._open(str(begun["runtime"]))  # both are about as fast, and the timing chose the other one this time
+        output.further, output.on_progress = further, on_progress
         if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
             plan = built_from(
                 begun,
@@ -226,19 +243,30 @@ class Predictor:
             output.opened(self._identity(source, settings, plan), resume) as done,
             contextlib.ExitStack() as stack,
         ):
+            damage = DamageRecord(source, output.journal)
+            damage.begin(continued=bool(done) or output.is_complete)
+            if output.is_complete or done:
+                on_progress(Message(output.where_it_goes_on(len(done), sum(1 for _ in plan.grid.units()))))
             rows: RasterSource | RowSpool = source
-            if plan.grid.rows_first:
+            if plan.grid.rows_first and not output.is_complete:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
             infer = average_test_time_views(self.single_threaded(), int(settings.views))
             stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names)
-            stream.predict(done, on_pixels)
+            if not output.is_complete:
+                stream.predict(done, on_pixels, damage.keep)
             if source.damaged_pixels >= total:
                 output.abandon()
                 raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")
         notes = (*source.notes, *(cleaning.notes if cleaning else ()), *_style_notes(output))
         return Prediction(target, total, tuple(source.damaged), notes)
+
+    def _in_runtime(self, runtime: str) -> "Predictor":
+        """Return the same model in another runtime."""
+        if runtime not in self._others:
+            self._others[runtime] = Predictor(self.path, self.threads, runtime, *self._foreign)
+        return self._others[runtime]
 
     @contextlib.contextmanager
     def _discarding(self, output: RasterOutput) -> Iterator[None]:

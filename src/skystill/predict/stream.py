@@ -23,6 +23,7 @@ from skystill.raster.spool import RowSpool
 from skystill.tiling import Grid, Tile, Unit
 
 Logits = npt.NDArray[np.float32]
+BeforeUnit = Callable[[], None]
 OnPixels = Callable[[int], None]
 """Callback that takes the number of pixels that were just finished."""
 
@@ -96,12 +97,13 @@ class Stream:
     threads: int
     layers: tuple[str, ...]
 
-    def predict(self, done: Iterable[int], on_pixels: OnPixels) -> None:
+    def predict(self, done: Iterable[int], on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
         """Write finished units from the journal into the rasters, and predict all other units.
 
         Args:
             done: indices of the units that are finished already.
             on_pixels: called with the number of pixels of each unit that was written.
+            before_unit: called before each unit is written.
         """
         finished = set(done)
         with (
@@ -118,13 +120,14 @@ class Stream:
             for unit, arrays in self._computed(reading, working, _to_compute(units, finished, self.grid.blend)):
                 if unit.index in finished:
                     continue
-                writes.append(pen.submit(self._write, unit, arrays, on_pixels))
+                writes.append(pen.submit(self._write, unit, arrays, on_pixels, before_unit))
                 while len(writes) > 1:
                     writes.popleft().result()
             for write in writes:
                 write.result()
 
-    def _write(self, unit: Unit, arrays: Arrays, on_pixels: OnPixels) -> None:
+    def _write(self, unit: Unit, arrays: Arrays, on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
+        before_unit()
         self.output.write(unit, arrays)
         on_pixels((unit.bottom - unit.top) * (unit.right - unit.left))
 

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.predict.opening import wanted_bands
+from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.ground import Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import open_raster
@@ -27,7 +28,7 @@ _OPACITY = 0.45
 _WINDOW_PIXELS = 2**18
 
 
-def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
+def write_areas(raster: Path, path: Path, classes: ClassMap, on_progress: OnProgress = ignore_progress) -> None:
     """Write the area of each class as CSV.
 
     The columns are the number of pixels, the fraction of all pixels with a class, and the hectares on the ground,
@@ -37,6 +38,7 @@ def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
         raster: the class raster, as `Predictor.predict` writes it.
         path: the CSV file to write.
         classes: names of the labels.
+        on_progress: called with a `Progress` after each window.
 
     Raises:
         DiskFull: the file cannot be written.
@@ -44,7 +46,7 @@ def write_areas(raster: Path, path: Path, classes: ClassMap) -> None:
     counts, square_metres = np.zeros(256, np.int64), np.zeros(256)
     with gdal_environment(), open_raster(raster) as source:
         ground = find_ground(source.crs, source.transform, source.height, source.width)
-        for window in _windows(source):
+        for window in tracked(list(_windows(source)), f"areas of {raster.name}", on_progress):
             labels = source.read(1, window=window)
             found = np.bincount(labels.ravel(), minlength=256)
             counts += found

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +27,11 @@ from skystill.classes import VOID, ClassMap
 from skystill.digests import DigestDiffers
 from skystill.errors import DiskFull, RunFolderError, shortened
 from skystill.parsing import read_json
+from skystill.progress import OnProgress, Progress, ignore_progress
+from skystill.raster.beside import category_names_of, style_of, write_category_names
 from skystill.raster.entries import pack_entry, unpack_entry
 from skystill.raster.ground import Control
+from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
 from skystill.raster.styles import style_document
 from skystill.raster.whole import check_whole
 from skystill.run_folder import hold_lock, write_json, write_text, written_whole
@@ -47,6 +49,7 @@ PROBABILITY_SCALE = 1 / 250
 """Scale of stored probabilities, which is also written into the raster. Bytes 0 to 250 mean 0 to 1; 255 is nodata."""
 _BLOCK = 512
 _DIGEST = "_sha256"
+_RASTERS = "rasters"
 _FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
 
 
@@ -102,6 +105,10 @@ class RasterOutput:
         """What is done to the complete class raster before it gets its name. By default nothing."""
         self.styled = True
         """Whether a style for QGIS is written beside the class raster."""
+        self.on_progress: OnProgress = ignore_progress
+        """Called with a `Progress` before and after a conversion."""
+        self.further = FurtherFiles()
+        """What is made from the complete rasters, before the journal is deleted. By default nothing."""
         placed = transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
         self._grid: dict[str, object] = {"crs": crs, "transform": transform} if crs is not None or placed else {}
         if control.gcps and not placed:
@@ -109,6 +116,9 @@ class RasterOutput:
         if control.rpcs is not None:
             self._grid["rpcs"] = control.rpcs
         self.journal = journal_of(layers[0].path)
+        self.finished = FinishedSteps(self.journal)
+        self.is_complete = False
+        """Whether the rasters are complete already, so that only the further files are missing."""
         self._files: dict[str, DatasetWriter] = {}
         self._abandoned = False
 
@@ -137,7 +147,8 @@ class RasterOutput:
     def opened(self, settings: Mapping[str, Any], resume: bool) -> Iterator[list[int]]:
         """Begin a prediction, or continue one. Units can be written inside the context.
 
-        At the end of the context, the complete rasters get their names and the journal is deleted.
+        At the end of the context, the complete rasters get their names, the further files are made of them, and the
+        journal is deleted. What fails there is made again with `resume`, from what is finished.
 
         Args:
             settings: everything that determines the result. A journal with other settings is refused. Keys that begin
@@ -145,7 +156,7 @@ class RasterOutput:
             resume: continue an unfinished journal. Without it, an unfinished journal is refused.
 
         Yields:
-            indices of the units that are finished already.
+            indices of the units that are finished already. If `is_complete` is set, no unit is missing.
 
         Raises:
             RunFolderError: another process is writing the same rasters, or there is a journal that cannot be continued.
@@ -156,6 +167,7 @@ class RasterOutput:
         except OSError as error:
             raise DiskFull(self.journal, error) from error
         with self._locked():
+            self._remove_parts()
             done = self._begin(settings, resume)
             try:
                 self._open_files()
@@ -167,6 +179,18 @@ class RasterOutput:
                 for file in self._files.values():
                     file.close()
                 self._files = {}
+            self.further.write(self.finished)
+            self._remove_journal()
+
+    def where_it_goes_on(self, done: int, units: int) -> str:
+        """Return the line that says what a resumed prediction has, and what it goes on with."""
+        path = self.layers[0].path
+        if self.is_complete:
+            missing = ", ".join(self.further.missing(self.finished)) or "the removal of its journal"
+            return f"{path}: its rasters are complete; it goes on with {missing}."
+        if done == units:
+            return f"{path}: all {units:,} parts are done; it goes on with the files."
+        return f"{path}: {done:,} of {units:,} parts are done ({100 * done // units} %); it goes on with the others."
 
     def write(self, unit: Unit, arrays: Arrays) -> None:
         """Write a unit into the journal, and then into the rasters.
@@ -229,7 +253,8 @@ class RasterOutput:
         for part in self.journal.glob(".part-*"):  # left by a killed process
             part.unlink(missing_ok=True)
         entries = sorted(self.journal.glob("*.unit"))
-        if entries and about.exists():
+        self.is_complete = resume and self.finished.has(_RASTERS, self.classes.to_dict(), self._paths)
+        if (entries or self.is_complete) and about.exists():
             if not resume:
                 raise RunFolderError(
                     f"an earlier prediction of {self.layers[0].path} was interrupted. Go on with --resume, or delete "
@@ -244,6 +269,9 @@ class RasterOutput:
                     f"Use the same ones, or delete {self.journal} to begin again."
                 )
             return [int(entry.stem) for entry in entries if re.fullmatch("[0-9]{8}", entry.stem)]
+        self.is_complete = False
+        for entry in entries:  # of a journal whose settings are lost: they must not be taken for units of this one
+            entry.unlink(missing_ok=True)
         write_json(about, {**settings, _DIGEST: _settings_digest(json.loads(json.dumps(settings)))})
         return []
 
@@ -253,7 +281,25 @@ class RasterOutput:
     def _part(self, layer: Layer) -> Path:
         return self.journal / f"{layer.name}.tif"
 
+    @property
+    def _paths(self) -> list[Path]:
+        return [layer.path for layer in self.layers]
+
+    def _remove_parts(self) -> None:
+        """Remove what killed processes left of the files that this one writes. Call this with the lock held."""
+        beside = [category_names_of(self.layers[0].path), style_of(self.layers[0].path)]
+        remove_parts(self.layers[0].path.parent, {path.name for path in (*self._paths, *beside, *self.further.names)})
+
+    def _remove_journal(self) -> None:
+        """Delete the journal. The record of what is finished goes last, so that a kill on the way costs nothing."""
+        for entry in self.journal.glob("*.unit"):
+            entry.unlink(missing_ok=True)
+        shutil.rmtree(self.journal, ignore_errors=True)
+
     def _open_files(self) -> None:
+        if self.is_complete:
+            return
+        self.finished.clear()
         for layer in self.layers:
             self._files[layer.name] = self._create(layer, self._part(layer))
 
@@ -287,6 +333,8 @@ class RasterOutput:
         return file
 
     def _finish(self) -> None:
+        if self.is_complete:
+            return
         for file in self._files.values():
             file.close()
         self._files = {}
@@ -301,10 +349,12 @@ class RasterOutput:
                 check_whole(made)
             if layer.cog:
                 made = self.journal / f"{layer.name}-cog.tif"
+                self.on_progress(Progress(f"Cloud Optimized GeoTIFF of {layer.path.name}", 0, 1))
                 # Nearest neighbour, because the mean of two labels is not a label. One thread and GDAL's small cache
                 # bound the memory of the conversion.
                 convert(written, made, driver="COG", compress="DEFLATE", overview_resampling="NEAREST")
                 check_whole(made)
+                self.on_progress(Progress(f"Cloud Optimized GeoTIFF of {layer.path.name}", 1, 1))
             elif _FORMATS[layer.path.suffix.lower()] == "PNG":
                 made = self.journal / f"{layer.name}.png"
                 convert(written, made, driver="PNG")
@@ -316,13 +366,14 @@ class RasterOutput:
             except OSError as error:
                 raise DiskFull(layer.path, error) from error
             self._write_beside(layer, made)
-        shutil.rmtree(self.journal, ignore_errors=True)
+        if self.further.steps:
+            self.finished.add(_RASTERS, self.classes.to_dict(), self._paths)
 
     def _write_beside(self, layer: Layer, made: Path) -> None:
         if layer.path.suffix.lower() == ".png":
             self._place_png(made, layer.path)
         elif layer.is_classes:
-            _write_category_names(layer.path, self.classes)
+            write_category_names(layer.path, self.classes)
         if layer.is_classes and self.styled:
             write_text(style_of(layer.path), style_document(self.classes))
 
@@ -340,36 +391,3 @@ class RasterOutput:
 
 def _settings_digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def category_names_of(target: Path) -> Path:
-    """Return the file beside a result: the names of the labels of a GeoTIFF, or the position of a PNG."""
-    return target.with_name(target.name + ".aux.xml")
-
-
-def style_of(target: Path) -> Path:
-    """Return the file beside a raster from which QGIS takes its legend."""
-    return target.with_suffix(".qml")
-
-
-def shares_style(source: str, target: Path) -> bool:
-    """Return whether QGIS would apply the style of a class raster to its source, too.
-
-    QGIS looks for NAME.qml whatever the extension of the raster is. So the style of ortho.png, in the folder of
-    ortho.tif, would hide the picture, and could replace a style that the user made for it.
-
-    Args:
-        source: path or address of the source.
-        target: path of the class raster.
-    """
-    same_name = bool(Path(source).name) and Path(source).stem == target.stem
-    return same_name and os.path.realpath(style_of(Path(source))) == os.path.realpath(style_of(target))
-
-
-def _write_category_names(path: Path, classes: ClassMap) -> None:
-    """Write the names of the labels to an .aux.xml file, where GDAL and QGIS read them: a GeoTIFF cannot store them."""
-    names = "".join(f"<Category>{escape(name)}</Category>" for name in classes.names)
-    write_text(
-        category_names_of(path),
-        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n',
-    )

@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import rasterio
-
 from skystill.errors import SettingsError
 from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
@@ -13,7 +11,7 @@ from skystill.raster.source import gdal_environment
 _SHOWN = 20
 
 
-def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Iterable[Path]) -> None:
+def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Iterable[Path], option: str = "--out") -> None:
     """Check that no file to write is an input, holds an input, or is written twice.
 
     Files are the same if their paths are equal after all links are resolved, or if they are hard links of one file.
@@ -22,6 +20,7 @@ def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Iterable[Path]) -
         outputs: what is written, such as "class raster of a.tif", and its path. A path may be a folder that will be
             deleted; no input may be below it.
         inputs: all files that are read.
+        option: the option that chooses another output, for the message.
 
     Raises:
         SettingsError: some outputs are inputs, or two outputs have the same path. The message lists them.
@@ -51,7 +50,7 @@ def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Iterable[Path]) -
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         lines = "".join(f"\n  - {line}" for line in (*problems[:_SHOWN], *more))
         raise SettingsError(
-            f"results would overwrite inputs or each other; nothing was written:{lines}\nChoose another --out."
+            f"results would overwrite inputs or each other; nothing was written:{lines}\nChoose another {option}."
         )
 
 
@@ -67,7 +66,7 @@ def source_files(source: str) -> list[Path]:
         try:
             with gdal_environment(), open_raster(waiting.pop()) as file:
                 files = [name for name in file.files if name not in found]
-        except rasterio.errors.RasterioError:
+        except Exception:  # noqa: BLE001 - what is wrong with an input, its reading reports
             continue
         found.update(dict.fromkeys(files))
         waiting.extend(name for name in files if name.lower().endswith(".vrt"))

@@ -3,11 +3,9 @@
 The tags are found by walking through the files. Pillow would decode a whole PNG for them, and refuses large pictures.
 """
 
-import shutil
 import struct
 import tempfile
 import warnings
-import weakref
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +19,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from skystill.errors import DiskFull
+from skystill.raster.scratch import make_scratch
 from skystill.run_folder import naming_failed_writes
 
 Read = Callable[[int, int], tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]]
@@ -95,9 +94,7 @@ def write_upright(
     """
     count, kind = bands
     with naming_failed_writes(Path(tempfile.gettempdir()), scratch=True):
-        folder = tempfile.mkdtemp(prefix="skystill-")
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    path = Path(folder) / "upright.tif"
+        path = make_scratch(owner) / "upright.tif"
     tall, wide = turned_size(height, width, orientation)
     profile: dict[str, Any] = {"tiled": True, "blockxsize": _STRIPE, "blockysize": _STRIPE, "bigtiff": "if_safer"}
     backwards = orientation in (_COLUMNS_REVERSED if orientation in _SWAPS_SIDES else _ROWS_REVERSED)

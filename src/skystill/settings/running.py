@@ -167,8 +167,9 @@ class PredictSettings(RasterSettings):
     """Number of tiles that are computed at the same time, each in one thread. 0 uses all cores. Memory grows with this
     number."""
     runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
-    """Library that runs the model: onnxruntime, openvino, or auto for the faster one of those that are installed. With
-    --max-memory, auto is onnxruntime."""
+    """Library that runs the model: onnxruntime, openvino, or auto for the one that skystill measure --choose recorded
+    beside the model file, otherwise onnxruntime. They differ in the class of some pixels. --resume goes on with the one
+    that a prediction was begun with."""
     vector: Literal["gpkg", "geojson"] | None = None
     """Also write polygons with their class and area, merged across tile borders, as GeoPackage (gpkg) or GeoJSON. By
     default no polygons are written."""
@@ -275,6 +276,10 @@ class MeasureSettings(Settings):
     """JSON file to which the results are also written, such as for --measured of skystill distill."""
     runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
     """Library that runs the model files: onnxruntime or openvino."""
+    choose: bool = False
+    """Measure each model file in both libraries, and record the faster one beside it, as MODEL.runtime.json. skystill
+    predict then runs the model in that library. It is not taken without being asked for, because the libraries differ
+    in the class of some pixels."""
 
     @field_validator("models", mode="before")
     @classmethod

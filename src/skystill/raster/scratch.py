@@ -1,0 +1,50 @@
+"""Folders for temporary files that do not outlive a killed process for long: the next one removes them.
+
+A process holds a lock in each of its folders, which the system releases when the process ends, however it ends. A
+folder whose lock is free is left over. The number of a process would not do: it is used again, and another container
+that shares the folder for temporary files has numbers of its own.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_PREFIX = "skystill-scratch-"
+_LOCK = "lock"
+
+
+def make_scratch(owner: object) -> Path:
+    """Make a folder for temporary files.
+
+    Args:
+        owner: the folder is deleted with this object, at the latest when the process ends.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    clear_scratch()
+    new = Path(tempfile.mkdtemp(prefix="skystill-new-"))
+    lock = FileLock(new / _LOCK, thread_local=False)  # the garbage collector may run in another thread
+    lock.acquire(timeout=0)
+    # Only now does it get a name that other processes look for: they would find the lock free, and delete the folder.
+    folder = new.rename(new.with_name(new.name.replace("skystill-new-", _PREFIX)))
+    weakref.finalize(owner, _delete, folder, lock)
+    return folder
+
+
+def clear_scratch() -> None:
+    """Delete the folders that killed processes of this user left."""
+    for lock_path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        lock = FileLock(lock_path)
+        with contextlib.suppress(Timeout, OSError):  # it is in use, belongs to somebody else, or has just gone
+            lock.acquire(timeout=0)
+            _delete(lock_path.parent, lock)
+
+
+def _delete(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()

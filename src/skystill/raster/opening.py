@@ -103,7 +103,7 @@ def check_named(name: str, by: str) -> None:
         if is_plain(name):
             state = os.stat(name)  # noqa: PTH116 - a VRT may name many thousands
             if not stat.S_ISREG(state.st_mode):
-                raise RasterRefused("it is no file")
+                raise RasterRefused(f"it is {special_kind(name) or 'no file'}")
             _check_named(name, state.st_mtime_ns, state.st_size, state.st_ino)
         else:
             _check_named(name, 0, 0, 0)
@@ -113,7 +113,6 @@ def check_named(name: str, by: str) -> None:
 
 @functools.lru_cache(maxsize=2**16)
 def _check_named(name: str, changed: int, size: int, inode: int) -> None:  # the numbers are only part of the key
-    _refuse_special(name)
     head = _head(Path(name), _HEAD_BYTES) if is_plain(name) and suffix_of(name) != VRT_SUFFIX else b""
     if _OPENS_OTHERS.search(head):
         raise RasterRefused(f"{name} begins as a file that names other files.")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from skystill.classes import DUBAI
+from skystill.digests import seal_safetensors
 from skystill.errors import CheckpointError, SettingsError
 from skystill.train.networks import table
 from skystill.train.networks.table import MAX_PARAMETERS, NETWORKS, build_network, count_parameters, declared_shapes
@@ -79,6 +80,7 @@ def write(path: Path, network: str, tensors: dict[str, torch.Tensor] | None = No
     """A weights file whose metadata name a network, and which holds other weights."""
     tensors = {"head.bias": torch.zeros(6)} if tensors is None else tensors
     save_file(tensors, path, metadata={"skystill": NetworkRecord(network, DUBAI).to_json()})
+    seal_safetensors(path)
     return path
 
 

@@ -87,8 +87,8 @@ class CachedLogits:
             return
         raise DataError(
             f"{self.path} (a teacher's cached logits) holds {list(self.shape)} {self.dtype} with "
-            f"{list(self.step.shape)} and {list(self.low.shape)} scale(s); its image takes [{height}, {width}, classes] in {bits} bits. Delete "
-            "it and run skystill cache again."
+            f"{list(self.step.shape)} and {list(self.low.shape)} scale(s); its image takes [{height}, {width}, classes]"
+            f" in {bits} bits. Delete it and run skystill cache again."
         )
 
     def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[Any]:

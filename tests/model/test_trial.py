@@ -52,7 +52,7 @@ def write_constant(path: Path, values: int = 2**33) -> Path:
         helper.make_node("ReduceMax", ["constant"], ["largest"], keepdims=0),
         helper.make_node("Add", ["picture", "largest"], ["logits"]),
     ]
-    return write(path, nodes, {"size": np.int64([values])})
+    return write(path, nodes, {"size": np.array([values], np.int64)})
 
 
 def write_tiled(path: Path) -> Path:
@@ -61,7 +61,7 @@ def write_tiled(path: Path) -> Path:
         helper.make_node("Tile", ["picture", "times"], ["many"]),
         helper.make_node("ReduceMean", ["many"], ["logits"], axes=[0], keepdims=1),
     ]
-    return write(path, nodes, {"times": np.int64([1_000_000, 1, 1, 1])})
+    return write(path, nodes, {"times": np.array([1_000_000, 1, 1, 1], np.int64)})
 
 
 def write_loop(path: Path) -> Path:
@@ -81,7 +81,7 @@ def write_loop(path: Path) -> Path:
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
             helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
         ],
-        [numpy_helper.from_array(np.float32(1), "one")],
+        [numpy_helper.from_array(np.array(1, np.float32), "one")],
     )
     nodes = [helper.make_node("Loop", ["times", "yes", "picture"], ["logits"], body=body)]
     return write(path, nodes, {"times": np.int64(2**62), "yes": np.bool_(True)})

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from skystill.data.scenes import write_scene, write_scene_classes
 # No deadline: how long an example takes says something of the machine's other work, and nothing of the code.
 hypothesis.settings.register_profile("skystill", deadline=None)
 hypothesis.settings.load_profile("skystill")
+
+# Hundreds of tests open small model files that they have just made; tests/model/test_trial.py tries them as users do.
+os.environ.setdefault("SKYSTILL_TRIAL_SECONDS", "0")
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 CLASSES_YAML = """

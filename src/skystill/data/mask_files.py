@@ -10,6 +10,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from skystill.errors import DataError
+from skystill.raster.files import check_regular
+from skystill.raster.size_cap import check_size
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 GEOTIFF = frozenset({".tif", ".tiff"})
 PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
 """What Pillow may take a file for. A mask is a picture whatever its name is; EPS, PDF and others are none."""
+_COLOR_BANDS = 3  # numbers are looked up as colours, so that masks of numbers take as much memory
 Picture = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.integer[Any]]
 Valid = npt.NDArray[np.bool_]
@@ -66,7 +69,8 @@ def read_mask(path: Path) -> MaskPixels:
     """Read the pixels of a mask file. Transparency is not looked at.
 
     Raises:
-        DataError: the file is missing or damaged, or it has a number or a type of bands that no mask has.
+        DataError: the file is missing, damaged or too large (`check_size`), or it has a number or a type of bands that
+            no mask has.
     """
     if path.suffix.lower() in GEOTIFF:
         return _read_raster(path)
@@ -107,13 +111,15 @@ def open_picture(path: Path) -> Image.Image:
     """Open an image and decode all of it: a truncated file must fail here and not in the middle of training.
 
     Raises:
-        DataError: the file is missing, damaged or not an image.
+        DataError: the file is missing, damaged, too large or not an image.
     """
+    check_regular(path)
     try:
         with warnings.catch_warnings():
             # Aerial images are large. At twice the number of pixels of this warning, Pillow still raises an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=PICTURE_FORMATS) as picture:
+                check_size(path, picture.height, picture.width, _COLOR_BANDS)
                 picture.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
@@ -156,6 +162,8 @@ def _raster_pixels(path: Path, source: "DatasetReader") -> MaskPixels:
             "the numbers alone."
         )
     chosen = [1] if count == 1 else [1, 2, 3]
+    for height, width in (source.shape, source.block_shapes[0]):
+        check_size(path, height, width, _COLOR_BANDS, np.dtype(source.dtypes[0]).itemsize)
     bands = source.read(chosen)
     flags = source.mask_flag_enums[0]
     valid: Valid | None = None

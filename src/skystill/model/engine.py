@@ -20,6 +20,7 @@ from skystill.model.adapters import RawCall, adapt
 from skystill.model.choice import RUNTIMES
 from skystill.model.file import ModelInfo, is_foreign, open_session, read_info
 from skystill.model.foreign import Foreign, find_form
+from skystill.model.trial import try_once
 from skystill.symmetry import TEST_TIME_VIEWS, inverse, turned
 
 Infer = adapters.Infer
@@ -57,7 +58,8 @@ def open_engine(
 ) -> Engine:
     """Open a model file to run it.
 
-    A file of another program is looked at and tried on small images. It runs if its answers can be turned into logits
+    A file of another program is tried in a process of its own, with limits (`skystill.model.trial`); then it is looked
+    at and tried on small images. It runs if its answers can be turned into logits
     of the size of the image.
 
     Args:
@@ -77,6 +79,7 @@ def open_engine(
     """
     if runtime not in RUNTIMES:
         raise SettingsError(f"no runtime is called {runtime!r}; there are {', '.join(RUNTIMES)}.")
+    try_once(path, None if bands is None else len(bands))
     session = open_session(path, threads)
     info = read_info(session, path, classes)
     foreign: Foreign | None = None

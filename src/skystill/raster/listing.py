@@ -68,7 +68,7 @@ def list_images(folder: Path, recursive: bool = True, base: Path | None = None) 
 
     Hidden files and folders (their names begin with a dot) are passed over, and so are the folders `__MACOSX` and
     `@eaDir`. Linked folders are followed, except a link that leads back to a folder above it. A link to a file that is
-    gone is listed, so that reading it fails by name.
+    gone is listed, and so is a named pipe, a socket or a device, so that reading it fails by name.
 
     Args:
         folder: the folder to list.
@@ -175,7 +175,7 @@ def _walk(root: Path, depth: int | None) -> Iterator[tuple[Path, bool]]:
                 yield path, True
                 if depth is None or level < depth:
                     waiting.append((path, level + 1, above | {here}))
-            elif path.is_file() or path.is_symlink():
+            else:
                 yield path, False
 
 

@@ -15,6 +15,8 @@ from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from skystill.raster.files import special_kind
+
 PICTURE_DRIVERS = (
     "GTiff", "LIBERTIFF", "JPEG", "PNG", "BMP", "WEBP", "GIF", "BIGGIF", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID",
 )  # fmt: skip
@@ -75,9 +77,11 @@ def open_raster(name: str | os.PathLike[str]) -> DatasetReader:
 
     Raises:
         RasterioError: there is no such file, or the drivers for its name cannot open it.
-        RasterRefused: it names files that it may not (`skystill.raster.vrt`), or a file beside it is no TIFF.
+        RasterRefused: it names files that it may not (`skystill.raster.vrt`), a file beside it is no TIFF, or it is a
+            named pipe, a socket or a device, or one lies in the place of a file beside it.
     """
     name = os.fspath(name)
+    _refuse_special(name)
     if suffix_of(name) == VRT_SUFFIX and not is_remote(name):
         from skystill.raster.vrt import check_vrt  # it opens the sources here
 
@@ -99,7 +103,7 @@ def check_named(name: str, by: str) -> None:
         if is_plain(name):
             state = os.stat(name)  # noqa: PTH116 - a VRT may name many thousands
             if not stat.S_ISREG(state.st_mode):
-                raise RasterRefused("it is no file")
+                raise RasterRefused(f"it is {special_kind(name) or 'no file'}")
             _check_named(name, state.st_mtime_ns, state.st_size, state.st_ino)
         else:
             _check_named(name, 0, 0, 0)
@@ -144,6 +148,17 @@ def _open(name: str, drivers: tuple[str, ...]) -> DatasetReader:
         file.close()
         raise
     return file
+
+
+def _refuse_special(name: str) -> None:
+    """Refuse named pipes, sockets and devices, also in the place of files that GDAL opens beside a raster."""
+    if not is_plain(name):
+        return
+    stem, _, suffix = name.rpartition(".")
+    world = (f"{stem}.wld", f"{name}w", f"{stem}.{suffix[:1]}{suffix[-1:]}w")
+    for path in (name, f"{name}.aux.xml", *world):
+        if kind := special_kind(path):
+            raise RasterRefused(f"{path} is {kind}, not a file. Write its content to a file, or take it away.")
 
 
 def _head(path: Path, size: int) -> bytes:

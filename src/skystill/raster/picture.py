@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.size_cap import check_size
 from skystill.raster.source import RasterSource, gdal_environment, turned_note, upright_size
 from skystill.raster.turned import UPRIGHT, turn, turned_size
 from skystill.raster.validity import Valid
@@ -44,14 +45,19 @@ def read_whole(path: Path, bounds: Bounds | None = None, spec: InputSpec = RGB) 
         spec: what the network is fed.
 
     Raises:
-        DataError: the file is missing, damaged, or not an image that can be read by the spec.
+        DataError: the file is missing, damaged or too large (`check_size`), or not an image that can be read by the
+            spec.
     """
     with gdal_environment():
         source = _open_stored(path, spec)
         try:
             stored, orientation = (source.height, source.width), source.orientation
             upright = turned_size(*stored, orientation)
-            top, bottom, left, right = bounds if bounds and orientation == UPRIGHT else (0, stored[0], 0, stored[1])
+            window = bounds if bounds and orientation == UPRIGHT else None
+            top, bottom, left, right = window or (0, stored[0], 0, stored[1])
+            # A block is decoded as a whole, and may be larger than the image.
+            for height, width in ((bottom - top, right - left), *(() if window else (source.block_shape,))):
+                check_size(path, height, width, source.planes, source.kind.itemsize)
             planes, valid = source.read(top, bottom, left, right)
         finally:
             source.close()

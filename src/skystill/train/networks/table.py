@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from urllib.parse import parse_qsl
 
+import torch
 from torch import nn
 
 from skystill.errors import SettingsError
@@ -32,9 +33,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-small", "swift")
 """The efficient students, the least capable one first."""
 
+MAX_PARAMETERS = 500_000_000
+"""Most learnt values of a network: 2 GB of weights, and 8 GB with their gradients and the state of the optimiser."""
+_MOST = {"depth": 16, "stride": 64, "blocks": 256, "up_blocks": 256}
+_MOST_CHANNELS, _MOST_LEVELS, _TEXT = 2**20, 16, 200  # numbers, so that not even the list of layers grows without end
+
 
 def build_network(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> nn.Module:
-    """Build a network of the table with fresh weights.
+    """Build a network of the table with fresh weights. Its size is known, and checked, before it takes memory.
 
     Args:
         spec: a name of the table. Other sizes may follow a question mark: "unet?channels=32&depth=4". Values are Python
@@ -43,24 +49,56 @@ def build_network(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> n
         input_spec: what the network is fed.
 
     Raises:
-        SettingsError: no network has this name, or the network does not take these sizes.
+        SettingsError: no network has this name, the network does not take these sizes, or it would have more than
+            `MAX_PARAMETERS` learnt values.
     """
+    declared_shapes(spec, num_classes, input_spec)
+    return _construct(spec, num_classes, input_spec)
+
+
+def declared_shapes(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights and buffers that a network would have, by name. It takes no memory for them.
+
+    Arguments and errors are those of `build_network`.
+    """
+    with torch.device("meta"):
+        network = _construct(spec, num_classes, input_spec)
+    if (count := count_parameters(network)) > MAX_PARAMETERS:
+        raise SettingsError(
+            f"network {spec[:_TEXT]!r} would have {count:,} parameters, which take {4 * count / 2**30:,.1f} GiB; up to "
+            f"{MAX_PARAMETERS:,} were expected. Write smaller sizes, as in unet?channels=32&depth=4."
+        )
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _construct(spec: str, num_classes: int, input_spec: InputSpec) -> nn.Module:
     name, _, query = spec.partition("?")
     if name not in NETWORKS:
-        raise SettingsError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}.")
+        raise SettingsError(f"no network is called {name[:_TEXT]!r}; there are {', '.join(NETWORKS)}.")
     try:
         sizes = {key: _literal(key, value) for key, value in parse_qsl(query, strict_parsing=bool(query))}
         return NETWORKS[name](num_classes, input_spec=input_spec, **sizes)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"network {spec!r}: {error}. Write sizes as in unet?channels=32&depth=4.") from error
+        raise SettingsError(
+            f"network {spec[:_TEXT]!r}: {error}. Write sizes as in unet?channels=32&depth=4."
+        ) from error
 
 
 def _literal(key: str, value: str) -> object:
-    """A size as a Python value. Raises ValueError for text that is not a number, True, False or a tuple of these."""
+    """A size as a Python value. Raises ValueError for text that is not a number, True, False or a tuple of these, and
+    for sizes that no network has.
+    """
     try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{key} is {value!r}, which is not a number or a tuple of numbers") from error
+        if len(value) > _TEXT:
+            raise ValueError
+        found: object = ast.literal_eval(value)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{key} is {value[:_TEXT]!r}, which is not a number or a tuple of numbers") from error
+    numbers = found if isinstance(found, tuple) else (found,)
+    most = _MOST.get(key, _MOST_CHANNELS)
+    if len(numbers) > _MOST_LEVELS or any(isinstance(one, int) and abs(one) > most for one in numbers):
+        raise ValueError(f"{key} is {value}; up to {_MOST_LEVELS} numbers, each of them up to {most:,}, were expected")
+    return found
 
 
 def count_parameters(network: nn.Module) -> int:

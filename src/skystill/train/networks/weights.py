@@ -1,6 +1,8 @@
 """Weights files: the weights of a network as safetensors, with all that is needed to build it again."""
 
 import json
+import math
+import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +16,17 @@ from skystill.classes import ClassMap, classes_from
 from skystill.digests import KEY, UNKNOWN, check_once, check_safetensors, seal_safetensors
 from skystill.errors import CheckpointError, ClassesError, SettingsError, shortened
 from skystill.parsing import parse_json
+from skystill.raster.files import special_kind
 from skystill.raster.input_spec import RGB, InputSpec, spec_from
 from skystill.run_folder import written_whole
 from skystill.train.networks.contract import check_structure
-from skystill.train.networks.table import build_network
+from skystill.train.networks.table import build_network, declared_shapes
 
 PRUNED = "pruned "
 """Prefix of the name of a pruned network. Its numbers of channels are those of its weights, not those of the table."""
+
+# A pruned network is built whole before its channels are removed: above 200 MB only where a hundredth is left of it.
+_PRUNED_VALUES, _PRUNED_RATIO = 50_000_000, 100
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,7 @@ def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
     with _readable(path):
         record = read_record(path)
         with safe_open(path, framework="pt") as file:
+            _check_shapes(record, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         network = build_network(record.table_name, len(record.classes), record.input_spec)
         if record.network.startswith(PRUNED):
@@ -157,6 +164,27 @@ def read_record(path: Path) -> NetworkRecord:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {})["skystill"]
         return NetworkRecord.from_json(text, str(path))
+
+
+def _check_shapes(record: NetworkRecord, stored: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the weights that a file holds with those of the network that it names, before either takes memory.
+
+    Raises:
+        SettingsError: as `build_network`.
+        ValueError: the weights are those of another network.
+    """
+    declared = declared_shapes(record.table_name, len(record.classes), record.input_spec)
+    if missing := sorted(declared.keys() ^ stored.keys()):
+        raise ValueError(f"the weights are not those of {record.network}: {missing[0]} is on one side only")
+    pruned = record.network.startswith(PRUNED)
+    for name, shape in declared.items():
+        found = stored[name]
+        smaller = len(found) == len(shape) and all(map(operator.le, found, shape))
+        if found != shape and not (pruned and smaller):
+            raise ValueError(f"{name} has the shape {list(found)}, and {record.network} has {list(shape)}")
+    whole, kept = (sum(map(math.prod, shapes.values())) for shapes in (declared, stored))
+    if whole > max(_PRUNED_VALUES, _PRUNED_RATIO * kept):
+        raise ValueError(f"{kept:,} values are said to be left of {whole:,} after pruning")
 
 
 def _match_channels(network: nn.Module, state: dict[str, Tensor]) -> None:
@@ -179,6 +207,8 @@ def _match_channels(network: nn.Module, state: dict[str, Tensor]) -> None:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn every failure to read a weights file into a `CheckpointError` that gives the reason."""
+    if kind := special_kind(path):
+        raise CheckpointError(f"{path} is {kind}, not a file of weights. Give a file.")
     try:
         yield
     except FileNotFoundError as error:

@@ -58,7 +58,8 @@ class CachedLogits:
                 path, check_safetensors
             )  # once: hashing takes 0.7 s per gigabyte, and slices are read all the time
             file = self._map()
-            file.get_slice("logits")
+            stored = file.get_slice("logits")
+            self.shape, self.dtype = tuple(stored.get_shape()), str(stored.get_dtype())
             coded = "step" in file.keys()  # noqa: SIM118 - not a dict
             self.step: npt.NDArray[np.float32] = file.get_tensor("step") if coded else np.ones(1, np.float32)
             self.low: npt.NDArray[np.float32] = file.get_tensor("low") if coded else np.zeros(1, np.float32)
@@ -67,6 +68,28 @@ class CachedLogits:
                 f"{path} (a teacher's cached logits) cannot be read: {shortened(error)}. Delete it and run "
                 "skystill cache again."
             ) from error
+
+    def check(self, height: int, width: int, bits: int) -> None:
+        """Compare what the file declares with the image that it belongs to.
+
+        Args:
+            height: number of rows that the logits of the image have.
+            width: number of columns.
+            bits: 8 or 16, as the cache stores logits.
+
+        Raises:
+            DataError: the file holds logits of another size, or in another form.
+        """
+        fits = len(self.shape) == 3 and self.shape[:2] == (height, width) and self.shape[2] > 0
+        scales = self.shape[2:] if bits == 8 else (1,)
+        scaled = all(part.shape == scales and part.dtype == np.float32 for part in (self.step, self.low))
+        if fits and scaled and self.dtype == ("U8" if bits == 8 else "F16"):
+            return
+        raise DataError(
+            f"{self.path} (a teacher's cached logits) holds {list(self.shape)} {self.dtype} with "
+            f"{list(self.step.shape)} and {list(self.low.shape)} scale(s); its image takes [{height}, {width}, classes]"
+            f" in {bits} bits. Delete it and run skystill cache again."
+        )
 
     def __getitem__(self, place: tuple[slice, slice]) -> npt.NDArray[Any]:
         """Return the stored values of a slice of rows and a slice of columns: (h, w, C) uint8 or float16.
@@ -202,9 +225,12 @@ class LogitCache:
         """Open the cached logits (H, W, C) of an image. Only the parts that are sliced are read.
 
         Raises:
-            DataError: there is no file, or it is damaged.
+            DataError: there is no file, it is damaged, or what it holds is not of this size.
         """
-        return CachedLogits(self.path(image_window))
+        logits = CachedLogits(self.path(image_window))
+        height, width = image_window.size
+        logits.check(-(-height // self.stride), -(-width // self.stride), self.bits)
+        return logits
 
     def what_else(self) -> str:
         """Describe, for a message, what the folder holds if the files of some images are missing."""

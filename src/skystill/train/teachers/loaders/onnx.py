@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skystill.errors import CheckpointError
 from skystill.model.external import check_external_data
 from skystill.model.file import check_digest, is_foreign, read_info
+from skystill.model.trial import try_once
 from skystill.parsing import parse_json
 from skystill.raster.input_spec import InputSpec
 from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
@@ -35,7 +36,7 @@ class OnnxNetwork(nn.Module):
             images are run one by one.
 
     Raises:
-        ModelFileError: the file takes weights from a file outside its folder.
+        ModelFileError: the file takes weights from a file outside its folder, or fails as `try_once` says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +48,7 @@ class OnnxNetwork(nn.Module):
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it would hold the memory of the largest image permanently
         check_external_data(path)
+        try_once(path)
         providers = [name for name in _PROVIDERS if name in ort.get_available_providers()]
         self.session = ort.InferenceSession(path, options, providers=providers)
         self.input = self.session.get_inputs()[0]

@@ -1,0 +1,56 @@
+"""The cap on images and masks that are read whole, checked against the size that a file declares before it is decoded.
+
+Training and evaluation hold images and masks in memory. Prediction and `--unlabeled` read windows, and need no cap.
+"""
+
+import os
+
+from skystill.errors import DataError, SettingsError
+
+DEFAULT_VALUES = 2**28
+"""Most values (pixels x bands) of an image, or of a mask, by default: 9,459 x 9,459 pixels of three bands."""
+VARIABLE = "SKYSTILL_MAX_IMAGE_VALUES"
+"""Environment variable that holds another number. Processes that are started for training inherit it."""
+
+
+def check_size(path: object, height: int, width: int, bands: int, itemsize: int = 1) -> None:
+    """Check that an image or mask is small enough to be held in memory.
+
+    Args:
+        path: the file, for the message.
+        height: the number of rows that it declares.
+        width: the number of columns.
+        bands: values of a pixel.
+        itemsize: bytes of a value.
+
+    Raises:
+        DataError: it has more values than the cap.
+        SettingsError: the environment variable holds something else than a number above 0.
+    """
+    values, most = height * width * bands, max_image_values()
+    if values <= most:
+        return
+    raise DataError(
+        f"{path} has {width:,} x {height:,} pixels with {bands} value(s) each: {values * itemsize / 2**30:,.1f} GiB "
+        "when decoded, and several times that with its labels. Images with masks, and masks, are read whole, up to "
+        f"{most:,} values. Cut it into smaller images, its mask likewise (gdal_translate -srcwin X Y WIDTH HEIGHT IN "
+        "OUT): large rasters are read in windows only by predict and --unlabeled. With enough memory, "
+        f"{VARIABLE}={values} in the environment raises the cap."
+    )
+
+
+def max_image_values() -> int:
+    """Return the cap in values: that of the environment, or `DEFAULT_VALUES`.
+
+    Raises:
+        SettingsError: the environment variable holds something else than a number above 0.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return DEFAULT_VALUES
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
+        raise SettingsError(
+            f"{VARIABLE} is {text[:40]!r} in the environment; a number of values (pixels x bands) above 0 was "
+            f"expected, such as {DEFAULT_VALUES}."
+        )
+    return int(text)

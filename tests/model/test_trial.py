@@ -1,0 +1,192 @@
+"""A model file from elsewhere is tried in a process of its own, with a limit on memory and time, before it is used."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from skystill.digests import ONNX_TRAILER
+from skystill.errors import ModelFileError, SettingsError
+from skystill.model import trial
+from skystill.model.bundled import bundled_model
+from skystill.model.engine import open_engine
+from skystill.model.measure import peak_rss_bytes
+from skystill.model.trial import GIB, SECONDS, try_once
+from skystill.train.teachers.loaders.onnx import OnnxNetwork
+from tests.foreign_model import FREE, THREE, write_foreign
+from tests.measured import run
+
+Write = Callable[[Path], Path]
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECONDS, "5")
+    monkeypatch.delenv(GIB, raising=False)
+
+
+def write(path: Path, nodes: list[Any], constants: dict[str, Any]) -> Path:
+    """A file that takes "picture" and gives "logits"."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None] * 4)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def write_constant(path: Path, values: int = 2**33) -> Path:
+    """Adds the sum of a constant of 32 GiB."""
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["constant"], value=one),
+        helper.make_node("ReduceMax", ["constant"], ["largest"], keepdims=0),
+        helper.make_node("Add", ["picture", "largest"], ["logits"]),
+    ]
+    return write(path, nodes, {"size": np.array([values], np.int64)})
+
+
+def write_tiled(path: Path) -> Path:
+    """Repeats the image a million times."""
+    nodes = [
+        helper.make_node("Tile", ["picture", "times"], ["many"]),
+        helper.make_node("ReduceMean", ["many"], ["logits"], axes=[0], keepdims=1),
+    ]
+    return write(path, nodes, {"times": np.array([1_000_000, 1, 1, 1], np.int64)})
+
+
+def write_loop(path: Path) -> Path:
+    """Adds one, 2^62 times."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["before", "one"], ["after"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+        [numpy_helper.from_array(np.array(1, np.float32), "one")],
+    )
+    nodes = [helper.make_node("Loop", ["times", "yes", "picture"], ["logits"], body=body)]
+    return write(path, nodes, {"times": np.int64(2**62), "yes": np.bool_(True)})
+
+
+HOSTILE: dict[str, tuple[Write, str]] = {
+    "constant": (write_constant, "needs more than 4.0 GiB"),
+    "tiled": (write_tiled, "needs more than 4.0 GiB"),
+    "loop": (write_loop, "did not answer within 5 s"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("use", ["predict", "teacher"])
+def test_a_hostile_file_is_refused_by_name_and_takes_nothing(kind: str, use: str, tmp_path: Path) -> None:
+    make, words = HOSTILE[kind]
+    path = make(tmp_path / "m.onnx")
+    assert path.stat().st_size < 400
+    before, began = peak_rss_bytes(), time.perf_counter()
+    with pytest.raises(ModelFileError, match=words) as raised:
+        open_engine(path, 1, classes=THREE) if use == "predict" else OnnxNetwork(path)
+    assert str(path) in str(raised.value)
+    assert "It is not used." in str(raised.value)
+    assert time.perf_counter() - began < 15
+    assert peak_rss_bytes() - before < 100 * 2**20
+
+
+def test_the_command_ends_with_2(tmp_path: Path) -> None:
+    path = write_loop(tmp_path / "m.onnx")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "classes.yaml").write_text('classes:\n  - {name: a, color: "#000000"}\n  - {name: b, color: "#FFFFFF"}')
+    code, text, peak = run(
+        "predict", tmp_path / "a.png", "--model", path, "--classes", tmp_path / "classes.yaml", "--out",
+        tmp_path / "out", **{SECONDS: "2"},
+    )  # fmt: skip
+    assert code == 2, text
+    assert "did not answer within 2 s" in text
+    assert "Traceback" not in text
+    assert peak < 400 * 2**20
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "shape", [FREE, ("n", "h", "w", 3), (1, 3, 256, 256), (1, 64, 64, 3), ("n", "c", "h", "w")], ids=str
+)
+@pytest.mark.parametrize("multiple", [1, 32])
+def test_a_normal_file_passes_and_is_tried_once(
+    shape: tuple[Any, ...], multiple: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_foreign(tmp_path / "m.onnx", shape, multiple=multiple)
+    began = time.perf_counter()
+    try_once(path)
+    assert time.perf_counter() - began < 4  # 0.3 s on a machine that does nothing else
+    monkeypatch.setattr(trial, "_SCRIPT", tmp_path / "gone.py")
+    try_once(path)
+    write_foreign(path, shape, multiple=multiple, scale=2.0)  # another file of this name
+    path.touch()
+    with pytest.raises(ModelFileError, match="ended the process"):
+        try_once(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x08" * 50])
+def test_what_is_no_model_is_left_to_what_opens_it(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    try_once(tmp_path / "m.onnx")
+    try_once(tmp_path / "missing.onnx")
+
+
+def test_own_files_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_SCRIPT", tmp_path / "gone.py")
+    try_once(bundled_model())
+    own = tmp_path / "own.onnx"
+    content = write_foreign(tmp_path / "m.onnx").read_bytes()
+    own.write_bytes(content + ONNX_TRAILER.of(content))
+    try_once(own)
+    own.write_bytes(content + b"\x00" + ONNX_TRAILER.of(content))  # damaged: opening it says so
+    with pytest.raises(ModelFileError, match="is damaged"):
+        open_engine(own, 1, classes=THREE)
+    with pytest.raises(ModelFileError, match="ended the process"):
+        try_once(tmp_path / "m.onnx")
+
+
+def test_the_limits_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_constant(tmp_path / "m.onnx", 2**27)  # 0.5 GiB
+    monkeypatch.setenv(GIB, "0.75")
+    with pytest.raises(ModelFileError, match=r"needs more than 0\.8 GiB"):
+        try_once(path)
+    monkeypatch.setenv(GIB, "4")
+    try_once(path)
+    monkeypatch.setenv(SECONDS, "0")
+    try_once(write_loop(tmp_path / "loop.onnx"))
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "many", "1e9"])
+@pytest.mark.parametrize("variable", [GIB, SECONDS])
+def test_a_limit_that_is_no_number_is_an_error(
+    variable: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError, match=variable):
+        try_once(write_foreign(tmp_path / "m.onnx"))
+
+
+def test_a_python_file_in_the_working_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    try_once(write_foreign(tmp_path / "m.onnx"))
+    assert not (tmp_path / "ran").exists()

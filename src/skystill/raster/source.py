@@ -102,6 +102,7 @@ class RasterSource:
         self.damaged_pixels = 0
         self.reason = ""  # GDAL's own, for the first damage
         self.factors, self.spec = factors, spec
+        self._told = bands is not None
         self._file = _open(path)
         self._held_bytes = refuse_unreadable(self._file, path)
         self.orientation = read_orientation(path, self._file)
@@ -199,7 +200,7 @@ class RasterSource:
         """Compare samples of the values with those of the training images, as `Values.check_range`. Colours pass."""
         if isinstance(self._reading, Values):
             known = len(self._reading.notes)
-            self._reading.check_range(self._samples)
+            self._reading.check_range(self._samples, self._told)
             self.notes.extend(self._reading.notes[known:])
 
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:

@@ -92,14 +92,16 @@ class Values:
                 f"{limits.min:.9g} to {limits.max:.9g}. Write it on the scale of the training images."
             )
 
-    def check_range(self, samples: Samples) -> None:
+    def check_range(self, samples: Samples, told: bool) -> None:
         """Compare samples of the raster with the training images, and add a note if many lie outside their range.
 
         Args:
             samples: reads the samples.
+            told: whether the user said which bands to take.
 
         Raises:
-            DataError: nearly all values of a band lie outside the range of the training images.
+            DataError: nearly all values of a band lie outside the range of the training images, and the user did not
+                say which bands to take.
         """
         if _is_open(self._spec):
             return
@@ -110,11 +112,12 @@ class Values:
                 continue
             inside = float(((own >= band.low) & (own <= band.high)).mean())
             middle = float(np.median(own))
-            if inside < _SAME_UNIT:
+            if inside < _SAME_UNIT and not told:
                 raise DataError(
                     f"{self._path}: {band.label} is about {middle:g}, and was {band.low:g} to {band.high:g} in the "
                     f"training images (mean {band.mean:g}): its values are on another scale, or it is another band. "
-                    "Write the raster on the scale of the training images, or choose other --bands."
+                    "Write the raster on the scale of the training images. If it is right as it is, such as a scene of "
+                    f"clouds alone, name its bands: --bands {','.join(map(str, self.numbers))}."
                 )
             if inside < _PART_OUTSIDE:
                 self.notes.append(

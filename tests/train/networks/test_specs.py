@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skystill.classes import DUBAI
+from skystill.digests import KEY
 from skystill.errors import CheckpointError, SettingsError
 from skystill.raster.input_spec import RGB, Band, InputSpec
 from skystill.train.compress.int8_aware import int8_aware
@@ -130,6 +131,7 @@ def rewritten(path: Path, change: object) -> None:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         content = json.loads(file.metadata()["skystill"])
     assert callable(change)
+    content.pop(KEY)  # of what was written; files of earlier versions have no digest
     change(content)
     save_file(state, path, metadata={"skystill": json.dumps(content)})
 

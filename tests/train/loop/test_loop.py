@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -115,22 +117,28 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert not torch.equal(weights(task(seed=0))["1.weight"], weights(task(seed=1))["1.weight"])
 
 
-def test_ctrl_c_stops_after_the_step_with_the_checkpoint_saved(tmp_path: Path) -> None:
-    path = tmp_path / "resume.pt"
-
-    def press() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
+def press_and_stop(path: Path) -> None:
+    """Press Ctrl-C in the third step of the second epoch, in a process of its own."""
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"stopped after step 8; .*--resume"):
-        task().fit(Batches({(1, 2): press}), epochs=3, checkpointer=checkpointer(path, False))
+        task().fit(
+            Batches({(1, 2): lambda: os.kill(os.getpid(), signal.SIGINT)}),
+            epochs=3,
+            checkpointer=checkpointer(path, False),
+        )
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_stops_after_the_step_with_the_checkpoint_saved(tmp_path: Path) -> None:
+    path = tmp_path / "resume.pt"
+    code = f"import pathlib; from {__name__} import press_and_stop; press_and_stop(pathlib.Path({str(path)!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
     content = torch.load(path, weights_only=True)
     assert (content["epoch"], content["step"]) == (1, 3)
     whole, resumed = task(), task()
     whole.fit(Batches(), epochs=3)
     resumed.fit(Batches(), epochs=3, checkpointer=checkpointer(path))
     assert all(torch.equal(v, weights(resumed)[n]) for n, v in weights(whole).items())
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_checkpoint_cut_in_half_names_its_file_and_the_mend(tmp_path: Path) -> None:

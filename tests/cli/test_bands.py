@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from skystill.raster.input_spec import RGB, spec_from
-from tests.banded_model import write_bands
+from tests.banded_rasters import write_bands
 from tests.cli.conftest import Done
 
 Cli = Callable[..., Done]

@@ -10,7 +10,8 @@ from PIL import Image
 
 from skystill.errors import SettingsError
 from skystill.raster.shown import read_shown
-from tests.banded_model import pixels_of, spec_of, write_banded, write_bands
+from tests.banded_model import write_banded
+from tests.banded_rasters import pixels_of, spec_of, write_bands
 
 BYTES = np.random.default_rng(4).integers(0, 256, (6, 40, 50), np.uint8)
 NAMES = ("nir", "blue", "red", "swir16", "green", "")

@@ -17,7 +17,7 @@ from skystill.data.prepare import check_folder, prepare_data
 from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import RGB, Band, InputSpec
 from skystill.settings import CheckSettings, TrainSettings
-from tests.banded_model import pixels_of, spec_of, write_bands
+from tests.banded_rasters import pixels_of, spec_of, write_bands
 
 RED, GREEN, BLUE, ALPHA, GRAY, NONE = (
     ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.gray, ColorInterp.undefined,

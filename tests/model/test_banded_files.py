@@ -19,7 +19,8 @@ from skystill.model.quantize import quantize_model
 from skystill.model.stac import write_stac_item
 from skystill.predict import Predictor
 from skystill.raster.input_spec import RGB, InputSpec
-from tests.banded_model import FOUR, pixels_of, spec_of, write_banded
+from tests.banded_model import FOUR, write_banded
+from tests.banded_rasters import pixels_of, spec_of
 
 RGBN = spec_of("uint16", 4, ("red", "green", "blue", "nir"))
 

@@ -14,7 +14,7 @@ from skystill.model.adapters import InputScale, input_scale, parse_input
 from skystill.predict import Predictor
 from skystill.predict.opening import wanted_bands
 from skystill.settings import RasterSettings
-from tests.banded_model import write_bands
+from tests.banded_rasters import write_bands
 from tests.foreign_model import THREE, TWO, write_foreign
 
 FLOAT, BYTES, WORDS = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.UINT16

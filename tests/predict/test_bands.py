@@ -14,7 +14,8 @@ from skystill.predict import Predictor
 from skystill.progress import Progress
 from skystill.raster.input_spec import InputSpec
 from skystill.settings import RasterSettings
-from tests.banded_model import pixels_of, spec_of, truth, write_banded, write_bands
+from tests.banded_model import truth, write_banded
+from tests.banded_rasters import pixels_of, spec_of, write_bands
 
 TYPES, COUNTS = ("uint8", "uint16", "int16", "float32"), (1, 2, 3, 4, 6, 13)
 NAMES = ("blue", "green", "red", "nir", "swir16", "swir22")

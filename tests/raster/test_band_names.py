@@ -19,7 +19,7 @@ from skystill.raster.band_names import (
     pick_bands,
 )
 from skystill.raster.input_spec import MAX_BANDS, Band, InputSpec
-from tests.banded_model import write_bands
+from tests.banded_rasters import write_bands
 
 RED, GREEN, BLUE, ALPHA, GRAY, NONE = (
     ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.gray, ColorInterp.undefined,

@@ -17,7 +17,7 @@ from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import Band, InputSpec, spec_from
 from skystill.raster.picture import read_manner, read_size, read_whole
 from skystill.raster.source import RasterSource, gdal_environment
-from tests.banded_model import pixels_of, spec_of, write_bands
+from tests.banded_rasters import pixels_of, spec_of, write_bands
 
 STORED = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64", "complex64")
 FITS = {

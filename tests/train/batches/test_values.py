@@ -21,7 +21,7 @@ from skystill.symmetry import transform
 from skystill.train.batches.augment import Augmentation, jitter_values, to_kind
 from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages, as_batch
 from skystill.train.batches.images import labeled_images, unlabeled_images
-from tests.banded_model import pixels_of, spec_of, write_bands
+from tests.banded_rasters import pixels_of, spec_of, write_bands
 
 TWO = ClassMap(("low", "high"), ((255, 0, 0), (0, 255, 0)), indexed=True)
 TYPES = ("uint8", "uint16", "int16", "float32")

@@ -20,7 +20,7 @@ from skystill.train.compress.formats import _export_for_deepness, _export_for_op
 from skystill.train.compress.layer_times import layer_fractions
 from skystill.train.networks.examples import noise_images
 from skystill.train.networks.table import build_network
-from tests.banded_model import spec_of
+from tests.banded_rasters import spec_of
 
 NIR_RED_GREEN = replace(RGB, bands=tuple(Band(name, n) for n, name in enumerate(("nir", "red", "green"), 1)))
 SPECS = {

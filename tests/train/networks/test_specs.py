@@ -30,7 +30,7 @@ from skystill.train.networks.weights import (
     start_network,
     write_network,
 )
-from tests.banded_model import spec_of
+from tests.banded_rasters import spec_of
 
 SPECS = {
     "grey floats": spec_of("float32", 1), "three floats": spec_of("float32", 3), "six bytes": spec_of("uint8", 6),

@@ -32,7 +32,7 @@ from skystill.train.teachers.logit_cache import LogitCache
 from skystill.train.teachers.origins import cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher, combine
 from skystill.train.teaching import Teaching
-from tests.banded_model import pixels_of, spec_of, write_bands
+from tests.banded_rasters import pixels_of, spec_of, write_bands
 from tests.foreign_model import write_foreign
 
 AB = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), indexed=True)

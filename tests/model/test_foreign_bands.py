@@ -12,7 +12,7 @@ from onnx import TensorProto
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.adapters import InputScale, input_scale, parse_input
 from skystill.predict import Predictor
-from skystill.predict.opening import wanted_bands
+from skystill.raster.band_names import wanted_bands
 from skystill.settings import RasterSettings
 from tests.banded_rasters import write_bands
 from tests.foreign_model import THREE, TWO, write_foreign

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from rasterio.features import rasterize
 from rasterio.transform import Affine, from_origin
 
@@ -19,6 +18,7 @@ from skystill.predict.right_angles import main_direction, square_ring
 from skystill.predict.square import find_square_labels
 from skystill.progress import Event, Note
 from skystill.settings import PredictSettings, build_settings
+from tests.class_rasters import write_classes
 
 pyogrio = pytest.importorskip("pyogrio")
 shapely = pytest.importorskip("shapely")
@@ -28,12 +28,7 @@ UTM, METRES = "EPSG:32640", from_origin(500_000, 2_800_000, 1, 1)
 
 
 def write(path: Path, labels: np.ndarray, transform: Affine = METRES, crs: str | None = UTM) -> Path:
-    with rasterio.open(
-        path, "w", driver="GTiff", height=labels.shape[0], width=labels.shape[1], count=1, dtype="uint8", nodata=255,
-        crs=crs, transform=transform,
-    ) as file:  # fmt: skip
-        file.write(labels, 1)
-    return path
+    return write_classes(path, labels, crs, transform)
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

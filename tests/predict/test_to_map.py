@@ -14,6 +14,7 @@ from skystill.classes import DUBAI
 from skystill.errors import DataError
 from skystill.predict.polygons import write_polygons
 from skystill.predict.summary import write_areas
+from tests.class_rasters import write_classes
 
 shapely = pytest.importorskip("shapely")
 pyogrio = pytest.importorskip("pyogrio")
@@ -23,15 +24,6 @@ MERCATOR_60 = 8_399_737.89
 """y of 60 degrees north in web Mercator."""
 WORLD = 20_037_508.342789244
 TURNED = Affine.translation(500_000, 5_000_000) @ Affine.rotation(33) @ Affine.scale(0.3, -0.3)
-
-
-def write_classes(path: Path, labels: np.ndarray, crs: str | None, transform: Affine) -> Path:
-    with rasterio.open(
-        path, "w", driver="GTiff", height=labels.shape[0], width=labels.shape[1], count=1, dtype="uint8", nodata=255,
-        crs=crs, transform=transform,
-    ) as file:  # fmt: skip
-        file.write(labels, 1)
-    return path
 
 
 def pattern(height: int, width: int) -> np.ndarray:

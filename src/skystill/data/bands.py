@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from skystill.errors import DataError, SettingsError
-from skystill.raster.band_names import alpha_of, band_name, describe_bands, names_of, parse_bands, pick_bands
+from skystill.raster.band_names import alpha_of, band_name, describe_bands, names_of, pick_bands, wanted_bands
 from skystill.raster.bands import choose_bands
 from skystill.raster.input_spec import DTYPES, RGB, Band, InputSpec
 from skystill.raster.opening import open_raster
@@ -189,10 +189,7 @@ def _wanted_numbers(
         numbers = tuple(number for number in range(1, file.count + 1) if number != alpha)
     else:
         own = {name: number for number, name in enumerate(names, 1) if name}
-        try:
-            asked = parse_bands(wanted)
-        except ValueError as error:
-            raise SettingsError(f"--bands {wanted}: {error}.") from error
+        asked = wanted_bands(wanted) or []
         if any(isinstance(one, str) for one in asked):
             _refuse_other_names(file, path, band_names)
         numbers = pick_bands(file, path, [own.get(one, one) if isinstance(one, str) else one for one in asked])

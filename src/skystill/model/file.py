@@ -270,4 +270,4 @@ def _input_spec(values: Mapping[str, Any]) -> InputSpec:
     if "input_spec" in values:
         return spec_from(values["input_spec"])
     resolution = values.get("resolution_m")
-    return RGB if resolution is None else RGB.with_resolution(float(resolution))
+    return RGB if resolution is None else replace(RGB, resolution_m=float(resolution))

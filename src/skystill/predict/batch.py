@@ -25,10 +25,9 @@ from skystill.errors import (
 from skystill.model.bundled import bundled_model
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, possible_files, side_files
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
-from skystill.predict.opening import wanted_bands
 from skystill.predict.predictor import Prediction, Predictor, wanted_layers
 from skystill.progress import Event, Message, OnProgress, Progress, ignore_progress, report_notes
-from skystill.raster.band_names import pick_bands
+from skystill.raster.band_names import pick_bands, wanted_bands
 from skystill.raster.opening import open_raster
 from skystill.raster.output import journal_of
 from skystill.raster.scratch import clear_scratch

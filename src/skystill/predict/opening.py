@@ -2,26 +2,10 @@
 
 from skystill.errors import SettingsError
 from skystill.model.file import ModelInfo
-from skystill.raster.band_names import parse_bands
+from skystill.raster.band_names import wanted_bands
 from skystill.raster.ground import snap_factor
 from skystill.raster.source import RasterSource
 from skystill.settings import RasterSettings
-
-
-def wanted_bands(text: str | None, option: str = "--bands") -> list[int | str] | None:
-    """Return the bands that an option names, numbers or names; None if it is not set.
-
-    Args:
-        text: the value of the option.
-        option: its name, for messages.
-
-    Raises:
-        SettingsError: as `parse_bands`.
-    """
-    try:
-        return None if text is None else parse_bands(text)
-    except ValueError as error:
-        raise SettingsError(f"{option} {text}: {error}.") from error
 
 
 def open_source(path: str, settings: RasterSettings, info: ModelInfo) -> RasterSource:

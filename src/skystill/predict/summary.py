@@ -11,8 +11,8 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.predict.opening import wanted_bands
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.band_names import wanted_bands
 from skystill.raster.ground import Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import open_raster

@@ -115,6 +115,22 @@ def parse_bands(text: str) -> list[int | str]:
     return found
 
 
+def wanted_bands(text: str | None, option: str = "--bands") -> list[int | str] | None:
+    """Return the bands that an option names, numbers or names; None if it is not set.
+
+    Args:
+        text: the value of the option.
+        option: its name, for messages.
+
+    Raises:
+        SettingsError: as `parse_bands`.
+    """
+    try:
+        return None if text is None else parse_bands(text)
+    except ValueError as error:
+        raise SettingsError(f"{option} {text}: {error}.") from error
+
+
 def pick_bands(file: rasterio.DatasetReader, path: str, wanted: Sequence[int | str]) -> tuple[int, ...]:
     """Return the numbers of the bands of a raster that the user means by `--bands`.
 

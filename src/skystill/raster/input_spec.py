@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -130,10 +130,6 @@ class InputSpec:
     def takes(self, image: npt.NDArray[Any]) -> bool:
         """Whether an array is an image (H, W, B) with pixels, of these bands and this data type."""
         return image.ndim == 3 and image.size > 0 and image.shape[2] == len(self) and image.dtype == self.kind
-
-    def with_resolution(self, metres: float) -> "InputSpec":
-        """Return the spec with another ground resolution."""
-        return replace(self, resolution_m=metres)
 
     def to_dict(self) -> dict[str, object]:
         """Return the content for JSON and YAML. `spec_from` reads it."""

@@ -197,11 +197,9 @@ class RasterSource:
         return control
 
     def check_range(self) -> None:
-        """Compare samples of the values with those of the training images, as `Values.check_range`. Colours pass."""
+        """Compare samples of the values with those of the training images, as `Values.notes_on_range`. Colours pass."""
         if isinstance(self._reading, Values):
-            known = len(self._reading.notes)
-            self._reading.check_range(self._samples, self._told)
-            self.notes.extend(self._reading.notes[known:])
+            self.notes.extend(self._reading.notes_on_range(self._samples, self._told))
 
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         """Read a window.

@@ -92,8 +92,8 @@ class Values:
                 f"{limits.min:.9g} to {limits.max:.9g}. Write it on the scale of the training images."
             )
 
-    def check_range(self, samples: Samples, told: bool) -> None:
-        """Compare samples of the raster with the training images, and add a note if many lie outside their range.
+    def notes_on_range(self, samples: Samples, told: bool) -> list[str]:
+        """Compare samples of the raster with the training images, and return a note on each band that lies outside.
 
         Args:
             samples: reads the samples.
@@ -103,8 +103,9 @@ class Values:
             DataError: nearly all values of a band lie outside the range of the training images, and the user did not
                 say which bands to take.
         """
+        notes: list[str] = []
         if _is_open(self._spec):
-            return
+            return notes
         values = samples(self.numbers, self.alpha)
         for band, sampled in zip(self._spec.bands, values, strict=True):
             own = sampled.compressed()
@@ -120,10 +121,11 @@ class Values:
                     f"clouds alone, name its bands: --bands {','.join(map(str, self.numbers))}."
                 )
             if inside < _PART_OUTSIDE:
-                self.notes.append(
+                notes.append(
                     f"{self._path}: {1 - inside:.0%} of the values of {band.label} lie outside those of the training "
                     f"images ({band.low:g} to {band.high:g}; the middle one is {middle:g})."
                 )
+        return notes
 
 
 def _is_open(spec: InputSpec) -> bool:

@@ -11,9 +11,9 @@ from skystill.data import Pair, find_pairs, mask_areas, read_pairs, resolve_clas
 from skystill.data.run_split import run_split
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
-from skystill.predict.opening import wanted_bands
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.raster.band_names import wanted_bands
 from skystill.report.compared import ComparedModel, compared_models
 from skystill.report.metrics import Comparison, Curve, Evaluation, compare, evaluate
 from skystill.report.records import (

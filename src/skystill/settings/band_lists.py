@@ -1,5 +1,9 @@
 """Settings that list bands of a raster, such as 4,3,2 or red,green,blue,nir. Each raster says which these are."""
 
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 
 def check_bands(value: str | None) -> str | None:
     """Return a list of bands as it is.
@@ -27,3 +31,10 @@ def check_shown(value: str | None) -> str | None:
     if check_bands(value) is not None and str(value).count(",") not in (0, 2):
         raise ValueError("write three bands, which become red, green and blue, or one for grey")
     return value
+
+
+BandList = Annotated[str | None, AfterValidator(check_bands)]
+"""Type of a setting that lists the bands of a network."""
+
+ShownBands = Annotated[str | None, AfterValidator(check_shown)]
+"""Type of a setting that lists the bands of a picture."""

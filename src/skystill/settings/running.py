@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
 from skystill.settings.amounts import check_amount
-from skystill.settings.band_lists import check_bands, check_shown
+from skystill.settings.band_lists import BandList, ShownBands
 from skystill.settings.base import Settings, list_of_texts
 
 
@@ -25,7 +25,7 @@ class CheckSettings(Settings):
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""
-    bands: Annotated[str | None, AfterValidator(check_bands)] = None
+    bands: BandList = None
     """Bands of the images that a network is fed, as in train."""
 
 
@@ -41,15 +41,10 @@ class EvaluateSettings(Settings):
     too, if that folder holds the same images, and otherwise auto."""
     fit_masks: bool | None = None
     """Fit masks that have another size than their image, as in train. By default as in the run."""
-    show: str | None = None
+    show: ShownBands = None
     """Bands that the pictures of the report show as red, green and blue: three numbers or names, such as 4,3,2 or
     nir,red,green, or one for grey. By default as in the run, otherwise those that the images name red, green and blue,
     otherwise their first three."""
-
-    @field_validator("show")
-    @classmethod
-    def _check_show(cls, value: str | None) -> str | None:
-        return check_shown(value)
 
 
 class RasterSettings(Settings):
@@ -67,7 +62,7 @@ class RasterSettings(Settings):
     views: Literal["1", "2", "4", "8"] = "1"
     """Number of test-time views: flipped and rotated versions of each tile whose logits are averaged. More is more
     accurate; time grows in proportion to their number."""
-    bands: str | None = None
+    bands: BandList = None
     """Bands that the network is fed, in its order: numbers or names, such as 4,3,2 or red,green,blue,nir. They are as
     many as the network has bands; for red, green and blue, one band is a grey image. By default the bands that the
     raster names as the training images did, otherwise those at the same place. For red, green and blue, this is
@@ -110,11 +105,6 @@ class RasterSettings(Settings):
             return None
         low, high = (float(part) for part in self.scale.split(","))
         return low, high
-
-    @field_validator("bands")
-    @classmethod
-    def _check_bands(cls, value: str | None) -> str | None:
-        return check_bands(value)
 
     @field_validator("smooth")
     @classmethod
@@ -178,7 +168,7 @@ class PredictSettings(RasterSettings):
     overlay: bool = False
     """Also write a picture of the classes over the image, as OUT-overlay.png. Its longer side has at most 2,048
     pixels."""
-    show: str | None = None
+    show: ShownBands = None
     """Bands that --overlay shows as red, green and blue: three numbers or names, such as 4,3,2 or nir,red,green, or one
     for grey. By default those that the raster names red, green and blue, otherwise its first three."""
     simplify: str | None = None
@@ -191,11 +181,6 @@ class PredictSettings(RasterSettings):
     are merged. Neighbours no longer share their borders: gaps and overlaps appear between them. A polygon stays as it
     is if the squared one would overlap with less than 85 % of both together, and a note gives the number of these. By
     default no polygon is squared."""
-
-    @field_validator("show")
-    @classmethod
-    def _check_show(cls, value: str | None) -> str | None:
-        return check_shown(value)
 
     @field_validator("simplify")
     @classmethod

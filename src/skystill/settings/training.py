@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
-from skystill.settings.band_lists import check_bands, check_shown
+from skystill.settings.band_lists import BandList, ShownBands
 from skystill.settings.base import FROM_DATA, Settings, list_of_texts
 
 Schedule = Literal["one-cycle", "cosine", "constant"]
@@ -33,11 +33,11 @@ class FitSettings(Settings):
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""
-    bands: Annotated[str | None, AfterValidator(check_bands)] = None
+    bands: BandList = None
     """Bands of the images that the network is fed: names such as red,green,blue,nir, numbers such as 4,3,2 (the first
     band is 1), or all. Each keeps its values, and the network normalises them. By default red, green and blue, or the
     only band: in bytes, or in the images' own values if these have more bits."""
-    show: Annotated[str | None, AfterValidator(check_shown)] = None
+    show: ShownBands = None
     """Bands that pictures in the report show as red, green and blue: three names or numbers, or one for grey. By
     default red, green and blue if the images name them, otherwise the first three bands."""
     epochs: int = Field(default=24, ge=1)
@@ -263,7 +263,7 @@ class TuneSettings(TeacherSettings):
     """How the images are split into training, validation and test, as in distill."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, as in distill."""
-    bands: Annotated[str | None, AfterValidator(check_bands)] = None
+    bands: BandList = None
     """Bands of the images that the network is fed, as in distill."""
     epochs: int = Field(default=8, ge=1)
     """Number of passes over the training images in each trial."""
@@ -295,7 +295,7 @@ class CacheSettings(TeacherSettings):
     """How the images are split, as in distill. The logits of the training images are cached."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, as in distill."""
-    bands: Annotated[str | None, AfterValidator(check_bands)] = None
+    bands: BandList = None
     """Bands of the images that the network is fed, as in distill."""
     seed: int = Field(default=0, ge=0)
     """Seed of --limit-images, and of a split by fractions or auto. Use the seed of the distillation."""

@@ -16,6 +16,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+import skystill
 from tests.channel_model import INFO, write_model
 
 pytestmark = pytest.mark.slow
@@ -61,16 +62,29 @@ def whole(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return contents(folder)
 
 
+def units(journal: Path) -> int:
+    """How many units lie in the journal, which the process may remove while they are counted."""
+    try:
+        return sum(name.endswith(".unit") for name in os.listdir(journal))
+    except FileNotFoundError:
+        return 0
+
+
+def interpreters_own(said: str) -> bool:
+    """Whether Ctrl-C met Python before any code of ours ran: it then ends with 1 and words of its own."""
+    return "KeyboardInterrupt" in said and str(Path(skystill.__file__).parent) not in said
+
+
 def moments(out: Path, rng: random.Random) -> Callable[[], bool]:
     """A random moment of the work: after some units, in the COG, in the polygons, in the areas, or at once."""
-    journal, units = out / ".unfinished-c.tif", len(list((out / ".unfinished-c.tif").glob("*.unit")))
-    wanted = units + rng.randint(0, 12)
+    journal = out / ".unfinished-c.tif"
+    wanted = units(journal) + rng.randint(0, 12)
     return rng.choice(
         [
             lambda: True,
-            lambda: len(list(journal.glob("*.unit"))) >= wanted,
-            lambda: len(list(journal.glob("*.unit"))) >= wanted,
-            lambda: len(list(journal.glob("*.unit"))) >= wanted,
+            lambda: units(journal) >= wanted,
+            lambda: units(journal) >= wanted,
+            lambda: units(journal) >= wanted,
             lambda: (journal / "classes-cog.tif").exists(),
             lambda: (journal / "finished.json").exists(),
             lambda: bool(list(out.glob(".part-*-c.gpkg"))),
@@ -104,8 +118,7 @@ def test_stops_at_random_moments_change_nothing(
         time.sleep(rng.uniform(0, 0.1))
         process.send_signal(number)
         said, code = process.communicate()[1], process.returncode
-        in_python = "Could not import runpy" in said  # before any code of ours runs
-        assert code in (0, 130, -number) or in_python, said
+        assert code in (0, 130, -number) or (code == 1 and interpreters_own(said)), said
         stopped += code != 0
         if code == 0:  # it was faster: begin again
             assert contents(out) == whole

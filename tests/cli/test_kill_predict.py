@@ -65,7 +65,7 @@ def whole(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def units(journal: Path) -> int:
     """How many units lie in the journal, which the process may remove while they are counted."""
     try:
-        return sum(name.endswith(".unit") for name in os.listdir(journal))
+        return sum(path.suffix == ".unit" for path in journal.iterdir())
     except FileNotFoundError:
         return 0
 

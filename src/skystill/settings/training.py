@@ -277,7 +277,7 @@ class TuneSettings(TeacherSettings):
     limit_images: int | None = Field(default=None, ge=1)
     """Number of training images to use, chosen at random with the seed. By default all."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the training, the same in all trials. The search itself is not seeded."""
+    """Seed of the training, the same in all trials, and of the search."""
 
 
 class CacheSettings(TeacherSettings):

@@ -1,18 +1,29 @@
 """`skystill tune`: a search over the settings of a distillation, in which any number of processes can take part.
 
 Each trial is an ordinary run folder, TUNE/trials/NUMBER. Its score is the mIoU on the *validation* images. The study is
-stored in a database. If a process dies, another process continues its trial from the last checkpoint.
+stored in a database. If a process dies, another process continues its trial from the last checkpoint: at once if it
+runs on the same computer, and otherwise when the dead one has given no sign of life for 40 seconds.
+
+What a trial draws depends on the seed, the number of the trial and the results so far, so that one process makes the
+same study every time, however often it is stopped.
 """
 
+import hashlib
 import math
+import os
+import socket
 import sqlite3
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
+import psutil
 import yaml
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
@@ -29,6 +40,7 @@ LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")
 _HEARTBEAT, _GRACE = 10, 40
 # Finished trials of the study, and epochs of a trial, before a trial can be stopped early.
 _STARTUP, _WARM_UP = 5, 1
+_PROCESS = "process"  # user attribute of a trial: the process that runs it
 
 
 def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettings:
@@ -55,8 +67,51 @@ def first_number(trial: optuna.Trial | FrozenTrial) -> int:
     A trial that continues the trial of a dead process has the number of that trial, and therefore its run folder.
     """
     frozen = trial if isinstance(trial, FrozenTrial) else trial.study.trials[trial.number]
-    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen)
-    return trial.number if first is None else int(first)
+    first = _continued(frozen)
+    return trial.number if first is None else first
+
+
+def _continued(trial: FrozenTrial) -> int | None:
+    """Return the number of the trial of a dead process that this trial continues; None if it continues none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+
+
+class TrialSampler(BaseSampler):
+    """Draws each setting of a trial by TPE (Bergstra 2011), with a random generator of its own.
+
+    The generator is seeded with the seed of the search, the place of the trial in the study and the name of the
+    setting. A trial that continues the trial of a dead process has the place of that trial.
+
+    Args:
+        seed: seed of the search.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return no settings: none is drawn together with others."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw no settings."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:  # noqa: ANN401 (as in the base class)
+        """Draw one setting."""
+        first = first_number(trial)
+        place = sum(_continued(one) is None for one in study.get_trials(deepcopy=False) if one.number < first)
+        seed = int.from_bytes(hashlib.sha256(f"{self._seed} {place} {param_name}".encode()).digest()[:4], "big")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = TPESampler(seed=seed, constant_liar=True)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def run_study(
@@ -84,6 +139,7 @@ def run_study(
 
     def objective(trial: optuna.Trial) -> float:
         nonlocal filled
+        trial.set_user_attr(_PROCESS, [_this_computer(), os.getpid(), psutil.Process().create_time()])
         drawn = trial_settings(settings, trial)
         keep_split(RunFolder(settings.out / "trials" / "0"), RunFolder(drawn.out))  # also of an earlier version
         if not filled:
@@ -96,6 +152,7 @@ def run_study(
         return _last_validation_miou(RunFolder(drawn.out))
 
     while (todo := _next_action(study, settings.trials)) != "end":
+        _take_over_from_the_dead(study)
         if todo == "run":
             study.optimize(objective, n_trials=1)
         else:
@@ -105,6 +162,40 @@ def run_study(
                 optuna.storages.fail_stale_trials(study)
     write_result(settings, study)
     return study
+
+
+def _this_computer() -> str:
+    """Name the computer since its start, and the container: where a process number means one process."""
+    try:
+        start, space = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), Path("/proc/self/ns/pid").readlink()
+    except OSError:  # not Linux
+        start, space = f"{psutil.boot_time():.0f}", Path()
+    return f"{socket.gethostname()} {start} {space}"
+
+
+def _take_over_from_the_dead(study: optuna.Study) -> None:
+    """Put back the trials whose process ran on this computer and has ended, so that they are continued at once."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        computer, process, began = trial.user_attrs.get(_PROCESS, (None, 0, 0.0))
+        if computer != _this_computer():
+            continue
+        try:
+            lives = psutil.Process(process).create_time() == began
+        except psutil.NoSuchProcess:
+            lives = False
+        if not lives:
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                continue  # another process was faster
+            _continue_later(study, trial)
+
+
+def _continue_later(study: optuna.Study, trial: FrozenTrial) -> None:
+    trial.user_attrs.pop(_PROCESS, None)  # the process that continues it has not said its name yet
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
 def _next_action(study: optuna.Study, trials: int) -> str:
@@ -134,14 +225,13 @@ def open_study(settings: TuneSettings) -> optuna.Study:
         options = {"creator": lambda: sqlite3.connect(file, check_same_thread=False)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        again = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
         try:
             storage = RDBStorage(
                 url,
                 options,
                 heartbeat_interval=_HEARTBEAT,
                 grace_period=_GRACE,
-                heartbeat_stale_trial_callback=again,
+                heartbeat_stale_trial_callback=_continue_later,
             )
         except Exception as error:
             where = f"--storage {settings.storage}" if settings.storage else settings.out / "study.db"
@@ -150,8 +240,7 @@ def open_study(settings: TuneSettings) -> optuna.Study:
         storage=storage,
         study_name=settings.out.name,
         direction="maximize",
-        # No seed, because the processes must draw different settings.
-        sampler=optuna.samplers.TPESampler(seed=None, constant_liar=True),
+        sampler=TrialSampler(settings.seed),
         pruner=optuna.pruners.MedianPruner(_STARTUP, _WARM_UP),
         load_if_exists=True,
     )

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from skystill.cli import bars
 from skystill.errors import DamagedSource, DataError, InputsFailed, first_few, visible
 from skystill.progress import SAID, Event, Message, Note, Progress, SaidOnce, named, phase
+from skystill.report.page import _environment as page_environment
 from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
@@ -159,3 +161,9 @@ def test_what_would_act_on_a_terminal_is_shown_as_an_escape(
     assert said.err == f"{shown}\n{shown}: done in 0 s\n".expandtabs() or "\t" in name
     assert said.out == f"{shown}\n".expandtabs() or "\t" in name
     assert not re.search("[\x07\x1b\u202e\u2066]", said.err + said.out)
+
+
+def test_a_page_shows_escapes_and_keeps_its_markup() -> None:
+    page = page_environment().from_string("{{ name }} {{ name | upper }} {{ safe }}")
+    shown = page.render(name="a\u202e<b>שדה", safe=Markup("<i>\u202e</i>"))
+    assert shown == "a\\u202e&lt;b&gt;שדה A\\u202e&lt;B&gt;שדה <i>\u202e</i>"

@@ -24,6 +24,7 @@ def in_order(lines: list[str], wanted: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # eight processes, one after the other: half a minute, or five where the machine is busy
 def test_every_step_of_a_distillation_has_a_line_and_everything_is_said_once(
     scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli
 ) -> None:

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,17 +34,18 @@ class ClassesError(UserError):
 
 
 class DataError(UserError):
-    """Images or masks that cannot be used. The message lists every problem, not only the first.
+    """Images or masks that cannot be used. The message lists the first 20 problems and the number of the others.
 
     Args:
         summary: one line that says what failed and where.
-        problems: one line per bad file, with its name.
+        problems: one line per bad file, with its name. The attribute `problems` holds all of them.
         mend: how to fix the problems.
     """
 
     def __init__(self, summary: str, problems: Sequence[str] = (), mend: str = "") -> None:
         self.problems = list(problems)
-        lines = [summary, *(f"  - {problem}" for problem in self.problems), *([mend] if mend else [])]
+        listed = (f"  - {problem}" for problem in first_few(self.problems))
+        lines = [summary, *listed, *([mend] if mend else [])]
         super().__init__("\n".join(lines))
 
 
@@ -185,6 +187,34 @@ def shortened(text: object, most: int = 300) -> str:
     return line if len(line) <= most else line[: most - 4] + " ..."
 
 
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visible(text: str) -> str:
+    r"""Return a text with escapes, such as "\x1b", for what would move the cursor or turn the order of the letters.
+
+    These are control characters, other than line breaks and tabs, and the characters of Unicode that change the
+    direction of the text around them. Letters of scripts that are written from right to left stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one.encode("unicode_escape").decode()
+        if one in _BIDI or (unicodedata.category(one) in ("Cc", "Zl", "Zp") and one not in "\n\t")
+        else one
+        for one in text
+    )
+
+
+_LISTED = 20
+
+
+def first_few(items: Sequence[str], most: int = _LISTED) -> list[str]:
+    """Return the first items of a list for a message, and how many more there are."""
+    more = [f"and {len(items) - most:,} more"] if len(items) > most else []
+    return [*items[:most], *more]
+
+
 class CommandFailed(SkystillError):
     """A command that failed in a separate process. That process has printed the reason."""
 
@@ -217,11 +247,10 @@ class DamagedSource(UserError):
     """A raster of which some parts could not be read. The rest was predicted."""
 
     def __init__(self, source: str, target: Path, places: Sequence[str]) -> None:
-        shown = "\n".join(f"  - {place}" for place in places[:20])
-        more = f"\n  - and {len(places) - 20} more" if len(places) > 20 else ""
+        shown = "\n".join(f"  - {place}" for place in first_few(places))
         super().__init__(
             f"{source} is damaged; {target} was written, with nodata where the source could not be read:\n"
-            f"{shown}{more}\nGet a whole copy and predict again."
+            f"{shown}\nGet a whole copy and predict again."
         )
 
 
@@ -254,7 +283,8 @@ class InputsFailed(SkystillError):
 
     def __init__(self, total: int, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        lines = [f"{len(problems)} of {total} inputs had problems:", *(f"  - {problem}" for problem in problems)]
+        listed = (f"  - {problem}" for problem in first_few(self.problems))
+        lines = [f"{len(problems)} of {total} inputs had problems:", *listed]
         super().__init__("\n".join(lines))
 
 

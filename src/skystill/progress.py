@@ -5,7 +5,10 @@ can count or log them. It can also cancel the operation by raising an exception 
 files that were already saved are kept.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -22,6 +25,7 @@ class Progress:
         total: number of all units. The task ends when `done` reaches it.
         unit: "items", "steps" or "pixels".
         figures: current values to show, such as {"loss": 0.4, "images_per_second": 31.0}.
+        leaves_line: True if a line is printed when the task ends. False if none is. None: if it took long.
     """
 
     task: str
@@ -29,6 +33,7 @@ class Progress:
     total: int
     unit: str = "items"
     figures: Mapping[str, float] = field(default_factory=dict)
+    leaves_line: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -74,30 +79,81 @@ def ignore_progress(event: Event) -> None:
     """Ignore the event. This is the default callback."""
 
 
-def tracked(items: Sequence[_T], task: str, on_progress: OnProgress) -> Iterator[_T]:
+def tracked(items: Sequence[_T], task: str, on_progress: OnProgress, leaves_line: bool | None = None) -> Iterator[_T]:
     """Yield the items and report each one that is done.
 
     Args:
         items: what to iterate over.
         task: name of the task.
         on_progress: called with a `Progress` before the first item and after each item.
+        leaves_line: as in `Progress`.
     """
     for done, item in enumerate(items):
-        on_progress(Progress(task, done, len(items)))
+        on_progress(Progress(task, done, len(items), leaves_line=leaves_line))
         yield item
-    on_progress(Progress(task, len(items), len(items)))
+    on_progress(Progress(task, len(items), len(items), leaves_line=leaves_line))
+
+
+@contextmanager
+def phase(task: str, on_progress: OnProgress, leaves_line: bool | None = True) -> Iterator[None]:
+    """Report the context as a task of one item.
+
+    Args:
+        task: name of the task, such as "writing report.html".
+        on_progress: called with a `Progress` before and after.
+        leaves_line: as in `Progress`.
+    """
+    on_progress(Progress(task, 0, 1, leaves_line=leaves_line))
+    yield
+    on_progress(Progress(task, 1, 1, leaves_line=leaves_line))
 
 
 def named(on_progress: OnProgress, task: str) -> OnProgress:
-    """Return a callback that passes events on to `on_progress` under another task name.
+    """Return a callback that passes the events of a training on to `on_progress` under another task name.
 
-    The training loop does not know what it trains. Its caller does, and sets the name with this function.
+    The training loop does not know what it trains. Its caller does, and sets the name with this function. Tasks that do
+    not count steps keep their names.
     """
 
     def rename(event: Event) -> None:
-        on_progress(replace(event, task=task) if isinstance(event, Progress | EpochEnd) else event)
+        if isinstance(event, EpochEnd) or (isinstance(event, Progress) and event.unit == "steps"):
+            event = replace(event, task=task)
+        on_progress(event)
 
     return rename
+
+
+SAID = "SKYSTILL_SAID"
+"""The environment variable that tells a command what the command that started it has already said."""
+
+
+class SaidOnce:
+    """A callback that passes events on, but no note or message a second time.
+
+    Data is prepared by several steps of one command, some of them in processes of their own, and each of them reports
+    what it finds.
+
+    Args:
+        on_progress: receives the other events.
+    """
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._said = dict.fromkeys(filter(None, os.environ.get(SAID, "").split(",")))
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on, unless it was said before."""
+        if isinstance(event, Note | Message):
+            key = hashlib.sha256(event.text.encode(errors="backslashreplace")).hexdigest()[:16]
+            if key in self._said:
+                return
+            self._said[key] = None
+        self._on_progress(event)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables for a process that is to say nothing that was said here."""
+        return {SAID: ",".join(self._said)} if self._said else {}
 
 
 def report_notes(notes: Sequence[str], on_progress: OnProgress) -> None:

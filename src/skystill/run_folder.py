@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from filelock import FileLock, Timeout
 
 from skystill.errors import DiskFull, RunFolderError, SkystillError, shortened, write_errno
+from skystill.locks import hold_lock
 from skystill.parsing import read_json, read_yaml
+from skystill.progress import OnProgress, ignore_progress
 from skystill.settings import FROM_DATA, TRUST, run_settings
 
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide signs, too
@@ -64,31 +65,6 @@ def naming_failed_writes(path: Path, scratch: bool = False) -> Iterator[None]:
         if isinstance(error, SkystillError) or write_errno(error) is None:
             raise
         raise DiskFull(path, error, scratch) from error
-
-
-@contextmanager
-def hold_lock(path: Path, held: str) -> Iterator[None]:
-    """Hold a lock inside the context. It is released when the process ends, even after kill -9.
-
-    Args:
-        path: the file of the lock. Its folder must exist.
-        held: the message if another process holds it.
-
-    Raises:
-        RunFolderError: another process holds the lock.
-        DiskFull: the file cannot be made.
-    """
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunFolderError(held) from error
-    except OSError as error:
-        raise DiskFull(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -271,16 +247,18 @@ class RunFolder:
         return RunFolderError(f"{path} is damaged: {reason}. Take a whole copy of it, or make it again: {made_again}.")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, on_progress: OnProgress = ignore_progress) -> Iterator[None]:
         """Lock the folder for one writer. The lock is released when the process ends, even after kill -9.
+
+        Args:
+            on_progress: receives a `Note` if the file system has no locks.
 
         Raises:
             RunFolderError: another process holds the lock.
             DiskFull: the folder cannot be created.
         """
         self._make()
-        held = f"{self.path} is in use by another process. Wait for it, or choose another --out."
-        with hold_lock(self.path / ".lock", held):
+        with hold_lock(self.path / ".lock", str(self.path), on_progress):
             yield
 
     def _make(self) -> None:
@@ -289,8 +267,30 @@ class RunFolder:
 
     def _clear_parts(self) -> None:
         """Remove the incomplete files of a killed run. Call this with the lock held."""
-        for part in self.path.rglob(".part-*"):
-            _remove(part)
+        for folder in (self.path, self.weights.parent, self.plots, self.samples):  # others have locks of their own
+            for part in folder.glob(".part-*"):
+                _remove(part)
+
+
+@contextmanager
+def hold_output(path: Path, on_progress: OnProgress = ignore_progress) -> Iterator[None]:
+    """Lock a file for one writer: by its run folder, if it lies in one, and otherwise by a lock beside it.
+
+    Args:
+        path: the file to write.
+        on_progress: receives a `Note` if the file system has no locks.
+
+    Raises:
+        RunFolderError: another process holds the lock.
+        DiskFull: its folder cannot be created.
+    """
+    folder = RunFolder(path.parent)
+    if folder.config.is_file():
+        with folder.locked(on_progress):
+            yield
+    else:
+        with hold_lock(path.with_name(f".lock-{path.name}"), str(path), on_progress):
+            yield
 
 
 def _remove(path: Path) -> None:

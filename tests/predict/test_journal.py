@@ -324,7 +324,14 @@ def test_a_turned_picture_that_was_killed_leaves_nothing_after_the_next_run(tmp_
 def test_the_record_of_what_is_finished_goes_last(settings: PredictSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill while the journal is removed costs nothing: the next run finds that all is done."""
     with monkeypatch.context() as patch:
-        patch.setattr(output.shutil, "rmtree", lambda *arguments, **keywords: (_ for _ in ()).throw(KeyboardInterrupt))
+        unlink = Path.unlink
+
+        def press(path: Path, missing_ok: bool = False) -> None:
+            if path.name == "finished.json" and path.exists():
+                raise KeyboardInterrupt
+            unlink(path, missing_ok)
+
+        patch.setattr(Path, "unlink", press)
         with pytest.raises(Exception, match="stopped"):
             predict(settings)
     journal = settings.out.parent / ".unfinished-c.tif"

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from skystill.errors import CommandFailed, Interrupted, SettingsError, UserError
+from skystill.progress import SaidOnce
 from skystill.settings import FitSettings, Settings
 
 
@@ -56,13 +57,14 @@ def call_process(arguments: Sequence[str], environment: dict[str, str] | None = 
         signal.signal(signal.SIGINT, before)
 
 
-def call_command(verb: str, settings: Settings, *flags: str) -> None:
+def call_command(verb: str, settings: Settings, *flags: str, said: SaidOnce | None = None) -> None:
     """Run a SkyStill command in a separate process.
 
     Args:
         verb: name of the command, such as "train".
         settings: settings of the command.
         flags: further arguments of the command line.
+        said: has the notes that the command is not to repeat.
 
     Raises:
         CommandFailed: the command failed or was stopped by Ctrl-C, and has printed the reason. The exception has the
@@ -70,7 +72,8 @@ def call_command(verb: str, settings: Settings, *flags: str) -> None:
     """
     from skystill.train.loop.ranks import environment_of_one
 
-    code = call_process([sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags], environment_of_one())
+    environment = environment_of_one() | (said.environment if said else {})
+    code = call_process([sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags], environment)
     if code:
         raise CommandFailed(verb, code if code in (1, UserError.exit_code, Interrupted.exit_code) else 1)
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from skystill.progress import OnProgress, ignore_progress, report_notes
+from skystill.progress import OnProgress, ignore_progress, phase, report_notes
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import (
     CheckSettings,
@@ -60,13 +60,18 @@ def evaluate(
         The run folder.
 
     Raises:
-        UserError: the folder is not a run, the run is not finished, or its data has changed.
+        UserError: the folder is not a run, the run is not finished, its data has changed, or another process uses it.
     """
     from skystill.report.page import write_report  # before scoring, which takes minutes: its libraries may be missing
     from skystill.report.results import evaluate_run
 
-    folder = evaluate_run(settings_from(EvaluateSettings, settings, keywords), on_progress)
-    write_report(folder)
+    settings = settings_from(EvaluateSettings, settings, keywords)
+    folder = RunFolder(settings.run)
+    folder.read_config()  # a folder that is no run gets no lock
+    with folder.locked(on_progress):
+        evaluate_run(settings, on_progress)
+        with phase(f"writing {folder.report.name}", on_progress):
+            write_report(folder)
     return folder
 
 
@@ -132,11 +137,14 @@ def measure(
     return costs
 
 
-def export(settings: ExportSettings | None = None, **keywords: object) -> "Path":
+def export(
+    settings: ExportSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
+) -> "Path":
     """Write the network of a run as a model file, and check that its logits equal those of torch.
 
     Args:
         settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Progress` while the file is written.
         keywords: fields of `ExportSettings`, instead of `settings`.
 
     Returns:
@@ -145,13 +153,9 @@ def export(settings: ExportSettings | None = None, **keywords: object) -> "Path"
     Raises:
         UserError: the folder is not a finished run, or the format cannot be written.
     """
-    from skystill.model.stac import write_stac_item
     from skystill.train.compress.formats import export_run
 
-    settings = settings_from(ExportSettings, settings, keywords)
-    path, _ = export_run(settings)
-    if settings.stac:
-        write_stac_item(path, path.with_suffix(".stac.json"))
+    path, _ = export_run(settings_from(ExportSettings, settings, keywords), on_progress)
     return path
 
 

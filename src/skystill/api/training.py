@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from skystill.api.demo_settings import prepare_demo
 from skystill.api.processes import call_command, start_ranks
 from skystill.api.running import evaluate, quantize
-from skystill.progress import Message, OnProgress, ignore_progress
+from skystill.progress import Message, OnProgress, SaidOnce, ignore_progress, phase
 from skystill.run_folder import RunFolder
 from skystill.settings import (
     CacheSettings,
@@ -55,7 +55,7 @@ def train(
     _check_report(report)
     folder, is_first = RunFolder(settings.out), rank_and_count()[0] == 0
     if not start_ranks("train", settings, *_flags(resume)):
-        train_run(settings, resume, on_progress if is_first else ignore_progress)
+        train_run(settings, resume, SaidOnce(on_progress if is_first else ignore_progress))
         leave_process_group()
     if report and is_first:
         evaluate(run=folder.path, on_progress=on_progress)
@@ -75,8 +75,8 @@ def distill(
     The steps are, in this order:
 
     1. With a budget, choose the student.
-    2. In the mode "cached", fill the cache of the teacher's logits. This is a separate process, so that nothing of the
-       teacher stays in memory.
+    2. Prepare the data and report what it holds. In the mode "cached", fill the cache of the teacher's logits. This is
+       a separate process, so that nothing of the teacher stays in memory.
     3. Distil the student.
     4. If `quantize` is set, or with a budget, write the INT8 file.
     5. If `alone` is set, train the same student without the teacher. This is a separate process, so that its peak
@@ -105,17 +105,19 @@ def distill(
     _check_report(report)
     folder, is_first = RunFolder(settings.out), rank_and_count()[0] == 0
     if not start_ranks("distill", settings, *_flags(resume)):
-        shown = on_progress if is_first else ignore_progress
+        shown = SaidOnce(on_progress if is_first else ignore_progress)
         settings = within_budget(settings, shown)
-        if settings.teacher_mode == "cached":
-            call_command("cache", cache_settings(settings))
-        distill_run(settings, resume, shown)
+
+        def fill_cache() -> None:
+            call_command("cache", cache_settings(settings), said=shown)
+
+        distill_run(settings, resume, shown, fill_cache if settings.teacher_mode == "cached" else None)
         leave_process_group()
         if is_first and (settings.quantize or settings.has_budget):
             _quantize_student(settings, on_progress, check=settings.measured is None)
         if is_first and settings.alone:
             keep_split(folder, folder.alone)
-            call_command("train", alone_settings(settings), "--resume", "--no-report")
+            call_command("train", alone_settings(settings), "--resume", "--no-report", said=shown)
     if report and is_first:
         evaluate(run=folder.path, on_progress=on_progress)
     return folder
@@ -150,7 +152,8 @@ def prune(
 
     settings = settings_from(PruneSettings, settings, keywords)
     _check_report(report)
-    call_command("distill", prune_run(settings, resume, on_progress), "--resume", "--no-report")
+    shown = SaidOnce(on_progress)
+    call_command("distill", prune_run(settings, resume, shown), "--resume", "--no-report", said=shown)
     _quantize_student(settings, on_progress, check=True)
     if report:
         evaluate(run=settings.out, on_progress=on_progress)
@@ -172,7 +175,7 @@ def cache(
     """
     from skystill.train.runs import fill_cache_folder
 
-    fill_cache_folder(settings_from(CacheSettings, settings, keywords), on_progress)
+    fill_cache_folder(settings_from(CacheSettings, settings, keywords), SaidOnce(on_progress))
 
 
 def tune(
@@ -196,8 +199,10 @@ def tune(
     from skystill.train.tune import run_study
 
     settings = settings_from(TuneSettings, settings, keywords)
-    study = run_study(settings, lambda drawn: call_command("cache", cache_settings(drawn)), on_progress)
-    write_study_report(settings.out)
+    shown = SaidOnce(on_progress)
+    study = run_study(settings, lambda drawn: call_command("cache", cache_settings(drawn), said=shown), shown)
+    with phase("writing study.html", on_progress):
+        write_study_report(settings.out)
     return study
 
 
@@ -244,7 +249,9 @@ def _quantize_student(settings: DistillSettings | PruneSettings, on_progress: On
     if settings.has_budget and check:
         from skystill.train.compress.budget import budget_of, check_result
 
-        on_progress(Message(check_result(folder.model_int8, budget_of(settings))))
+        with phase(f"measuring {folder.model_int8.name}", on_progress):
+            result = check_result(folder.model_int8, budget_of(settings))
+        on_progress(Message(result))
 
 
 def _flags(resume: bool) -> list[str]:

@@ -168,7 +168,8 @@ def export(settings: ExportSettings) -> None:
     """Write the network of a run as a model file, and check that its logits equal those of torch."""
     from skystill import api
 
-    path = api.export(settings)
+    with progress_display() as on_progress:
+        path = api.export(settings, on_progress=on_progress)
     console.print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB", markup=False)
     if settings.stac:
         console.print(f"{path.with_suffix('.stac.json')}", markup=False)

@@ -18,7 +18,7 @@ from skystill.data.parts import PartCounts, count_parts
 from skystill.data.resolution import with_resolution
 from skystill.data.run_split import find_split
 from skystill.errors import SettingsError
-from skystill.progress import OnProgress, ignore_progress
+from skystill.progress import Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.settings import CacheSettings, CheckSettings, FitSettings
 
@@ -47,6 +47,12 @@ class PreparedData:
     def classes(self) -> ClassMap:
         """The classes with which the masks were read."""
         return self.check.classes
+
+    def report(self, on_progress: OnProgress) -> None:
+        """Report what each part of the split holds, and what the user should know, before the training."""
+        for line in self.parts:
+            on_progress(Message(line))
+        report_notes(self.notes, on_progress)
 
 
 def prepare_data(

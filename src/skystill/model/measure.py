@@ -20,7 +20,7 @@ import psutil
 
 from skystill.errors import ModelFileError
 from skystill.model.trial_images import random_image
-from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.progress import OnProgress, ignore_progress, phase, tracked
 
 _SIDE = 1024
 _RUNS = 7
@@ -185,9 +185,10 @@ def compare_models(
     Raises:
         ModelFileError: one of the files cannot be measured.
     """
-    peak = _in_process("peak", about="the machine's peak")["multiply_adds_per_second"]
+    with phase("measuring the peak rate of this computer", on_progress, None):
+        peak = _in_process("peak", about="the machine's peak")["multiply_adds_per_second"]
     found = []
-    for path in tracked(paths, "measuring", on_progress):
+    for path in tracked(paths, "measuring time and memory", on_progress, leaves_line=True):
         one, every = (measure_models([path], threads, runtime)[0] for threads in (1, 0))
         rate = every.multiply_adds_per_megapixel / (every.latency_ms_per_mp / 1e3)
         found.append(

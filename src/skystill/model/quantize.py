@@ -20,7 +20,7 @@ import onnxruntime
 from skystill.digests import ONNX_TRAILER
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.file import open_session, read_info
-from skystill.progress import Message, OnProgress, ignore_progress
+from skystill.progress import Message, OnProgress, ignore_progress, phase, tracked
 from skystill.run_folder import naming_failed_writes, written_whole
 
 try:
@@ -79,7 +79,7 @@ def quantize_model(
             are enough.
         score: returns the mIoU of a model file. Called once for the float file and once for each attempt.
         max_drop: largest accepted drop of the mIoU, as a fraction (0.005 is half a point).
-        on_progress: called with a `Message` about each attempt.
+        on_progress: called with a `Message` about each attempt, and with a `Progress` for each step.
 
     Raises:
         ModelFileError: the file cannot be opened, SkyStill did not export it, or it is not in float.
@@ -93,23 +93,23 @@ def quantize_model(
         raise SettingsError("there are no images to calibrate on; give --data a folder with images.")
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         prepared = Path(scratch) / "prepared.onnx"
-        with naming_failed_writes(prepared, scratch=True):
+        with naming_failed_writes(prepared, scratch=True), phase("preparing", on_progress, None):
             source = prepared.with_name("float.onnx")
             source.write_bytes(ONNX_TRAILER.opened(path.read_bytes()))  # the steps keep properties, and change the rest
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
         layers = [node.name for node in onnx.load(prepared).graph.node if node.op_type in ("Conv", "ConvTranspose")]
         float_score = score(path)
-        ranked: list[str] = []
-        kept = 0
+        ranked, kept = list[str](), 0
         while True:
             part = Path(scratch) / "int8.onnx"
-            _quantize(prepared, part, images, keep=ranked[:kept])
+            with phase("calibrating", on_progress):
+                _quantize(prepared, part, images, keep=ranked[:kept])
             found = score(part)
-            quantized = f"{len(layers) - kept} of {len(layers)} layers in INT8"
-            on_progress(Message(f"{quantized}: mIoU {found:.4f} (float {float_score:.4f})"))
+            in_int8 = f"{len(layers) - kept} of {len(layers)} layers in INT8"
+            on_progress(Message(f"{in_int8}: mIoU {found:.4f} (float {float_score:.4f})"))
             if float_score - found <= max_drop or kept >= len(layers):
                 break
-            ranked = ranked or _rank(prepared, Path(scratch), layers, images[:4])
+            ranked = ranked or _rank(prepared, Path(scratch), layers, images[:4], on_progress)
             kept = min(max(1, 2 * kept), len(layers))
         model = onnx.load(part)
         scores = {**info.scores, "validation_miou": round(found, 4), "validation_miou_float": round(float_score, 4)}
@@ -151,11 +151,11 @@ def _quantize(prepared: Path, out: Path, images: Images, keep: Sequence[str] = (
         out.write_bytes(model.SerializeToString())
 
 
-def _rank(prepared: Path, scratch: Path, layers: Sequence[str], images: Images) -> list[str]:
+def _rank(prepared: Path, scratch: Path, layers: Sequence[str], images: Images, on_progress: OnProgress) -> list[str]:
     """Sort layers by how much the logits change when only that layer is quantised, the worst first."""
     expected = _logits(prepared, images)
     moved: dict[str, float] = {}
-    for layer in layers:
+    for layer in tracked(layers, "ranking the layers", on_progress, leaves_line=True):
         part = scratch / "one.onnx"
         _quantize(prepared, part, images, only=[layer])
         moved[layer] = float(np.mean((_logits(part, images) - expected) ** 2))

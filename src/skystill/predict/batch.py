@@ -21,6 +21,7 @@ from skystill.errors import (
     PredictionStopped,
     SkystillError,
     UserError,
+    first_few,
 )
 from skystill.model.bundled import bundled_model
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, possible_files, side_files
@@ -114,7 +115,7 @@ def predict_inputs(
             if prediction.damaged:
                 failed.append(DamagedSource(source, target, prediction.damaged))
         except PredictionStopped:
-            report_notes([str(error) for error in failed], on_progress)  # nobody else would tell them
+            report_notes(first_few([str(error) for error in failed]), on_progress)  # nobody else would tell them
             raise
         except Exception as error:
             if tell.cancelled or isinstance(error, ImportError):  # a package is at fault, or Ctrl-C in its import

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from skystill.errors import DataError, SettingsError
+from skystill.errors import DataError, SettingsError, first_few
 from skystill.predict.predictor import Predictor, written_rasters
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
 from skystill.raster.opening import open_raster
@@ -153,7 +153,9 @@ def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tu
     times = Counter(target for _, target in targets)
     twice = sorted(str(target.relative_to(out)) for target, count in times.items() if count > 1)
     if twice:
-        raise SettingsError(f"several inputs would be written to {', '.join(twice)}; predict them into two folders.")
+        raise SettingsError(
+            f"several inputs would be written to {', '.join(first_few(twice))}; predict them into two folders."
+        )
     return targets
 
 

@@ -1,5 +1,6 @@
 """Class rasters on disk: a journal of finished units, and rasters that appear only when they are complete."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from rasterio.windows import Window
 from skystill.classes import VOID, ClassMap
 from skystill.digests import DigestDiffers
 from skystill.errors import DiskFull, RunFolderError, shortened
+from skystill.locks import hold_lock, lock_files
 from skystill.parsing import read_json
 from skystill.progress import OnProgress, Progress, ignore_progress
 from skystill.raster.beside import category_names_of, style_of, write_category_names
@@ -34,7 +36,7 @@ from skystill.raster.ground import Control
 from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
 from skystill.raster.styles import style_document
 from skystill.raster.whole import check_whole
-from skystill.run_folder import hold_lock, write_json, write_text, written_whole
+from skystill.run_folder import write_json, write_text, written_whole
 from skystill.tiling import Unit
 
 Arrays = Mapping[str, npt.NDArray[np.uint8]]
@@ -48,7 +50,7 @@ NODATA = VOID
 PROBABILITY_SCALE = 1 / 250
 """Scale of stored probabilities, which is also written into the raster. Bytes 0 to 250 mean 0 to 1; 255 is nodata."""
 _BLOCK = 512
-_DIGEST = "_sha256"
+_DIGEST, _SETTINGS = "_sha256", "settings.json"
 _RASTERS = "rasters"
 _FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
 
@@ -116,6 +118,7 @@ class RasterOutput:
         if control.rpcs is not None:
             self._grid["rpcs"] = control.rpcs
         self.journal = journal_of(layers[0].path)
+        self._lock = self.journal / "lock"
         self.finished = FinishedSteps(self.journal)
         self.is_complete = False
         """Whether the rasters are complete already, so that only the further files are missing."""
@@ -128,7 +131,7 @@ class RasterOutput:
 
     def begun_with(self) -> dict[str, Any]:
         """Return the settings of an unfinished journal, or an empty dictionary if there is none."""
-        about = self.journal / "settings.json"
+        about = self.journal / _SETTINGS
         if not about.exists():
             return {}
 
@@ -162,10 +165,6 @@ class RasterOutput:
             RunFolderError: another process is writing the same rasters, or there is a journal that cannot be continued.
             DiskFull: the disk is full, or the files cannot be written.
         """
-        try:
-            self.journal.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskFull(self.journal, error) from error
         with self._locked():
             self._remove_parts()
             done = self._begin(settings, resume)
@@ -242,16 +241,20 @@ class RasterOutput:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            with hold_lock(self.journal / "lock", f"another process is writing {self.layers[0].path}; wait for it."):
-                yield
+            with hold_lock(self._lock, str(self.layers[0].path), self.on_progress):
+                try:
+                    yield
+                finally:
+                    if self._abandoned:
+                        self._remove_journal()
         finally:
-            if self._abandoned:
-                shutil.rmtree(self.journal, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.journal.rmdir()  # it stays if there is work to continue
 
     def _begin(self, settings: Mapping[str, Any], resume: bool) -> list[int]:
-        about = self.journal / "settings.json"
-        for part in self.journal.glob(".part-*"):  # left by a killed process
-            part.unlink(missing_ok=True)
+        about = self.journal / _SETTINGS
+        for part in self.journal.glob(".part-*"):
+            part.unlink(missing_ok=True)  # left by a killed process
         entries = sorted(self.journal.glob("*.unit"))
         self.is_complete = resume and self.finished.has(_RASTERS, self.classes.to_dict(), self._paths)
         if (entries or self.is_complete) and about.exists():
@@ -291,10 +294,12 @@ class RasterOutput:
         remove_parts(self.layers[0].path.parent, {path.name for path in (*self._paths, *beside, *self.further.names)})
 
     def _remove_journal(self) -> None:
-        """Delete the journal. The record of what is finished goes last, so that a kill on the way costs nothing."""
-        for entry in self.journal.glob("*.unit"):
-            entry.unlink(missing_ok=True)
-        shutil.rmtree(self.journal, ignore_errors=True)
+        """Delete what the journal holds but its lock. What is finished goes last: a kill on the way costs nothing."""
+        last = {self.finished.path.name: 1, _SETTINGS: 2}
+        entries = sorted(self.journal.iterdir(), key=lambda entry: last.get(entry.name, 0))
+        for entry in (one for one in entries if one not in lock_files(self._lock)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _open_files(self) -> None:
         if self.is_complete:

@@ -25,7 +25,8 @@ class FinishedSteps:
     """
 
     def __init__(self, journal: Path) -> None:
-        self._path = journal / "finished.json"
+        self.path = journal / "finished.json"
+        """The file of the record."""
 
     def has(self, name: str, about: object, files: Sequence[Path]) -> bool:
         """Return whether a step is finished.
@@ -44,15 +45,15 @@ class FinishedSteps:
         Raises:
             DiskFull: the record cannot be written.
         """
-        write_json(self._path, {**self._read(), name: [about, [_state(path) for path in files]]})
+        write_json(self.path, {**self._read(), name: [about, [_state(path) for path in files]]})
 
     def clear(self) -> None:
         """Forget all steps."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = read_json(self._path, RunFolderError) if self._path.exists() else {}
+            content = read_json(self.path, RunFolderError) if self.path.exists() else {}
         except RunFolderError:
             return {}
         return content if isinstance(content, dict) else {}

@@ -21,7 +21,7 @@ from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.metrics import evaluate
 from skystill.report.records import read_split
-from skystill.run_folder import RunFolder, written_whole
+from skystill.run_folder import RunFolder, hold_output, written_whole
 from skystill.settings import QuantizeSettings
 
 _CROP = 512
@@ -65,6 +65,7 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
 
     Raises:
         SettingsError: the file to write is the model file or belongs to the data.
+        RunFolderError: another process writes the file, or into the run folder in which it lies.
         ModelFileError: the file is not a float model file of SkyStill.
         DataError: there are no pairs of image and mask, or none for validation.
         NotFaster: the INT8 file is not faster on this computer.
@@ -73,19 +74,28 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
     data = list_images(settings.data) if settings.data.is_dir() else Listing((), ())
     inputs = [settings.model, RunFolder(settings.model.parent).split, *data.images, *data.masks]
     check_outputs([("INT8 file", out)], inputs)
+    with hold_output(out, on_progress):
+        return _quantize(settings, out, on_progress)
+
+
+def _quantize(settings: QuantizeSettings, out: Path, on_progress: OnProgress) -> Quantization:
     info = read_info(open_session(settings.model), settings.model)
     train, validation = _images(settings, info.classes)
     crops = _calibration(train, settings.images, settings.seed, info.input_spec)
 
     def score(path: Path) -> float:
         predictor = Predictor(path)
-        images = read_pairs(tracked(validation, "scoring", on_progress), info.classes, info.input_spec)
+        images = read_pairs(
+            tracked(validation, "scoring on the validation images", on_progress, leaves_line=True),
+            info.classes,
+            info.input_spec,
+        )
         return evaluate(predictor.probabilities, images, info.classes).scores().miou or 0.0
 
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "int8.onnx"
         quantized = quantize_model(settings.model, made, crops, score, settings.max_drop / 100, on_progress)
-        float_cost, int8_cost = compare_models([settings.model, made])
+        float_cost, int8_cost = compare_models([settings.model, made], on_progress=on_progress)
         if int8_cost.latency_ms_per_mp >= float_cost.latency_ms_per_mp:
             raise NotFaster(float_cost, int8_cost)
         with written_whole(out) as part:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
+import markupsafe
 import numpy as np
 from matplotlib.figure import Figure
 
 from skystill import __version__
 from skystill.classes import hex_color
+from skystill.errors import visible
 from skystill.report.metrics import with_truth
 from skystill.report.plots import (
     plot_confusions,
@@ -125,10 +127,16 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
     )
     environment.filters |= {"percent": percent, "big": big, "megabytes": megabytes, "short": short}
     environment.filters |= {"difference_interval": shown_difference, "too_narrow": too_narrow}
     return environment
+
+
+def _visible(value: object) -> object:
+    """Escape what would turn the order of the letters in a page. Markup stays: its parts have passed here before."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
 
 def short(value: object) -> str:

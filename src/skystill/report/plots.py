@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from skystill.errors import visible
 from skystill.report.records import ClassRecord, ModelRecord, TrialRecord
 from skystill.run_folder import written_whole
 
@@ -150,6 +151,7 @@ def plot_confusions(
 
 def _short(name: str) -> str:
     """Return a name that leaves room for the plot."""
+    name = visible(name)
     return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 

@@ -12,7 +12,7 @@ from skystill.data.run_split import run_split
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.predict.predictor import Predictor
-from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.progress import OnProgress, ignore_progress, phase, tracked
 from skystill.raster.band_names import wanted_bands
 from skystill.report.compared import ComparedModel, compared_models
 from skystill.report.metrics import Comparison, Curve, Evaluation, compare, evaluate
@@ -60,23 +60,27 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
         for model in models
     }
     measured = {
-        model.role: measure_models([model.folder.model])[0] for model in tracked(models, "measuring", on_progress)
+        model.role: measure_models([model.folder.model])[0]
+        for model in tracked(models, "measuring time and memory", on_progress, leaves_line=True)
     }
-    comparisons = _comparisons(evaluations)
     show = wanted_bands(settings.show or config.get("show"), "--show")
+    samples = write_samples(folder, models, pairs, classes, on_progress, show)
+    with phase("computing the scores and their intervals", on_progress):
+        comparisons = _comparisons(evaluations)
+        records = {model.role: _record(model, evaluations[model.role], measured[model.role]) for model in models}
     results = Results(
         created=time.strftime("%Y-%m-%d %H:%M:%S"),
         title=folder.path.name,
         data=DataRecord(folder=str(data), split=rule, test_images=[pair.key for pair in pairs]),
         classes=ClassesRecord.model_validate(classes.to_dict()),
-        models={model.role: _record(model, evaluations[model.role], measured[model.role]) for model in models},
+        models=records,
         comparisons={
             name: ComparisonRecord(difference=one.difference, interval=one.interval, clear=one.clear)
             for name, one in comparisons.items()
         },
         verdict=verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
         notes=notes,
-        samples=write_samples(folder, models, pairs, classes, on_progress, show),
+        samples=samples,
         settings=config,
     )
     write_record(folder.results, results)
@@ -133,7 +137,9 @@ def _evaluate(
             f"{predictor.path} knows the classes {', '.join(predictor.classes.names)}; "
             f"the data has {', '.join(classes.names)}."
         )
-    images = read_pairs(tracked(pairs, f"evaluating {role}", on_progress), classes, predictor.info.input_spec)
+    images = read_pairs(
+        tracked(pairs, f"evaluating {role}", on_progress, leaves_line=True), classes, predictor.info.input_spec
+    )
     return evaluate(predictor.probabilities, images, classes)
 
 

@@ -54,7 +54,7 @@ def write_samples(
     count = min(_SAMPLES, len(pairs))
     chosen = [pairs[index * len(pairs) // count] for index in range(count)]
     written: list[dict[str, str]] = []
-    for number, pair in enumerate(tracked(chosen, "sample pictures", on_progress)):
+    for number, pair in enumerate(tracked(chosen, "sample pictures", on_progress, leaves_line=True)):
         image = read_shown(str(pair.image), show)
         labels = read_pair_labels(pair, classes, (image.shape[0], image.shape[1])).labels
         found = {

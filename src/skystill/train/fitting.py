@@ -1,5 +1,6 @@
 """Trains one network from settings: devices, batches, optimiser, training loop, and the files of the run."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,7 @@ from skystill.allocator import keep_freed_memory
 from skystill.data import read_image
 from skystill.data.prepare import PreparedData
 from skystill.model.measure import peak_rss_bytes
-from skystill.progress import OnProgress
+from skystill.progress import Message, OnProgress, phase
 from skystill.report.records import TrainingRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import FitSettings, LearnSettings
@@ -65,8 +66,14 @@ class Fitting:
             RankLost: another rank was lost.
         """
         first = self.fabric.is_global_zero
-        with self.folder.locked() if first else nullcontext(), name_lost_ranks(self.fabric):
+        with self.folder.locked(self.on_progress) if first else nullcontext(), name_lost_ranks(self.fabric):
             if first:
+                if resume and not self.folder.config.exists():
+                    begins = f"{self.folder.path}: no run had begun there; it begins with epoch 1"
+                    self.on_progress(Message(f"{begins} of {self.settings.epochs}."))
+                elif resume and not self.folder.resume.exists():
+                    begins = f"{self.folder.path}: no checkpoint was saved yet; it begins with epoch 1"
+                    self.on_progress(Message(f"{begins} of {self.settings.epochs}."))
                 self._start(resume)
             self.fabric.barrier()
             yield
@@ -166,13 +173,18 @@ class Fitting:
             network: the trained network. It is moved to the CPU.
             spec: what the network was built from: a name of the table, or a weights file.
         """
+        classes, config = self.prepared.classes, self.settings.to_config()
+        record = NetworkRecord(network_name(spec), classes, config, input_spec=self.prepared.spec)
+        with phase(f"writing {self.folder.weights.name} and {self.folder.model.name}", self.on_progress):
+            self._write(network.cpu(), record)
+
+    def _write(self, network: nn.Module, record: NetworkRecord) -> None:
         # Imported here, after the training, because ONNX takes 40 MB of memory that training does not need.
         from skystill.train.compress.export import describe, export_network
 
-        name, classes, fed = network_name(spec), self.prepared.classes, self.prepared.spec
-        record = NetworkRecord(name, classes, self.settings.to_config(), input_spec=fed)
-        write_network(self.folder.weights, network.cpu(), record)
-        info = describe(name, network.cpu(), classes, data=str(self.settings.data.name))
+        name, classes, fed = record.network, record.classes, record.input_spec
+        write_network(self.folder.weights, network, record)
+        info = describe(name, network, classes, data=str(self.settings.data.name))
         images = [read_image(pair.image, fed)[:512, :512] for pair in self.prepared.split.train[:2]]
         export_network(network, replace(info, input_spec=fed), self.folder.model, images)
 
@@ -202,19 +214,32 @@ def open_fabric(settings: FitSettings) -> Fabric:
     """
     keep_freed_memory()
     ranks = settings.devices * settings.nodes
-    fabric = Fabric(
-        accelerator="auto",
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        precision=choose_precision(settings.precision),  # type: ignore[arg-type]
-        # A day, because a rank waits while others fill their part of the cache. A lost rank is still noticed at once.
-        strategy=DDPStrategy(timeout=timedelta(days=1)) if ranks > 1 else "auto",
-    )
-    if ranks > 1:
-        fabric.launch()
-        with name_lost_ranks(fabric):
-            fabric.barrier()
+    with _only_warnings():
+        fabric = Fabric(
+            accelerator="auto",
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            precision=choose_precision(settings.precision),  # type: ignore[arg-type]
+            # A day, because a rank waits while others fill their part of the cache. A lost one is noticed at once.
+            strategy=DDPStrategy(timeout=timedelta(days=1)) if ranks > 1 else "auto",
+        )
+        if ranks > 1:
+            fabric.launch()
+            with name_lost_ranks(fabric):
+                fabric.barrier()
     return fabric
+
+
+@contextmanager
+def _only_warnings() -> Iterator[None]:
+    """Keep Fabric from printing the precision and the ranks. Its warnings are still printed."""
+    logger = logging.getLogger("lightning_fabric")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def choose_precision(precision: str) -> str:

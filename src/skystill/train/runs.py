@@ -1,6 +1,6 @@
 """Trains and distils from settings into a run folder: data, teachers, training loop and export come together here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,19 +12,10 @@ from torch import nn
 from skystill.classes import Labels
 from skystill.data import find_pairs, read_image, read_pairs, resolve_classes
 from skystill.data.bands import find_spec
-from skystill.data.prepare import PreparedData, prepare_data
+from skystill.data.prepare import prepare_data
 from skystill.errors import SettingsError
 from skystill.model.measure import reset_peak_rss
-from skystill.progress import (
-    Event,
-    Message,
-    Note,
-    OnProgress,
-    Progress,
-    ignore_progress,
-    named,
-    report_notes,
-)
+from skystill.progress import Event, Note, OnProgress, Progress, ignore_progress, named, phase, report_notes, tracked
 from skystill.report.metrics import evaluate, metrics_for
 from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
@@ -62,7 +53,7 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
     network = build_first(settings.network, settings, prepared)
     fabric = open_fabric(settings)
     on_progress = named(on_progress, settings.network) if fabric.is_global_zero else ignore_progress
-    _report_data(prepared, prepared.notes, on_progress)
+    prepared.report(on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress)
     with fitting.held(resume):
         task = Supervised(network, fabric)
@@ -75,7 +66,10 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
 
 
 def distill_run(
-    settings: DistillSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+    settings: DistillSettings,
+    resume: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    fill_cache: Callable[[], None] | None = None,
 ) -> RunFolder:
     """Distil a student, and write the results into a run folder.
 
@@ -85,6 +79,7 @@ def distill_run(
         settings: how to distil.
         resume: whether to continue a run that was stopped or killed.
         on_progress: called with notes on the data and the teachers, and with the progress of the training.
+        fill_cache: fills the cache of the teachers' logits. It is called when the data is prepared and reported.
 
     Returns:
         the run.
@@ -95,13 +90,18 @@ def distill_run(
     """
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
+    check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.
     reset_peak_rss()  # as in train_run
     prepared = prepare_data(settings, on_progress, recorded_input(settings.student))
     student = build_first(settings.student, settings, prepared)
+    prepared.report(on_progress)
+    if fill_cache is not None:
+        fill_cache()
     fabric = open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
-    teaching = open_teaching(settings, prepared)
-    _report_data(prepared, (*prepared.notes, *teaching.teachers.notes), on_progress)
+    with phase("opening teachers", on_progress, leaves_line=None):
+        teaching = open_teaching(settings, prepared)
+    report_notes(teaching.teachers.notes, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching)
     task = _build_task(student, fitting)
     with fitting.held(resume):
@@ -112,13 +112,6 @@ def distill_run(
             fitting.finish(student, settings.student)
             _score_teachers(teaching, settings, fitting)
     return fitting.folder
-
-
-def _report_data(prepared: PreparedData, notes: Sequence[str], on_progress: OnProgress) -> None:
-    """Report what each part of the split holds, and what is missing, before the training."""
-    for line in prepared.parts:
-        on_progress(Message(line))
-    report_notes(notes, on_progress)
 
 
 def _shown(settings: DistillSettings) -> str:
@@ -171,7 +164,7 @@ def fill_cache_folder(settings: CacheSettings, on_progress: OnProgress = ignore_
         UserError: as `distill_run`.
     """
     prepared = prepare_data(settings, on_progress)
-    report_notes(prepared.notes, on_progress)
+    prepared.report(on_progress)
     fill_caches(settings, prepared, on_progress)
 
 
@@ -183,7 +176,7 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
     Raises:
         SettingsError: as `check_teaching`.
     """
-    check_teaching(settings)  # Filling the cache can take hours, so that errors in the settings must come first.
+    check_teaching(settings)
     rank, ranks = rank_and_count()
     values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name != "share"}
     if (begun := RunFolder(settings.out).split).is_file():
@@ -217,7 +210,8 @@ def _score_teachers(teaching: Teaching, settings: DistillSettings, fitting: Fitt
 
     def as_fed() -> Iterator[tuple[str, list[npt.NDArray[Any]], Labels]]:
         specs = [origin.input_spec for origin in teaching.teachers.origins]
-        for pair, (key, first, labels) in zip(test, read_pairs(test, classes, specs[0]), strict=True):
+        shown = tracked(test, "evaluating the teachers", fitting.on_progress, leaves_line=True)
+        for pair, (key, first, labels) in zip(shown, read_pairs(test, classes, specs[0]), strict=True):
             yield key, [first, *(read_image(pair.image, spec) for spec in specs[1:])], labels
 
     scores = evaluate(probabilities, as_fed(), classes).scores()

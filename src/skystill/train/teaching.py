@@ -11,7 +11,7 @@ from skystill.allocator import keep_freed_memory
 from skystill.data.prepare import PreparedData
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
-from skystill.progress import Note, OnProgress, report_notes
+from skystill.progress import Message, OnProgress, phase, report_notes
 from skystill.raster.input_spec import InputSpec
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
@@ -154,7 +154,7 @@ def fill_caches(settings: CacheSettings, prepared: PreparedData, on_progress: On
     teachers = _find_teachers(settings, prepared)
     caches = logit_caches(settings, teachers)
     images = [*whole_images(prepared.split.train), *_unlabeled(settings, prepared)]
-    on_progress(Note(_size_on_disk(caches, teachers, images)))
+    on_progress(Message(_size_on_disk(caches, teachers, images)))
     own = images[part - 1 :: parts]
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1)
@@ -162,23 +162,34 @@ def fill_caches(settings: CacheSettings, prepared: PreparedData, on_progress: On
     for index, cache in enumerate(caches):
         if not cache.missing(own):
             continue
-        teacher = teachers.load_one(index)
-        fabric.to_device(to_memory_format(teacher, torch.channels_last))
-        cache.fill(own, teacher, fabric.device, on_progress)
-        if not cache.symmetric:
-            same = mirror_agreement(cache, own[0], teacher, fabric.device)
-            notes.append(f"mirrored cache and teacher agree on {100 * same:.1f} % of the pixels of {own[0].name}")
+        with cache.held(part, parts, on_progress):
+            if not cache.missing(own):
+                continue  # the process that had it has filled it
+            cache.clear_parts(own)
+            with phase(f"opening teacher {teachers.origins[index].text}", on_progress):
+                teacher = teachers.load_one(index)
+                fabric.to_device(to_memory_format(teacher, torch.channels_last))
+            cache.fill(own, teacher, fabric.device, on_progress)
+            if not cache.symmetric:
+                with phase("comparing the cache with the teacher", on_progress):
+                    same = mirror_agreement(cache, own[0], teacher, fabric.device)
+                notes.append(f"mirrored cache and teacher agree on {100 * same:.1f} % of the pixels of {own[0].name}")
     report_notes(notes, on_progress)
 
 
 def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequence[ImageWindow]) -> str:
-    """Describe in a sentence how much disk space the missing logits will need."""
+    """Describe in a sentence which logits are cached, and how much disk space the missing ones will need."""
     count, size = 0, 0
     for cache, channels in zip(caches, teachers.channels, strict=True):
         missing = cache.missing(images)
         count += len(missing)
         size += cache.bytes_needed([image_window.size for image_window in missing], len(channels))
-    return f"teacher's logits of {count} image(s): {size / 1e6:,.0f} MB in {caches[0].folder}"
+    wanted, folder = len(caches) * len(images), caches[0].folder
+    if count == 0:
+        return f"{folder}: the teacher's logits of all {wanted} image(s) are cached."
+    begun = f"of {wanted - count} of {wanted} image(s) are cached; it goes on with the others"
+    said = f"of {count} image(s) are computed" if count == wanted else begun
+    return f"{folder}: the teacher's logits {said}: {size / 1e6:,.0f} MB."
 
 
 def _find_teachers(settings: TeacherSettings, prepared: PreparedData) -> Teachers:

@@ -16,6 +16,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from skystill.errors import LossNotFinite, SettingsError
-from skystill.progress import EpochEnd, Event, Note, OnProgress, ignore_progress, named
+from skystill.progress import EpochEnd, Event, Message, OnProgress, Progress, ignore_progress, named
 from skystill.report.records import StudyRecord, TrialRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_text
 from skystill.settings import DistillSettings, TuneSettings
@@ -135,18 +136,22 @@ def run_study(
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     study = open_study(settings)
+    on_progress(Message(_where_it_goes_on(settings, study)))
     filled = False
 
     def objective(trial: optuna.Trial) -> float:
-        nonlocal filled
         trial.set_user_attr(_PROCESS, [_this_computer(), os.getpid(), psutil.Process().create_time()])
         drawn = trial_settings(settings, trial)
         keep_split(RunFolder(settings.out / "trials" / "0"), RunFolder(drawn.out))  # also of an earlier version
-        if not filled:
-            fill_cache(drawn)
-            filled = True
+
+        def fill_once() -> None:
+            nonlocal filled
+            if not filled:
+                fill_cache(drawn)
+                filled = True
+
         try:
-            distill_run(drawn, True, _reporting(trial, on_progress))
+            distill_run(drawn, True, _reporting(trial, on_progress), fill_once)
         except LossNotFinite as error:  # a learning rate that is too high is a result, too
             raise optuna.TrialPruned(str(error)) from error
         return _last_validation_miou(RunFolder(drawn.out))
@@ -196,6 +201,17 @@ def _continue_later(study: optuna.Study, trial: FrozenTrial) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
+
+
+def _where_it_goes_on(settings: TuneSettings, study: optuna.Study) -> str:
+    """Describe in one line which trials the study has already."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    ended = sum(state in ENDED for state in states)
+    if not states:
+        return f"{settings.out}: the study begins with its first trial of {settings.trials}."
+    running = states.count(TrialState.RUNNING)
+    begun = f", and {running} are running or were killed" if running else ""
+    return f"{settings.out}: {ended} of {settings.trials} trials are finished{begun}; it goes on with the others."
 
 
 def _next_action(study: optuna.Study, trials: int) -> str:
@@ -248,10 +264,13 @@ def open_study(settings: TuneSettings) -> optuna.Study:
 
 def _reporting(trial: optuna.Trial, on_progress: OnProgress) -> OnProgress:
     """Return a callback that also reports each epoch to the study, and stops a trial that does badly."""
+    name = f"trial {trial.number}"
+    show = named(on_progress, name)
 
     def report(event: Event) -> None:
-        if not isinstance(event, Note):  # notes on the data are the same in every trial
-            on_progress(event)
+        if isinstance(event, Progress) and event.unit != "steps":
+            event = replace(event, task=f"{name}: {event.task}")
+        show(event)
         if not isinstance(event, EpochEnd):
             return
         if math.isnan(event.row.get("validation_miou", math.nan)):
@@ -264,7 +283,7 @@ def _reporting(trial: optuna.Trial, on_progress: OnProgress) -> OnProgress:
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    return named(report, f"trial {trial.number}")
+    return report
 
 
 def _last_validation_miou(folder: RunFolder) -> float:

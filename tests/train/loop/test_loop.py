@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite
-from skystill.progress import EpochEnd, Event, Progress
+from skystill.progress import EpochEnd, Event, Message, Progress
 from skystill.train import Supervised
 from skystill.train.batches.batches import Batch, as_batch
 from skystill.train.loop.checkpoint import Checkpointer
@@ -103,7 +103,14 @@ def test_a_killed_run_resumes_to_the_same_weights(
     # The second process starts from other weights: those of the checkpoint must replace them. Without a checkpoint
     # it is a run of its own, from these weights.
     resumed = task(seed=1)
-    history = resumed.fit(Batches(), epochs=3, average=0.9, checkpointer=checkpointer(path, each_step))
+    said: list[Event] = []
+    saver = checkpointer(path, each_step)
+    history = resumed.fit(Batches(), epochs=3, average=0.9, checkpointer=saver, on_progress=said.append)
+    lines = [event.text for event in said if isinstance(event, Message)]
+    goes_on = saved and f"{path}: it goes on with epoch {saved[0] + 1} of 3, step {saved[1] + 1} of 5."
+    assert lines == ([goes_on] if saved else [])
+    first = next(event for event in said if isinstance(event, Progress))
+    assert (first.done, first.total) == (5 * saved[0] + saved[1] if saved else 0, 15)  # the bar stands there at once
     whole = task(seed=0 if saved else 1)
     expected = whole.fit(Batches(), epochs=3, average=0.9)
     found = weights(resumed)
@@ -214,7 +221,7 @@ def test_the_printed_rate_is_images_by_the_clock() -> None:
     shown: list[float] = []
 
     def on_progress(event: Event) -> None:
-        if isinstance(event, Progress):
+        if isinstance(event, Progress) and event.done:  # the first event comes before the first step
             shown.append(event.figures["images_per_second"])
         elif isinstance(event, EpochEnd):
             shown.append(event.row["images_per_second"])

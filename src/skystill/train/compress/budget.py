@@ -19,7 +19,7 @@ from skystill.errors import DataError, SettingsError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.model.quantize import quantize_model
 from skystill.parsing import built_from, read_json
-from skystill.progress import Message, OnProgress
+from skystill.progress import Message, OnProgress, phase
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.settings import BudgetSettings, DistillSettings
 from skystill.train.compress.export import describe, export_network
@@ -93,7 +93,11 @@ def choose_student(
     known = None if settings.measured is None else read_measured(settings.measured)
     breaks: list[str] = []
     for name in reversed(FAMILY):  # the most capable first
-        cost = known.get(name) if known is not None else measure_untrained(name, classes, fed)
+        if known is not None:
+            cost = known.get(name)
+        else:
+            with phase(f"measuring {name}", on_progress, leaves_line=None):
+                cost = measure_untrained(name, classes, fed)
         if cost is None:
             continue
         broken = budget.violations(cost)

@@ -16,11 +16,13 @@ from skystill.data.resolution import with_resolution
 from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.ir import lower_ir, model_bytes
+from skystill.model.stac import write_stac_item
+from skystill.progress import OnProgress, ignore_progress, phase
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.records import read_results, read_split
-from skystill.run_folder import RunFolder, written_whole
+from skystill.run_folder import RunFolder, hold_output, written_whole
 from skystill.settings import ExportSettings
 from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
 from skystill.train.networks.examples import input_spec_of, noise_images
@@ -29,17 +31,18 @@ from skystill.train.networks.weights import read_network
 _DEEPNESS_OPSET = 17  # of the same ONNX release as IR version 8 (model/ir.py)
 
 
-def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
+def export_run(settings: ExportSettings, on_progress: OnProgress = ignore_progress) -> tuple[Path, ModelInfo]:
     """Write the network of a run in the format of the settings.
 
     Args:
-        settings: the run, the format, and the file to write.
+        settings: the run, the format, and the file to write. With `stac`, a STAC item is written beside it.
+        on_progress: receives a `Progress` while the file is written.
 
     Returns:
         The path of the file, and its metadata.
 
     Raises:
-        RunFolderError: the folder is not a run.
+        RunFolderError: the folder is not a run, or another process writes the file.
         CheckpointError: the run has not finished, or its weights are damaged.
         SettingsError: the suffix of the file or `--stac` does not fit the format, the library of the format is not
             installed, or a file to write belongs to the run or its data.
@@ -58,12 +61,16 @@ def export_run(settings: ExportSettings) -> tuple[Path, ModelInfo]:
     if settings.stac and settings.format != "onnx":
         raise SettingsError("--stac describes an ONNX file for SkyStill; leave it out, or use --format onnx.")
     _check_outputs(settings, folder, data)
-    if settings.format == "onnx":
-        export_network(network, info, settings.out, _test_images(folder, data, fed))
-    elif settings.format == "deepness":
-        _export_for_deepness(network, info, settings.out)
-    else:
-        _export_for_openvino(network, info, settings.out)
+    images = _test_images(folder, data, fed) if settings.format == "onnx" else []
+    with hold_output(settings.out, on_progress), phase(f"writing {settings.out.name}", on_progress):
+        if settings.format == "onnx":
+            export_network(network, info, settings.out, images)
+        elif settings.format == "deepness":
+            _export_for_deepness(network, info, settings.out)
+        else:
+            _export_for_openvino(network, info, settings.out)
+        if settings.stac:
+            write_stac_item(settings.out, settings.out.with_suffix(".stac.json"))
     return settings.out, info
 
 

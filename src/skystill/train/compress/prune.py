@@ -22,7 +22,7 @@ from skystill.classes import ClassMap
 from skystill.data.prepare import prepare_data
 from skystill.errors import RunFolderError, SettingsError
 from skystill.model.measure import ModelCost, measure_models
-from skystill.progress import Message, OnProgress, ignore_progress, report_notes
+from skystill.progress import Message, OnProgress, ignore_progress, phase
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings, LearnSettings, PruneSettings, size_in_bytes
 from skystill.train.batches.batches import CropSampler, TrainBatches
@@ -113,15 +113,18 @@ def prune_run(
             to the budget.
     """
     folder, budget = RunFolder(settings.out), budget_of(settings)
-    with folder.locked():
+    with folder.locked(on_progress):
         folder.check_free(resume)
         if folder.pruned.exists():
             _check_resumed(folder, settings)
+            on_progress(Message(f"{folder.pruned}: the network is pruned; it goes on with the distillation."))
         else:
+            if resume:
+                on_progress(Message(f"{folder.path}: the pruning was not finished; it begins with its first round."))
             weights = RunFolder(settings.run).weights
             record = read_record(weights)
-            prepared = prepare_data(settings, known=record.input_spec)
-            report_notes(prepared.notes, on_progress)
+            prepared = prepare_data(settings, on_progress, record.input_spec)
+            prepared.report(on_progress)
             network = start_network(str(weights), len(prepared.classes), prepared.spec)
             sampler = CropSampler(
                 labeled_images(prepared.split.train, prepared.classes, prepared.spec), settings.crop, 0.0, []
@@ -164,12 +167,17 @@ def prune_network(
     Raises:
         SettingsError: the budget cannot be kept. The message gives what the smallest network that was reached needs.
     """
-    while broken := budget.violations((measured := measure(network))[0]):
-        cost, fractions = measured
+    while True:
+        with phase("measuring the network", on_progress, leaves_line=None):
+            cost, fractions = measure(network)
+        if not (broken := budget.violations(cost)):
+            break
         now = cost.latency_ms_per_mp
         on_progress(Message(f"{_state(now, network)}; too much: {', '.join(broken)}"))
         cuts = []
-        for group in find_groups(network, add_gradients):
+        with phase("estimating the importance of the channels", on_progress, leaves_line=None):
+            groups = find_groups(network, add_gradients)
+        for group in groups:
             channels = group.least_important(chunk)
             if group.channels > chunk:
                 saved = now * group.time_fraction(len(channels), fractions)
@@ -183,7 +191,7 @@ def prune_network(
             raise SettingsError(f"it cannot be pruned so far: at its least it needs {', '.join(broken)}.")
         for one in chosen:
             cut(network, one.root, one.channels)
-    on_progress(Message(f"{_state(measured[0].latency_ms_per_mp, network)}: the budget is kept"))
+    on_progress(Message(f"{_state(cost.latency_ms_per_mp, network)}: the budget is kept"))
 
 
 def _state(latency_ms: float, network: nn.Module) -> str:

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from skystill.errors import Interrupted, LossNotFinite
-from skystill.progress import EpochEnd, OnProgress, Progress, ignore_progress
+from skystill.progress import EpochEnd, Message, OnProgress, Progress, ignore_progress, phase
 from skystill.train.batches.batches import AnyBatch
 from skystill.train.loop.checkpoint import Checkpointer, LoopState
 from skystill.train.loop.ranks import name_lost_ranks
@@ -51,11 +51,13 @@ def train_epochs(
         RankLost: another rank was lost.
     """
     state = checkpointer.load(task) if checkpointer else LoopState()
+    if checkpointer and (state.epoch or state.step):
+        on_progress(Message(_where_it_goes_on(state, epochs, batches.steps_per_epoch, checkpointer)))
     with _stop_on_interrupt() as stop, name_lost_ranks(task.stepper.fabric):
         for epoch in range(state.epoch, epochs):
             _train_epoch(task, batches, _Epoch(epoch, epochs, state, checkpointer, on_progress, clock, stop))
             if validation is not None:
-                with task.stepper.averaged():
+                with task.stepper.averaged(), phase("validation", on_progress, leaves_line=False):
                     scores = task.evaluate(validation)
                 state.history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
             state.epoch, state.step = epoch + 1, 0
@@ -85,6 +87,8 @@ class _Epoch:
 def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
     state, checkpointer, began, images = epoch.state, epoch.checkpointer, epoch.clock(), 0
     result: dict[str, float] = task.meter.result()
+    done, total = epoch.index * batches.steps_per_epoch + state.step, epoch.count * batches.steps_per_epoch
+    epoch.on_progress(Progress("training", done, total, "steps"))
     for batch in batches.epoch(epoch.index, state.step):
         try:
             result = task.train_step(batch.to(task.stepper.fabric.device))
@@ -95,7 +99,7 @@ def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
         done = epoch.index * batches.steps_per_epoch + state.step
         rate = images / max(epoch.clock() - began, 1e-9)
         figures = {**result, "images_per_second": rate}
-        epoch.on_progress(Progress("training", done, epoch.count * batches.steps_per_epoch, "steps", figures))
+        epoch.on_progress(Progress("training", done, total, "steps", figures))
         if _anyone_stops(epoch.stop, task.stepper.fabric):
             if checkpointer is None:
                 raise KeyboardInterrupt
@@ -113,6 +117,13 @@ def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
             **result,
         }
     )
+
+
+def _where_it_goes_on(state: LoopState, epochs: int, steps: int, checkpointer: Checkpointer) -> str:
+    """Describe in one line where a resumed training goes on."""
+    where = f"epoch {state.epoch + 1} of {epochs}, step {state.step + 1} of {steps}"
+    goes_on = f"it goes on with {where}" if state.epoch < epochs else f"all {epochs} epochs are done"
+    return f"{checkpointer.path}: {goes_on}."
 
 
 def _anyone_stops(stop: threading.Event, fabric: Fabric) -> bool:

@@ -8,7 +8,8 @@ There is one file per image. Its path depends on the content of the teacher and 
 at most one file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from torch import Tensor, nn
 from skystill.data.unlabeled import ImageWindow
 from skystill.digests import KEY, UNKNOWN, check_once, check_safetensors, seal_safetensors
 from skystill.errors import DataError, shortened
+from skystill.locks import hold_lock
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.steps import remove_parts
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.tiling import Grid
@@ -169,6 +172,27 @@ class LogitCache:
         """Return the images that have no file yet."""
         return [image_window for image_window in image_windows if not self.path(image_window).exists()]
 
+    @contextmanager
+    def held(self, part: int, parts: int, on_progress: OnProgress = ignore_progress) -> Iterator[None]:
+        """Hold one part of the cache, so that two processes do not run the teacher on the same images.
+
+        A process waits while another one fills the same part. Other parts can be filled at the same time.
+
+        Args:
+            part: the number of the part, from 1.
+            parts: the number of parts.
+            on_progress: receives a `Message` if it waits.
+
+        Raises:
+            DiskFull: the folder cannot be written.
+        """
+        with hold_lock(self.own_folder / f".lock-{part}-of-{parts}", str(self.own_folder), on_progress, wait=True):
+            yield
+
+    def clear_parts(self, image_windows: Sequence[ImageWindow]) -> None:
+        """Remove what a killed process left of the files of some images. Call this while their part is held."""
+        remove_parts(self.own_folder, {self.path(image_window).name for image_window in image_windows})
+
     def bytes_needed(self, sizes: Sequence[tuple[int, int]], num_classes: int) -> int:
         """Return the bytes that the logits of images take on disk.
 
@@ -200,7 +224,7 @@ class LogitCache:
             DiskFull: a file cannot be written.
         """
         infer = symmetric_logits if self.symmetric else whole_logits
-        for image_window in tracked(self.missing(image_windows), "teacher", on_progress):
+        for image_window in tracked(self.missing(image_windows), "teacher", on_progress, leaves_line=True):
             found = infer(teacher, image_window.read(self.input_spec)[0], device)
             name = getattr(teacher, "name", type(teacher).__name__)
             check_finite(torch.from_numpy(found).permute(2, 0, 1)[None], name, image_window.name)

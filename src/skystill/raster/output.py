@@ -263,6 +263,12 @@ class RasterOutput:
             before = self.begun_with()
             now = json.loads(json.dumps(settings))
             changed = [key for key in now if not key.startswith("_") and before.get(key) != now[key]]
+            if "source_state" in changed and "source" not in changed:
+                raise RunFolderError(
+                    f"{now['source']}, or a file that it is made of, has changed since the prediction of "
+                    f"{self.layers[0].path} was interrupted: the result would be a mixture of old and new. Bring the "
+                    f"old file back, or delete {self.journal} to begin again."
+                )
             if changed:
                 raise RunFolderError(
                     f"the interrupted prediction of {self.layers[0].path} had other settings ({', '.join(changed)}). "

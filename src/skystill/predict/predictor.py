@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill import __version__
+from skystill.allocator import return_large_arrays, use_one_heap
 from skystill.classes import ClassMap, Labels
 from skystill.errors import (
     AnswersNotFinite,
@@ -27,7 +28,7 @@ from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.layers import wanted_layers, written_rasters
 from skystill.predict.opening import open_source
-from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
+from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory, memory_of_steps
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import Message, Note, OnProgress, Progress, ignore_progress
 from skystill.raster.beside import shares_style, style_of
@@ -39,6 +40,8 @@ from skystill.raster.spool import RowSpool
 from skystill.raster.steps import FurtherFiles
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
+
+_TRIAL_SIDE = 256  # pixels; a trial on a larger tile could itself exceed a small limit of memory
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,9 @@ class Predictor:
             PredictionStopped: the user pressed Ctrl-C. Finished units are kept for `resume`.
         """
         settings = settings or RasterSettings()
+        if settings.max_memory is not None:
+            use_one_heap()
+            return_large_arrays()
         if settings.bands is None and self._foreign[2] is not None:
             settings = settings.model_copy(update={"bands": ",".join(map(str, self._foreign[2]))})
         check_outputs(
@@ -222,10 +228,11 @@ class Predictor:
             other = self._in_runtime(str(begun["runtime"]))
             on_progress(Note(f"{source.path} was begun with --runtime {other.runtime}, and goes on with it."))
             return other._predict(source, target, settings, resume, on_progress, further)
+        plan = self._plan(source, settings, begun, output.journal, further)
         output.rework = cleaning = choose_cleaning(settings, source.path, place, on_progress)
         output.styled = not shares_style(source.path, target)
         output.further, output.on_progress = further, on_progress
-        plan = self._plan(source, settings, begun, output.journal)
+        output.keeps_units = bool(further.steps or cleaning or settings.cog) or plan.grid.count > 1
         names = tuple(layer.name for layer in layers)
         name, total, finished = Path(source.path).name, source.height * source.width, 0
 
@@ -242,14 +249,15 @@ class Predictor:
             damage = DamageRecord(source, output.journal)
             damage.begin(continued=bool(done) or output.is_complete)
             if output.is_complete or done:
-                on_progress(Message(output.where_it_goes_on(len(done), sum(1 for _ in plan.grid.units()))))
+                on_progress(Message(output.where_it_goes_on(len(done), plan.grid.count)))
             rows: RasterSource | RowSpool = source
             if plan.grid.rows_first and not output.is_complete:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
+            lean = settings.max_memory is not None
             infer = average_test_time_views(self.single_threaded(), int(settings.views))
-            stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names)
+            stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names, lean)
             if not output.is_complete:
                 stream.predict(done, on_pixels, damage.keep)
                 source.states.check()
@@ -286,7 +294,14 @@ class Predictor:
             self._single = open_engine(self.path, 1, self.runtime, *self._foreign).infer
         return self._single
 
-    def _plan(self, source: RasterSource, settings: RasterSettings, begun: dict[str, Any], journal: Path) -> Plan:
+    def _plan(
+        self,
+        source: RasterSource,
+        settings: RasterSettings,
+        begun: dict[str, Any],
+        journal: Path,
+        further: FurtherFiles,
+    ) -> Plan:
         if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
             return built_from(
                 begun,
@@ -296,14 +311,19 @@ class Predictor:
         tile = settings.tile or self.info.tile_size
         overlap = self.info.overlap if settings.overlap is None else settings.overlap
         cost = self._network_memory(int(settings.views)) if settings.max_memory else None
+        if cost is not None:
+            layers = 1 + settings.confidence + settings.probabilities * len(self.classes)
+            steps = memory_of_steps((step.name for step in further.steps), settings)
+            cost = replace(cost, layers=layers, least_bytes=steps)
         plan = choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
         return replace(plan, grid=replace(plan.grid, whole=self._whole))
 
     def _network_memory(self, views: int) -> NetworkMemory:
         if views not in self._memory:
-            self._memory[views] = measure_network_memory(
-                average_test_time_views(self.single_threaded(), views), self.info.input_spec
-            )
+            self.single_threaded()  # it is part of what is there before a raster
+            copies = [average_test_time_views(open_engine(self.path, 1, self.runtime, *self._foreign).infer, views)]
+            side = self.info.tile_size if self._whole else _TRIAL_SIDE
+            self._memory[views] = measure_network_memory(copies, self.info.input_spec, side)
         return self._memory[views]
 
     def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:

@@ -160,10 +160,20 @@ class RasterSource:
         return bool(self.block_shape[1] >= self._file.width)
 
     @property
-    def block_row_bytes(self) -> int:
-        """Memory in bytes of one row of decoded blocks, with all bands, and of what its decoder holds besides."""
-        pixels = self.block_shape[0] * self._file.width
-        return int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize) + self._held_bytes
+    def stored_bytes(self) -> int:
+        """Memory in bytes of one pixel of the bands that are read, as they are stored."""
+        return len(self.bands) * int(self._reading.stored.itemsize)
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Memory in bytes that decoding takes besides GDAL's cache.
+
+        A block is held three times: as it is stored, decoded with all bands, and in the cache band by band, which is
+        larger than its limit if one block is. Some formats are held as a whole (`refuse_unreadable`).
+        """
+        rows, columns = self.block_shape
+        pixels = min(rows, self._file.height) * min(columns, self._file.width)
+        return 3 * int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize) + self._held_bytes
 
     @property
     def pixel_metres(self) -> tuple[float, float] | None:

@@ -4,9 +4,10 @@
     python benchmarks/memory_limit.py --only striped    # the cases whose name holds this word
 
 Each case runs twice, each time in a process of its own: with the smallest limit that the command names as possible,
-and with half as much again. The peak is VmHWM of the process, and the largest peak of the processes that it started is
-added. Networks have random weights; the INT8 one is the bundled model. A line per run gives limit, peak and excess,
-the last line the largest excess in percent, which must be at most 0. Results: memory_limit.json.
+and with half as much again. The peak is that of the largest process: VmHWM of the command, or the largest resident
+memory of a process that it started. Networks have random weights; the INT8 one is the bundled model. A line per run
+gives limit, peak and excess, the last line the largest excess in percent, which must be at most 0. Results:
+memory_limit.json.
 """
 
 import argparse
@@ -71,7 +72,7 @@ class Row:
     Args:
         case: raster, model and flags.
         limit_mb: the limit.
-        peak_mb: the peak of the process tree.
+        peak_mb: the peak of the largest process.
         excess: the peak above the limit in percent; negative if it is kept.
         seconds: time of the whole command.
     """
@@ -121,7 +122,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> tuple[int, str, int, float]:
-    """Exit code, output, peak memory in bytes of all processes together, and seconds of one prediction."""
+    """Exit code, output, peak memory in bytes of the largest process, and seconds of one prediction."""
     code = (
         "import re, resource, runpy, sys\n"
         "from pathlib import Path\n"
@@ -139,7 +140,7 @@ def run(arguments: list[str]) -> tuple[int, str, int, float]:
     found = re.search(r"PEAK (\d+) (\d+)", text)
     if not found:
         raise SystemExit(text)
-    return done.returncode, text, sum(map(int, found.groups())) * 1024, time.perf_counter() - began
+    return done.returncode, text, max(map(int, found.groups())) * 1024, time.perf_counter() - began
 
 
 def make_model(folder: Path, name: str) -> Path:

@@ -254,6 +254,22 @@ class DamagedSource(UserError):
         )
 
 
+class SourceChanged(DataError):
+    """A raster that changed while it was read.
+
+    Args:
+        file: the file that changed.
+        how: how it changed, such as "was removed".
+        result: what is made of its pixels.
+    """
+
+    def __init__(self, file: str, how: str, result: str) -> None:
+        super().__init__(
+            f"{file} {how} while it was read: {result} would be a mixture of old and new, and is not written. See that "
+            "no other program writes the file, and run the command again."
+        )
+
+
 class NotEnoughMemory(UserError):
     """An input that takes more memory than there is."""
 

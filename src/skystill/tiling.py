@@ -117,6 +117,21 @@ class Grid:
     blend: bool = False
     whole: bool = False
 
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Rows and columns of the largest tile that the network is given."""
+        rows, columns = self._cores(self.height, self.tile_height), self._cores(self.width, self.tile_width)
+        tiles = [self._tile(*row, *column) for row in rows[:2] for column in columns[:2]]  # all others are as these
+        windows = [tile.window for tile in tiles]
+        return max(down.stop - down.start for down, _ in windows), max(
+            across.stop - across.start for _, across in windows
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        return sum(1 for _ in self.units())
+
     def units(self) -> Iterator[Unit]:
         """Yield all units, lane by lane from top to bottom, or row by row if `rows_first`."""
         rows = self._cores(self.height, self.tile_height)

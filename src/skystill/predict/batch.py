@@ -20,19 +20,23 @@ from skystill.errors import (
     NotEnoughMemory,
     PredictionStopped,
     SkystillError,
+    SourceChanged,
     UserError,
     first_few,
 )
 from skystill.model.bundled import bundled_model
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, possible_files, side_files
+from skystill.predict.layers import wanted_layers
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
-from skystill.predict.predictor import Prediction, Predictor, wanted_layers
+from skystill.predict.predictor import Prediction, Predictor
 from skystill.progress import Event, Message, OnProgress, Progress, ignore_progress, report_notes
 from skystill.raster.band_names import pick_bands, wanted_bands
 from skystill.raster.opening import open_raster
 from skystill.raster.output import journal_of
+from skystill.raster.overwriting import source_files
 from skystill.raster.scratch import clear_scratch
 from skystill.raster.source import gdal_environment, gdal_reason
+from skystill.raster.states import FileStates
 from skystill.raster.steps import FurtherFiles, Step
 from skystill.settings import PredictSettings
 
@@ -193,6 +197,9 @@ class _Further:
     on_progress: OnProgress
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._states = FileStates(map(str, source_files(self.source) if self.settings.overlay else ()))
+
     def files(self) -> FurtherFiles:
         """Return what is wanted."""
         wanted = self.settings
@@ -219,10 +226,16 @@ class _Further:
 
         task = f"overlay of {self.target.name}"
         self.on_progress(Progress(task, 0, 1))
+        self._states.check("the overlay")
         write_overlay(
             self.source, self.target, path, self.predictor.classes, self.settings.for_raster(),
             self.predictor.info.input_spec, self.settings.show,
         )  # fmt: skip
+        try:
+            self._states.check("the overlay")
+        except SourceChanged:
+            path.unlink(missing_ok=True)
+            raise
         self.on_progress(Progress(task, 1, 1))
 
     def _polygons(self, path: Path) -> None:

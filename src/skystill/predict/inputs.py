@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skystill.errors import DataError, SettingsError, first_few
-from skystill.predict.predictor import Predictor, written_rasters
+from skystill.predict.layers import written_rasters
+from skystill.predict.predictor import Predictor
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
 from skystill.raster.opening import open_raster
 from skystill.raster.overwriting import check_outputs, source_files

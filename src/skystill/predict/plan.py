@@ -1,16 +1,20 @@
 """Choose the size of tiles and the number of workers, so that a prediction stays under a memory limit."""
 
+import gc
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import psutil
 
+from skystill.allocator import trim_heap
 from skystill.errors import SettingsError
 from skystill.model.engine import Infer
 from skystill.model.measure import cores, peak_rss_bytes, reset_peak_rss
+from skystill.model.trial_images import random_image
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.source import CACHE_BYTES, RasterSource
+from skystill.raster.spool import rows_at_a_time
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
 
@@ -19,7 +23,9 @@ _LANES = (2048, 1024)
 _BLEND_LANE = 8192  # wide, because each lane computes the edge tiles of its neighbours again
 _BLOCK = 512  # side of the blocks of written files; tiles should fill them, otherwise they are compressed twice
 _SPARE_BYTES = 24 * 2**20  # queues, compression, fragmentation of the allocator
-_TRIAL_SIDE = 512
+_SURE = 1.03  # what is measured differs by this much from process to process
+_FRAGMENTED = 1.25  # memory that a runtime keeps for several workers, by that of one (docs/log.md)
+_STEP_BYTES = {"polygons": 120e6, "overlay": 80e6, "areas": 30e6, "cleaning": 90e6, "cog": 20e6}
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,14 @@ class NetworkMemory:
     Args:
         base_bytes: resident memory of the process with the network open, before any raster.
         bytes_per_pixel: additional memory for each pixel of a tile that is being computed.
+        layers: number of bands that are written, of all rasters.
+        least_bytes: memory that the steps after the network need besides that of the network.
     """
 
     base_bytes: int
     bytes_per_pixel: float
+    layers: int = 1
+    least_bytes: int = 0
 
 
 def choose_plan(
@@ -97,7 +107,7 @@ def choose_plan(
                 estimates.append(need)
     raise SettingsError(
         f"--max-memory {limit / 1e6:.0f}MB cannot be kept for {source.path}; the smallest possible is "
-        f"{-(-min(estimates) // 10**6)}MB."
+        f"{math.ceil(_SURE * min(estimates) / 1e6)}MB."
     )
 
 
@@ -124,43 +134,63 @@ def _whole_blocks(tile: int, margin: int) -> tuple[int, int]:
 
 
 def _need(source: RasterSource, grid: Grid, num_classes: int, workers: int, network_memory: NetworkMemory) -> int:
-    """Estimate the peak memory of the process in bytes."""
-    lane = min(grid.width, grid.lane_width) + 2 * grid.margin
-    rows = min(grid.height, grid.tile_height)
-    tile = rows * min(grid.width, grid.tile_width)
-    pixel = source.planes * source.kind.itemsize
-    # The unit that is computed, the next one, and the next one again while it is decoded.
-    read = 3 * rows * lane * pixel
+    """Estimate the peak memory of the process in bytes. Each line counts arrays that exist at the same time."""
+    lane = min(grid.width, grid.lane_width + 2 * grid.margin + (2 * grid.tile_width if grid.blend else 0))
+    rows, tile_width = min(grid.height, grid.tile_height), min(grid.width, grid.tile_width)
+    unit, tile = rows * lane, rows * tile_width
+    planes, layers = source.planes * source.kind.itemsize, network_memory.layers
+    # The unit that is computed, the next one, and the next one again while it is read, each with its valid pixels.
+    held = 3 * unit * (planes + 1)
+    # What is read at a time: as it is stored, converted, and what says which pixels are valid.
+    decoded = min(grid.height, rows_at_a_time(source)) * grid.width if grid.rows_first else unit
+    reading = decoded * (source.stored_bytes + planes + 4)
     if max(source.factors) > 1:
-        read = int(read * (1 + math.prod(source.factors) / 2))
-    blended = 4 * num_classes * (4 * grid.margin * lane + 2 * tile) if grid.blend else 0
-    cache = max(CACHE_BYTES, source.block_row_bytes if source.sequential else 0)
-    if not source.spec.is_colors:
-        # Values that are converted or filled, and the part of each tile that is given to the network, are copies. Of
-        # colours, they fit the spare memory.
-        read += rows * lane * pixel + workers * tile * pixel + math.prod(source.block_shape) * pixel
-    if grid.rows_first:
-        blended = blended * grid.width // lane
-    return int(
-        network_memory.base_bytes
-        + workers * tile * network_memory.bytes_per_pixel
-        + read
-        + 3 * rows * lane
-        + blended
-        + cache
-        + _SPARE_BYTES
-    )
+        reading += int(decoded * source.stored_bytes * math.prod(source.factors))
+    # Two units that are filled and two that are written, one of them also packed; and the tiles that wait.
+    written = layers * (6 * rows * min(grid.width, grid.lane_width) + (workers + 2) * tile)
+    blended = 0
+    if grid.blend:
+        beside = 4 * grid.margin * (grid.width if grid.rows_first else lane)
+        blended = 4 * num_classes * (beside + (2 * workers + 2) * tile)
+    # The runtime keeps its memory while the further files are made.
+    network = workers * tile * (network_memory.bytes_per_pixel * _FRAGMENTED + planes)
+    prediction = network + held + reading + written + blended + CACHE_BYTES + source.decoder_bytes
+    return int(network_memory.base_bytes + _SPARE_BYTES + max(prediction, network + network_memory.least_bytes))
 
 
-def measure_network_memory(infer: Infer, spec: InputSpec) -> NetworkMemory:
-    """Measure the memory that a network needs, by running it on one tile of what its spec says."""
-    planes = np.zeros((len(spec), _TRIAL_SIDE, _TRIAL_SIDE), spec.kind)
+def memory_of_steps(names: Iterable[str], settings: RasterSettings) -> int:
+    """Return the memory in bytes that the largest of the steps after the network needs.
+
+    Args:
+        names: names of the steps that make further files.
+        settings: settings of the prediction, which may ask for other steps.
+    """
+    every = {*names, *(["cog"] if settings.cog else [])}
+    if settings.smooth is not None or settings.min_area is not None:
+        every.add("cleaning")
+    return int(max((_STEP_BYTES.get(name, 0.0) for name in every), default=0.0))
+
+
+def measure_network_memory(copies: list[Infer], spec: InputSpec, side: int) -> NetworkMemory:
+    """Measure the memory that a network needs, by running it on one tile of what its spec says.
+
+    Args:
+        copies: a copy of the network, which is taken out and closed: a runtime keeps the memory of its calls.
+        spec: what it is fed.
+        side: side of the tile in pixels. It should be small, so that the measurement itself stays below the limit.
+    """
+    planes = random_image(spec, side, side)
+    infer = copies.pop()
     infer(planes[:, :64, :64])
+    trim_heap()  # free pages of the heap would hide what the network takes
     reset_peak_rss()
     before = psutil.Process().memory_info().rss
     infer(planes)
     grown = max(0, peak_rss_bytes() - before)
+    del infer
+    gc.collect()
+    trim_heap()
     # If the peak cannot be reset, an earlier one may hide this one. A small network takes 64 bytes per pixel, and the
     # normalisation of values two arrays of floats.
     least = 64.0 if spec.is_three_bytes else 64.0 + 8 * len(spec)
-    return NetworkMemory(before, max(least, grown / _TRIAL_SIDE**2))
+    return NetworkMemory(psutil.Process().memory_info().rss, max(least, grown / side**2))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill import __version__
+from skystill.allocator import return_large_arrays, use_one_heap
 from skystill.classes import ClassMap, Labels
 from skystill.errors import (
     AnswersNotFinite,
@@ -19,25 +20,28 @@ from skystill.errors import (
     ModelFileError,
     PredictionStopped,
     RunFolderError,
-    SettingsError,
+    SourceChanged,
 )
 from skystill.model.choice import Choice, read_choice
 from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
+from skystill.predict.layers import wanted_layers, written_rasters
 from skystill.predict.opening import open_source
-from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory
+from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory, memory_of_steps
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import Message, Note, OnProgress, Progress, ignore_progress
-from skystill.raster.beside import category_names_of, shares_style, style_of
+from skystill.raster.beside import shares_style, style_of
 from skystill.raster.damage import DamageRecord
-from skystill.raster.output import Layer, RasterOutput, journal_of
+from skystill.raster.output import RasterOutput
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
 from skystill.raster.steps import FurtherFiles
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
+
+_TRIAL_SIDE = 256  # pixels; a trial on a larger tile could itself exceed a small limit of memory
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,8 @@ class Predictor:
 
         Raises:
             DataError: the source cannot be opened, has no pixels, or no block of it can be read.
+            SourceChanged: a file of the source was replaced, written, cut or removed while it was read. Nothing is
+                kept.
             SettingsError: the bands, the tiles, the resolution, the memory limit, the smallest area or the target
                 cannot be used, or a file to write is the source, one of its parts, or the model file.
             RunFolderError: there is an interrupted prediction that is not continued or has other settings, or another
@@ -188,6 +194,9 @@ class Predictor:
             PredictionStopped: the user pressed Ctrl-C. Finished units are kept for `resume`.
         """
         settings = settings or RasterSettings()
+        if settings.max_memory is not None:
+            use_one_heap()
+            return_large_arrays()
         if settings.bands is None and self._foreign[2] is not None:
             settings = settings.model_copy(update={"bands": ",".join(map(str, self._foreign[2]))})
         check_outputs(
@@ -219,17 +228,11 @@ class Predictor:
             other = self._in_runtime(str(begun["runtime"]))
             on_progress(Note(f"{source.path} was begun with --runtime {other.runtime}, and goes on with it."))
             return other._predict(source, target, settings, resume, on_progress, further)
+        plan = self._plan(source, settings, begun, output.journal, further)
         output.rework = cleaning = choose_cleaning(settings, source.path, place, on_progress)
         output.styled = not shares_style(source.path, target)
         output.further, output.on_progress = further, on_progress
-        if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
-            plan = built_from(
-                begun,
-                lambda found: Plan(Grid(**found["grid"]), int(found["_threads"])),
-                lambda why: RunFolderError(f"{output.journal} is damaged ({why}). Delete it and begin again."),
-            )
-        else:
-            plan = self._plan(source, settings)
+        output.keeps_units = bool(further.steps or cleaning or settings.cog) or plan.grid.count > 1
         names = tuple(layer.name for layer in layers)
         name, total, finished = Path(source.path).name, source.height * source.width, 0
 
@@ -246,16 +249,18 @@ class Predictor:
             damage = DamageRecord(source, output.journal)
             damage.begin(continued=bool(done) or output.is_complete)
             if output.is_complete or done:
-                on_progress(Message(output.where_it_goes_on(len(done), sum(1 for _ in plan.grid.units()))))
+                on_progress(Message(output.where_it_goes_on(len(done), plan.grid.count)))
             rows: RasterSource | RowSpool = source
             if plan.grid.rows_first and not output.is_complete:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
+            lean = settings.max_memory is not None
             infer = average_test_time_views(self.single_threaded(), int(settings.views))
-            stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names)
+            stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names, lean)
             if not output.is_complete:
                 stream.predict(done, on_pixels, damage.keep)
+                source.states.check()
             if source.damaged_pixels >= total:
                 output.abandon()
                 raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")
@@ -270,9 +275,15 @@ class Predictor:
 
     @contextlib.contextmanager
     def _discarding(self, output: RasterOutput) -> Iterator[None]:
-        """Delete the unfinished rasters if the model file is at fault: `resume` would only fail again."""
+        """Delete the unfinished rasters if the model file is at fault, or the source has changed.
+
+        `resume` would only fail again, or its units would be those of two sources.
+        """
         try:
             yield
+        except SourceChanged:
+            shutil.rmtree(output.journal, ignore_errors=True)
+            raise
         except (FloatingPointError, ModelFileError) as error:
             shutil.rmtree(output.journal, ignore_errors=True)
             raise error if isinstance(error, ModelFileError) else AnswersNotFinite(self.path) from error
@@ -283,18 +294,36 @@ class Predictor:
             self._single = open_engine(self.path, 1, self.runtime, *self._foreign).infer
         return self._single
 
-    def _plan(self, source: RasterSource, settings: RasterSettings) -> Plan:
+    def _plan(
+        self,
+        source: RasterSource,
+        settings: RasterSettings,
+        begun: dict[str, Any],
+        journal: Path,
+        further: FurtherFiles,
+    ) -> Plan:
+        if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
+            return built_from(
+                begun,
+                lambda found: Plan(Grid(**found["grid"]), int(found["_threads"])),
+                lambda why: RunFolderError(f"{journal} is damaged ({why}). Delete it and begin again."),
+            )
         tile = settings.tile or self.info.tile_size
         overlap = self.info.overlap if settings.overlap is None else settings.overlap
         cost = self._network_memory(int(settings.views)) if settings.max_memory else None
+        if cost is not None:
+            layers = 1 + settings.confidence + settings.probabilities * len(self.classes)
+            steps = memory_of_steps((step.name for step in further.steps), settings)
+            cost = replace(cost, layers=layers, least_bytes=steps)
         plan = choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
         return replace(plan, grid=replace(plan.grid, whole=self._whole))
 
     def _network_memory(self, views: int) -> NetworkMemory:
         if views not in self._memory:
-            self._memory[views] = measure_network_memory(
-                average_test_time_views(self.single_threaded(), views), self.info.input_spec
-            )
+            self.single_threaded()  # it is part of what is there before a raster
+            copies = [average_test_time_views(open_engine(self.path, 1, self.runtime, *self._foreign).infer, views)]
+            side = self.info.tile_size if self._whole else _TRIAL_SIDE
+            self._memory[views] = measure_network_memory(copies, self.info.input_spec, side)
         return self._memory[views]
 
     def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
@@ -303,11 +332,10 @@ class Predictor:
         An interrupted prediction is continued only if all of it is the same. Values of keys that begin with "_" may
         differ.
         """
-        file, input_scale = Path(source.path), self._foreign[1]
-        state = file.stat() if file.is_file() else None
+        input_scale = self._foreign[1]
         return {
             "source": source.path,
-            "source_state": [state.st_size, state.st_mtime_ns] if state else [source.height, source.width],
+            "source_state": [source.height, source.width, source.states.digest],
             "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
             "version": __version__,
             "runtime": self.runtime,
@@ -332,53 +360,6 @@ class Predictor:
         for unit in Grid(height, width, size, size, margin, width, whole=self._whole).units():
             for tile in unit.tiles:
                 yield tile.place, infer(planes[:, *tile.window])[:, *tile.inside][:, *tile.core]
-
-
-def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> list[Layer]:
-    """Return the rasters to write, the class raster first.
-
-    Args:
-        target: path of the class raster. Confidence and probabilities are named after it.
-        settings: which rasters are written, and whether as Cloud Optimized GeoTIFFs.
-        classes: names of the labels.
-
-    Raises:
-        SettingsError: the extension of `target` is not that of a known format, or it is .png with `cog`.
-    """
-    if target.suffix.lower() not in (".tif", ".tiff", ".png"):
-        raise SettingsError(f"{target}: name it .tif (GeoTIFF) or .png.")
-    if settings.cog and target.suffix.lower() == ".png":
-        raise SettingsError(f"{target} is a PNG and --cog asks for a GeoTIFF; name it .tif.")
-    layers = [Layer("classes", target, ("class",), is_classes=True, cog=settings.cog)]
-    if settings.confidence:
-        path = target.with_name(f"{target.stem}-confidence.tif")
-        layers.append(Layer("confidence", path, ("confidence",), cog=settings.cog))
-    if settings.probabilities:
-        path = target.with_name(f"{target.stem}-probabilities.tif")
-        layers.append(Layer("probabilities", path, classes.names, cog=settings.cog))
-    return layers
-
-
-def written_rasters(source: str, target: Path, settings: RasterSettings, classes: ClassMap) -> list[tuple[str, Path]]:
-    """Return everything that `Predictor.predict` writes, for `check_outputs`.
-
-    Args:
-        source: the raster that is predicted.
-        target: path of the class raster.
-        settings: which rasters are written.
-        classes: names of the labels.
-
-    Raises:
-        SettingsError: as in `wanted_layers`.
-    """
-    layers = wanted_layers(target, settings, classes)
-    found = [("class raster" if layer.is_classes else layer.name, layer.path) for layer in layers]
-    found.append(("unfinished work", journal_of(target)))
-    what = "position" if target.suffix.lower() == ".png" else "names of the classes"
-    found.append((what, category_names_of(target)))
-    if target.suffix.lower() != ".png":  # a.png may share the style of a.tif: both have the same classes
-        found.append(("style for QGIS", style_of(target)))
-    return [(f"{what} of {source}", path) for what, path in found]
 
 
 def _style_notes(output: RasterOutput) -> list[str]:

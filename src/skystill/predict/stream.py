@@ -9,13 +9,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import Labels
+from skystill.errors import ModelFileError
 from skystill.model.engine import Infer
 from skystill.raster.output import NODATA, PROBABILITY_SCALE, Arrays, RasterOutput
 from skystill.raster.source import Bytes, Planes, RasterSource, Valid
@@ -66,8 +69,10 @@ def most_likely(scores: Logits) -> Labels:
 def softmax(logits: Logits) -> Logits:
     """Return the softmax over the first axis of (C, H, W). Infinite logits give NaN, which `most_likely` refuses."""
     with np.errstate(invalid="ignore"):
-        raised = np.exp(logits - logits.max(axis=0))
-    return np.asarray(raised / raised.sum(axis=0))
+        raised = np.asarray(logits - logits.max(axis=0))
+        np.exp(raised, out=raised)
+        raised /= raised.sum(axis=0)
+    return raised
 
 
 def probabilities_to_bytes(probabilities: Logits) -> Bytes:
@@ -87,6 +92,7 @@ class Stream:
         num_classes: C, number of classes.
         threads: number of tiles that are computed at the same time.
         layers: names of the arrays to compute: "classes", "confidence", "probabilities".
+        lean: whether each worker begins with the largest tile, so that memory is bounded.
     """
 
     infer: Infer
@@ -96,6 +102,7 @@ class Stream:
     num_classes: int
     threads: int
     layers: tuple[str, ...]
+    lean: bool = False
 
     def predict(self, done: Iterable[int], on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
         """Write finished units from the journal into the rasters, and predict all other units.
@@ -113,6 +120,8 @@ class Stream:
         ):
             writes: deque[Future[None]] = deque()
             units = list(self.grid.units())
+            if self.lean and len(finished) < len(units):
+                self._take_memory(working)
             for unit in units:
                 if unit.index in finished:
                     self.output.replay(unit)
@@ -125,6 +134,21 @@ class Stream:
                     writes.popleft().result()
             for write in writes:
                 write.result()
+
+    def _take_memory(self, working: ThreadPoolExecutor) -> None:
+        """Run the network once in each worker on the largest tile.
+
+        A runtime keeps what a call takes, and smaller tiles fit into it. In the order of the raster, which begins with
+        a corner, each larger tile would take memory of its own (docs/log.md).
+        """
+        every = Barrier(self.threads)  # a worker waits for the others, so that each has one call
+
+        def run() -> None:
+            every.wait()
+            with suppress(ModelFileError):  # a tile of the raster says more
+                self.infer(np.zeros((self.source.planes, *self.grid.largest), self.source.kind))
+
+        list(working.map(lambda _: run(), range(self.threads)))
 
     def _write(self, unit: Unit, arrays: Arrays, on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
         before_unit()
@@ -162,7 +186,9 @@ class Stream:
             return Piece(None)
         logits = self.infer(planes[:, *part])[:, *tile.inside]
         if self.grid.blend:
-            return Piece(softmax(logits) * _weights(tile, self.grid))
+            weighted = softmax(logits)
+            weighted *= _weights(tile, self.grid)
+            return Piece(weighted)
         return Piece(None, to_layers(logits[:, *tile.core], self.layers, is_logits=True))
 
 
@@ -189,10 +215,16 @@ def to_layers(scores: Logits, layers: Sequence[str], is_logits: bool) -> dict[st
         (bands, H, W) uint8 for each layer.
     """
     arrays = {"classes": most_likely(scores)[None]}
-    if len(layers) > 1:
-        probabilities = softmax(scores) if is_logits else scores
-        arrays["confidence"] = probabilities_to_bytes(probabilities.max(axis=0))[None]
-        arrays["probabilities"] = probabilities_to_bytes(probabilities)
+    shape = {"confidence": (1, *scores.shape[1:]), "probabilities": scores.shape}
+    arrays |= {name: np.empty(shape[name], np.uint8) for name in layers if name in shape}
+    rows = max(1, _STRIP_VALUES // max(1, scores.shape[2]))
+    for top in range(0, scores.shape[1] if len(layers) > 1 else 0, rows):  # all at once would take 12 bytes per score
+        part = np.s_[:, top : top + rows]
+        probabilities = softmax(scores[part]) if is_logits else scores[part]
+        if "confidence" in arrays:
+            arrays["confidence"][part] = probabilities_to_bytes(probabilities.max(axis=0))
+        if "probabilities" in arrays:
+            arrays["probabilities"][part] = probabilities_to_bytes(probabilities)
     return {name: arrays[name] for name in layers}
 
 
@@ -295,7 +327,9 @@ def _weights(tile: Tile, grid: Grid) -> Logits:
     """
     rows = _ramp(tile.read_top, tile.read_bottom, tile.top, tile.bottom, grid.margin, grid.height)
     columns = _ramp(tile.read_left, tile.read_right, tile.left, tile.right, grid.margin, grid.width)
-    return np.asarray(rows[:, None] * columns[None, :], np.float32)
+    weights = np.empty((len(rows), len(columns)), np.float32)
+    np.multiply(rows[:, None], columns[None, :], out=weights, dtype=np.float64, casting="same_kind")
+    return weights
 
 
 def _ramp(start: int, end: int, core_start: int, core_end: int, margin: int, size: int) -> npt.NDArray[np.float64]:

@@ -26,6 +26,7 @@ from skystill.settings import RasterSettings
 _OVERLAY_SIDE = 2048
 _OPACITY = 0.45
 _WINDOW_PIXELS = 2**18
+_STRIP_ROWS = 64
 
 
 def write_areas(raster: Path, path: Path, classes: ClassMap, on_progress: OnProgress = ignore_progress) -> None:
@@ -133,8 +134,12 @@ def write_overlay(
         image_file = open_shown(source, bands, scale, (factor, factor))
         planes, _ = image_file.read(0, image_file.height, 0, image_file.width)
         image_file.close()
-    image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).resize(shape[::-1])
-    painted = np.asarray(image, np.float32)
-    seen = (labels != VOID)[..., None]
-    mixed = np.where(seen, painted * (1 - _OPACITY) + classes.paint(labels) * _OPACITY, painted)
-    save_picture(Image.fromarray(np.asarray(np.rint(mixed), np.uint8)), path)
+    image = np.array(Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).resize(shape[::-1]))
+    del planes
+    for top in range(0, len(image), _STRIP_ROWS):  # as a whole, the floats would take 100 bytes per pixel
+        part = np.s_[top : top + _STRIP_ROWS]
+        painted, strip = image[part].astype(np.float32), labels[part]
+        seen = (strip != VOID)[..., None]
+        mixed = np.where(seen, painted * (1 - _OPACITY) + classes.paint(strip) * _OPACITY, painted)
+        image[part] = np.rint(mixed)
+    save_picture(Image.fromarray(image), path)

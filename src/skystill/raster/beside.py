@@ -32,6 +32,23 @@ def shares_style(source: str, target: Path) -> bool:
     return same_name and os.path.realpath(style_of(Path(source))) == os.path.realpath(style_of(target))
 
 
+def place_png(made: Path, path: Path, placed: bool) -> None:
+    """Write the position of a PNG beside it, as .aux.xml, where GDAL and QGIS read it: a PNG cannot store one.
+
+    Areas and polygons take it from there as well. Without a position, the file of an earlier result is removed.
+
+    Args:
+        made: the PNG as GDAL wrote it, with its .aux.xml.
+        path: its final path.
+        placed: whether it has a position.
+    """
+    beside = category_names_of(path)
+    if placed:
+        write_text(beside, category_names_of(made).read_text(encoding="utf-8"))
+    else:
+        beside.unlink(missing_ok=True)
+
+
 def write_category_names(path: Path, classes: ClassMap) -> None:
     """Write the names of the labels to an .aux.xml file, where GDAL and QGIS read them.
 

@@ -17,6 +17,8 @@ Samples = Callable[[Sequence[int], int | None], np.ma.MaskedArray[Any, Any]]
 """Returns values (B, N) of the bands of these numbers, from windows that are spread over a raster. Masked are those
 without a measurement and, if the number of a band of transparency is given, those where it is 0."""
 
+_STRIP_VALUES = 2**17  # values of one band that are converted at a time: they fit the cache of a core
+
 
 class Colors:
     """How the bands of one raster become colours: (3, H, W) uint8, 0 to 255.
@@ -92,9 +94,14 @@ class Colors:
     def _to_bytes(self, values: npt.NDArray[Any]) -> Bytes:
         low, high = self.scale
         fine = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
-        with np.errstate(over="ignore"):  # nodata of floats is often the largest number that there is
-            stretched = (np.nan_to_num(values.astype(fine)) - low) * (255 / (high - low))
-        return np.asarray(np.clip(np.rint(stretched), 0, 255), np.uint8)
+        found = np.empty(values.shape, np.uint8)
+        rows = max(1, _STRIP_VALUES // max(1, values.shape[2]))
+        for top in range(0, values.shape[1], rows):  # as a whole, the floats would take 50 bytes per pixel
+            part = np.s_[:, top : top + rows]
+            with np.errstate(over="ignore"):  # nodata of floats is often the largest number that there is
+                stretched = (np.nan_to_num(values[part].astype(fine)) - low) * (255 / (high - low))
+            found[part] = np.clip(np.rint(stretched), 0, 255)
+        return found
 
     def _bit_depth(self, file: rasterio.DatasetReader) -> int:
         """Return the bits of a band as they are stored: GDAL reads one to seven bits as bytes, from 0 on."""

@@ -50,9 +50,11 @@ class DamageRecord:
         """Record the places that were found since the last call. Call this before a unit is written.
 
         Raises:
+            SourceChanged: the source has changed, so that the unit may be a mixture.
             DiskFull: the record cannot be written.
         """
         source = self._source
+        source.states.check()
         if len(source.damaged) > self._kept:
             self._kept = len(source.damaged)
             write_json(

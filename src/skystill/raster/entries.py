@@ -45,11 +45,12 @@ def _pack(array: npt.NDArray[np.uint8]) -> bytes:
     of the time of deflate, and the journal is kept only for minutes.
     """
     flat = array.reshape(-1)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1]).astype(np.uint32)
-    if 5 * len(starts) < flat.size // 4:
+    changes = flat[1:] != flat[:-1]
+    if 5 * (1 + np.count_nonzero(changes)) < flat.size // 4:  # counted first: their places take 8 bytes each
+        starts = np.concatenate([[0], np.flatnonzero(changes) + 1]).astype(np.uint32)
         body = flat[starts].tobytes() + np.diff(starts, append=np.uint32(flat.size)).astype(np.uint32).tobytes()
         return _HEAD.pack(b"R", len(body)) + body
-    body = zlib.compress(array.tobytes(), 1)
+    body = zlib.compress(np.ascontiguousarray(flat).data, 1)
     return _HEAD.pack(b"Z", len(body)) + body
 
 

@@ -30,7 +30,7 @@ from skystill.errors import DiskFull, RunFolderError, shortened
 from skystill.locks import hold_lock, lock_files
 from skystill.parsing import read_json
 from skystill.progress import OnProgress, Progress, ignore_progress
-from skystill.raster.beside import category_names_of, style_of, write_category_names
+from skystill.raster.beside import category_names_of, place_png, style_of, write_category_names
 from skystill.raster.entries import pack_entry, unpack_entry
 from skystill.raster.ground import Control
 from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
@@ -105,6 +105,8 @@ class RasterOutput:
         self.classes = classes
         self.rework: Rework | None = None
         """What is done to the complete class raster before it gets its name. By default nothing."""
+        self.keeps_units = True
+        """Whether finished units are kept for a resume. A single unit is predicted again as fast as it is kept."""
         self.styled = True
         """Whether a style for QGIS is written beside the class raster."""
         self.on_progress: OnProgress = ignore_progress
@@ -201,9 +203,9 @@ class RasterOutput:
         Raises:
             DiskFull: the disk is full. The units before this one are kept.
         """
-        path = self._entry(unit.index)
-        with written_whole(path) as part:
-            part.write_bytes(pack_entry([arrays[layer.name] for layer in self.layers]))
+        if self.keeps_units:
+            with written_whole(self._entry(unit.index)) as part:
+                part.write_bytes(pack_entry([arrays[layer.name] for layer in self.layers]))
         self._put(unit, arrays)
 
     def replay(self, unit: Unit) -> None:
@@ -266,6 +268,12 @@ class RasterOutput:
             before = self.begun_with()
             now = json.loads(json.dumps(settings))
             changed = [key for key in now if not key.startswith("_") and before.get(key) != now[key]]
+            if "source_state" in changed and "source" not in changed:
+                raise RunFolderError(
+                    f"{now['source']}, or a file that it is made of, has changed since the prediction of "
+                    f"{self.layers[0].path} was interrupted: the result would be a mixture of old and new. Bring the "
+                    f"old file back, or delete {self.journal} to begin again."
+                )
             if changed:
                 raise RunFolderError(
                     f"the interrupted prediction of {self.layers[0].path} had other settings ({', '.join(changed)}). "
@@ -275,6 +283,9 @@ class RasterOutput:
         self.is_complete = False
         for entry in entries:  # of a journal whose settings are lost: they must not be taken for units of this one
             entry.unlink(missing_ok=True)
+        if not self.keeps_units:
+            about.unlink(missing_ok=True)
+            return []
         write_json(about, {**settings, _DIGEST: _settings_digest(json.loads(json.dumps(settings)))})
         return []
 
@@ -376,22 +387,11 @@ class RasterOutput:
 
     def _write_beside(self, layer: Layer, made: Path) -> None:
         if layer.path.suffix.lower() == ".png":
-            self._place_png(made, layer.path)
+            place_png(made, layer.path, bool(self._grid))
         elif layer.is_classes:
             write_category_names(layer.path, self.classes)
         if layer.is_classes and self.styled:
             write_text(style_of(layer.path), style_document(self.classes))
-
-    def _place_png(self, made: Path, path: Path) -> None:
-        """Write the position of a PNG beside it, as .aux.xml, where GDAL and QGIS read it: a PNG cannot store one.
-
-        Areas and polygons take it from there as well. Without a position, the file of an earlier result is removed.
-        """
-        beside = category_names_of(path)
-        if self._grid:
-            write_text(beside, category_names_of(made).read_text(encoding="utf-8"))
-        else:
-            beside.unlink(missing_ok=True)
 
 
 def _settings_digest(content: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from skystill.errors import SettingsError
 from skystill.raster.opening import open_raster
-from skystill.raster.source import gdal_environment
+from skystill.raster.source import files_of, gdal_environment
 
 _SHOWN = 20
 
@@ -60,17 +60,13 @@ def source_files(source: str) -> list[Path]:
     Args:
         source: anything that GDAL opens. A source that cannot be opened counts as one file of that name.
     """
-    found: dict[str, None] = {source: None}
-    waiting = [source]
-    while waiting:
-        try:
-            with gdal_environment(), open_raster(waiting.pop()) as file:
-                files = [name for name in file.files if name not in found]
-        except Exception:  # noqa: BLE001 - what is wrong with an input, its reading reports
-            continue
-        found.update(dict.fromkeys(files))
-        waiting.extend(name for name in files if name.lower().endswith(".vrt"))
-    return [Path(name) for name in found]
+    found = [source]
+    try:
+        with gdal_environment(), open_raster(source) as file:
+            found += files_of(file)
+    except Exception:  # noqa: BLE001 - what is wrong with an input, its reading reports
+        return [Path(source)]
+    return [Path(name) for name in dict.fromkeys(found)]
 
 
 def _relation(path: Path, real: str, found: Path) -> str:

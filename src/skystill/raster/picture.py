@@ -59,6 +59,7 @@ def read_whole(path: Path, bounds: Bounds | None = None, spec: InputSpec = RGB) 
             for height, width in ((bottom - top, right - left), *(() if window else (source.block_shape,))):
                 check_size(path, height, width, source.planes, source.kind.itemsize)
             planes, valid = source.read(top, bottom, left, right)
+            source.states.check("what is read")
         finally:
             source.close()
     if source.damaged:

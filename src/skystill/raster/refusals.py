@@ -8,7 +8,7 @@ from rasterio.errors import RasterioError
 
 from skystill.errors import DataError
 from skystill.raster.opening import open_raster
-from skystill.raster.turned import is_progressive
+from skystill.raster.turned import is_interlaced, is_progressive
 
 _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
 DECODER_BYTES = 2**31
@@ -33,7 +33,9 @@ def refuse_unreadable(file: rasterio.DatasetReader, path: str) -> int:
         more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
         raise DataError(f"{path} is made of files that do not exist: {', '.join(gone[:3])}{more}. Bring them back.")
     if file.driver != "JPEG" or not Path(path).is_file():
-        return 0
+        whole = file.driver in ("WEBP", "GIF", "BIGGIF") or (file.driver == "PNG" and is_interlaced(path))
+        kind = np.dtype(file.dtypes[0]).itemsize if file.count else 1
+        return 2 * file.count * kind * file.height * file.width if whole else 0
     held = 2 * file.count * file.height * file.width if is_progressive(path) else 0
     if held > DECODER_BYTES:
         raise DataError(

@@ -26,8 +26,9 @@ from skystill.raster.colors import Bytes as Bytes
 from skystill.raster.colors import Colors
 from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.opening import open_raster
+from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
+from skystill.raster.states import FileStates
 from skystill.raster.turned import UPRIGHT, read_orientation, turned_size, write_upright
 from skystill.raster.validity import Valid as Valid
 from skystill.raster.validity import Validity
@@ -103,7 +104,10 @@ class RasterSource:
         self.reason = ""  # GDAL's own, for the first damage
         self.factors, self.spec = factors, spec
         self._told = bands is not None
+        self.states = FileStates([path])
+        """The files of the raster as they were before its pixels were read."""
         self._file = _open(path)
+        self.states.add(files_of(self._file))
         self._held_bytes = refuse_unreadable(self._file, path)
         self.orientation = read_orientation(path, self._file)
         if self.orientation != UPRIGHT and not as_stored:
@@ -156,10 +160,20 @@ class RasterSource:
         return bool(self.block_shape[1] >= self._file.width)
 
     @property
-    def block_row_bytes(self) -> int:
-        """Memory in bytes of one row of decoded blocks, with all bands, and of what its decoder holds besides."""
-        pixels = self.block_shape[0] * self._file.width
-        return int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize) + self._held_bytes
+    def stored_bytes(self) -> int:
+        """Memory in bytes of one pixel of the bands that are read, as they are stored."""
+        return len(self.bands) * int(self._reading.stored.itemsize)
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Memory in bytes that decoding takes besides GDAL's cache.
+
+        A block is held three times: as it is stored, decoded with all bands, and in the cache band by band, which is
+        larger than its limit if one block is. Some formats are held as a whole (`refuse_unreadable`).
+        """
+        rows, columns = self.block_shape
+        pixels = min(rows, self._file.height) * min(columns, self._file.width)
+        return 3 * int(pixels * self._file.count * np.dtype(self._file.dtypes[0]).itemsize) + self._held_bytes
 
     @property
     def pixel_metres(self) -> tuple[float, float] | None:
@@ -335,6 +349,25 @@ def upright_size(path: str) -> tuple[int, int]:
     """
     with _open(path) as file:
         return turned_size(file.height, file.width, read_orientation(path, file))
+
+
+def files_of(file: rasterio.DatasetReader) -> list[str]:
+    """Return all files that are read for a raster: itself, the files beside it, and the sources of a VRT.
+
+    Args:
+        file: the raster. A source that cannot be opened counts as one file of that name.
+    """
+    found: dict[str, None] = dict.fromkeys(file.files)
+    waiting = [name for name in found if name.lower().endswith(VRT_SUFFIX) and name != file.name]
+    while waiting:
+        try:
+            with open_raster(waiting.pop()) as inner:
+                files = [name for name in inner.files if name not in found]
+        except Exception:  # noqa: BLE001 - what is wrong with a source, its reading reports
+            continue
+        found.update(dict.fromkeys(files))
+        waiting.extend(name for name in files if name.lower().endswith(VRT_SUFFIX))
+    return list(found)
 
 
 def turned_note(path: str, orientation: int, stored: tuple[int, int], upright: tuple[int, int]) -> str:

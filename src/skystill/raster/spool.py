@@ -19,6 +19,13 @@ from skystill.run_folder import naming_failed_writes
 _DECODE_BYTES = 4 * 2**20
 
 
+def rows_at_a_time(source: RasterSource) -> int:
+    """Return how many rows of a raster are decoded at a time: some megabytes, in whole blocks."""
+    block_rows = max(1, round(source.block_shape[0] / source.factors[0]))
+    wanted = max(1, _DECODE_BYTES // (source.planes * source.kind.itemsize * source.width))
+    return int(-(-wanted // block_rows) * block_rows)
+
+
 class RowSpool:
     """Decodes a source once from top to bottom, and reads windows of its lanes from a scratch file.
 
@@ -39,9 +46,7 @@ class RowSpool:
         self._source = source
         self.planes, self.kind = source.planes, source.kind
         pixel_bytes = self.planes * self.kind.itemsize
-        block_rows = max(1, round(source.block_shape[0] / source.factors[0]))
-        wanted = max(1, _DECODE_BYTES // (pixel_bytes * source.width))
-        self._step = -(-wanted // block_rows) * block_rows
+        self._step = rows_at_a_time(source)
         self._capacity = rows + self._step
         self._decoded = 0
         self._masked: list[tuple[int, int]] = []  # decoded rows in which some pixels are not valid

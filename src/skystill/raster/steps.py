@@ -1,6 +1,7 @@
 """What is finished of a prediction whose network is done: the rasters, and each file that is made from them."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -112,11 +113,15 @@ def remove_parts(folder: Path, names: Collection[str]) -> None:
         folder: the folder of the files.
         names: names of the files. Nobody else may be writing them.
     """
+    with os.scandir(folder) as entries:  # thousands of results may lie there, and each of them comes here
+        parts = [entry.name for entry in entries if entry.name.startswith(".part-")]
+    if not parts:
+        return
     wanted = "|".join(map(re.escape, names))
     left = re.compile(rf"\.part-\d+-({wanted})(\.aux\.xml|{_SQLITE})?")
-    for path in folder.glob(".part-*"):
-        if left.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for name in parts:
+        if left.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _state(path: Path) -> list[int] | None:

@@ -128,6 +128,16 @@ def is_progressive(path: str) -> bool:
         return False
 
 
+def is_interlaced(path: str) -> bool:
+    """Return whether a PNG file is interlaced, so that its decoder holds all of it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(29)
+    except OSError:
+        return False
+    return head[:4] == b"\x89PNG" and head[28:29] == b"\x01"
+
+
 def _png_orientation(path: str) -> object:
     with open(path, "rb") as file:
         file.seek(8)

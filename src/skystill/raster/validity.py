@@ -1,6 +1,6 @@
 """Which pixels of a raster hold a measurement: nodata values, masks, transparency and values that are not finite."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,16 +70,23 @@ class Validity:
             # GDAL itself takes transparency for a mask only in rasters of uint8 and uint16.
             parts.append(self._file.read(self._alpha, window=window, out_shape=shape) > 0)
         if values.dtype.kind == "f":
-            parts.append(np.isfinite(values).all(axis=0))
+            parts.append(_joined_bands(np.logical_and, (np.isfinite(band) for band in values)))
         valid = parts[0] if parts else None
         for part in parts[1:]:
             valid = part if valid is None else valid & part
         return valid
 
     def _differs(self, values: npt.NDArray[Any], nodata: Sequence[Any]) -> Valid:
-        if all(value == nodata[0] for value in nodata):
-            return np.asarray(self._joined(values != nodata[0], axis=0))
-        return np.asarray(self._joined([band != value for band, value in zip(values, nodata, strict=True)], axis=0))
+        join = np.logical_and if self._joined is np.all else np.logical_or
+        return _joined_bands(join, (np.asarray(band != value) for band, value in zip(values, nodata, strict=True)))
+
+
+def _joined_bands(join: np.ufunc, bands: Iterator[Valid]) -> Valid:
+    """Join (H, W) bool of all bands, one after the other: all at once would take a byte for each value."""
+    found = next(bands)
+    for band in bands:
+        join(found, band, out=found)
+    return found
 
 
 def _exact(nodata: float | None, kind: np.dtype[Any]) -> Any:  # noqa: ANN401 - a scalar of this kind

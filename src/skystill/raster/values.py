@@ -73,7 +73,7 @@ class Values:
         """
         seen = None if valid is None or valid.all() else valid
         if values.dtype != self.kind:
-            self._check_limits(values if seen is None else values[:, seen])
+            self._check_limits(values, seen)
             with np.errstate(over="ignore"):  # nodata of floats is often the largest number that there is
                 values = values.astype(self.kind)
         elif seen is not None:
@@ -82,10 +82,13 @@ class Values:
             values[:, ~seen] = self._spec.fill[:, None]
         return values, valid
 
-    def _check_limits(self, values: npt.NDArray[Any]) -> None:
+    def _check_limits(self, values: npt.NDArray[Any], seen: Valid | None) -> None:
         """Refuse values that the data type of the spec cannot hold."""
         limits = np.finfo(self.kind) if self.kind.kind == "f" else np.iinfo(self.kind)
-        low, high = (values.min(), values.max()) if values.size else (limits.min, limits.min)
+        parts = (band if seen is None else band[seen] for band in values)
+        ranges = [(part.min(), part.max()) for part in parts if part.size]
+        low = min((found[0] for found in ranges), default=limits.min)
+        high = max((found[1] for found in ranges), default=limits.min)
         if low < limits.min or high > limits.max:
             raise DataError(
                 f"{self._path} holds values from {low:.9g} to {high:.9g}; the network is fed {self.kind}, "

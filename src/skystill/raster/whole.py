@@ -11,6 +11,7 @@ from skystill.errors import DiskFull
 from skystill.raster.opening import open_raster
 
 _CHECKERS = 2
+_SMALL = 2**18  # pixels; a thread would take longer to start than to read them
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -32,11 +33,15 @@ def check_whole(path: Path) -> None:
             if file.read() != _PNG_END:
                 raise DiskFull(path, "its end is missing")
         return
-    with ThreadPoolExecutor(_CHECKERS) as pool:
-        list(pool.map(lambda part: _read_blocks(path, part), range(_CHECKERS)))
     with open_raster(path) as file:
+        small = math.prod(file.shape) <= _SMALL
+        if small:
+            file.read()
         for level in (None, *range(len(file.overviews(1)))):
             _check_places(path, file, level)
+    if not small:
+        with ThreadPoolExecutor(_CHECKERS) as pool:
+            list(pool.map(lambda part: _read_blocks(path, part), range(_CHECKERS)))
 
 
 def _read_blocks(path: Path, part: int) -> None:

@@ -1,0 +1,86 @@
+"""Whether the files of a raster are still those that were opened: read while it changes, it would be a mixture."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from skystill.errors import SourceChanged
+
+_READ_ONCE = (".aux.xml",)
+"""Extensions of files that GDAL reads as a whole when it opens a raster. Viewers write statistics into them."""
+
+State = tuple[int, int, int, int]
+"""Device, inode, size in bytes, and time of the last change in nanoseconds."""
+
+
+class FileStates:
+    """The states of the local files of a raster. Record each file before its pixels are read.
+
+    Args:
+        files: paths or names of GDAL. Files on servers are left out; of a file in an archive, the archive is recorded.
+    """
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._found: dict[str, State | None] = {}
+        self.add(files)
+
+    def add(self, files: Iterable[str]) -> None:
+        """Record further files. Those that are recorded already keep their state."""
+        for name in files:
+            path = _local(name)
+            if path is not None and path not in self._found and not path.lower().endswith(_READ_ONCE):
+                self._found[path] = _state(path)
+
+    def check(self, result: str = "the result") -> None:
+        """Check that no file has changed since it was recorded.
+
+        Args:
+            result: what is made of the pixels, for the message.
+
+        Raises:
+            SourceChanged: a file was replaced, written, cut or removed.
+        """
+        for path, before in self._found.items():
+            now = _state(path)
+            if now != before:
+                raise SourceChanged(path, _difference(before, now), result)
+
+    @property
+    def digest(self) -> str:
+        """A digest of all names and states, by which a later process knows whether the files are the same.
+
+        Device numbers are left out: a disk may have another one after a restart.
+        """
+        text = repr([(path, state and state[1:]) for path, state in sorted(self._found.items())])
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _state(path: str) -> State | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a VRT may name many thousands
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _difference(before: State | None, now: State | None) -> str:
+    """Say how a file has changed."""
+    if now is None:
+        return "was removed"
+    if before is None:
+        return "appeared"
+    if before[:2] != now[:2]:
+        return "was replaced by another file"
+    size = "" if before[2] == now[2] else f" (it had {before[2]:,} bytes and now has {now[2]:,})"
+    return f"was written{size}"
+
+
+def _local(name: str) -> str | None:
+    """Return the path of a local file, or of the local archive that holds it; None for other names of GDAL."""
+    if "://" not in name and not name.startswith("/vsi"):
+        return name
+    if name.startswith(("/vsizip/", "/vsitar/", "/vsigzip/")):
+        inner = Path(name.split("/", 2)[2].replace("{", "").replace("}", ""))
+        return next((str(path) for path in (inner, *inner.parents) if path.is_file()), None)
+    return None

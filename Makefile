@@ -7,9 +7,12 @@ OUT ?= runs/demo
 SITE ?= site
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-foreign test-old-runtime check docs install install-foreign install-old-runtime clean
+.PHONY: demo test test-foreign test-old-runtime fuzz check docs install install-foreign install-old-runtime install-fuzz clean
 FOREIGN ?= .venv-foreign
 OLD_RUNTIME ?= .venv-old-runtime
+FUZZ ?= .venv-fuzz
+SECONDS ?= 3600
+FUZZ_OUT ?= runs/fuzz
 
 install: $(VENV)/.installed
 
@@ -50,6 +53,20 @@ $(OLD_RUNTIME)/.installed: tests/old_runtime/requirements.txt
 	$(OLD_RUNTIME)/bin/pip install -q --no-deps -r tests/old_runtime/requirements.txt
 	touch $@
 
+install-fuzz: $(FUZZ)/.installed
+
+# Damaged inputs for SECONDS, each that fails in FUZZ_OUT (tests/fuzz/README.md).
+fuzz: install-fuzz
+	OMP_NUM_THREADS=1 $(FUZZ)/bin/python -m tests.fuzz.hours --seconds $(SECONDS) --out $(FUZZ_OUT)
+
+# Borrows the packages of the main environment. Without a wheel of atheris, inputs are drawn and not guided.
+$(FUZZ)/.installed: $(VENV)/.installed tests/fuzz/requirements.txt
+	$(PYTHON) -m venv $(FUZZ)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$($(FUZZ)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	$(FUZZ)/bin/pip install -q --no-deps -r tests/fuzz/requirements.txt || echo "no atheris here: new seeds are drawn"
+	touch $@
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -61,4 +78,4 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
 
 clean:
-	rm -rf $(VENV) $(FOREIGN) $(OLD_RUNTIME) $(SITE) runs
+	rm -rf $(VENV) $(FOREIGN) $(OLD_RUNTIME) $(FUZZ) $(SITE) runs

@@ -1,6 +1,7 @@
 """Damage to SkyStill's own binary files: every bit that changes is found, or changes nothing that is read."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -314,3 +315,11 @@ def test_a_trailer_is_found_only_at_the_end() -> None:
     assert bytes(TEXT_TRAILER.opened(content + b"x")) == content + b"x"
     with pytest.raises(DigestDiffers):
         TEXT_TRAILER.opened(b"abd" + TEXT_TRAILER.of(b"abc"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("check", [check_safetensors, TEXT_TRAILER.check])
+def test_a_named_pipe_is_not_read(check: Callable[[Path], bool], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "weights")
+    with pytest.raises(OSError, match="a named pipe or a device"):
+        check(tmp_path / "weights")

@@ -10,6 +10,7 @@ Three forms, none of which keeps another program from reading the file:
 Files of earlier versions and of other programs have no digest. They pass every check here.
 """
 
+import errno
 import hashlib
 import re
 from collections.abc import Callable
@@ -83,7 +84,7 @@ class Trailer:
         Raises:
             DigestDiffers: the content has changed.
         """
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - len(self)))
             digest = self.found(file.read())
@@ -153,7 +154,7 @@ def check_safetensors(path: Path) -> bool:
     Raises:
         DigestDiffers: the file has changed.
     """
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         entry = _find_entry(file)
         if entry is None:
             return False
@@ -188,6 +189,17 @@ def check_once(path: Path, check: Callable[[Path], bool]) -> None:
 
 
 _SEEN: set[tuple[str, int, int, int]] = set()
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file to read it. Reading a named pipe or a device would never end.
+
+    Raises:
+        OSError: it cannot be opened, or is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a named pipe or a device, and no file")
+    return open(path, "rb")
 
 
 def _find_entry(file: BinaryIO) -> tuple[int, str] | None:

@@ -13,7 +13,16 @@ import rasterio
 from PIL import Image
 
 from skystill.classes import ClassMap, classes_from, read_classes
-from skystill.data import Pair, check_data, find_pairs, read_labels, read_pair_labels, read_pairs, resolve_classes
+from skystill.data import (
+    Pair,
+    check_data,
+    find_pairs,
+    masks,
+    read_labels,
+    read_pair_labels,
+    read_pairs,
+    resolve_classes,
+)
 from skystill.data.masks import fit_labels, is_same_shape
 from skystill.errors import ClassesError, DataError
 
@@ -430,3 +439,33 @@ def test_scores_do_not_pass_over_unknown_pixels(pairs_folder: Path, write_pictur
     pair = Pair("0", pairs_folder / "images/0.png", pairs_folder / "masks/0.png")
     with pytest.raises(DataError, match=r"0\.png: #070707 \(1,440 pixels\) belongs to no class"):
         next(read_pairs([pair], read_classes(pairs_folder / "classes.yaml")))
+
+
+def test_large_masks_are_read_in_parts(tmp_path: Path, write_picture: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    colors = np.uint8([[255, 0, 0], [0, 255, 0], [1, 2, 3], [9, 9, 9]])
+    picture = colors[rng.integers(0, 4, (37, 23))]
+    numbers = rng.integers(0, 5, (37, 23)).astype(np.uint8)
+    write_picture(tmp_path / "colors.png", picture)
+    write_picture(tmp_path / "numbers.png", numbers)
+    write_tiff(tmp_path / "wide.tif", numbers.astype(np.int32) * 70_000)
+    paths = [(tmp_path / "colors.png", RED_GREEN), (tmp_path / "numbers.png", NAMES), (tmp_path / "wide.tif", NAMES)]
+    whole = [read_labels(path, classes) for path, classes in paths]
+    monkeypatch.setattr(masks, "_STRIPE_PIXELS", 50)  # two rows at a time
+    for (path, classes), expected in zip(paths, whole, strict=True):
+        found = read_labels(path, classes)
+        assert (found.labels == expected.labels).all() and found.unknown == expected.unknown
+    assert whole[0].unknown == {
+        "#010203": int((picture == [1, 2, 3]).all(axis=2).sum()), "#090909": int((picture == 9).all(axis=2).sum())
+    }  # fmt: skip
+
+
+def test_an_image_that_is_taken_for_a_mask_is_counted_in_bounded_memory(
+    tmp_path: Path, write_picture: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masks, "_KINDS", 10)
+    monkeypatch.setattr(masks, "_STRIPE_PIXELS", 50)
+    write_picture(tmp_path / "a.png", np.random.default_rng(3).integers(0, 256, (40, 30, 3)).astype(np.uint8))
+    reading = read_labels(tmp_path / "a.png", RED_GREEN)
+    assert len(reading.unknown) == 11 and sum(reading.unknown.values()) == 1200
+    assert reading.unknown[masks.OTHERS] > 1000 and (reading.labels == 255).all()

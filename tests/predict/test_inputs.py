@@ -249,3 +249,15 @@ def test_all_files_of_a_source(taken: Path) -> None:
     Path("geo/a.tif.aux.xml").write_text("<PAMDataset/>")
     assert {path.name for path in source_files("geo/a.tif")} == {"a.tif", "a.tif.aux.xml"}
     assert source_files("nowhere.tif") == [Path("nowhere.tif")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+def test_names_that_are_no_text_are_refused_and_the_rest_is_predicted(here: Path, write_picture: Write) -> None:
+    write_picture(here / "in/good.png", RED, (20, 10))
+    odd = Path(os.fsdecode(bytes(here / "in") + b"/\xff\xfe.png"))
+    odd.hardlink_to(here / "in/good.png")
+    with pytest.raises(SettingsError, match=r"no text in UTF-8\. Rename the input"):
+        predict("in", out=Path("out"))
+    assert (here / "out/good.png").exists()
+    with pytest.raises(SettingsError, match="or choose another --out"):
+        predict("in/good.png", out=Path(os.fsdecode(b"\xff.tif")))

@@ -181,3 +181,10 @@ def test_predict_refuses_a_pipe(how: str, tmp_path: Path) -> None:
     assert code == 2, text
     assert re.search(r"photo\.jpg(, which is not what its name says: it)? is a named pipe", text), text
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_wide_pixels_count_by_their_bytes() -> None:
+    check_size("a.tif", 2**13, 2**14, 1, 4)  # 2^27 values of 4 bytes are 2^29 bytes
+    check_size("a.tif", 2**13, 2**13, 4, 2)  # 2^28 values of 2 bytes
+    with pytest.raises(DataError, match=rf"{VARIABLE}={2**15 * 2**13 + 2**14} "):  # half the bytes of 2^13 x (2^14 + 1)
+        check_size("a.tif", 2**13, 2**14 + 1, 1, 4)

@@ -21,6 +21,7 @@ from skystill.raster.validity import Valid
 ALL = "all"
 _READ_AS: Mapping[str, str] = {**{kind: kind for kind in DTYPES}, "float64": "float32"}
 _COLORS = ("red", "green", "blue")
+_PART = 2**22  # values whose statistics are computed at once
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,34 @@ def image_statistics(image: npt.NDArray[Any], valid: Valid | None) -> BandStatis
         image: (H, W, B).
         valid: (H, W) bool; None if all pixels are valid.
     """
-    bands = [image[..., band] if valid is None else image[..., band][valid] for band in range(image.shape[2])]
-    if not bands[0].size:
+    bands = range(image.shape[2])
+    count = image.shape[0] * image.shape[1] if valid is None else int(valid.sum())
+    if not count:
         none = np.zeros(len(bands))
         return BandStatistics(0, none, none, none + np.inf, none - np.inf)
-    return BandStatistics(
-        bands[0].size,
-        np.array([band.mean(dtype=np.float64) for band in bands]),
-        np.array([band.var(dtype=np.float64) * band.size for band in bands]),
-        np.array([float(band.min()) for band in bands]),
-        np.array([float(band.max()) for band in bands]),
+    found = np.array([_statistics(image[..., band], valid) for band in bands]).T
+    return BandStatistics(count, *found)
+
+
+def _statistics(band: npt.NDArray[Any], valid: Valid | None) -> tuple[float, float, float, float]:
+    """Return mean, sum of squared distances from it, lowest and highest value of a band, part by part if it is large.
+
+    What numpy computes on the way takes several times the memory of a band of bytes.
+    """
+    rows = max(1, _PART // band.shape[1]) if band.size > _PART else band.shape[0]
+    parts = [band[top : top + rows] for top in range(0, band.shape[0], rows)]
+    if valid is not None:
+        parts = [part[valid[top : top + rows]] for top, part in zip(range(0, band.shape[0], rows), parts, strict=True)]
+    parts = [part for part in parts if part.size]
+    sizes = np.array([part.size for part in parts])
+    means = np.array([part.mean(dtype=np.float64) for part in parts])
+    mean = means[0] if len(parts) == 1 else np.average(means, weights=sizes)
+    squares = sum(part.var(dtype=np.float64) * part.size for part in parts) + ((means - mean) ** 2 * sizes).sum()
+    return (
+        float(mean),
+        float(squares),
+        float(min(part.min() for part in parts)),
+        float(max(part.max() for part in parts)),
     )
 
 

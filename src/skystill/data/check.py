@@ -3,7 +3,7 @@
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +145,8 @@ def check_data(
         try:
             picture = read_whole(pair.image, spec=spec)
             height, width = picture.image.shape[:2]
+            statistics = image_statistics(picture.image, picture.valid)
+            picture = replace(picture, image=picture.image[:0])  # a large one and its mask need not be held together
             image_notes.extend((pair.image, note) for note in picture.notes)
             reading = read_labels(pair.mask, classes)
             areas = class_areas(reading.labels, classes)
@@ -159,7 +161,6 @@ def check_data(
         unknown.add(pair.mask, reading)
         counts = np.bincount(void_unseen(reading.labels, picture).ravel(), minlength=256)
         unseen = 0 if picture.valid is None else int((~picture.valid).sum())
-        statistics = image_statistics(picture.image, picture.valid)
         records.append(ImageRecord(pair, height, width, counts, statistics, areas, reading.nodata + unseen))
     misfits, notes = _describe_sizes(sizes)
     problems.extend(misfits)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 GEOTIFF = frozenset({".tif", ".tiff"})
 PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
 """What Pillow may take a file for. A mask is a picture whatever its name is; EPS, PDF and others are none."""
+_ROWS = 256  # of a large picture, taken at once
 _COLOR_BANDS = 3  # numbers are looked up as colours, so that masks of numbers take as much memory
 Picture = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.integer[Any]]
@@ -57,7 +58,8 @@ class MaskPixels:
     @property
     def is_grey(self) -> bool:
         """Whether all colours are greys."""
-        return bool((self.colors == self.colors[..., :1]).all())
+        parts = (self.colors[top : top + _ROWS] for top in range(0, len(self.colors), _ROWS))
+        return all(bool((part == part[..., :1]).all()) for part in parts)
 
     @property
     def has_palette(self) -> bool:
@@ -83,7 +85,8 @@ def read_mask(path: Path) -> MaskPixels:
     if opened.mode == "LA":
         opened = opened.getchannel("L")
     if opened.mode not in ("P", "1", "L", "I", "I;16"):
-        return MaskPixels(None, np.asarray(opened.convert("RGB")), jpeg=jpeg)
+        opened = opened if opened.mode == "RGB" else opened.convert("RGB")  # which would copy an RGB picture, too
+        return MaskPixels(None, _bytes_of(opened), jpeg=jpeg)
     index = np.asarray(opened)
     if opened.mode == "P":
         table = np.array(opened.getpalette() or [], np.uint8).reshape(-1, 3)
@@ -93,6 +96,15 @@ def read_mask(path: Path) -> MaskPixels:
     # Pillow stretches greys of 2 and 4 bits to 0..255; the file holds 0..3 and 0..15.
     step = {2: 85, 4: 17}.get(bits, 1)
     return MaskPixels(index // step, _GREYS[::step] if step > 1 else _grey_table(index), jpeg=jpeg)
+
+
+def _bytes_of(picture: Image.Image) -> Picture:
+    """Return an RGB picture as an array. Pillow would convert all of it at once, by way of two copies."""
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    for top in range(0, picture.height, _ROWS):
+        bottom = min(top + _ROWS, picture.height)
+        pixels[top:bottom] = np.asarray(picture.crop((0, top, picture.width, bottom)))
+    return pixels
 
 
 def _whole_table(table: Picture, index: Index) -> Picture:
@@ -141,11 +153,12 @@ def _read_raster(path: Path) -> MaskPixels:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError  # takes 0.4 s, so only for rasters
 
     from skystill.raster.opening import open_raster
+    from skystill.raster.source import gdal_environment  # which bounds GDAL's cache
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a TIFF may have no position
-            with open_raster(path) as source:
+            with gdal_environment(), open_raster(path) as source:
                 return _raster_pixels(path, source)
     except RasterioError as error:
         raise DataError(f"{path}: cannot be read ({error}); replace the file or take the pair out.") from error
@@ -168,7 +181,9 @@ def _raster_pixels(path: Path, source: "DatasetReader") -> MaskPixels:
     flags = source.mask_flag_enums[0]
     valid: Valid | None = None
     if not {MaskFlags.all_valid, MaskFlags.alpha} & set(flags) and source.driver != "PNG":
-        valid = (source.read_masks(chosen) != 0).any(axis=0)
+        valid = source.read_masks(chosen[0]) != 0
+        for band in chosen[1:]:  # one at a time: they take as much memory as the bands
+            valid |= source.read_masks(band) != 0
     jpeg = source.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") in ("JPEG", "YCbCr JPEG")
     if len(chosen) == 3:
         return MaskPixels(None, _bytes(path, bands).transpose(1, 2, 0), valid, jpeg)

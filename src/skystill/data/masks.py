@@ -1,7 +1,10 @@
 """Read one mask as labels, by its colours or by its numbers. Every error names the file."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +15,10 @@ from skystill.data.pairs import Pair
 from skystill.errors import DataError
 
 _JPEG_GAP = 32  # numbers that are closer than this can be turned into each other by JPEG
+_STRIPE_PIXELS = 2**20  # what is computed at once: arrays beside a large mask would take several times its memory
+_KINDS = 2**13  # colours or wide numbers that are counted one by one; an image that is taken for a mask has millions
+OTHERS = "other colours or numbers"
+"""Stands in `MaskReading.unknown` for those beyond the most common 8,192."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class MaskReading:
     Args:
         labels: (H, W) uint8, 255 = void.
         unknown: number of pixels of each colour ("#6EC1E4") or label number ("label 9") that belongs to no class.
-            These pixels are void in `labels`.
+            These pixels are void in `labels`. `OTHERS` stands for the rarest of very many.
         nodata: number of pixels that are void because the raster has no data there.
         jpeg: whether the file is compressed as JPEG, which changes colours and numbers.
     """
@@ -112,22 +119,40 @@ def fit_labels(labels: Labels, size: tuple[int, int]) -> Labels:
 
 
 def _from_colors(mask: MaskPixels, classes: ClassMap) -> MaskReading:
-    labels, unknown = labels_from_colors(mask.picture, classes, mask.valid)
-    return _reading(labels, {hex_color(color): count for color, count in unknown.items()}, mask)
+    picture, table = (mask.colors, None) if mask.index is None else (mask.index, mask.colors)
+    labels, unknown, others = _look_up(picture, table, classes, mask.valid)
+    named = {hex_color(color): count for color, count in unknown.items()}
+    return _reading(labels, named | ({OTHERS: others} if others else {}), mask)
 
 
 def _from_index(index: Index, mask: MaskPixels, classes: ClassMap) -> MaskReading:
-    values, counts, places = _count_values(index, mask.valid)
     label_of = classes.label_of_value
-    if mask.jpeg and min(np.diff(sorted(label_of)).tolist(), default=256) < _JPEG_GAP and np.count_nonzero(counts) > 1:
+    narrow = index.dtype in (np.uint8, np.uint16)
+
+    def parts() -> Iterator[Index]:
+        for rows in stripes(index):
+            part = index[rows] if mask.valid is None else index[rows][mask.valid[rows]]
+            yield part if narrow else part[~np.isin(part, list(label_of))]
+
+    counts, others = count_values(parts())
+    if mask.jpeg and min(np.diff(sorted(label_of)).tolist(), default=256) < _JPEG_GAP and len(counts) > 1:
         label_of = {}  # JPEG turns such numbers into each other, and nobody sees it
-    unknown = {
-        f"label {value}": count
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
-        if count and value not in label_of
-    }
-    labels = np.array([label_of.get(value, VOID) for value in values.tolist()], np.uint8)[places]
-    return _reading(labels, unknown, mask)
+    unknown = {f"label {value}": count for value, count in counts.items() if value not in label_of}
+    labels = np.empty(index.shape, np.uint8)
+    for rows in stripes(index):
+        labels[rows] = _labels_of(index[rows], label_of)
+    return _reading(labels, unknown | ({OTHERS: others} if others else {}), mask)
+
+
+def _labels_of(index: Index, label_of: Mapping[int, int]) -> Labels:
+    """Return the labels of some rows of an index."""
+    if index.dtype in (np.uint8, np.uint16):  # a table is much faster than to sort
+        table = [label_of.get(value, VOID) for value in range(np.iinfo(index.dtype).max + 1)]
+        return np.array(table, np.uint8)[index]
+    labels = np.full(index.shape, VOID, np.uint8)
+    for value, label in label_of.items():
+        labels[index == value] = label
+    return labels
 
 
 def _reading(labels: Labels, unknown: dict[str, int], mask: MaskPixels) -> MaskReading:
@@ -146,15 +171,39 @@ def _check_agreement(path: Path, by_color: MaskReading, by_index: MaskReading, c
         )
 
 
-def _count_values(index: Index, valid: Valid | None = None) -> tuple[Index, npt.NDArray[np.int64], Index]:
-    """Return the values of an array, how many valid pixels each has, and where in the values each pixel is."""
-    if index.dtype in (np.uint8, np.uint16):  # a table is much faster than to sort
-        values: Index = np.arange(np.iinfo(index.dtype).max + 1)
-        places: Index = index
-    else:
-        values, places = np.unique(index, return_inverse=True)
-    seen = places.ravel() if valid is None else places[valid]
-    return values, np.bincount(seen, minlength=len(values)), places
+def stripes(array: npt.NDArray[Any]) -> Iterator[slice]:
+    """Yield the rows of an image in parts of a million pixels."""
+    rows = max(1, _STRIPE_PIXELS // max(1, array.shape[1]))
+    return (slice(top, top + rows) for top in range(0, array.shape[0], rows))
+
+
+def count_values(parts: Iterable[npt.NDArray[Any]]) -> tuple[dict[int, int], int]:
+    """Return how many pixels each value of a mask has, and how many have values beyond the most common 8,192.
+
+    Of 8 and 16 bits all values are counted. Otherwise the counts of a mask with more values are lower bounds.
+
+    Args:
+        parts: the values: integers.
+    """
+    found: Counter[int] = Counter()
+    others, most = 0, _KINDS
+    for part in parts:
+        if part.dtype in (np.uint8, np.uint16):
+            table = np.bincount(part.ravel())
+            values = np.flatnonzero(table)
+            counts, most = table[values], np.iinfo(part.dtype).max + 1
+        else:
+            values, counts = np.unique(part, return_counts=True)
+        if len(values) > most:
+            kept = np.argpartition(counts, -most)[-most:]
+            others += int(counts.sum() - counts[kept].sum())
+            values, counts = values[kept], counts[kept]
+        found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        if len(found) > most:
+            common = Counter(dict(found.most_common(most)))
+            others += found.total() - common.total()
+            found = common
+    return dict(found), others
 
 
 def pack_colors(picture: Picture) -> npt.NDArray[np.uint32]:
@@ -177,19 +226,39 @@ def labels_from_colors(
         The labels (H, W) uint8, 255 where the colour is void or unknown; and the unknown colours with their pixel
         counts.
     """
-    packed = pack_colors(picture)
-    labels = np.full(packed.shape, VOID, np.uint8)
-    known = np.zeros(packed.shape, bool) if valid is None else ~valid
-    for label, color in enumerate(classes.colors):
-        here = packed == _pack(color)
-        labels[here] = label
-        known |= here
-    for color in classes.void_colors:
-        known |= packed == _pack(color)
-    if known.all():
-        return labels, {}
-    values, counts = np.unique(packed[~known], return_counts=True)
-    return labels, {_unpack(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
+    labels, unknown, _ = _look_up(picture, None, classes, valid)
+    return labels, unknown
+
+
+def _look_up(
+    picture: npt.NDArray[Any], table: Picture | None, classes: ClassMap, valid: Valid | None
+) -> tuple[Labels, dict[Color, int], int]:
+    """Return labels, unknown colours with their pixel counts, and the number of pixels of further unknown colours.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, or (H, W) numbers in the table of colours.
+        table: (N, 3) uint8 RGB, for numbers.
+        classes: the classes with their colours.
+        valid: (H, W) bool, or None.
+    """
+    labels = np.full(picture.shape[:2], VOID, np.uint8)
+
+    def unknown_parts() -> Iterator[npt.NDArray[np.uint32]]:
+        for rows in stripes(picture):
+            colors = picture[rows] if picture.ndim == 3 or table is None else table[picture[rows]]
+            packed = pack_colors(colors)
+            known = np.zeros(packed.shape, bool) if valid is None else ~valid[rows]
+            for label, color in enumerate(classes.colors):
+                here = packed == _pack(color)
+                labels[rows][here] = label
+                known |= here
+            for color in classes.void_colors:
+                known |= packed == _pack(color)
+            if not known.all():
+                yield packed[~known]
+
+    counts, others = count_values(unknown_parts())
+    return labels, {_unpack(value): count for value, count in counts.items()}, others
 
 
 def nearest_class(color: Color, classes: ClassMap) -> tuple[str, Color]:

@@ -2,15 +2,16 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 
 from skystill.classes import ClassMap, hex_color, parse_color
 from skystill.data.mask_files import read_mask
-from skystill.data.masks import MaskReading, nearest_class, pack_colors
+from skystill.data.masks import MaskReading, count_values, nearest_class, pack_colors, stripes
 from skystill.data.pairs import Pair
 from skystill.errors import DataError
 
@@ -138,10 +139,17 @@ def _contents(path: Path, classes: ClassMap | None) -> tuple[bool, dict[int, int
     """Return whether a mask holds numbers, and how many pixels each number or packed colour has."""
     mask = read_mask(path)
     is_index = mask.index is not None and (not mask.has_palette or (classes is not None and classes.indexed))
-    pixels = mask.index if is_index and mask.index is not None else pack_colors(mask.picture)
-    seen = pixels if mask.valid is None else pixels[mask.valid]
-    values, counts = np.unique(seen, return_counts=True)
-    return is_index, dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+    def pixels(rows: slice) -> npt.NDArray[Any]:
+        if is_index and mask.index is not None:
+            return mask.index[rows]
+        return pack_colors(mask.colors[rows] if mask.index is None else mask.colors[mask.index[rows]])
+
+    def parts() -> Iterator[npt.NDArray[Any]]:
+        for rows in stripes(mask.colors if mask.index is None else mask.index):
+            yield pixels(rows) if mask.valid is None else pixels(rows)[mask.valid[rows]]
+
+    return is_index, count_values(parts())[0]
 
 
 def _known(classes: ClassMap, by_number: bool) -> tuple[dict[int, str], list[int]]:

@@ -151,12 +151,12 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
         )
         session.get_modelmeta().custom_metadata_map  # noqa: B018 - raises if a property is not UTF-8
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = shortened(error) or type(error).__name__
         raise ModelFileError(
             f"{path} cannot be opened as an ONNX model ({reason}). Export it again, or take a whole copy."
         ) from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 4:
+    if len(inputs) != 1 or not outputs or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 4:
         taken, given = (", ".join(f"{value.name} {value.shape}" for value in values) for values in (inputs, outputs))
         raise ModelFileError(
             f"{path} takes {taken} and gives {given}; a segmentation model takes one image (N, B, H, W) and gives "

@@ -15,7 +15,7 @@ from skystill.model.external import check_external_data, external_data
 
 GIB, SECONDS = "SKYSTILL_TRIAL_GIB", "SKYSTILL_TRIAL_SECONDS"
 """Environment variables with other limits: memory in GiB, and time in seconds, of which 0 leaves the trial out."""
-_GIB, _SECONDS = 4.0, 60.0
+_GIB, _SECONDS = 1.25, 25.0  # of address space, of which Python and ONNX Runtime take 0.4 GiB
 _FILE_SHARE = 4  # times the size of the file: weights are held twice while a session is made
 _TOO_LARGE = 3  # exit code of the script: memory was refused
 _SCRIPT = Path(__file__).with_name("trial_script.py")
@@ -60,7 +60,7 @@ def try_once(path: Path, bands: int | None = None) -> None:
         _PASSED.add(seen)
         return
     reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1][:300]
-    what = f"needs more than {most / 2**30:.1f} GiB" if done.returncode == _TOO_LARGE else "ended the process"
+    what = f"needs more than {most / 2**30:.2f} GiB" if done.returncode == _TOO_LARGE else "ended the process"
     raise ModelFileError(
         f"{path} was tried on a small image and {what} ({reason}). It is not used. If you trust it, allow more with "
         f"{GIB} in the environment."

@@ -19,6 +19,7 @@ from skystill.errors import (
     InputsFailed,
     NotEnoughMemory,
     PredictionStopped,
+    SettingsError,
     SkystillError,
     SourceChanged,
     UserError,
@@ -31,7 +32,7 @@ from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.predictor import Prediction, Predictor
 from skystill.progress import Event, Message, OnProgress, Progress, ignore_progress, report_notes
 from skystill.raster.band_names import pick_bands, wanted_bands
-from skystill.raster.opening import open_raster
+from skystill.raster.opening import is_text, open_raster
 from skystill.raster.output import journal_of
 from skystill.raster.overwriting import source_files
 from skystill.raster.scratch import clear_scratch
@@ -111,6 +112,7 @@ def predict_inputs(
             # The tolerance and --show may not fit the source: fail now and not after hours of work.
             shapes = _Shapes(_tolerance(source, settings), square)
             _check_shown(source, settings)
+            _check_name(target)
             further = _Further(source, target, predictor, settings, shapes, on_progress)
             began = time.monotonic()
             prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
@@ -275,6 +277,18 @@ def _check_shown(source: str, settings: PredictSettings) -> None:
         return
     with contextlib.suppress(rasterio.errors.RasterioError), gdal_environment(), open_raster(source) as file:
         pick_bands(file, source, wanted)  # what cannot be opened, the prediction reports in full
+
+
+def _check_name(target: Path) -> None:
+    """Check that GDAL can write a file of this name.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    if not is_text(str(target)):
+        raise SettingsError(
+            f"{target}: the bytes of this name are no text in UTF-8. Rename the input, or choose another --out."
+        )
 
 
 def _tolerance(source: str, settings: PredictSettings) -> float | None:

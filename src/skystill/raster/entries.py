@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from skystill.digests import TEXT_TRAILER
 
 _HEAD = struct.Struct("<cQ")
+_BESIDE = 2**16  # most bytes of an entry beside its pixels, which deflate makes hardly longer
 
 
 def pack_entry(arrays: Sequence[npt.NDArray[np.uint8]]) -> bytes:
@@ -18,21 +20,27 @@ def pack_entry(arrays: Sequence[npt.NDArray[np.uint8]]) -> bytes:
     return content + TEXT_TRAILER.of(content)
 
 
-def unpack_entry(entry: bytes, count: int) -> list[npt.NDArray[np.uint8]]:
+def read_entry(path: Path, sizes: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
     """Return the arrays of an entry, each in one dimension. Entries of earlier versions have no digest.
 
     Args:
-        entry: the bytes of the entry.
-        count: number of arrays in it.
+        path: the file of the entry.
+        sizes: number of bytes of each array in it. A damaged entry may declare gigabytes.
 
     Raises:
         DigestDiffers: the bytes have changed.
-        ValueError, struct.error, zlib.error: they are no entry.
+        ValueError, struct.error, zlib.error: they are no entry of these sizes.
+        OSError: the file cannot be read.
     """
-    content = TEXT_TRAILER.opened(entry)
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder, a named pipe or a device, and no file")
+    most = 2 * sum(sizes) + _BESIDE
+    if path.stat().st_size > most:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes; at most {most:,} were expected")
+    content = TEXT_TRAILER.opened(path.read_bytes())
     arrays = []
-    for _ in range(count):
-        array, content = _unpack(content)
+    for size in sizes:
+        array, content = _unpack(content, size)
         arrays.append(array)
     return arrays
 
@@ -54,12 +62,17 @@ def _pack(array: npt.NDArray[np.uint8]) -> bytes:
     return _HEAD.pack(b"Z", len(body)) + body
 
 
-def _unpack(content: memoryview) -> tuple[npt.NDArray[np.uint8], memoryview]:
-    """Return the first array, as one dimension, and the bytes that follow it."""
+def _unpack(content: memoryview, expected: int) -> tuple[npt.NDArray[np.uint8], memoryview]:
+    """Return the first array, as one dimension of an expected size, and the bytes that follow it."""
     kind, size = _HEAD.unpack_from(content)
     body, rest = content[_HEAD.size : _HEAD.size + size], content[_HEAD.size + size :]
     if kind == b"Z":
-        return np.frombuffer(zlib.decompress(body), np.uint8), rest
-    count = size // 5
-    values = np.frombuffer(body[:count], np.uint8)
-    return np.repeat(values, np.frombuffer(body[count:], np.uint32)), rest
+        array = np.frombuffer(zlib.decompressobj().decompress(body, expected + 1), np.uint8)
+    else:
+        count = size // 5
+        lengths = np.frombuffer(body[count:], np.uint32)
+        array = np.frombuffer(body[:count], np.uint8)
+        array = np.repeat(array, lengths) if int(lengths.sum(dtype=np.uint64)) == expected else array[:0]
+    if array.size != expected:
+        raise ValueError(f"it holds another number of pixels than {expected:,}")
+    return array, rest

@@ -56,6 +56,15 @@ def is_plain(name: str) -> bool:
     return "://" not in name and not name.startswith("/vsi")
 
 
+def is_text(name: str) -> bool:
+    """Return whether a name can be written in UTF-8. The names of files may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def suffix_of(name: str) -> str:
     """Return the extension of a name of GDAL in lower case, without what follows the question mark of a URL."""
     return os.path.splitext(name.split("?", 1)[0] if "://" in name else name)[1].lower()  # noqa: PTH122 - fast
@@ -77,10 +86,12 @@ def open_raster(name: str | os.PathLike[str]) -> DatasetReader:
 
     Raises:
         RasterioError: there is no such file, or the drivers for its name cannot open it.
-        RasterRefused: it names files that it may not (`skystill.raster.vrt`), a file beside it is no TIFF, or it is a
-            named pipe, a socket or a device, or one lies in the place of a file beside it.
+        RasterRefused: its name is no UTF-8, it names files that it may not (`skystill.raster.vrt`), a file beside it is
+            no TIFF, or it is a named pipe, a socket or a device, or one lies in the place of a file beside it.
     """
     name = os.fspath(name)
+    if not is_text(name):
+        raise RasterRefused("the bytes of its name are no text in UTF-8, which GDAL cannot open. Rename it.")
     _refuse_special(name)
     if suffix_of(name) == VRT_SUFFIX and not is_remote(name):
         from skystill.raster.vrt import check_vrt  # it opens the sources here

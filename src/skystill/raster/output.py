@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.shutil import copy as convert
@@ -31,7 +32,7 @@ from skystill.locks import hold_lock, lock_files
 from skystill.parsing import read_json
 from skystill.progress import OnProgress, Progress, ignore_progress
 from skystill.raster.beside import category_names_of, place_png, style_of, write_category_names
-from skystill.raster.entries import pack_entry, unpack_entry
+from skystill.raster.entries import pack_entry, read_entry
 from skystill.raster.ground import Control
 from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
 from skystill.raster.styles import style_document
@@ -116,7 +117,7 @@ class RasterOutput:
         placed = transform != rasterio.Affine(1, 0, 0, 0, 1, 0)
         self._grid: dict[str, object] = {"crs": crs, "transform": transform} if crs is not None or placed else {}
         if control.gcps and not placed:
-            self._grid = {"crs": control.crs, "gcps": list(control.gcps)}
+            self._grid = {"crs": control.crs or CRS(), "gcps": list(control.gcps)}  # points may lack a CRS
         if control.rpcs is not None:
             self._grid["rpcs"] = control.rpcs
         self.journal = journal_of(layers[0].path)
@@ -222,7 +223,8 @@ class RasterOutput:
         shape = (unit.bottom - unit.top, unit.right - unit.left)
         arrays: dict[str, npt.NDArray[np.uint8]] = {}
         try:
-            found = unpack_entry(path.read_bytes(), len(self.layers))
+            sizes = [len(layer.bands) * shape[0] * shape[1] for layer in self.layers]
+            found = read_entry(path, sizes)
             for layer, array in zip(self.layers, found, strict=True):
                 arrays[layer.name] = array.reshape(len(layer.bands), *shape)
         except (zlib.error, ValueError, OSError, struct.error, MemoryError, OverflowError) as error:

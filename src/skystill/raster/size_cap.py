@@ -9,6 +9,8 @@ from skystill.errors import DataError, SettingsError
 
 DEFAULT_VALUES = 2**28
 """Most values (pixels x bands) of an image, or of a mask, by default: 9,459 x 9,459 pixels of three bands."""
+BYTES_PER_VALUE = 2
+"""The cap in bytes is this number times the cap in values: wider pixels would take several times the memory."""
 VARIABLE = "SKYSTILL_MAX_IMAGE_VALUES"
 """Environment variable that holds another number. Processes that are started for training inherit it."""
 
@@ -24,18 +26,19 @@ def check_size(path: object, height: int, width: int, bands: int, itemsize: int 
         itemsize: bytes of a value.
 
     Raises:
-        DataError: it has more values than the cap.
+        DataError: it has more values than the cap, or more bytes than `BYTES_PER_VALUE` times the cap.
         SettingsError: the environment variable holds something else than a number above 0.
     """
     values, most = height * width * bands, max_image_values()
-    if values <= most:
+    wanted = max(values, -(-values * itemsize // BYTES_PER_VALUE))
+    if wanted <= most:
         return
     raise DataError(
         f"{path} has {width:,} x {height:,} pixels with {bands} value(s) each: {values * itemsize / 2**30:,.1f} GiB "
         "when decoded, and several times that with its labels. Images with masks, and masks, are read whole, up to "
-        f"{most:,} values. Cut it into smaller images, its mask likewise (gdal_translate -srcwin X Y WIDTH HEIGHT IN "
-        "OUT): large rasters are read in windows only by predict and --unlabeled. With enough memory, "
-        f"{VARIABLE}={values} in the environment raises the cap."
+        f"{most:,} values and {BYTES_PER_VALUE * most:,} bytes. Cut it into smaller images, its mask likewise "
+        "(gdal_translate -srcwin X Y WIDTH HEIGHT IN OUT): large rasters are read in windows only by predict and "
+        f"--unlabeled. With enough memory, {VARIABLE}={wanted} in the environment raises the cap."
     )
 
 

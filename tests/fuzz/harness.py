@@ -56,6 +56,10 @@ class Tally:
         self.slowest, self.largest = max(self.slowest, ended["cpu"]), max(self.largest, ended["peak"])
         if ended["problems"]:
             self.failures.append(begun | ended)
+        if self.out is not None and ended["cpu"] > 1:
+            sys.stderr.write(
+                f"{begun['begun']} {begun['kind']}: {begun['damage']}: {ended['cpu']:.1f} s {begun['command'][:2]}\n"
+            )
         if self.out is not None and self.tried % 100 == 0:
             sys.stderr.write(f"{self.describe()}\n")
         if ended["problems"] and self.out is not None:

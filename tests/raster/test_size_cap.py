@@ -188,3 +188,15 @@ def test_wide_pixels_count_by_their_bytes() -> None:
     check_size("a.tif", 2**13, 2**13, 4, 2)  # 2^28 values of 2 bytes
     with pytest.raises(DataError, match=rf"{VARIABLE}={2**15 * 2**13 + 2**14} "):  # half the bytes of 2^13 x (2^14 + 1)
         check_size("a.tif", 2**13, 2**14 + 1, 1, 4)
+
+
+def test_a_small_jpeg_cannot_hold_a_quarter_of_a_gigapixel(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (64, 64)).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\xff\xc0")
+    struct.pack_into(">HH", content, place + 5, 16_000, 16_000)
+    path.write_bytes(content)
+    code, text, peak = run("predict", path, "--model", bundled_model(), "--out", tmp_path / "out.tif")
+    assert code == 2 and "says it has 16000x16000 pixels" in text and "it was cut" in text, text
+    assert peak < 2 * PLAIN_BYTES and not (tmp_path / "out.tif").exists()

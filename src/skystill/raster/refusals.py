@@ -11,6 +11,8 @@ from skystill.raster.opening import open_raster
 from skystill.raster.turned import is_interlaced, is_progressive
 
 _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
+# A block of 8 x 8 pixels takes at least a bit of a JPEG. A small one is cheap to read, with nodata for what is missing.
+_MANY_PIXELS, _JPEG_RATIO = 2**24, 512
 DECODER_BYTES = 2**31
 """Most memory in bytes that one block of a file may take, or the decoder of a progressive JPEG."""
 
@@ -77,6 +79,11 @@ def _refuse_bombs(file: rasterio.DatasetReader, path: str) -> None:
         raise DataError(
             f"{path} says it has {file.width}x{file.height} pixels in {on_disk:,} bytes: a decompression bomb. "
             "Convert it to a tiled GeoTIFF if it is real."
+        )
+    if file.driver == "JPEG" and pixels > _MANY_PIXELS and pixels > _JPEG_RATIO * on_disk:
+        raise DataError(
+            f"{path} says it has {file.width}x{file.height} pixels, of which a JPEG of {on_disk:,} bytes holds a small "
+            "part at most: it was cut. Get a whole copy."
         )
     rows, columns = file.block_shapes[0]
     block = int(rows) * int(columns) * file.count * np.dtype(file.dtypes[0]).itemsize

@@ -19,8 +19,8 @@ with atheris.instrument_imports(include=["skystill"]):
     import skystill.train.runs  # noqa: F401
 
 from tests.fuzz.cases import make_case, mend
-from tests.fuzz.harness import Tally
-from tests.fuzz.worker import MOST_SECONDS, Watch, run_case, warm_up
+from tests.fuzz.harness import WALL_SECONDS, Tally
+from tests.fuzz.worker import Watch, run_case, warm_up
 
 
 class DrawnChoices(random.Random):
@@ -59,7 +59,7 @@ def main(world: Path, out: Path, options: list[str]) -> None:
             sys.stderr.write(f"{tally.describe()}\n")
 
     atheris.Setup(
-        [sys.argv[0], f"-timeout={MOST_SECONDS:.0f}", "-rss_limit_mb=3000", f"-artifact_prefix={out}/", *options],
+        [sys.argv[0], f"-timeout={WALL_SECONDS:.0f}", "-rss_limit_mb=3000", f"-artifact_prefix={out}/", *options],
         try_one,
     )
     atheris.Fuzz()

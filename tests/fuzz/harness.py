@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
-_WALL_SECONDS = 240.0
+WALL_SECONDS = 240.0
 """A case that has not ended by then hangs. It is more than the limit on CPU time, so that a busy machine fails none."""
 
 
@@ -113,7 +113,7 @@ def _worker(world: Path, first: int, count: int) -> Iterator[tuple[dict[str, Any
                 yield begun, record
                 begun = None
         if begun is not None:
-            problem = f"it ended the process ({process.wait()})" if not hung else f"it hung for {_WALL_SECONDS:.0f} s"
+            problem = f"it ended the process ({process.wait()})" if not hung else f"it hung for {WALL_SECONDS:.0f} s"
             said = (world / "tmp.said").read_text(errors="replace")[-2000:] + words[-4000:]
             yield begun, {"code": 1, "cpu": 0.0, "peak": 0, "problems": [problem], "said": said}
         elif process.wait():
@@ -129,7 +129,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes | None]:
     """Yield the lines of a process until it ends, and None if it says nothing for too long."""
     rest = b""
     while True:
-        ready, _, _ = select.select([stream], [], [], _WALL_SECONDS)
+        ready, _, _ = select.select([stream], [], [], WALL_SECONDS)
         read = os.read(stream.fileno(), 2**16) if ready else b""
         *lines, rest = (rest + read).split(b"\n")
         yield from lines

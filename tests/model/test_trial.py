@@ -190,3 +190,10 @@ def test_a_python_file_in_the_working_folder_is_not_imported(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     try_once(write_foreign(tmp_path / "m.onnx"))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").symlink_to("/proc/self/mem")
+    with pytest.raises(ModelFileError, match=r"m\.onnx cannot be read"):
+        open_engine(tmp_path / "m.onnx", 1, classes=THREE)

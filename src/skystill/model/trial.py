@@ -72,7 +72,7 @@ def _is_own(path: Path) -> bool:
         return True
     try:
         return ONNX_TRAILER.check(path)
-    except DigestDiffers:
+    except (DigestDiffers, OSError):
         return True  # opening it refuses it
 
 

@@ -76,7 +76,7 @@ def predict_inputs(
 ) -> Iterator[PredictedInput]:
     """Predict every input. If one fails, for whatever reason, the others are still predicted.
 
-    Small images are predicted several at a time, because one of them gives work to one thread only.
+    Several small images are in work at the same time: one is read or written while the network computes another.
 
     Args:
         settings: settings of the command.
@@ -128,7 +128,7 @@ def predict_inputs(
         return PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
 
     waiting = deque(target for _, target in targets)
-    at_a_time = 1 if resume else _images_at_a_time(settings, predictor, len(targets))
+    at_a_time = 1 if resume else _images_at_a_time(settings, len(targets))
     try:
         for (source, target), outcome in run_in_order(targets, predict, partial(_is_small, predictor), at_a_time):
             waiting.popleft()
@@ -148,8 +148,8 @@ def predict_inputs(
     _raise_failed(failed, len(targets))
 
 
-def _images_at_a_time(settings: PredictSettings, predictor: Predictor, count: int) -> int:
-    """Return how many small images are predicted at the same time, each with one thread.
+def _images_at_a_time(settings: PredictSettings, count: int) -> int:
+    """Return how many small images are read, predicted and written at the same time. The network takes them in turn.
 
     Only class rasters, confidence and probabilities are made like that: further files take memory of their own.
     """
@@ -157,12 +157,11 @@ def _images_at_a_time(settings: PredictSettings, predictor: Predictor, count: in
     further = settings.areas or settings.overlay or settings.vector
     if bounded or further or count == 1:
         return 1
-    predictor.single_threaded()  # opened once, before several threads ask for it
     return settings.threads or cores()
 
 
 def _is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
-    """Return whether an input is a local file of a single tile, so that one thread is all that can work on it."""
+    """Return whether an input is a local file of a single tile."""
     source = job[0]
     if not Path(source).is_file():
         return False

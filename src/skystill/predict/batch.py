@@ -3,10 +3,12 @@
 import contextlib
 import importlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import rasterio
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
@@ -26,10 +28,12 @@ from skystill.errors import (
     first_few,
 )
 from skystill.model.bundled import bundled_model
+from skystill.model.measure import cores
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, possible_files, side_files
 from skystill.predict.layers import wanted_layers
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.predictor import Prediction, Predictor
+from skystill.predict.several import run_in_order
 from skystill.progress import Event, Message, OnProgress, Progress, ignore_progress, report_notes
 from skystill.raster.band_names import pick_bands, wanted_bands
 from skystill.raster.opening import is_text, open_raster
@@ -72,11 +76,14 @@ def predict_inputs(
 ) -> Iterator[PredictedInput]:
     """Predict every input. If one fails, for whatever reason, the others are still predicted.
 
+    Several small images are in work at the same time: one is read or written while the network computes another.
+
     Args:
         settings: settings of the command.
         resume: continue predictions that were interrupted.
         on_progress: called with a `Note` about masks and sub-folders that are passed over, with a `Progress` in pixels
-            for each input, and with a `Message` where a prediction goes on.
+            for each input, and with a `Message` where a prediction goes on. With small images, the calls come from
+            several threads, but never at the same time.
 
     Yields:
         each input when it is finished.
@@ -107,39 +114,79 @@ def predict_inputs(
         on_progress(Message(line))
     on_progress = tell = _Telling(on_progress)
     failed: list[SkystillError] = []
-    for source, target in targets:
-        try:
-            # The tolerance and --show may not fit the source: fail now and not after hours of work.
-            shapes = _Shapes(_tolerance(source, settings), square)
-            _check_shown(source, settings)
-            _check_name(target)
-            further = _Further(source, target, predictor, settings, shapes, on_progress)
-            began = time.monotonic()
-            prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
-            seconds = time.monotonic() - began - further.seconds
-            yield PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
-            if prediction.damaged:
-                failed.append(DamagedSource(source, target, prediction.damaged))
-        except PredictionStopped:
-            report_notes(first_few([str(error) for error in failed]), on_progress)  # nobody else would tell them
-            raise
-        except Exception as error:
-            if tell.cancelled or isinstance(error, ImportError):  # a package is at fault, or Ctrl-C in its import
-                raise
-            failed.append(_as_failure(source, error))
+
+    def predict(job: tuple[str, Path]) -> PredictedInput:
+        source, target = job
+        # The tolerance and --show may not fit the source: fail now and not after hours of work.
+        shapes = _Shapes(_tolerance(source, settings), square)
+        _check_shown(source, settings)
+        _check_name(target)
+        further = _Further(source, target, predictor, settings, shapes, on_progress)
+        began = time.monotonic()
+        prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
+        seconds = time.monotonic() - began - further.seconds
+        return PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
+
+    waiting = deque(target for _, target in targets)
+    at_a_time = 1 if resume else _images_at_a_time(settings, len(targets))
+    try:
+        for (source, target), outcome in run_in_order(targets, predict, partial(_is_small, predictor), at_a_time):
+            waiting.popleft()
+            if isinstance(outcome, PredictedInput):
+                yield outcome
+                if outcome.prediction.damaged:
+                    failed.append(DamagedSource(source, target, outcome.prediction.damaged))
+            elif tell.cancelled or isinstance(outcome, ImportError | PredictionStopped):
+                raise outcome  # with ImportError, a package is at fault, or Ctrl-C while it was imported
+            else:
+                failed.append(_as_failure(source, outcome))
+    except (PredictionStopped, KeyboardInterrupt) as error:
+        report_notes(first_few([str(error) for error in failed]), on_progress)  # nobody else would tell them
+        if isinstance(error, KeyboardInterrupt):
+            raise PredictionStopped(waiting[0]) from error
+        raise
     _raise_failed(failed, len(targets))
 
 
+def _images_at_a_time(settings: PredictSettings, count: int) -> int:
+    """Return how many small images are read, predicted and written at the same time. The network takes them in turn.
+
+    Only class rasters, confidence and probabilities are made like that: further files take memory of their own.
+    """
+    bounded = settings.max_memory is not None or settings.resolution is not None
+    further = settings.areas or settings.overlay or settings.vector
+    if bounded or further or count == 1:
+        return 1
+    return settings.threads or cores()
+
+
+def _is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
+    """Return whether an input is a local file of a single tile."""
+    source = job[0]
+    if not Path(source).is_file():
+        return False
+    try:
+        with gdal_environment(), open_raster(source) as file:
+            return bool(max(file.height, file.width) <= predictor.info.tile_size)
+    except (rasterio.errors.RasterioError, CPLE_BaseError, OSError):
+        return False  # the prediction reports it
+
+
 class _Telling:
-    """Passes events on to a callback, and remembers whether the callback raised an exception to cancel everything."""
+    """Passes events on to a callback, and remembers whether the callback raised an exception to cancel everything.
+
+    Several threads may call it at the same time. The callback gets one event after the other.
+    """
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
+        self._lock = Lock()
         self.cancelled = False
 
     def __call__(self, event: Event) -> None:
         try:
-            self._on_progress(event)
+            with self._lock:
+                self._on_progress(event)
         except BaseException:
             self.cancelled = True
             raise

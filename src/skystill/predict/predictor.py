@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ class Predictor:
         self._whole = engine.whole_tiles
         self._single: Infer | None = self._infer if self.threads == 1 else None
         self._memory: dict[int, NetworkMemory] = {}
+        # Images of a single tile take turns here, so that the memory of the network is that of one.
+        self._one_by_one = ThreadPoolExecutor(1)
 
     def probabilities(self, image: npt.NDArray[Any], views: int = 1) -> npt.NDArray[np.float32]:
         """Return the class probabilities of an image.
@@ -256,8 +259,11 @@ class Predictor:
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
             lean = settings.max_memory is not None
-            infer = average_test_time_views(self.single_threaded(), int(settings.views))
+            in_turn = not lean and _tiles_of(plan.grid) == 1
+            infer = average_test_time_views(self._infer if in_turn else self.single_threaded(), int(settings.views))
             stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names, lean)
+            if in_turn:
+                stream = replace(stream, worker=self._one_by_one)
             if not output.is_complete:
                 stream.predict(done, on_pixels, damage.keep)
                 source.states.check()
@@ -360,6 +366,10 @@ class Predictor:
         for unit in Grid(height, width, size, size, margin, width, whole=self._whole).units():
             for tile in unit.tiles:
                 yield tile.place, infer(planes[:, *tile.window])[:, *tile.inside][:, *tile.core]
+
+
+def _tiles_of(grid: Grid) -> int:
+    return sum(len(unit.tiles) for unit in grid.units()) if grid.count == 1 else grid.count
 
 
 def _style_notes(output: RasterOutput) -> list[str]:

@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any
@@ -93,6 +93,7 @@ class Stream:
         threads: number of tiles that are computed at the same time.
         layers: names of the arrays to compute: "classes", "confidence", "probabilities".
         lean: whether each worker begins with the largest tile, so that memory is bounded.
+        worker: what runs the network, if several rasters share it; None for threads of its own.
     """
 
     infer: Infer
@@ -103,6 +104,7 @@ class Stream:
     threads: int
     layers: tuple[str, ...]
     lean: bool = False
+    worker: ThreadPoolExecutor | None = None
 
     def predict(self, done: Iterable[int], on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
         """Write finished units from the journal into the rasters, and predict all other units.
@@ -115,7 +117,7 @@ class Stream:
         finished = set(done)
         with (
             ThreadPoolExecutor(1) as reading,
-            ThreadPoolExecutor(self.threads) as working,
+            ThreadPoolExecutor(self.threads) if self.worker is None else nullcontext(self.worker) as working,
             ThreadPoolExecutor(1) as pen,
         ):
             writes: deque[Future[None]] = deque()

@@ -198,6 +198,8 @@ def _averaging(network: nn.Module) -> nn.Module:
     for layer in twin.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
+        elif isinstance(layer, nn.ReLU6):
+            layer.max_val = torch.inf  # the field is that of a linear network; nothing is cut off
         elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             inputs = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_channels // layer.groups
             nn.init.constant_(layer.weight, 1 / inputs)

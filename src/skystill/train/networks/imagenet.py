@@ -124,17 +124,17 @@ _NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_
 
 def _layers(levels: nn.ModuleList) -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
     """The layers of an encoder in order: the published name of a convolution, the convolution, its BatchNorm."""
-    stem, *blocks = [part for level in levels for part in level.children()]
-    yield "_conv_stem", *_pair(stem[0])
-    for index, block in enumerate(blocks):
+    first: nn.Sequential = levels[0][0]  # type: ignore[index,assignment]  # made so in lite_levels
+    yield "_conv_stem", *_pair(first[0])
+    for index, block in enumerate(part for part in levels.modules() if isinstance(part, MBConv)):
         if block.expand is not None:
             yield f"_blocks.{index}._expand_conv", *_pair(block.expand[0])
         yield f"_blocks.{index}._depthwise_conv", *_pair(block.depthwise[0])
         yield f"_blocks.{index}._project_conv", *_pair(block.project)
 
 
-def _pair(layers: nn.Sequential) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    conv, norm = layers[-2], layers[-1]
+def _pair(layers: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    *_, conv, norm = layers.children()
     assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d), "made so in lite.py"
     return conv, norm
 

@@ -29,7 +29,7 @@ from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.ranks import name_lost_ranks
 from skystill.train.loop.supervised import Supervised
 from skystill.train.loop.task import History
-from skystill.train.networks.imagenet import is_pretrained
+from skystill.train.networks.imagenet import is_pretrained, may_freeze
 from skystill.train.networks.levels import Leveled
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
@@ -203,7 +203,7 @@ class Fitting:
 
 
 def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
-    """Build the network to train, with weights drawn by the seed.
+    """Build the network to train, with weights drawn by the seed or those that it begins with.
 
     This is done before any file is written, so that a wrong name of a network leaves no folder behind.
 
@@ -213,21 +213,36 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.
         prepared: the data.
 
     Raises:
-        UserError: as `start_network`.
+        UserError: as `start_network`, or levels are frozen that cannot be, or settings exclude each other.
     """
-    is_file = spec.endswith(".safetensors")
-    if settings.from_scratch and is_file:
+    if settings.from_scratch and spec.endswith(".safetensors"):
         raise SettingsError(f"--from-scratch means random weights, and {spec} holds weights. Leave one of them out.")
     torch.manual_seed(settings.seed)
     network = start_network(spec, len(prepared.classes), prepared.spec, settings.from_scratch)
     if settings.freeze:
-        if not (is_file or (is_pretrained(network) and not settings.from_scratch)):
-            raise SettingsError(
-                f"--freeze {settings.freeze}: {spec} begins with random weights, and frozen levels would keep them. "
-                "Begin with lite0, lite1, lite2 or lite, or with a file of weights (.safetensors)."
-            )
+        _check_weights_are_kept(network, spec, settings)
         _leveled(network).freeze(settings.freeze, spec)
     return network
+
+
+def _check_weights_are_kept(network: nn.Module, spec: str, settings: FitSettings) -> None:
+    """Refuse to freeze levels whose weights are random, or do not fit together.
+
+    Raises:
+        SettingsError: they are.
+    """
+    if spec.endswith(".safetensors"):
+        return
+    if settings.from_scratch or not is_pretrained(network):
+        raise SettingsError(
+            f"--freeze {settings.freeze}: {spec} begins with random weights, and frozen levels would keep them. Begin "
+            "with lite0, lite1, lite2 or lite, or with a file of weights (.safetensors)."
+        )
+    if not may_freeze(network):
+        raise SettingsError(
+            f"--freeze {settings.freeze}: {spec} leaves out channels that its weights of ImageNet were trained with, "
+            "so every level must learn. Take lite, or leave --freeze out."
+        )
 
 
 def _leveled(network: nn.Module) -> Leveled:

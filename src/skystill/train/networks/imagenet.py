@@ -39,6 +39,15 @@ def is_pretrained(network: nn.Module) -> bool:
     return isinstance(network, Lite | LiteUNet)
 
 
+def may_freeze(network: nn.Module) -> bool:
+    """Whether the levels of a network that begins with weights of ImageNet may keep them.
+
+    Where blocks are thinner than those of the weights, channels are left out, and the statistics of the BatchNorms
+    behind them no longer fit. Such levels must learn.
+    """
+    return isinstance(network, LiteUNet) or (isinstance(network, Lite) and not network.hidden)
+
+
 def load_imagenet(network: nn.Module, name: str) -> None:
     """Give the encoder of a network its weights of ImageNet, in place. The decoder keeps its own.
 
@@ -124,7 +133,7 @@ _NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_
 
 def _layers(levels: nn.ModuleList) -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
     """The layers of an encoder in order: the published name of a convolution, the convolution, its BatchNorm."""
-    first: nn.Sequential = levels[0][0]  # type: ignore[index,assignment]  # made so in lite_levels
+    first: nn.Sequential = levels[0][0]  # type: ignore[index]  # made so in lite_levels
     yield "_conv_stem", *_pair(first[0])
     for index, block in enumerate(part for part in levels.modules() if isinstance(part, MBConv)):
         if block.expand is not None:

@@ -3,6 +3,7 @@
 from torch import nn
 
 from skystill.errors import SettingsError
+from skystill.train.networks.contract import MARGIN
 
 
 class Leveled(nn.Module):
@@ -16,6 +17,8 @@ class Leveled(nn.Module):
     """The levels of the encoder, the finest first."""
     frozen = 0
     """The number of frozen levels, from the finest on."""
+    margin = MARGIN
+    """Pixels of context around the core of a tile that hold 99 % of the field; see `contract.Network`."""
 
     def freeze(self, count: int, name: str) -> None:
         """Freeze the first levels of the encoder for good.

@@ -102,7 +102,14 @@ def lite_levels(
     Raises:
         ValueError: a number is out of its range.
     """
-    sizes = list(_block_sizes(scale))[:blocks]
+    sizes = _block_sizes(scale, blocks)
+    if not 0 <= stochastic_depth < 1:
+        raise ValueError(f"stochastic_depth is {stochastic_depth}; 0 to below 1 was expected")
+    most = [before * expansion for before, _, _, _, expansion in sizes]
+    if len(hidden) > len(most) or not all(1 <= size <= limit for size, limit in zip(hidden, most, strict=False)):
+        raise ValueError(
+            f"hidden is {hidden}; up to {len(most)} numbers, each at most that of {tuple(most)}, were expected"
+        )
     stem = hidden[0] if hidden else STEM
     levels: list[list[nn.Module]] = [[nn.Sequential(ConvNormAs(inputs, stem, 2), nn.ReLU6(inplace=True))]]
     for number, (before, size, kernel, stride, expansion) in enumerate(sizes):
@@ -117,13 +124,23 @@ def lite_levels(
 def level_channels(scale: tuple[float, float], blocks: int | None = None) -> list[int]:
     """The channels of each level of `lite_levels`."""
     channels: list[int] = []
-    for _, size, _, stride, _ in list(_block_sizes(scale))[:blocks]:
+    for _, size, _, stride, _ in _block_sizes(scale, blocks):
         channels[-1:] = [*(channels[-1:] if stride == 2 else []), size]
     return channels
 
 
-def _block_sizes(scale: tuple[float, float]) -> Iterator[tuple[int, int, int, int, int]]:
-    """Input channels, output channels, kernel, stride and expansion of each block."""
+_BlockSizes = tuple[int, int, int, int, int]
+
+
+def _block_sizes(scale: tuple[float, float], blocks: int | None) -> list[_BlockSizes]:
+    """Input channels, output channels, kernel, stride and expansion of the first blocks, or of all."""
+    sizes = list(_all_block_sizes(scale))
+    if blocks is not None and not 1 <= blocks <= len(sizes):
+        raise ValueError(f"blocks is {blocks}; 1 to {len(sizes)} were expected")
+    return sizes[:blocks]
+
+
+def _all_block_sizes(scale: tuple[float, float]) -> Iterator[_BlockSizes]:
     if len(scale) != 2 or not all(0 < factor <= _MOST_SCALE for factor in scale):
         raise ValueError(f"scale is {scale}; two factors above 0, up to {_MOST_SCALE:g}, were expected")
     before = STEM
@@ -156,6 +173,7 @@ class LiteUNet(Leveled):
     """
 
     stride = 2
+    margin = 192
 
     def __init__(
         self,
@@ -210,6 +228,7 @@ class Lite(AdditiveUNet):
     """
 
     scale = (1.0, 1.0)
+    margin = 128
 
     def __init__(
         self,
@@ -222,3 +241,4 @@ class Lite(AdditiveUNet):
     ) -> None:
         levels = lite_levels(len(input_spec) * self.stride**2, self.scale, blocks, hidden, stochastic_depth)
         super().__init__(num_classes, levels, tuple(level_channels(self.scale, blocks)), up_blocks, input_spec)
+        self.hidden = hidden

@@ -20,8 +20,6 @@ class StochasticDepth(nn.Module):
     """
 
     def __init__(self, rate: float, block: int) -> None:
-        if not 0 <= rate < 1:
-            raise ValueError(f"stochastic_depth is {rate}; 0 to below 1 was expected")
         super().__init__()
         self.rate = rate
         self.block = block

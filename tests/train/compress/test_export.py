@@ -90,8 +90,8 @@ def test_work_is_counted_without_memory(name: str) -> None:
     assert 10**8 < work < 10**11
 
 
-@pytest.mark.parametrize("name", ["lite", "lite0"])
-def test_weights_of_imagenet_come_back_from_a_file_and_survive_int8(name: str, tmp_path: Path) -> None:
+def test_weights_of_imagenet_come_back_from_a_file_and_survive_int8(tmp_path: Path) -> None:
+    name = "lite?blocks=5&up_blocks=(1,1)"  # strides of 3x3 and 5x5 and a residual block; all of it takes a minute
     torch.manual_seed(0)
     network = start_network(name, 6)
     scenes = [paint_scene(128, seed)[0] for seed in range(6)]

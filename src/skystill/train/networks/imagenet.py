@@ -29,6 +29,7 @@ PACKAGES = {
 _COLORS = ("red", "green", "blue")
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of the bytes of ImageNet; torchvision's numbers
 _ZERO, _UNIT = 127.0, 128.0  # the weights are for (bytes - 127) / 128
+_NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}  # behind each layer of a block
 _FEATURES, _CLASSES = 1280, 1000  # of the layers behind the encoder, which are left out
 _NAMED = 3  # keys in a message
 _UNREADABLE = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError, AttributeError)
@@ -126,9 +127,6 @@ def fit_encoder(network: Lite | LiteUNet, state: Mapping[str, Tensor], source: s
         for part, value in norm.state_dict().items():
             found = state[f"_blocks.{index}.{_NORMS[layer]}.{part}"]
             value.copy_(found[kept[index]] if found.ndim and layer != "_project_conv" else found)
-
-
-_NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
 
 
 def _layers(levels: nn.ModuleList) -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:

@@ -19,7 +19,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install -q -c constraints.txt -e ".[train,dev,docs]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[train,pretrained,dev,docs]"
 	touch $@
 
 demo: install

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +16,7 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.data import read_image
 from skystill.data.prepare import PreparedData
+from skystill.errors import SettingsError
 from skystill.model.measure import peak_rss_bytes
 from skystill.progress import Message, OnProgress, phase
 from skystill.report.records import TrainingRecord, read_training, write_record
@@ -27,6 +29,8 @@ from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.ranks import name_lost_ranks
 from skystill.train.loop.supervised import Supervised
 from skystill.train.loop.task import History
+from skystill.train.networks.imagenet import is_pretrained, may_freeze
+from skystill.train.networks.levels import Leveled
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
 from skystill.train.teaching import Teaching
@@ -87,10 +91,19 @@ class Fitting:
         write_json(self.folder.split, self.prepared.split.to_dict())
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Return AdamW over all weights of a network."""
+        """Return AdamW over all weights of a network that learn; those of the encoder have a rate of their own."""
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        learning = [weight for weight in network.parameters() if weight.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": learning}]
+        if self.settings.encoder_rate is not None:
+            encoder = {id(weight) for weight in _leveled(network).levels.parameters()}
+            groups = [
+                {"params": [weight for weight in learning if id(weight) not in encoder]},
+                {"params": [weight for weight in learning if id(weight) in encoder],
+                 "lr": rate * self.settings.encoder_rate},
+            ]  # fmt: skip
         # fused: one pass over all weights. Many small passes took a tenth of the step time of a small student.
-        return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
 
     def fit(self, task: Supervised) -> None:
         """Train a task, and write the cost of the training into `training.json`."""
@@ -190,7 +203,7 @@ class Fitting:
 
 
 def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
-    """Build the network to train, with weights drawn by the seed.
+    """Build the network to train, with weights drawn by the seed or those that it begins with.
 
     This is done before any file is written, so that a wrong name of a network leaves no folder behind.
 
@@ -200,10 +213,42 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.
         prepared: the data.
 
     Raises:
-        UserError: as `start_network`.
+        UserError: as `start_network`, or levels are frozen that cannot be, or settings exclude each other.
     """
+    if settings.from_scratch and spec.endswith(".safetensors"):
+        raise SettingsError(f"--from-scratch means random weights, and {spec} holds weights. Leave one of them out.")
     torch.manual_seed(settings.seed)
-    return start_network(spec, len(prepared.classes), prepared.spec)
+    network = start_network(spec, len(prepared.classes), prepared.spec, settings.from_scratch)
+    if settings.freeze:
+        _check_weights_are_kept(network, spec, settings)
+        _leveled(network).freeze(settings.freeze, spec)
+    return network
+
+
+def _check_weights_are_kept(network: nn.Module, spec: str, settings: FitSettings) -> None:
+    """Refuse to freeze levels whose weights are random, or do not fit together.
+
+    Raises:
+        SettingsError: they are.
+    """
+    if spec.endswith(".safetensors"):
+        return
+    if settings.from_scratch or not is_pretrained(network):
+        raise SettingsError(
+            f"--freeze {settings.freeze}: {spec} begins with random weights, and frozen levels would keep them. Begin "
+            "with lite0, lite1, lite2 or lite, or with a file of weights (.safetensors)."
+        )
+    if not may_freeze(network):
+        raise SettingsError(
+            f"--freeze {settings.freeze}: {spec} leaves out channels that its weights of ImageNet were trained with, "
+            "so every level must learn. Take lite, or leave --freeze out."
+        )
+
+
+def _leveled(network: nn.Module) -> Leveled:
+    """Return a network of the table as the class that its encoder makes it."""
+    assert isinstance(network, Leveled), "every network of the table is"
+    return network
 
 
 def open_fabric(settings: FitSettings) -> Fabric:

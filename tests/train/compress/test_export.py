@@ -11,11 +11,13 @@ from torch import nn
 from skystill.classes import DUBAI, ClassMap
 from skystill.data.scenes import paint_scene
 from skystill.model.file import open_session, read_info
+from skystill.model.quantize import quantize_model
 from skystill.predict import Predictor
 from skystill.settings import RasterSettings
 from skystill.train.compress import export as export_module
 from skystill.train.compress.export import ExportDiffers, describe, export_network
 from skystill.train.networks.table import NETWORKS, build_network
+from skystill.train.networks.weights import NetworkRecord, read_network, start_network, write_network
 
 
 def trained_a_little(name: str) -> nn.Module:
@@ -86,3 +88,29 @@ def test_tiles_equal_the_whole_image(tmp_path: Path) -> None:
 def test_work_is_counted_without_memory(name: str) -> None:
     work = export_module.multiply_adds_per_megapixel(build_network(name, 6))
     assert 10**8 < work < 10**11
+
+
+def test_weights_of_imagenet_come_back_from_a_file_and_survive_int8(tmp_path: Path) -> None:
+    name = "lite?blocks=5&up_blocks=(1,1)"  # strides of 3x3 and 5x5 and a residual block; all of it takes a minute
+    torch.manual_seed(0)
+    network = start_network(name, 6)
+    scenes = [paint_scene(128, seed)[0] for seed in range(6)]
+    with torch.no_grad():
+        for image in scenes * 3:  # the statistics of the decoder; those of the encoder hardly move
+            network(torch.from_numpy(image).permute(2, 0, 1)[None])
+    write_network(tmp_path / "w.safetensors", network.eval(), NetworkRecord(name, DUBAI))
+    read, _ = read_network(tmp_path / "w.safetensors")
+    info = describe(name, read, DUBAI)
+    export_network(read, info, tmp_path / "float.onnx", scenes[:1])  # which compares the logits with torch's
+    quantize_model(tmp_path / "float.onnx", tmp_path / "int8.onnx", scenes, lambda path: 0.0)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    # ReLU6 is part of the scales, the padding of strides part of the convolutions: one Pad is that of the image
+    assert kinds.count("Clip") == 0 and kinds.count("Pad") == 1
+    image = torch.from_numpy(paint_scene(160, 9)[0]).permute(2, 0, 1)[None].contiguous()
+    with torch.no_grad():
+        expected = network(image).numpy()
+    exact, near = (
+        open_session(tmp_path / f"{kind}.onnx").run(None, {"image": image.numpy()})[0] for kind in ("float", "int8")
+    )
+    assert np.abs(exact - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+    assert np.corrcoef(near.ravel(), expected.ravel())[0, 1] > 0.99

@@ -24,6 +24,7 @@ NETWORKS = [
     "kite?channels=(12,20)&blocks=(2,1)",
     "unet?channels=8&depth=3&norm=True",
     "two-level",
+    "lite?blocks=5&up_blocks=(1,1)&hidden=(16,48)",
 ]
 
 

@@ -22,6 +22,11 @@ PARAMETERS = {
     "kite": 393_376,
     "swift-small": 229_720,
     "swift": 445_848,
+    "lite-small": 738_296,
+    "lite": 751_928,
+    "lite0": 3_839_288,
+    "lite1": 4_603_960,
+    "lite2": 5_289_080,
 }
 """For the six classes of Dubai."""
 

@@ -40,7 +40,7 @@ SPECS = {
 
 
 @pytest.mark.parametrize("case", SPECS)
-@pytest.mark.parametrize("name", ["two-level", "unet-bn", "kite-tiny", "swift-small"])
+@pytest.mark.parametrize("name", ["two-level", "unet-bn", "kite-tiny", "swift-small", "lite-small"])
 def test_every_kind_of_network_keeps_the_contract(name: str, case: str) -> None:
     spec = SPECS[case]
     network = build_network(name, 5, spec)

@@ -22,7 +22,7 @@ from skystill.model.file import ModelInfo, open_session
 from skystill.model.ir import lower_ir, model_bytes
 from skystill.run_folder import written_whole
 from skystill.train.networks.blocks import to_memory_format
-from skystill.train.networks.contract import NetworkContractError, check_network
+from skystill.train.networks.contract import NetworkContractError, check_network, margin_of
 from skystill.train.networks.examples import input_spec_of, noise_images
 from skystill.train.networks.table import count_parameters
 
@@ -85,8 +85,8 @@ def describe(name: str, network: nn.Module, classes: ClassMap, data: str = "") -
         classes: the classes of its logits.
         data: the name of the training data.
     """
-    work = multiply_adds_per_megapixel(network)
-    return ModelInfo(classes, name, count_parameters(network), work, data=data, input_spec=input_spec_of(network))
+    work, parameters, fed = multiply_adds_per_megapixel(network), count_parameters(network), input_spec_of(network)
+    return ModelInfo(classes, name, parameters, work, overlap=2 * margin_of(network), data=data, input_spec=fed)
 
 
 def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any] | None = None) -> onnx.ModelProto:

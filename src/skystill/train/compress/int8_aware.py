@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
+from skystill.train.networks.levels import Leveled
+
 _FOLLOW = 0.05  # rate of the moving average of a range: it follows the data within about twenty steps
 
 
@@ -68,6 +70,11 @@ def int8_aware(network: nn.Module) -> Iterator[nn.Module]:
         The same network.
     """
     folded = _fold(network)
+    # Frozen levels go to training mode, so that the ranges of their inputs follow the data. Their weights stay frozen,
+    # and they have no BatchNorm here.
+    frozen = network.frozen if isinstance(network, Leveled) else 0
+    if isinstance(network, Leveled):
+        network.frozen = 0
     handles: list[RemovableHandle] = []
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     for convolution in convolutions:
@@ -81,6 +88,8 @@ def int8_aware(network: nn.Module) -> Iterator[nn.Module]:
             handle.remove()
             del convolution.round_input
             parametrize.remove_parametrizations(convolution, "weight", leave_parametrized=False)
+        if isinstance(network, Leveled):
+            network.frozen = frozen
         _unfold(folded)
 
 
@@ -107,7 +116,8 @@ def _fold(network: nn.Module) -> list[_Folded]:
             assert norm.running_mean is not None and norm.running_var is not None, "made without statistics"
             factor = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
             convolution.weight.data.mul_(factor[:, None, None, None])
-            convolution.bias = nn.Parameter(norm.bias.detach() - norm.running_mean * factor)
+            bias = norm.bias.detach() - norm.running_mean * factor
+            convolution.bias = nn.Parameter(bias, requires_grad=norm.bias.requires_grad)
             block[place + 1] = nn.Identity()
             folded.append((block, place, norm))
     return folded

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skystill.errors import LossNotFinite, SettingsError
 from skystill.train.loop.ranks import use_global_batch_norm
 from skystill.train.networks.blocks import to_memory_format
+from skystill.train.networks.stochastic_depth import set_draws
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 _CLIP = 1.0  # Largest norm of the gradient. It limits how far a bad batch early in a one-cycle run moves the weights.
@@ -37,6 +38,7 @@ class Stepper:
         wrapped: Any = fabric.setup(to_memory_format(network, torch.channels_last), optimizer)
         self.network, self.optimizer = wrapped
         self.steps, self.total = 0, 0
+        self.seed = torch.initial_seed()
         self.schedule = "constant"
         self.decay = 0.0
         self.average: dict[str, Tensor] = {}
@@ -73,6 +75,7 @@ class Stepper:
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits (N, C, H, W) of the network. One rank needs the precision of Fabric, but not its wrapper."""
+        set_draws(self.plain_network, self.seed, self.steps, self.fabric.global_rank, self.fabric.world_size)
         if self.fabric.world_size > 1:
             logits: Tensor = self.network(images)
             return logits
@@ -143,6 +146,7 @@ class Stepper:
         """Everything that a checkpoint needs to resume."""
         return {
             "steps": self.steps,
+            "seed": self.seed,
             "network": self.plain_network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -157,6 +161,7 @@ class Stepper:
             module.load_state_dict(own)
         self.average = _copy(state["average"])
         self.steps = int(state["steps"])
+        self.seed = int(state.get("seed", self.seed))  # checkpoints of earlier versions hold none, and draw nothing
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ class DoubleConv(nn.Sequential):
 class ConvNorm(nn.Sequential):
     """A convolution and its BatchNorm, which the export folds into one convolution.
 
-    ReLU follows in the networks and never ReLU6, so that INT8 scales stay tight.
+    ReLU follows it here, and ReLU6 only where weights were trained with it (lite.py).
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:

@@ -20,7 +20,8 @@ from skystill.train.networks.examples import input_spec_of, noise_images
 PHASE = 64
 """Cores and margins of tiles are multiples of this number of pixels (skystill.tiling)."""
 MARGIN = 64
-"""Pixels of context around the core of a tile: half the overlap that a model file asks for (`ModelInfo.overlap`)."""
+"""Pixels of context around the core of a tile, where a network names no other: half the overlap that a model file asks
+for (`ModelInfo.overlap`)."""
 LARGEST_FIELD_BEYOND = 0.01
 """Largest fraction of the field of a pixel that may lie beyond `MARGIN`. It is 0.0009 for `kite`, whose class maps are
 equal to those of the whole image in 99.99 % of the pixels (docs/log.md), and 0.009 for `unet-large`, the largest."""
@@ -54,6 +55,10 @@ class Network(Protocol):
     **head**: `head` is the `nn.Conv2d` that makes the logits. Its output channels are the C classes, or C times the
     square of a stride where a pixel shuffle follows. Pruning must not remove the channels of the classes.
 
+    **levels**: `levels` is an `nn.ModuleList` of the levels of the encoder, the finest first. All other layers belong
+    to the decoder. `--freeze` and `--encoder-rate` tell them apart. The weights of an encoder may be random at the
+    start, or come from elsewhere (imagenet.py); nothing else here depends on it.
+
     **feature_layer**: the module path of the layer whose output (N, C, h, w) the feature losses compare by default.
 
     **batch norm**: each BatchNorm is an `nn.BatchNorm2d` with weights and running statistics. It directly follows its
@@ -71,12 +76,15 @@ class Network(Protocol):
     divides 64. Cores and margins of tiles are multiples of 64, so that each tile meets the down-sampling in the same
     phase as the whole raster does.
 
-    **field**: at most 1 % of the field of a pixel lies more than 64 pixels outside the core of its tile. A model file
-    asks for an overlap of 128 pixels, of which each tile has half as its margin. This clause is about the effective
-    receptive field, as `field_beyond` measures it, because the theoretical one is larger than 64 pixels for all
+    **field**: at most 1 % of the field of a pixel lies more than `margin` pixels outside the core of its tile. A model
+    file asks for an overlap of twice the margin. It is 64 pixels for the networks that were made for this, 128 for
+    those that end the encoder of EfficientNet-Lite at 1/16 of the resolution, and 192 for those that go down to 1/32:
+    wide depthwise kernels at low resolution see far, and their tiles repeat more work. `margin` is a multiple of 64, or
+    missing for 64. This clause is about the effective
+    receptive field, as `field_beyond` measures it, because the theoretical one is larger than the margin for all
     networks of the table but `two-level`. Crop mode with the default overlap is therefore an approximation: 99.97 % of
-    the pixels or more are those of the whole image for `kite` (docs/log.md). With `--overlap 256` it is exact for all
-    networks of the table but `unet-large`, whose field reaches 184 pixels. Larger networks of other sizes may break
+    the pixels or more are those of the whole image for `kite` (docs/log.md). With `--overlap 256` it is exact for those
+    of 64 pixels but `unet-large`, whose field reaches 184 pixels. Larger networks of other sizes may break
     this clause: they can be trained and exported, and need a larger `--overlap`.
 
     Three more expectations are not checked here. `torch.export` must be able to trace the network with N, H and W free,
@@ -86,6 +94,7 @@ class Network(Protocol):
     """
 
     multiple: int
+    levels: nn.ModuleList
     feature_layer: str
     head: nn.Conv2d
 
@@ -137,7 +146,8 @@ def check_network(network: nn.Module, name: str, margin: int | None = MARGIN) ->
     Args:
         network: in any mode and on any device; not changed.
         name: for the message.
-        margin: pixels of context that the field must fit; None leaves the field out.
+        margin: pixels of context that the field must fit, or more where the network names more; None leaves the field
+            out.
 
     Raises:
         NetworkContractError: clauses are broken; all are listed.
@@ -147,12 +157,18 @@ def check_network(network: nn.Module, name: str, margin: int | None = MARGIN) ->
     with torch.no_grad():
         behaviour = list(_broken_behaviour(twin))
     problems += behaviour
+    margin = None if margin is None else max(margin, margin_of(network))
     if margin is not None and not behaviour and (beyond := field_beyond(network, margin)) > LARGEST_FIELD_BEYOND:
         problems.append(
             f"field: {beyond:.1%} of the field of a pixel lies beyond the margin of {margin} pixels; at most "
             f"{LARGEST_FIELD_BEYOND:.0%} may. Use fewer levels or blocks."
         )
     _refuse(name, problems)
+
+
+def margin_of(network: nn.Module) -> int:
+    """Pixels of context around the core of a tile that a network needs."""
+    return int(getattr(network, "margin", MARGIN))
 
 
 @torch.no_grad()
@@ -198,6 +214,8 @@ def _averaging(network: nn.Module) -> nn.Module:
     for layer in twin.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
+        elif isinstance(layer, nn.ReLU6):
+            layer.max_val = torch.inf  # the field is that of a linear network; nothing is cut off
         elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             inputs = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_channels // layer.groups
             nn.init.constant_(layer.weight, 1 / inputs)
@@ -218,12 +236,18 @@ def _broken_structure(network: nn.Module) -> Iterator[str]:
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Conv2d):
         yield f"head: `head` is {_kind(head)}; the nn.Conv2d that makes the logits is expected."
+    levels = getattr(network, "levels", None)
+    if not (isinstance(levels, nn.ModuleList) and len(levels)):
+        yield f"levels: `levels` is {_kind(levels)}; an nn.ModuleList of the encoder's levels is expected."
     path = getattr(network, "feature_layer", None)
     if path not in {name for name, _ in network.named_modules() if name}:
         yield f"feature_layer: `feature_layer` is {path!r}; the module path of a layer is expected."
     multiple = getattr(network, "multiple", None)
     if not isinstance(multiple, int) or multiple < 1 or PHASE % multiple:
         yield f"multiple: `multiple` is {multiple!r}; a divisor of {PHASE} is expected. Use fewer levels."
+    margin = getattr(network, "margin", MARGIN)
+    if not isinstance(margin, int) or margin < PHASE or margin % PHASE:
+        yield f"field: `margin` is {margin!r}; a multiple of {PHASE} is expected."
     yield from _broken_norms(network)
     yield from _broken_layers(network)
 

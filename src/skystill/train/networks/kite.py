@@ -10,10 +10,11 @@ from skystill.train.networks.blocks import (
     add_upsampled,
     encoder_levels,
 )
+from skystill.train.networks.levels import Leveled
 from skystill.train.networks.pixel_shuffle import pixel_shuffle
 
 
-class Kite(nn.Module):
+class Kite(Leveled):
     """The fastest student. It works at 1/4 of the resolution or below, and ends with a pixel shuffle.
 
     A small U-Net is slow because of its convolutions at full resolution (docs/design.md). A Kite has none. The encoder

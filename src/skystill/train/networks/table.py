@@ -11,6 +11,7 @@ from torch import nn
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.kite import Kite
+from skystill.train.networks.lite import Lite, LiteUNet
 from skystill.train.networks.swift import Swift
 from skystill.train.networks.unet import UNet
 
@@ -29,6 +30,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "kite": partial(Kite, channels=(32, 64, 96), blocks=(1, 1, 1)),  # 393,376
     "swift-small": partial(Swift, channels=(16, 32, 48, 64), blocks=(0, 0, 1, 1), up_blocks=(0, 1, 1)),  # 229,720
     "swift": partial(Swift, channels=(16, 32, 64, 96), blocks=(0, 1, 1, 1), up_blocks=(1, 1, 1)),  # 445,848
+    # Their encoders begin with weights of ImageNet (imagenet.py).
+    "lite-small": partial(Lite, hidden=(16, 48, 80, 80)),  # 738,296; thinner at 1/2 and 1/4 of the resolution
+    "lite": Lite,  # 751,928; the first eleven blocks of EfficientNet-Lite0
+    "lite0": partial(LiteUNet, scale=(1.0, 1.0)),  # 3,839,288; the teachers
+    "lite1": partial(LiteUNet, scale=(1.0, 1.1)),  # 4,603,960
+    "lite2": partial(LiteUNet, scale=(1.1, 1.2)),  # 5,289,080
 }
 FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-small", "swift")
 """The efficient students, the least capable one first."""

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.blocks import DoubleConv, Normalize
+from skystill.train.networks.levels import Leveled
 from skystill.train.networks.pixel_shuffle import pixel_shuffle
 
 
-class UNet(nn.Module):
+class UNet(Leveled):
     """U-Net (Ronneberger, Fischer, Brox 2015, arXiv 1505.04597): encoder, decoder, skip connections.
 
     Args:
@@ -49,6 +50,11 @@ class UNet(nn.Module):
         )
         self.decoder = nn.ModuleList(DoubleConv(2 * size, size, norm) for size in reversed(sizes[:-1]))
         self.head = nn.Conv2d(channels, num_classes * stride**2, 1)
+
+    @property
+    def levels(self) -> nn.ModuleList:  # type: ignore[override]  # weights files name it encoder
+        """The levels of the encoder, the finest first."""
+        return self.encoder
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, B, H, W), as the spec says, to logits (N, C, H, W)."""

@@ -20,6 +20,7 @@ from skystill.raster.files import special_kind
 from skystill.raster.input_spec import RGB, InputSpec, spec_from
 from skystill.run_folder import written_whole
 from skystill.train.networks.contract import check_structure
+from skystill.train.networks.imagenet import is_pretrained, load_imagenet
 from skystill.train.networks.table import build_network, declared_shapes
 
 PRUNED = "pruned "
@@ -82,8 +83,10 @@ class NetworkRecord:
         )
 
 
-def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> nn.Module:
-    """The network that a training starts from: a network of the table with fresh weights, or one from a weights file.
+def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from_scratch: bool = False) -> nn.Module:
+    """The network that a training starts from: a network of the table, or one from a weights file.
+
+    The weights of a network of the table are random, except for an encoder that has weights of ImageNet (imagenet.py).
 
     The structure of the network is checked here, because a network that cannot be tiled or quantised must be refused
     before it is trained. No forward pass is made.
@@ -92,15 +95,19 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> n
         spec: as in `build_network`, or a file that `write_network` wrote (.safetensors).
         num_classes: C, channels of the logits.
         input_spec: what the network is fed. A weights file keeps its own.
+        from_scratch: leave the weights of ImageNet out.
 
     Raises:
-        SettingsError: as `build_network`, or the file has another number of classes, or is fed other bands.
+        SettingsError: as `build_network` and `load_imagenet`, or the file has another number of classes, or is fed
+            other bands.
         NetworkContractError: the structure breaks a clause of the contract.
         CheckpointError: the file is missing or damaged, or another program wrote it.
     """
     if not spec.endswith(".safetensors"):
         network = build_network(spec, num_classes, input_spec)
         check_structure(network, spec)
+        if is_pretrained(network) and not from_scratch:
+            load_imagenet(network, spec)
         return network
     network, record = read_network(Path(spec))
     if len(record.classes) != num_classes:
@@ -200,6 +207,8 @@ def _match_channels(network: nn.Module, state: dict[str, Tensor]) -> None:
             layer.num_features = len(weight)
         else:
             first, second = weight.shape[:2]
+            if layer.groups > 1:  # depthwise: each channel has its own kernel
+                layer.groups, second = first, first
             transposed = isinstance(layer, nn.ConvTranspose2d)
             layer.in_channels, layer.out_channels = (first, second) if transposed else (second, first)
 

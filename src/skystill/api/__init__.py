@@ -12,7 +12,7 @@ torch is imported only inside the functions that need it, so `import skystill.ap
 """
 
 from skystill.api.running import check, evaluate, export, measure, predict, quantize
-from skystill.api.training import cache, demo, distill, prune, train, tune
+from skystill.api.training import cache, demo, distill, pretrain, prune, train, tune
 
 __all__ = [
     "cache",
@@ -23,6 +23,7 @@ __all__ = [
     "export",
     "measure",
     "predict",
+    "pretrain",
     "prune",
     "quantize",
     "train",

@@ -12,6 +12,7 @@ from skystill.settings import (
     CacheSettings,
     DemoSettings,
     DistillSettings,
+    PretrainSettings,
     PruneSettings,
     QuantizeSettings,
     TrainSettings,
@@ -121,6 +122,33 @@ def distill(
     if report and is_first:
         evaluate(run=folder.path, on_progress=on_progress)
     return folder
+
+
+def pretrain(
+    settings: PretrainSettings | None = None,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    **keywords: object,
+) -> RunFolder:
+    """Train a student to have the features of a teacher, from images alone. A training then starts from it.
+
+    Args:
+        settings: settings of the command. Give either this or `keywords`.
+        resume: continue a run that was stopped or killed.
+        on_progress: receives notes, and the progress of the training.
+        keywords: fields of `PretrainSettings`, instead of `settings`.
+
+    Returns:
+        The run folder. Its `weights` are a `student` for `distill`, or a `network` for `train`.
+
+    Raises:
+        UserError: as in `train`; also a teacher that has learnt nothing, or an image that is held out.
+        Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
+    """
+    from skystill.train.pretraining import pretrain_run
+
+    return pretrain_run(settings_from(PretrainSettings, settings, keywords), resume, on_progress)
 
 
 def prune(

@@ -29,6 +29,7 @@ from skystill.settings import (
     ExportSettings,
     MeasureSettings,
     PredictSettings,
+    PretrainSettings,
     PruneSettings,
     QuantizeSettings,
     TrainSettings,
@@ -102,6 +103,20 @@ def distill(
     with progress_display() as on_progress:
         run = api.distill(settings, resume=resume, report=report, on_progress=on_progress)
     show_verdict(run, report and _is_first_rank())
+
+
+@app.command()
+@settings_options(PretrainSettings)
+def pretrain(settings: PretrainSettings, resume: ResumeOption = False) -> None:
+    """Let a student learn the features of a teacher from images alone, as a start for its training."""
+    from skystill import api
+
+    with progress_display() as on_progress:
+        run = api.pretrain(settings, resume=resume, on_progress=on_progress)
+    start = shlex.quote(str(run.weights))
+    console.print(
+        f"start from it: skystill distill --student {start}, or skystill train --network {start}", markup=False
+    )
 
 
 @app.command()

@@ -252,6 +252,63 @@ class PruneSettings(BudgetSettings, LearnSettings):
         return self
 
 
+class PretrainSettings(Settings):
+    """Settings of `skystill pretrain`."""
+
+    teacher: str
+    """Network whose features the student learns: lite0, lite1 or lite2 with their weights of ImageNet, or a network of
+    SkyStill that was trained: its run folder or its file of weights (.safetensors)."""
+    student: str = "swift-small"
+    """Network to train: a name that skystill networks lists, or a file of weights (.safetensors) to start from."""
+    out: Path
+    """Run folder to create. Its checkpoints/model.safetensors is what a training then starts from: --student FILE in
+    distill, --network FILE in train."""
+    images: list[Path] = Field(default=[])
+    """Folder with images, of any place; repeat the option for several. Masks in it are skipped."""
+    data: Path | None = None
+    """Folder with images and their masks. Its training images are learnt from, too. Its validation and test images are
+    not, and an image of --images that is one of them is refused, so that later scores stay honest."""
+    classes: str | None = None
+    """Classes of --data, as in train. They are used to read its masks for the split."""
+    split: str = "auto"
+    """How the images of --data are split, as in train."""
+    bands: BandList = None
+    """Bands of the images that the networks are fed, as in train. By default those of the teacher, if it was
+    trained."""
+    epochs: int = Field(default=8, ge=1)
+    """Number of passes over the images."""
+    crop: int = Field(default=256, ge=64)
+    """Side in pixels of the square crops."""
+    batch_size: int = Field(default=8, ge=1)
+    """Crops per step."""
+    crops_per_image: int | None = Field(default=None, ge=1)
+    """Crops per image and epoch. By default an epoch draws as many crops as are needed to cover the area of all
+    images."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak learning rate of the optimiser AdamW. Its schedule is one-cycle."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of the optimiser AdamW."""
+    jitter: float = Field(default=0.2, ge=0, le=1)
+    """Strength of the colour jitter, as in train. Both networks see it."""
+    zoom: float = Field(default=0.0, ge=0, le=3)
+    """Strength of the scale jitter, as in train."""
+    precision: Precision = "auto"
+    """Number format, as in train."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random."""
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return list_of_texts(value)
+
+    @model_validator(mode="after")
+    def _check_images(self) -> "PretrainSettings":
+        if not self.images and self.data is None:
+            raise ValueError("say which images to learn from: --images DIR, --data DIR, or both")
+        return self
+
+
 class TuneSettings(TeacherSettings):
     """Settings of `skystill tune`.
 

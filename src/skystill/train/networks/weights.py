@@ -40,6 +40,8 @@ class NetworkRecord:
         settings: settings of the run that trained it, as in `config.yaml`.
         budget: for a pruned network, the run that was pruned and the limits of the budget.
         input_spec: what the network is fed.
+        pretrained: the teacher whose features the network has learnt from images alone. Its head has learnt nothing,
+            and `classes` has no meaning. Empty for a network that gives logits of its classes.
     """
 
     network: str
@@ -47,6 +49,7 @@ class NetworkRecord:
     settings: Mapping[str, object] = field(default_factory=dict)
     budget: tuple[str | int | None, ...] | None = None
     input_spec: InputSpec = RGB
+    pretrained: str = ""
 
     @property
     def table_name(self) -> str:
@@ -65,6 +68,8 @@ class NetworkRecord:
             content["settings"] = dict(self.settings)
         if self.budget is not None:
             content["budget"] = list(self.budget)
+        if self.pretrained:
+            content["pretrained"] = self.pretrained
         return json.dumps(content)
 
     @classmethod
@@ -80,6 +85,7 @@ class NetworkRecord:
             content.get("settings", {}),
             None if budget is None else tuple(budget),
             spec_from(content["input_spec"]) if "input_spec" in content else RGB,
+            str(content.get("pretrained", "")),
         )
 
 
@@ -109,8 +115,10 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from
         if is_pretrained(network) and not from_scratch:
             load_imagenet(network, spec)
         return network
-    network, record = read_network(Path(spec))
-    if len(record.classes) != num_classes:
+    network, record = _read(Path(spec))
+    if record.pretrained:
+        network = _with_new_head(network, record, num_classes)
+    elif len(record.classes) != num_classes:
         raise SettingsError(f"{spec} has {len(record.classes)} classes, the data {num_classes}.")
     own = record.input_spec
     if (len(own), own.dtype) != (len(input_spec), input_spec.dtype):
@@ -122,14 +130,22 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from
     return network.train()
 
 
+def _with_new_head(pretrained: nn.Module, record: NetworkRecord, num_classes: int) -> nn.Module:
+    """The network with the weights of a pretrained one, and a fresh head for the classes of the data."""
+    network = build_network(record.network, num_classes, record.input_spec)
+    head = {name: value for name, value in network.state_dict().items() if name.startswith("head.")}
+    network.load_state_dict(pretrained.state_dict() | head)
+    return network
+
+
 def recorded_input(spec: str) -> InputSpec | None:
     """What a network is fed that was trained before, or None for a name of the table. Raises as `read_record`."""
-    return read_record(Path(spec)).input_spec if spec.endswith(".safetensors") else None
+    return _read_record(Path(spec)).input_spec if spec.endswith(".safetensors") else None
 
 
 def network_name(spec: str) -> str:
     """The name of a network: the spec itself, or the name in a weights file. Raises as `read_record`."""
-    return read_record(Path(spec)).network if spec.endswith(".safetensors") else spec
+    return _read_record(Path(spec)).network if spec.endswith(".safetensors") else spec
 
 
 def write_network(path: Path, network: nn.Module, record: NetworkRecord) -> None:
@@ -150,10 +166,16 @@ def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
     """Read a file of `write_network`: the network in eval mode, and its record.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or another program wrote it.
+        CheckpointError: the file is missing or damaged, another program wrote it, or its network has learnt no classes.
     """
+    network, record = _read(path)
+    _check_finished(path, record)
+    return network, record
+
+
+def _read(path: Path) -> tuple[nn.Module, NetworkRecord]:
     with _readable(path):
-        record = read_record(path)
+        record = _read_record(path)
         with safe_open(path, framework="pt") as file:
             _check_shapes(record, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -166,6 +188,20 @@ def read_network(path: Path) -> tuple[nn.Module, NetworkRecord]:
 
 def read_record(path: Path) -> NetworkRecord:
     """Read the record of a weights file without its weights. Raises as `read_network`."""
+    record = _read_record(path)
+    _check_finished(path, record)
+    return record
+
+
+def _check_finished(path: Path, record: NetworkRecord) -> None:
+    if record.pretrained:
+        raise CheckpointError(
+            f"{path} holds a network that was pretrained on the features of {record.pretrained} and knows no classes "
+            "yet. Start a training from it: skystill distill --student FILE, or skystill train --network FILE."
+        )
+
+
+def _read_record(path: Path) -> NetworkRecord:
     with _readable(path):
         check_once(path, check_safetensors)
         with safe_open(path, framework="pt") as file:

@@ -1,0 +1,170 @@
+"""`skystill pretrain`: a student learns the features of a teacher from images alone, before it is trained."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from skystill.allocator import keep_freed_memory
+from skystill.classes import ClassMap
+from skystill.data.bands import find_spec, image_statistics, with_statistics
+from skystill.data.prepare import check_folder
+from skystill.data.split import Split
+from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
+from skystill.errors import SettingsError
+from skystill.progress import Message, OnProgress, ignore_progress, named, report_notes
+from skystill.raster.input_spec import InputSpec
+from skystill.raster.listing import list_images
+from skystill.run_folder import RunFolder, write_table
+from skystill.settings import CheckSettings, PretrainSettings
+from skystill.train.batches.batches import CropSampler, TrainBatches
+from skystill.train.batches.images import unlabeled_images
+from skystill.train.fitting import choose_precision
+from skystill.train.loop.checkpoint import Checkpointer
+from skystill.train.loop.matching import FeatureMatching
+from skystill.train.networks.imagenet import is_pretrained
+from skystill.train.networks.levels import Leveled
+from skystill.train.networks.weights import (
+    NetworkRecord,
+    network_name,
+    read_network,
+    read_record,
+    recorded_input,
+    start_network,
+    write_network,
+)
+
+_NO_CLASSES = ClassMap(("none",), ((0, 0, 0),))
+"""Stands for the classes, which nothing learns here."""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What is learnt from.
+
+    Args:
+        windows: images, and windows of large ones.
+        input_spec: what both networks are fed.
+    """
+
+    windows: list[ImageWindow]
+    input_spec: InputSpec
+
+
+def pretrain_run(
+    settings: PretrainSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+) -> RunFolder:
+    """Train a student to have the features of a teacher, and write its weights into a run folder.
+
+    Args:
+        settings: teacher, student, images and how to train.
+        resume: whether to continue a run that was stopped or killed.
+        on_progress: called with notes on the data and with the progress of the training.
+
+    Returns:
+        the run folder. `RunFolder.weights` is what a training starts from.
+
+    Raises:
+        UserError: a problem that the user can mend: images, teacher, student, folder, disk, or a loss that is not
+            finite.
+        Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
+    """
+    trained = _trained_weights(settings.teacher)
+    images = _find_images(settings, trained, on_progress)
+    torch.manual_seed(settings.seed)
+    student = _leveled(start_network(settings.student, len(_NO_CLASSES), images.input_spec), settings.student)
+    teacher = _open_teacher(settings.teacher, trained, images.input_spec)
+    keep_freed_memory()
+    fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
+    task = FeatureMatching(student, teacher, has_decoder=trained is not None, fabric=fabric)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    task.begin(torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=decay, fused=True))
+    name = network_name(settings.student)
+    with _held(settings, images.input_spec, resume) as folder:
+        task.fit(
+            _batches(settings, images, fabric),
+            epochs=settings.epochs,
+            checkpointer=Checkpointer(folder.resume, lambda rows: write_table(folder.metrics, rows)),
+            on_progress=named(on_progress, f"{name} learns from {settings.teacher}"),
+        )
+        source = NetworkRecord(
+            name, _NO_CLASSES, settings.to_config(), input_spec=images.input_spec, pretrained=settings.teacher
+        )
+        write_network(folder.weights, student.cpu(), source)
+    return folder
+
+
+@contextmanager
+def _held(settings: PretrainSettings, input_spec: InputSpec, resume: bool) -> Iterator[RunFolder]:
+    """Start the run in its folder, and keep the folder locked inside the context."""
+    folder = RunFolder(settings.out)
+    with folder.locked():
+        folder.start(settings.to_config() | {"input_spec": input_spec.to_dict()}, resume)
+        yield folder
+
+
+def _trained_weights(teacher: str) -> Path | None:
+    """Return the weights of a teacher that was trained, or None for a name of the table."""
+    path = Path(teacher)
+    if (path / "config.yaml").is_file():
+        return RunFolder(path).weights
+    return path if teacher.endswith(".safetensors") else None
+
+
+def _open_teacher(teacher: str, trained: Path | None, input_spec: InputSpec) -> Leveled:
+    if trained is not None:
+        return _leveled(read_network(trained)[0], teacher)
+    network = start_network(teacher, len(_NO_CLASSES), input_spec)
+    if not is_pretrained(network):
+        raise SettingsError(
+            f"--teacher {teacher}: its weights are random, so that there is nothing to learn from it. Give lite0, "
+            "lite1 or lite2, which come with weights of ImageNet, or the run folder of a network that was trained."
+        )
+    return _leveled(network, teacher)
+
+
+def _leveled(network: torch.nn.Module, name: str) -> Leveled:
+    if not isinstance(network, Leveled):
+        raise SettingsError(f"{name} has no encoder with levels, whose features could be learnt; take another network.")
+    return network
+
+
+def _find_images(settings: PretrainSettings, trained: Path | None, on_progress: OnProgress) -> _Images:
+    """Find the images, and what the networks are fed: what a trained network is fed, or else what the images offer."""
+    known = read_record(trained).input_spec if trained else recorded_input(settings.student)
+    split, input_spec = Split("", (), (), ()), known
+    if settings.data is not None:
+        checked = check_folder(
+            CheckSettings(data=settings.data, classes=settings.classes, split=settings.split, bands=settings.bands),
+            on_progress,
+        )
+        checked.check.raise_problems(settings.data)
+        report_notes(checked.notes, on_progress)
+        assert checked.split is not None, "there are no problems"
+        split = checked.split
+    if input_spec is None:
+        paths = [pair.image for pair in split.train] or [
+            path for folder in settings.images for path in list_images(folder).images
+        ]
+        input_spec = find_spec(paths, settings.bands)
+    held_out = [*split.validation, *split.test]
+    windows = whole_images(split.train)
+    for folder in settings.images:
+        windows += find_unlabeled(folder, held_out, input_spec)
+    windows = list(dict.fromkeys(windows))
+    if known is None and not input_spec.is_three_bytes:
+        statistics = [image_statistics(*window.read(input_spec)) for window in windows]
+        input_spec = with_statistics(input_spec, statistics)
+    on_progress(Message(f"{len(windows):,} image(s) and windows to learn from, {len(held_out):,} held out"))
+    return _Images(windows, input_spec)
+
+
+def _batches(settings: PretrainSettings, images: _Images, fabric: Fabric) -> TrainBatches:
+    sampler = CropSampler(
+        unlabeled_images(images.windows, images.input_spec), settings.crop, settings.jitter, [], settings.zoom
+    )
+    ahead = fabric.device.type != "cpu"
+    return TrainBatches(sampler, settings.batch_size, settings.seed, settings.crops_per_image, ahead=ahead)

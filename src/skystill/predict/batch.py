@@ -100,12 +100,7 @@ def predict_inputs(
         # The packages that it needs may be missing: fail now and not after hours of work.
         importlib.import_module("skystill.predict.polygons")
     clear_scratch()
-    classes = read_classes(settings.classes) if settings.classes else None
-    predictor = Predictor(
-        settings.model or bundled_model(), settings.threads, settings.runtime, classes, settings.input,
-        wanted_bands(settings.bands),
-    )  # fmt: skip
-    square = _square(settings, predictor.classes)
+    predictor = _open(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
     check_targets(targets, settings, predictor)
@@ -114,19 +109,7 @@ def predict_inputs(
         on_progress(Message(line))
     on_progress = tell = _Telling(on_progress)
     failed: list[SkystillError] = []
-
-    def predict(job: tuple[str, Path]) -> PredictedInput:
-        source, target = job
-        # The tolerance and --show may not fit the source: fail now and not after hours of work.
-        shapes = _Shapes(_tolerance(source, settings), square)
-        _check_shown(source, settings)
-        _check_name(target)
-        further = _Further(source, target, predictor, settings, shapes, on_progress)
-        began = time.monotonic()
-        prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
-        seconds = time.monotonic() - began - further.seconds
-        return PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
-
+    predict = partial(_predict_one, predictor, settings, _square(settings, predictor.classes), resume, on_progress)
     waiting = deque(target for _, target in targets)
     at_a_time = 1 if resume else _images_at_a_time(settings, len(targets))
     try:
@@ -146,6 +129,12 @@ def predict_inputs(
             raise PredictionStopped(waiting[0]) from error
         raise
     _raise_failed(failed, len(targets))
+
+
+def _open(settings: PredictSettings) -> Predictor:
+    classes = read_classes(settings.classes) if settings.classes else None
+    path, bands = settings.model or bundled_model(), wanted_bands(settings.bands)
+    return Predictor(path, settings.threads, settings.runtime, classes, settings.input, bands)
 
 
 def _images_at_a_time(settings: PredictSettings, count: int) -> int:
@@ -170,6 +159,26 @@ def _is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
             return bool(max(file.height, file.width) <= predictor.info.tile_size)
     except (rasterio.errors.RasterioError, CPLE_BaseError, OSError):
         return False  # the prediction reports it
+
+
+def _predict_one(
+    predictor: Predictor,
+    settings: PredictSettings,
+    square: tuple[int, ...],
+    resume: bool,
+    on_progress: OnProgress,
+    job: tuple[str, Path],
+) -> PredictedInput:
+    source, target = job
+    # The tolerance and --show may not fit the source: fail now and not after hours of work.
+    shapes = _Shapes(_tolerance(source, settings), square)
+    _check_shown(source, settings)
+    _check_name(target)
+    further = _Further(source, target, predictor, settings, shapes, on_progress)
+    began = time.monotonic()
+    prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
+    seconds = time.monotonic() - began - further.seconds
+    return PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
 
 
 class _Telling:

@@ -120,8 +120,7 @@ class Stream:
             ThreadPoolExecutor(self.threads) if self.worker is None else nullcontext(self.worker) as working,
             ThreadPoolExecutor(1) as pen,
         ):
-            writes: deque[Future[None]] = deque()
-            units = list(self.grid.units())
+            writes, units = deque[Future[None]](), list(self.grid.units())
             if self.lean and len(finished) < len(units):
                 self._take_memory(working)
             for unit in units:
@@ -138,10 +137,9 @@ class Stream:
                 write.result()
 
     def _take_memory(self, working: ThreadPoolExecutor) -> None:
-        """Run the network once in each worker on the largest tile.
+        """Run the network once in each worker on the largest tile. A runtime keeps that memory for smaller tiles.
 
-        A runtime keeps what a call takes, and smaller tiles fit into it. In the order of the raster, which begins with
-        a corner, each larger tile would take memory of its own (docs/log.md).
+        In the order of the raster, each larger tile would take memory of its own (docs/log.md).
         """
         every = Barrier(self.threads)  # a worker waits for the others, so that each has one call
 

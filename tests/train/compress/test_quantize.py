@@ -104,7 +104,7 @@ def test_a_slower_file_is_never_the_result(
     scenes: Path, float_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costs = [cost(path="float", latency_ms_per_mp=50.0), cost(path="int8", latency_ms_per_mp=60.0)]
-    monkeypatch.setattr(int8, "compare_models", lambda paths: costs)
+    monkeypatch.setattr(int8, "compare_models", lambda paths, on_progress: costs)
     out = tmp_path / "int8.onnx"
     chosen: dict[str, Any] = {"model": float_file, "data": scenes, "out": out, "max_drop": 100, "images": 4}
     with pytest.raises(NotFaster, match="INT8 takes 60 ms per megapixel on this computer, float 50"):

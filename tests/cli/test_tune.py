@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -84,3 +85,16 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, skystill: Cli) ->
 def test_a_storage_that_cannot_be_opened_is_said(scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
     done = skystill(*flags(scenes, teacher, tmp_path / "s", 1), "--storage=nodatabase://x")
     assert done.code == 2 and "--storage nodatabase://x" in done.err
+
+
+@pytest.mark.parametrize("damage", ["ALTER TABLE trials RENAME COLUMN number TO x", "UPDATE trials SET state = 'odd'"])
+def test_a_damaged_database_is_named(damage: str, scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
+    out = tmp_path / "study"
+    out.mkdir()
+    study = optuna.create_study(storage=f"sqlite:///{out}/study.db", study_name="study", direction="maximize")
+    study.add_trial(optuna.trial.create_trial(value=0.5, params={}, distributions={}))
+    with sqlite3.connect(out / "study.db") as database:
+        database.execute(damage)
+    database.close()
+    done = skystill(*flags(scenes, teacher, out, 1))
+    assert done.code == 2 and "study.db: " in done.err and "internal error" not in done.err, done.err

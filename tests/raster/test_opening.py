@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from skystill.raster import vrt
 from skystill.raster.opening import RasterRefused, drivers_of, is_remote, open_raster
 from skystill.raster.overwriting import source_files
 from skystill.raster.picture import read_whole
+from tests.measured import run
 
 SECRET = b"root:x:0:0:"
 SIDE = 64
@@ -424,3 +426,15 @@ def test_a_remote_vrt_names_no_file_of_this_computer(here: Path) -> None:
         vrt.check_remote_vrt(name, raw("http://127.0.0.1:1/x"))
     with pytest.raises(RasterRefused, match=r"uses /vsicurl/http://127\.0\.0\.1:1/a/good\.tif, which is not"):
         vrt.check_remote_vrt(name, source("good.tif"))  # nothing answers there
+
+
+def test_metadata_that_are_no_text_are_an_error_in_words(pairs_folder: Path) -> None:
+    """GDAL quotes them in a message, of which rasterio raises UnicodeDecodeError, and prints a traceback beside it."""
+    image = pairs_folder / "images/0.png"
+    Image.new("RGB", (40, 36)).save(image, "JPEG")
+    content = image.read_bytes()
+    packet = b"http://ns.adobe.com/xap/1.0/\x00<x\xd1\xff\xfe>" + bytes(range(128, 192))
+    image.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(packet) + 2) + packet + content[2:])
+    for command in (["data", "check", pairs_folder], ["predict", image, "--out", pairs_folder / "out/a.tif"]):
+        code, text, _ = run(*command)
+        assert code in (0, 2) and "Traceback" not in text and "internal error" not in text, text

@@ -200,3 +200,17 @@ def test_a_small_jpeg_cannot_hold_a_quarter_of_a_gigapixel(tmp_path: Path) -> No
     code, text, peak = run("predict", path, "--model", bundled_model(), "--out", tmp_path / "out.tif")
     assert code == 2 and "says it has 16000x16000 pixels" in text and "it was cut" in text, text
     assert peak < 2 * PLAIN_BYTES and not (tmp_path / "out.tif").exists()
+
+
+def test_a_grid_in_text_that_is_broken_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    rows = [" ".join(map(str, row)) for row in np.arange(80 * 60).reshape(80, 60).tolist()]
+    head = "ncols 60\nnrows 80\nxllcorner 0\nyllcorner 0\ncellsize 1\n"
+    whole, broken = tmp_path / "whole.asc", tmp_path / "broken.asc"
+    whole.write_text(head + "\n".join(rows) + "\n")
+    rows[20] = rows[20][:40] + "\0\0\1\0" + rows[20][44:]
+    broken.write_text(head + "\n".join(rows) + "\n")
+    code, text, _ = run("predict", whole, "--model", bundled_model(), "--out", tmp_path / "whole.tif")
+    assert code == 0, text
+    code, text, peak = run("predict", broken, "--model", bundled_model(), "--out", tmp_path / "out.tif")
+    assert code == 2 and "row 20 of 80 cannot be read" in text, text
+    assert peak < 2 * PLAIN_BYTES and not (tmp_path / "out.tif").exists()

@@ -278,6 +278,8 @@ def main() -> None:
     raised with its traceback.
     """
     debug = "--debug" in sys.argv
+    if not debug:
+        sys.unraisablehook = _without_quotes_of_gdal
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding cannot show is written in escapes
             stream.reconfigure(errors="backslashreplace")
@@ -291,6 +293,12 @@ def main() -> None:
                 raise
             by_ctrl_c = is_interrupted() and not isinstance(error, SkystillError)
             sys.exit(Interrupted.exit_code if by_ctrl_c else _report(error))
+
+
+def _without_quotes_of_gdal(ignored: "sys.UnraisableHookArgs") -> None:
+    """Print nothing where rasterio cannot log a message of GDAL, because it quotes bytes of a damaged file."""
+    if not isinstance(ignored.exc_value, UnicodeDecodeError):
+        sys.__unraisablehook__(ignored)
 
 
 def _report(error: Exception) -> int:

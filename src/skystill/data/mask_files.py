@@ -152,7 +152,7 @@ def _bits_of_png(path: Path) -> int:
 def _read_raster(path: Path) -> MaskPixels:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError  # takes 0.4 s, so only for rasters
 
-    from skystill.raster.opening import open_raster
+    from skystill.raster.opening import NO_TEXT, open_raster
     from skystill.raster.source import gdal_environment  # which bounds GDAL's cache
 
     try:
@@ -160,6 +160,8 @@ def _read_raster(path: Path) -> MaskPixels:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a TIFF may have no position
             with gdal_environment(), open_raster(path) as source:
                 return _raster_pixels(path, source)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read: {NO_TEXT}") from error
     except RasterioError as error:
         raise DataError(f"{path}: cannot be read ({error}); replace the file or take the pair out.") from error
 

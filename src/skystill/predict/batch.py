@@ -36,7 +36,7 @@ from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.several import run_in_order
 from skystill.progress import Event, Message, OnProgress, Progress, ignore_progress, report_notes
 from skystill.raster.band_names import pick_bands, wanted_bands
-from skystill.raster.opening import is_text, open_raster
+from skystill.raster.opening import NO_TEXT, is_text, open_raster
 from skystill.raster.output import journal_of
 from skystill.raster.overwriting import source_files
 from skystill.raster.scratch import clear_scratch
@@ -208,6 +208,8 @@ def _as_failure(source: str, error: Exception) -> SkystillError:
     failure: SkystillError
     if isinstance(error, MemoryError):
         failure = NotEnoughMemory(source)
+    elif isinstance(error, UnicodeDecodeError):
+        failure = DataError(f"{source}: it cannot be predicted: {NO_TEXT}")
     elif isinstance(error, OSError | CPLE_BaseError):  # of the system or of GDAL: the file or the disk is at fault
         failure = DataError(
             f"{source}: it cannot be predicted ({gdal_reason(error)}). See that it is whole and readable."

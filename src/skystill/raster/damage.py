@@ -40,7 +40,7 @@ class DamageRecord:
             source = self._source
             if not source.damaged:
                 source.notes.append(f"{source.path}: a part cannot be read: {reason}.")
-            source.damaged, source.damaged_pixels, source.reason = places, pixels, reason
+            source.take_damage(places, pixels, reason)
             self._kept = len(places)
 
     def _refuse(self, reason: str) -> RunFolderError:

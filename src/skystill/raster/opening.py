@@ -33,6 +33,8 @@ a file of the same name beside it. Services are left out, and drivers that follo
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k", ".gif"})
 VRT_SUFFIX = ".vrt"
 
+NO_TEXT = "its metadata hold bytes that are no text in UTF-8. Write it again: gdal_translate IN OUT.tif."
+"""The reason for a raster of which rasterio raises UnicodeDecodeError: GDAL hands on, and quotes, what is in a file."""
 _REMOTE = re.compile(
     r"(?i)(^|\+)(https?|ftp|s3|gs|az|oss)://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs|rsync)\b|/vsi\w+_streaming/"
 )
@@ -138,27 +140,38 @@ def _open(name: str, drivers: tuple[str, ...]) -> DatasetReader:
     try:
         # rasterio.open takes only one driver
         file = DatasetReader(Path(name) if plain and os.path.exists(name) else name, driver=list(drivers))  # noqa: PTH110
+    except UnicodeDecodeError as error:
+        raise RasterRefused(NO_TEXT) from error
     except RasterioError as error:
         hint = _hint(name, drivers) if plain and Path(name).is_file() else ""
         raise RasterRefused(f"{str(error).rstrip('.')}{hint}") from error
     try:
-        if plain:
-            for suffix in _SIDE_FILES:
-                if os.path.exists(name + suffix):  # noqa: PTH110 - four times for each image
-                    check_named(name + suffix, name)
-        overviews = file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
-        if overviews:
-            _check_overviews(name, overviews)
-        if file.driver == "netCDF":
-            _check_classic(name, file.files)
-        if file.driver == "VRT" and is_remote(name):
-            from skystill.raster.vrt import check_remote_vrt
-
-            check_remote_vrt(name, file.tags(ns="xml:VRT").get("xml:VRT", ""))
+        _check_beside(name, file)
+    except UnicodeDecodeError as error:
+        file.close()
+        raise RasterRefused(NO_TEXT) from error
     except BaseException:
         file.close()
         raise
     return file
+
+
+def _check_beside(name: str, file: DatasetReader) -> None:
+    """Check the files that GDAL opens with a raster."""
+    file.colorinterp  # noqa: B018 - GDAL parses metadata now, and a message that quotes bytes of them raises
+    if is_plain(name):
+        for suffix in _SIDE_FILES:
+            if os.path.exists(name + suffix):  # noqa: PTH110 - four times for each image
+                check_named(name + suffix, name)
+    overviews = file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
+    if overviews:
+        _check_overviews(name, overviews)
+    if file.driver == "netCDF":
+        _check_classic(name, file.files)
+    if file.driver == "VRT" and is_remote(name):
+        from skystill.raster.vrt import check_remote_vrt
+
+        check_remote_vrt(name, file.tags(ns="xml:VRT").get("xml:VRT", ""))
 
 
 def _refuse_special(name: str) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.opening import NO_TEXT
 from skystill.raster.size_cap import check_size
 from skystill.raster.source import RasterSource, gdal_environment, turned_note, upright_size
 from skystill.raster.turned import UPRIGHT, turn, turned_size
@@ -60,6 +61,8 @@ def read_whole(path: Path, bounds: Bounds | None = None, spec: InputSpec = RGB) 
                 check_size(path, height, width, source.planes, source.kind.itemsize)
             planes, valid = source.read(top, bottom, left, right)
             source.states.check("what is read")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: cannot be read as an image: {NO_TEXT}") from error
         finally:
             source.close()
     if source.damaged:
@@ -139,3 +142,5 @@ def _open_stored(path: Path, spec: InputSpec) -> RasterSource:
         return RasterSource(str(path), as_stored=True, spec=spec)
     except SettingsError as error:
         raise DataError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as an image: {NO_TEXT}") from error

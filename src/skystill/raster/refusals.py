@@ -11,8 +11,10 @@ from skystill.raster.opening import open_raster
 from skystill.raster.turned import is_interlaced, is_progressive
 
 _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
-# A block of 8 x 8 pixels takes at least a bit of a JPEG. A small one is cheap to read, with nodata for what is missing.
-_MANY_PIXELS, _JPEG_RATIO = 2**24, 512
+# A block of 8 x 8 pixels takes at least a bit of a JPEG, and deflate packs at most 1,032 bytes into one. Small pictures
+# that were cut are cheap to read, with nodata for what is missing.
+_WRITTEN_OUT = ("AAIGrid", "GRASSASCIIGrid", "GSAG")
+_MANY_PIXELS, _JPEG_RATIO, _DEFLATE_RATIO = 2**24, 512, 1032
 DECODER_BYTES = 2**31
 """Most memory in bytes that one block of a file may take, or the decoder of a progressive JPEG."""
 
@@ -31,6 +33,8 @@ def refuse_unreadable(file: rasterio.DatasetReader, path: str) -> int:
         DataError: the file is such a file.
     """
     _refuse_bombs(file, path)
+    if file.driver in _WRITTEN_OUT:
+        _read_in_order(file, path)
     if gone := _missing_sources(file, {path}):
         more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
         raise DataError(f"{path} is made of files that do not exist: {', '.join(gone[:3])}{more}. Bring them back.")
@@ -68,6 +72,38 @@ def _missing_sources(file: rasterio.DatasetReader, seen: set[str]) -> list[str]:
     return gone
 
 
+def _read_in_order(file: rasterio.DatasetReader, path: str) -> None:
+    """Read all rows of a grid that is written as text, from the first to the last.
+
+    GDAL finds a row by reading all rows before it whose place it does not know. Behind a row that cannot be read it
+    tries each of them again for each of the next: 30 rows further down that takes hours.
+
+    Raises:
+        DataError: a row cannot be read.
+    """
+    for row in range(file.height):
+        try:
+            file.read(1, window=((row, row + 1), (0, file.width)))
+        except RasterioError as error:
+            raise DataError(
+                f"{path}: row {row} of {file.height} cannot be read ({error.__cause__ or error}). A grid that is "
+                "written as text is read in order, so that nothing behind it can be. Get a whole copy."
+            ) from error
+
+
+def _least_bytes(file: rasterio.DatasetReader) -> float:
+    """Return the least number of bytes that all pixels of a JPEG, a PNG or a grid in text take; 0 for other files."""
+    pixels = file.height * file.width
+    if file.driver == "JPEG":
+        return pixels / _JPEG_RATIO
+    if file.driver in _WRITTEN_OUT:
+        return 2 * pixels  # a digit and a space
+    if file.driver != "PNG":
+        return 0
+    bits = int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(file.dtypes[0]).itemsize))
+    return pixels * file.count * bits / 8 / _DEFLATE_RATIO
+
+
 def _refuse_bombs(file: rasterio.DatasetReader, path: str) -> None:
     pixels = file.height * file.width
     if pixels == 0:
@@ -80,10 +116,10 @@ def _refuse_bombs(file: rasterio.DatasetReader, path: str) -> None:
             f"{path} says it has {file.width}x{file.height} pixels in {on_disk:,} bytes: a decompression bomb. "
             "Convert it to a tiled GeoTIFF if it is real."
         )
-    if file.driver == "JPEG" and pixels > _MANY_PIXELS and pixels > _JPEG_RATIO * on_disk:
+    if pixels > _MANY_PIXELS and _least_bytes(file) > on_disk:
         raise DataError(
-            f"{path} says it has {file.width}x{file.height} pixels, of which a JPEG of {on_disk:,} bytes holds a small "
-            "part at most: it was cut. Get a whole copy."
+            f"{path} says it has {file.width}x{file.height} pixels, of which {on_disk:,} bytes of {file.driver} hold "
+            "a small part at most: it was cut. Get a whole copy."
         )
     rows, columns = file.block_shapes[0]
     block = int(rows) * int(columns) * file.count * np.dtype(file.dtypes[0]).itemsize

@@ -100,10 +100,9 @@ class RasterSource:
         self.path = path
         self.notes: list[str] = []
         self.damaged: list[str] = []
-        self.damaged_pixels = 0
-        self.reason = ""  # GDAL's own, for the first damage
-        self.factors, self.spec = factors, spec
-        self._told = bands is not None
+        self._damaged: set[str] = set()  # the same: there may be as many as rows
+        self.damaged_pixels, self.reason = 0, ""  # the reason is GDAL's own, for the first damage
+        self.factors, self.spec, self._told = factors, spec, bands is not None
         self.states = FileStates([path])
         """The files of the raster as they were before its pixels were read."""
         self._file = _open(path)
@@ -272,8 +271,8 @@ class RasterSource:
         self._file = open_raster(copy)
         tall, wide = turned_size(height, width, self.orientation)
         self.notes = [*stored.notes, turned_note(self.path, self.orientation, (height, width), (tall, wide))]
-        self.damaged = [f"{place} (before it was turned)" for place in stored.damaged]
-        self.damaged_pixels, self.reason = stored.damaged_pixels, stored.reason
+        places = [f"{place} (before it was turned)" for place in stored.damaged]
+        self.take_damage(places, stored.damaged_pixels, stored.reason)
 
     def _window(self, top: int, bottom: int, left: int, right: int) -> Window:
         down, across = self._file.height / self.height, self._file.width / self.width
@@ -311,13 +310,19 @@ class RasterSource:
         resampled, values = self.factors != (1.0, 1.0), isinstance(self._reading, Values)
         return Validity(self._file, self.bands, self._reading.alpha, resampled, every=values)
 
+    def take_damage(self, places: list[str], pixels: int, reason: str) -> None:
+        """Take over damaged places that were found before."""
+        self.damaged, self._damaged = places, set(places)
+        self.damaged_pixels, self.reason = pixels, reason
+
     def _note_damage(self, row: int, column: int, rows: int, columns: int, reason: str) -> None:
         last_row, last_column = min(row + rows, self.height), min(column + columns, self.width)
         place = f"rows {row} to {last_row - 1}, columns {column} to {last_column - 1}"
         if not self.damaged:
             self.reason = reason
             self.notes.append(f"{self.path}: a part cannot be read: {reason}.")
-        if place not in self.damaged:
+        if place not in self._damaged:
+            self._damaged.add(place)
             self.damaged.append(place)
             self.damaged_pixels += (last_row - row) * (last_column - column)
 

@@ -15,7 +15,8 @@ import socket
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from skystill.errors import LossNotFinite, SettingsError
+from skystill.errors import LossNotFinite, SettingsError, shortened
+from skystill.parsing import PARSE_ERRORS
 from skystill.progress import EpochEnd, Event, Message, OnProgress, Progress, ignore_progress, named
 from skystill.report.records import StudyRecord, TrialRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_text
@@ -135,8 +138,10 @@ def run_study(
         SettingsError: the storage cannot be opened.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    study = open_study(settings)
-    on_progress(Message(_where_it_goes_on(settings, study)))
+    with _naming_database(settings, (*_DATABASE_ERRORS, *PARSE_ERRORS, LookupError)):  # a damaged one may hold anything
+        study = open_study(settings)
+        begins = _where_it_goes_on(settings, study)
+    on_progress(Message(begins))
     filled = False
 
     def objective(trial: optuna.Trial) -> float:
@@ -156,17 +161,38 @@ def run_study(
             raise optuna.TrialPruned(str(error)) from error
         return _last_validation_miou(RunFolder(drawn.out))
 
-    while (todo := _next_action(study, settings.trials)) != "end":
-        _take_over_from_the_dead(study)
-        if todo == "run":
-            study.optimize(objective, n_trials=1)
-        else:
-            time.sleep(_HEARTBEAT / 2)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                optuna.storages.fail_stale_trials(study)
-    write_result(settings, study)
+    with _naming_database(settings, _DATABASE_ERRORS):
+        while (todo := _next_action(study, settings.trials)) != "end":
+            _take_over_from_the_dead(study)
+            if todo == "run":
+                study.optimize(objective, n_trials=1)
+            else:
+                time.sleep(_HEARTBEAT / 2)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    optuna.storages.fail_stale_trials(study)
+        write_result(settings, study)
     return study
+
+
+_DATABASE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error)
+
+
+def _where(settings: TuneSettings) -> str:
+    return f"--storage {settings.storage}" if settings.storage else str(settings.out / "study.db")
+
+
+@contextmanager
+def _naming_database(settings: TuneSettings, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what a damaged or lost database raises into an error that names it."""
+    try:
+        yield
+    except errors as error:
+        cause = error.__cause__ or error
+        raise SettingsError(
+            f"{_where(settings)}: this database of a study cannot be used ({shortened(cause)}). "
+            "Take a whole copy of it, or begin a study in another --out."
+        ) from error
 
 
 def _this_computer() -> str:
@@ -250,8 +276,7 @@ def open_study(settings: TuneSettings) -> optuna.Study:
                 heartbeat_stale_trial_callback=_continue_later,
             )
         except Exception as error:
-            where = f"--storage {settings.storage}" if settings.storage else settings.out / "study.db"
-            raise SettingsError(f"{where}: {str(error).splitlines()[0]}") from error
+            raise SettingsError(f"{_where(settings)}: {shortened(error)}") from error
     return optuna.create_study(
         storage=storage,
         study_name=settings.out.name,

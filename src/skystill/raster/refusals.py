@@ -93,7 +93,7 @@ def _read_in_order(file: rasterio.DatasetReader, path: str) -> None:
 
 def _least_bytes(file: rasterio.DatasetReader) -> float:
     """Return the least number of bytes that all pixels of a JPEG, a PNG or a grid in text take; 0 for other files."""
-    pixels = file.height * file.width
+    pixels = float(file.height) * float(file.width)
     if file.driver == "JPEG":
         return pixels / _JPEG_RATIO
     if file.driver in _WRITTEN_OUT:
@@ -101,7 +101,7 @@ def _least_bytes(file: rasterio.DatasetReader) -> float:
     if file.driver != "PNG":
         return 0
     bits = int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(file.dtypes[0]).itemsize))
-    return pixels * file.count * bits / 8 / _DEFLATE_RATIO
+    return pixels * int(file.count) * bits / 8 / _DEFLATE_RATIO
 
 
 def _refuse_bombs(file: rasterio.DatasetReader, path: str) -> None:

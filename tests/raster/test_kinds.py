@@ -411,10 +411,10 @@ def test_a_progressive_jpeg_beyond_gdals_guard_is_read(tmp_path: Path) -> None:
     with gdal_environment():
         source = RasterSource(str(tmp_path / "a.jpg"))
         planes, _ = source.read(0, 2, 0, 2)
-        held = source.block_row_bytes
+        held = source.decoder_bytes
         source.close()
     assert np.abs(planes.astype(int) - 90).max() <= 1
-    assert held == 17_000 + 544_000_000  # a row of the file, and two bytes for each coefficient
+    assert held == 3 * 17_000 + 544_000_000  # a row of the file, three times, and two bytes for each coefficient
 
 
 def test_a_progressive_jpeg_that_takes_too_much_memory_is_refused_by_name(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ QGIS applies NAME.qml when it opens the raster NAME.tif or the vector file NAME.
 because QGIS reads `pipe` for a raster and `renderer-v2` for a vector layer.
 """
 
+from functools import lru_cache
 from xml.etree import ElementTree as xml
 
 from skystill.classes import ClassMap, hex_color
@@ -13,6 +14,7 @@ _VERSION = "3.22.0"  # the oldest version of QGIS that knows all elements below
 _POLYGON = "2"  # QGIS's number of this geometry type
 
 
+@lru_cache(maxsize=4)  # thousands of rasters of the same classes may be written
 def style_document(classes: ClassMap, raster: bool = True) -> str:
     """Return a QML document for the polygons of a class raster and, with `raster`, for the raster, too.
 

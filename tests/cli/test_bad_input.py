@@ -127,6 +127,16 @@ def test_an_out_that_holds_a_run_is_refused(teacher: Path, scenes: Path, skystil
     assert (teacher / "report.html").read_bytes() == before
 
 
+def test_an_out_that_holds_a_run_is_refused_before_the_cache_is_filled(
+    teacher: Path, scenes: Path, tmp_path: Path, skystill: Cli
+) -> None:
+    cached = ["--teacher-mode=cached", f"--cache={tmp_path / 'cache'}"]
+    done = skystill("distill", "--data", scenes, "--teacher", teacher, "--out", teacher, *cached, *TINY)
+    assert done.code == 2
+    assert "holds a run. Go on with it by --resume" in done.err
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_resume_with_other_settings_is_refused(teacher: Path, scenes: Path, skystill: Cli) -> None:
     done = skystill("train", "--data", scenes, "--out", teacher, "--resume", "--epochs=99", *TINY)
     assert done.code == 2

@@ -95,6 +95,7 @@ def distill_run(
     prepared = prepare_data(settings, on_progress, recorded_input(settings.student))
     student = build_first(settings.student, settings, prepared)
     prepared.report(on_progress)
+    RunFolder(settings.out).check_free(resume)  # before the cache: the run itself checks it again, with the lock held
     if fill_cache is not None:
         fill_cache()
     fabric = open_fabric(settings)

@@ -58,7 +58,7 @@ def test_distill_in_python_makes_the_run_folder_of_the_command(
         assert (run.samples / name).read_bytes() == (command.samples / name).read_bytes()
     # the callback saw the training, the epochs and the scoring
     tasks = {event.task for event in events if isinstance(event, Progress)}
-    assert {"two-level distilled", "evaluating student", "evaluating teacher", "measuring"} <= tasks
+    assert {"two-level distilled", "evaluating student", "evaluating teacher", "measuring time and memory"} <= tasks
     assert [event.row["epoch"] for event in events if isinstance(event, EpochEnd)] == [1, 2, 3]
 
 
@@ -122,10 +122,15 @@ def test_errors_are_those_of_the_commands(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_step_in_a_process_of_its_own_that_fails_is_an_error(scenes: Path, teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, where the cache wants a folder")
     with pytest.raises(
         CommandFailed, match=r"skystill cache ended with exit code 2; its own message is above"
     ) as failed:
         api.distill(
-            data=scenes, teacher=[str(teacher)], out=tmp_path / "s", teacher_mode="cached", split="nowhere.yaml"
+            data=scenes,
+            teacher=[str(teacher)],
+            out=tmp_path / "s",
+            teacher_mode="cached",
+            cache=tmp_path / "taken",
         )
     assert failed.value.exit_code == 2

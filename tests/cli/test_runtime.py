@@ -315,7 +315,8 @@ def test_distill_quantize_writes_an_int8_file(
     scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costs = compare_models([teacher / "model.onnx"])  # timing is tested above; here INT8 is said to be faster
-    monkeypatch.setattr(int8, "compare_models", lambda paths: [costs[0], replace(costs[0], latency_ms_per_mp=0.1)])
+    faster = replace(costs[0], latency_ms_per_mp=0.1)
+    monkeypatch.setattr(int8, "compare_models", lambda paths, on_progress: [costs[0], faster])
     flags = ["--student=kite-small", "--epochs=4", "--no-alone", "--no-report", "--quantize"]
     done = skystill("distill", "--data", scenes, "--teacher", teacher, "--out", tmp_path / "s", *flags, *TINY)
     assert done.code == 0, done.err

@@ -14,8 +14,8 @@ from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import NO_TEXT
 from skystill.raster.size_cap import check_size
-from skystill.raster.source import RasterSource, gdal_environment, turned_note, upright_size
-from skystill.raster.turned import UPRIGHT, turn, turned_size
+from skystill.raster.source import RasterSource, gdal_environment, upright_size
+from skystill.raster.turned import UPRIGHT, turn, turned_note, turned_size
 from skystill.raster.validity import Valid
 
 Bounds = tuple[int, int, int, int]

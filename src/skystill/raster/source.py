@@ -29,7 +29,7 @@ from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
 from skystill.raster.states import FileStates
-from skystill.raster.turned import UPRIGHT, read_orientation, turned_size, write_upright
+from skystill.raster.turned import UPRIGHT, read_orientation, turned_note, turned_size, write_upright
 from skystill.raster.validity import Valid as Valid
 from skystill.raster.validity import Validity
 from skystill.raster.values import Values
@@ -39,18 +39,16 @@ Planes = npt.NDArray[Any]
 
 CACHE_BYTES = 12 * 2**20
 _SAMPLES, _SAMPLE_SIDE = 4, 256
+_ONE_STREAM = frozenset({"JPEG", "PNG"})  # each row is decoded from those above it
 
 
 @contextlib.contextmanager
 def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
-    """Configure GDAL: a small block cache, errors for damaged files, no warnings about images without a position.
-
-    Args:
-        cache_bytes: size of the block cache.
-    """
+    """Configure GDAL: a small block cache (in bytes), errors for damage, no warnings about missing positions."""
     options: dict[str, Any] = {
         "GDAL_CACHEMAX": cache_bytes,
         "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # otherwise the rest of a truncated JPEG is grey, without an error
+        "GDAL_PNG_WHOLE_IMAGE_OPTIM": False,  # it reads a truncated PNG as noise, without an error
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # folders and servers are not listed; world files are still found
         "GDAL_PAM_ENABLED": True,
         "JPEGMEM": f"{DECODER_BYTES // 2**20}M",  # a progressive JPEG is held as a whole; GDAL refuses above 500 MB
@@ -101,6 +99,7 @@ class RasterSource:
         self.notes: list[str] = []
         self.damaged: list[str] = []
         self._damaged: set[str] = set()  # the same: there may be as many as rows
+        self._lost_from = math.inf  # first row that cannot be decoded, of a file of `_ONE_STREAM`
         self.damaged_pixels, self.reason = 0, ""  # the reason is GDAL's own, for the first damage
         self.factors, self.spec, self._told = factors, spec, bands is not None
         self.states = FileStates([path])
@@ -229,11 +228,12 @@ class RasterSource:
             planes (B, H, W) in the data type of the spec, and valid (H, W) bool, False where there is no data. `valid`
             is None if all pixels are valid.
         """
-        try:
-            return self._read(top, bottom, left, right)
-        except RasterioError:
-            self._open_again()
-            return self._read_around_damage(top, bottom, left, right)
+        if bottom <= self._lost_from:
+            try:
+                return self._read(top, bottom, left, right)
+            except RasterioError:
+                self._open_again()
+        return self._read_around_damage(top, bottom, left, right)
 
     @property
     def plain(self) -> bool:
@@ -287,6 +287,9 @@ class RasterSource:
         sides = zip(self.block_shape, self.factors, strict=True)
         rows, columns = (max(1, round(side / factor)) for side, factor in sides)
         for row in range(top // rows * rows, bottom, rows):
+            if row >= self._lost_from:
+                valid[max(row, top) - top :] = False
+                break
             for column in range(left // columns * columns, right, columns):
                 part = max(row, top), min(row + rows, bottom), max(column, left), min(column + columns, right)
                 here = np.s_[part[0] - top : part[1] - top, part[2] - left : part[3] - left]
@@ -300,8 +303,8 @@ class RasterSource:
         return planes, valid
 
     def _open_again(self) -> None:
-        """Open a VRT again after an error. GDAL tells an error of a VRT in a VRT once, and gives zeros from then on."""
-        if self._file.driver == "VRT":
+        """Open a file again if GDAL tells an error once, and then gives zeros (VRT in a VRT), grey or noise (PNG)."""
+        if self._file.driver in {"VRT", *_ONE_STREAM}:
             self._file.close()
             self._file = _open(self.path)
             self._validity = self._make_validity()
@@ -317,6 +320,10 @@ class RasterSource:
 
     def _note_damage(self, row: int, column: int, rows: int, columns: int, reason: str) -> None:
         last_row, last_column = min(row + rows, self.height), min(column + columns, self.width)
+        if self._file.driver in _ONE_STREAM:
+            self._lost_from, last_row, column, last_column = row, self.height, 0, self.width
+            if self.damaged:
+                return  # a process that was stopped has found the first such row
         place = f"rows {row} to {last_row - 1}, columns {column} to {last_column - 1}"
         if not self.damaged:
             self.reason = reason
@@ -373,14 +380,6 @@ def files_of(file: rasterio.DatasetReader) -> list[str]:
         found.update(dict.fromkeys(files))
         waiting.extend(name for name in files if name.lower().endswith(VRT_SUFFIX))
     return list(found)
-
-
-def turned_note(path: str, orientation: int, stored: tuple[int, int], upright: tuple[int, int]) -> str:
-    """Return the note on a picture that was turned. Both sizes are height and width in pixels."""
-    return (
-        f"{path}: turned upright by its EXIF orientation {orientation}, as viewers show it: "
-        f"{upright[1]}x{upright[0]} pixels, stored as {stored[1]}x{stored[0]}."
-    )
 
 
 def gdal_reason(error: BaseException) -> str:

@@ -76,6 +76,14 @@ def turn(array: npt.NDArray[_Kind], orientation: int) -> npt.NDArray[_Kind]:
     return array[..., rows, columns]
 
 
+def turned_note(path: str, orientation: int, stored: tuple[int, int], upright: tuple[int, int]) -> str:
+    """Return the note on a picture that was turned. Both sizes are height and width in pixels."""
+    return (
+        f"{path}: turned upright by its EXIF orientation {orientation}, as viewers show it: "
+        f"{upright[1]}x{upright[0]} pixels, stored as {stored[1]}x{stored[0]}."
+    )
+
+
 def write_upright(
     read: Read, bands: tuple[int, np.dtype[Any]], height: int, width: int, orientation: int, owner: object
 ) -> Path:

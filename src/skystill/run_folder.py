@@ -136,6 +136,8 @@ class RunFolder:
         self.report = path / "report.html"
         self.plots = path / "plots"
         self.samples = path / "samples"
+        self.pictures = path / "pictures"
+        self.loggers = path / "loggers.json"
         self.weights = path / "checkpoints" / "model.safetensors"
         self.metrics_int8 = path / "metrics-int8.csv"
         self.pruned = path / "checkpoints" / "pruned.safetensors"
@@ -267,7 +269,8 @@ class RunFolder:
 
     def _clear_parts(self) -> None:
         """Remove the incomplete files of a killed run. Call this with the lock held."""
-        for folder in (self.path, self.weights.parent, self.plots, self.samples):  # others have locks of their own
+        own = (self.path, self.weights.parent, self.plots, self.samples, self.pictures)
+        for folder in own:  # others have locks of their own
             for part in folder.glob(".part-*"):
                 _remove(part)
 

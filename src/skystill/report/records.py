@@ -61,6 +61,8 @@ class TrainingRecord(Record):
     """Number of processes that shared each batch."""
     gradients_in_the_first_steps: dict[str, float] = {}
     """Norm of the weighted gradient of each part of the loss at the student's logits: mean over the first steps."""
+    kept_epoch: int | None = None
+    """With `--patience`, the epoch whose weights were kept; otherwise None, for the last epoch."""
     history: list[dict[str, float]]
     """One row for each epoch, as in `metrics.csv`."""
 

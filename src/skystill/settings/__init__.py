@@ -15,6 +15,8 @@ from skystill.settings.base import (
     size_in_bytes,
     with_current_names,
 )
+from skystill.settings.class_weights import AUTO, parse_weights
+from skystill.settings.fitting import LOGGERS, FitSettings, Precision, Schedule, StudentLossName
 from skystill.settings.running import (
     CheckSettings,
     EvaluateSettings,
@@ -29,20 +31,18 @@ from skystill.settings.training import (
     CacheSettings,
     DemoSettings,
     DistillSettings,
-    FitSettings,
     LearnSettings,
-    Precision,
     PretrainSettings,
     PruneSettings,
-    Schedule,
-    StudentLossName,
     TeacherSettings,
     TrainSettings,
     TuneSettings,
 )
 
 __all__ = [
+    "AUTO",
     "FROM_DATA",
+    "LOGGERS",
     "TRUST",
     "BudgetSettings",
     "CacheSettings",
@@ -67,6 +67,7 @@ __all__ = [
     "TrainSettings",
     "TuneSettings",
     "build_settings",
+    "parse_weights",
     "run_settings",
     "settings_from",
     "size_in_bytes",

@@ -24,15 +24,19 @@ from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import FitSettings, LearnSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops, WholeImages
 from skystill.train.batches.images import labeled_images, unlabeled_images
+from skystill.train.loggers import open_loggers
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.ranks import name_lost_ranks
 from skystill.train.loop.supervised import Supervised
 from skystill.train.loop.task import History
+from skystill.train.loop.validation import Validation, best_epoch
+from skystill.train.losses.on_labels import build_student_loss
 from skystill.train.networks.imagenet import is_pretrained, may_freeze
 from skystill.train.networks.levels import Leveled
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
+from skystill.train.pictures import RunPictures
 from skystill.train.teaching import Teaching
 
 
@@ -47,6 +51,7 @@ class Fitting:
         fabric: devices and precision.
         on_progress: called with the progress of the training.
         teaching: the teachers of a distilled run; None without teachers.
+        class_weights: weight of each class in the loss against labels; None for the same weight.
     """
 
     folder: RunFolder
@@ -55,6 +60,7 @@ class Fitting:
     fabric: Fabric
     on_progress: OnProgress
     teaching: Teaching | None = None
+    class_weights: tuple[float, ...] | None = None
 
     @contextmanager
     def held(self, resume: bool) -> Iterator[None]:
@@ -105,18 +111,40 @@ class Fitting:
         # fused: one pass over all weights. Many small passes took a tenth of the step time of a small student.
         return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
 
+    def student_loss(self) -> nn.Module:
+        """Return the loss against labels."""
+        return build_student_loss(self.settings.student_loss, self.class_weights)
+
     def fit(self, task: Supervised) -> None:
         """Train a task, and write the cost of the training into `training.json`."""
-        batches, validation = self.batches()
-        history = task.fit(
-            batches,
-            validation=validation,
-            epochs=self.settings.epochs,
-            schedule=self.settings.schedule,
-            average=self.settings.average,
-            checkpointer=Checkpointer(self.folder.resume, lambda rows: write_table(self.folder.metrics, rows)),
-            on_progress=self.on_progress,
-        )
+        batches, images = self.batches()
+        pictures = RunPictures(self.folder.pictures, self.prepared.classes, self.prepared.spec, self.settings.show)
+        if self.fabric.is_global_zero:
+            pictures.write_training(batches)
+
+        def write_validation(network: nn.Module) -> None:
+            assert images is not None, "is called after a validation"
+            with self.fabric.autocast():
+                pictures.write_validation(network, images.images)
+
+        names = self.settings.logger if self.fabric.is_global_zero else []
+        with open_loggers(names, self.folder, self.settings.to_config(), self.on_progress) as log:
+
+            def write_history(rows: History) -> None:
+                write_table(self.folder.metrics, rows)
+                log(rows)
+
+            history = task.fit(
+                batches,
+                validation=Validation(images, self.settings.patience, write_validation) if images else None,
+                epochs=self.settings.epochs,
+                schedule=self.settings.schedule,
+                average=self.settings.average,
+                checkpointer=Checkpointer(self.folder.resume, write_history),
+                on_progress=self.on_progress,
+            )
+        if self.settings.patience is not None and self.fabric.is_global_zero:
+            write_validation(task.network.eval())  # with the weights that are kept
         if self.fabric.is_global_zero:
             self._record(task, history)
 
@@ -175,6 +203,7 @@ class Fitting:
             ranks=task.fabric.world_size,
             gradients_in_the_first_steps=norms or (before.gradients_in_the_first_steps if before else {}),
             # Without a class that counts there is no mean IoU: NaN, which JSON does not have.
+            kept_epoch=None if self.settings.patience is None else best_epoch(history),
             history=[{name: value for name, value in row.items() if not math.isnan(value)} for row in history],
         )
         write_record(self.folder.training, record)
@@ -200,6 +229,23 @@ class Fitting:
         info = describe(name, network, classes, data=str(self.settings.data.name))
         images = [read_image(pair.image, fed)[:512, :512] for pair in self.prepared.split.train[:2]]
         export_network(network, replace(info, input_spec=fed), self.folder.model, images)
+
+
+def check_patience(settings: FitSettings, prepared: PreparedData) -> None:
+    """Check that there are validation images to go by, if the training is to stop by their score.
+
+    Raises:
+        SettingsError: there are none, or no pixel of them is labelled with a class that is scored.
+    """
+    if settings.patience is None:
+        return
+    validation = prepared.split.validation
+    if not validation or not prepared.check.areas_of(validation)[:, prepared.classes.scored].any():
+        found = f"its {len(validation)} validation image(s) have no labelled pixel" if validation else "it has none"
+        raise SettingsError(
+            f"--patience {settings.patience}: the training would stop by the mIoU on the validation images of the "
+            f"split, and {found}. Leave --patience out, or give validation images, such as by --split 0.7/0.15/0.15."
+        )
 
 
 def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:

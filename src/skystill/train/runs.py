@@ -12,6 +12,7 @@ from torch import nn
 from skystill.classes import Labels
 from skystill.data import find_pairs, read_image, read_pairs, resolve_classes
 from skystill.data.bands import find_spec
+from skystill.data.class_weights import find_class_weights, report_class_weights
 from skystill.data.prepare import prepare_data
 from skystill.errors import SettingsError
 from skystill.model.measure import reset_peak_rss
@@ -21,16 +22,17 @@ from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
 from skystill.train.compress.int8_aware import int8_aware
-from skystill.train.fitting import Fitting, build_first, open_fabric
+from skystill.train.fitting import Fitting, build_first, check_patience, open_fabric
+from skystill.train.loggers import check_loggers
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.gradients import GradientLog
 from skystill.train.loop.ranks import rank_and_count
 from skystill.train.loop.supervised import Supervised
-from skystill.train.losses.on_labels import build_student_loss
 from skystill.train.networks.weights import recorded_input
 from skystill.train.teachers.logit_cache import whole_logits
 from skystill.train.teachers.teacher import combine
 from skystill.train.teaching import Teaching, build_distiller, check_teaching, fill_caches, open_teaching
+from skystill.train.weak_teacher import compared_with_teacher, teacher_score
 
 
 def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProgress = ignore_progress) -> RunFolder:
@@ -48,17 +50,20 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
         UserError: a problem that the user can mend: data, settings, folder, disk, or a loss that is not finite.
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
+    check_loggers(settings.logger)
     reset_peak_rss()  # of one training: a program may train a teacher first and then a student
     prepared = prepare_data(settings, on_progress, recorded_input(settings.network))
+    check_patience(settings, prepared)
+    class_weights = find_class_weights(settings, prepared)
     network = build_first(settings.network, settings, prepared)
     fabric = open_fabric(settings)
     on_progress = named(on_progress, settings.network) if fabric.is_global_zero else ignore_progress
     prepared.report(on_progress)
-    fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress)
+    report_class_weights(class_weights, prepared, on_progress)
+    fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, class_weights=class_weights)
     with fitting.held(resume):
         task = Supervised(network, fabric)
-        loss = build_student_loss(settings.student_loss)
-        task.compile(fitting.optimizer(network), loss, metrics_for(prepared.classes))
+        task.compile(fitting.optimizer(network), fitting.student_loss(), metrics_for(prepared.classes))
         fitting.fit(task)
         if fabric.is_global_zero:
             fitting.finish(network, settings.network)
@@ -90,12 +95,16 @@ def distill_run(
     """
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
+    check_loggers(settings.logger)
     check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.
     reset_peak_rss()  # as in train_run
     prepared = prepare_data(settings, on_progress, recorded_input(settings.student))
+    check_patience(settings, prepared)
+    class_weights = find_class_weights(settings, prepared)
     student = build_first(settings.student, settings, prepared)
     prepared.report(on_progress)
     RunFolder(settings.out).check_free(resume)  # before the cache: the run itself checks it again, with the lock held
+    report_class_weights(class_weights, prepared, on_progress)
     if fill_cache is not None:
         fill_cache()
     fabric = open_fabric(settings)
@@ -103,10 +112,12 @@ def distill_run(
     with phase("opening teachers", on_progress, leaves_line=None):
         teaching = open_teaching(settings, prepared)
     report_notes(teaching.teachers.notes, on_progress)
-    fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching)
+    fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)
     with fitting.held(resume):
-        replace(fitting, on_progress=_warning(on_progress, task.gradients)).fit(task)
+        score = teacher_score(settings, prepared.split)
+        compared = compared_with_teacher(_warning(on_progress, task.gradients), settings.teacher[0], score)
+        replace(fitting, on_progress=compared).fit(task)
         if settings.quantize:
             _fine_tune_for_int8(student, fitting)
         if fabric.is_global_zero:
@@ -122,8 +133,9 @@ def _shown(settings: DistillSettings) -> str:
 
 def _build_task(student: nn.Module, fitting: Fitting) -> Distiller:
     assert isinstance(fitting.settings, DistillSettings) and fitting.teaching is not None, "of a distilled run"
-    optimizer, metrics = fitting.optimizer(student), metrics_for(fitting.prepared.classes)
-    return build_distiller(student, fitting.teaching, fitting.settings, fitting.fabric, optimizer, metrics=metrics)
+    optimizer, loss = fitting.optimizer(student), fitting.student_loss()
+    more = {"student_loss": loss, "metrics": metrics_for(fitting.prepared.classes)}
+    return build_distiller(student, fitting.teaching, fitting.settings, fitting.fabric, optimizer, **more)
 
 
 def _fine_tune_for_int8(student: nn.Module, fitting: Fitting) -> None:

@@ -231,7 +231,7 @@ def build_distiller(
         settings: losses, alpha and temperature.
         fabric: devices and precision.
         optimizer: optimiser over the weights of the student.
-        more: further arguments of `Distiller.compile`.
+        more: further arguments of `Distiller.compile`; by default the student loss of the settings, without weights.
 
     Raises:
         SettingsError: a loss, its weight or a layer cannot be used.
@@ -244,9 +244,9 @@ def build_distiller(
         for term in terms
         if term.name in DISTILLATION_LOSSES
     }
+    more.setdefault("student_loss", build_student_loss(settings.student_loss))
     task.compile(
         optimizer,
-        student_loss=build_student_loss(settings.student_loss),
         distillation_loss=on_logits,
         alpha=settings.alpha,
         alpha_end=settings.alpha_at_end,

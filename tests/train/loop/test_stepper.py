@@ -82,7 +82,7 @@ def test_the_moving_average_by_hand() -> None:
     with stepper.averaged():
         assert network.w.item() == pytest.approx(0.72772, abs=1e-6)
     assert network.w.item() == pytest.approx(0.7, abs=1e-6)
-    stepper.take_average()
+    stepper.take_result()
     assert network.w.item() == pytest.approx(0.72772, abs=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_without_a_decay_there_is_no_average() -> None:
     stepper.plan(2, "constant", 0.0)
     descend(stepper, 2)
     assert stepper.average == {}
-    stepper.take_average()
+    stepper.take_result()
     assert stepper.plain_network.w.item() == pytest.approx(0.8)
 
 

@@ -277,3 +277,52 @@ def test_gradients_reach_the_student_and_stay_finite(name: str) -> None:
         assert student.grad is not None and bool(student.grad.isfinite().all())
         assert bool((student.grad * ~valid[:, None]).abs().max() == 0)
         assert bool(student.grad.abs().max() > 0) == (share > 0)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.3, 2.0, 0.01), (0.0, 5.0, 1.0)])
+def test_weighted_losses_are_normalised_as_torch_does(weights: tuple[float, ...]) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 5, 7, requires_grad=True)
+    truth = torch.randint(0, 3, (2, 5, 7))
+    truth[0, :2] = 255
+    w = torch.tensor(weights)
+    loss = build_student_loss("ce", weights)(logits, truth)
+    expected = F.cross_entropy(logits, truth, weight=w, ignore_index=255)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    (found,) = torch.autograd.grad(loss, logits)
+    (wanted,) = torch.autograd.grad(expected, logits)
+    assert torch.allclose(found, wanted, atol=1e-7)
+    logits = logits.detach()
+    assert float(Focal(0.0, weights)(logits, truth)) == pytest.approx(float(expected.detach()), rel=1e-6)
+    # focal: each term as torch has it, times (1 - p)^2, over the same sum of weights
+    terms = F.cross_entropy(logits, truth, weight=w, ignore_index=255, reduction="none")
+    plain = F.cross_entropy(logits, truth, ignore_index=255, reduction="none")
+    total = w[truth[truth != 255]].sum()
+    focal = float(((1 - torch.exp(-plain)) ** 2 * terms).sum() / total)
+    assert float(build_student_loss("focal", weights)(logits, truth)) == pytest.approx(focal, rel=1e-6)
+
+
+def test_weighted_dice_by_hand() -> None:
+    # p of the labels is 3/4 and 1/2. Class 0: 1 - (2*3/4 + 1) / (3/4 + 1/2 + 1 + 1); class 1: the same with 1/2 and
+    # 1/4 + 1/2. Class 2 has no label, so that its weight of 9 counts nowhere.
+    logits = pixels((LN3, 0.0, -99.0), (0.0, 0.0, -99.0))
+    first, second = 1 - 2.5 / 3.25, 1 - 2.0 / 2.75
+    expected = (3 * first + 1 * second) / 4
+    assert float(Dice((3.0, 1.0, 9.0))(logits, labels(0, 1))) == pytest.approx(expected, abs=1e-6)
+    # of all classes the same weight is the loss without weights, whatever its size
+    assert float(Dice((0.2, 0.2, 0.2))(logits, labels(0, 1))) == pytest.approx(float(Dice()(logits, labels(0, 1))))
+
+
+@pytest.mark.parametrize("name", list(STUDENT_LOSSES))
+def test_weighted_losses_are_zero_where_no_class_with_a_weight_is(name: str) -> None:
+    logits = torch.randn(1, 2, 4, 4)
+    for truth in (torch.full((1, 4, 4), 255), torch.zeros((1, 4, 4), dtype=torch.int64)):
+        assert float(build_student_loss(name, (0.0, 1.0))(logits, truth)) == 0.0
+
+
+def test_bad_weights_are_refused() -> None:
+    for bad in ((0.0, 0.0), (-1.0, 1.0), (float("nan"), 1.0)):
+        with pytest.raises(SettingsError, match="give 0 or more"):
+            build_student_loss("ce", bad)
+    with pytest.raises(SettingsError, match="3 weights of classes, but the network gives 2"):
+        build_student_loss("ce+dice", (1.0, 1.0, 1.0))(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4).long())

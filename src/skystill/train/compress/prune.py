@@ -19,6 +19,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from skystill.classes import ClassMap
+from skystill.data.class_weights import find_class_weights
 from skystill.data.prepare import prepare_data
 from skystill.errors import RunFolderError, SettingsError
 from skystill.model.measure import ModelCost, measure_models
@@ -130,7 +131,7 @@ def prune_run(
                 labeled_images(prepared.split.train, prepared.classes, prepared.spec), settings.crop, 0.0, []
             )
             batches = TrainBatches(sampler, settings.batch_size, settings.seed)
-            loss = build_student_loss(settings.student_loss)
+            loss = build_student_loss(settings.student_loss, find_class_weights(settings, prepared))
             name = PRUNED + record.table_name
             prune_network(
                 network,

@@ -16,12 +16,13 @@ from skystill.train.batches.batches import AnyBatch
 from skystill.train.loop.checkpoint import Checkpointer, LoopState
 from skystill.train.loop.ranks import name_lost_ranks
 from skystill.train.loop.task import Batches, History, Task
+from skystill.train.loop.validation import Validation, as_validation
 
 
 def train_epochs(
     task: Task,
     batches: Batches,
-    validation: Iterable[AnyBatch] | None,
+    validation: Validation | Iterable[AnyBatch] | None,
     epochs: int,
     *,
     checkpointer: Checkpointer | None = None,
@@ -33,33 +34,37 @@ def train_epochs(
     Args:
         task: defines what a training step and an evaluation do.
         batches: training batches.
-        validation: batches to evaluate after each epoch, with the averaged weights if there is an average; None for no
-            validation.
+        validation: batches to evaluate after each epoch, with the averaged weights if there is an average, or a
+            `Validation`, which can also stop the training; None for no validation.
         epochs: total number of epochs, including those before a resume.
         checkpointer: saves checkpoints, and loads the one to continue from; None saves and loads nothing.
         on_progress: called with a `Progress` after each step and an `EpochEnd` after each epoch.
         clock: returns seconds; the rates and times are measured with it.
 
     Returns:
-        one row per epoch.
+        one row per epoch that was trained.
 
     Raises:
+        SettingsError: a patience has no mean IoU to go by.
         LossNotFinite: the loss became NaN or infinite.
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
         KeyboardInterrupt: the user pressed Ctrl-C, and there is no checkpointer.
         CheckpointError: the checkpoint is damaged.
         RankLost: another rank was lost.
     """
+    validation = as_validation(validation)
     state = checkpointer.load(task) if checkpointer else LoopState()
-    if checkpointer and (state.epoch or state.step):
+    over = validation is not None and state.step == 0 and validation.is_over(state.history)
+    if checkpointer and (state.epoch or state.step) and not over:
         on_progress(Message(_where_it_goes_on(state, epochs, batches.steps_per_epoch, checkpointer)))
     with _stop_on_interrupt() as stop, name_lost_ranks(task.stepper.fabric):
         for epoch in range(state.epoch, epochs):
+            if over:
+                break
             _train_epoch(task, batches, _Epoch(epoch, epochs, state, checkpointer, on_progress, clock, stop))
             if validation is not None:
-                with task.stepper.averaged(), phase("validation", on_progress, leaves_line=False):
-                    scores = task.evaluate(validation)
-                state.history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
+                _validate(task, validation, state.history, on_progress)
+                over = validation.is_over(state.history)
             state.epoch, state.step = epoch + 1, 0
             task.meter.reset()
             if checkpointer:
@@ -68,7 +73,24 @@ def train_epochs(
                 checkpointer.save(task, state)
             # After the checkpoint: a callback that raises ends the training, and this epoch is kept.
             on_progress(EpochEnd("training", state.history[-1]))
+    if validation is not None and validation.patience is not None:
+        on_progress(Progress("training", task.stepper.steps, task.stepper.steps, "steps"))  # the end of its bar
+        on_progress(Message(validation.result(state.history)))
     return state.history
+
+
+def _validate(task: Task, validation: Validation, history: History, on_progress: OnProgress) -> None:
+    """Evaluate the network with its averaged weights, add the scores to the last row, and keep the best weights.
+
+    All ranks have the same scores, so that they keep the same epoch, and stop after the same one.
+    """
+    with task.stepper.averaged(), phase("validation", on_progress, leaves_line=False):
+        scores = task.evaluate(validation.batches)
+        history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
+        if validation.keeps_last(history):
+            task.stepper.keep()
+        if task.stepper.fabric.is_global_zero:
+            validation.after(task.stepper.plain_network)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Stepper:
         self.schedule = "constant"
         self.decay = 0.0
         self.average: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] = {}
 
     def learn_beside(self, module: nn.Module) -> None:
         """Let the weights of a loss learn beside the network. Every rank must compute the same gradients for them.
@@ -72,6 +73,7 @@ class Stepper:
             raise SettingsError(f"the moving average's decay is {decay:g}; it must be in 0..1, without 1.")
         self.steps, self.total, self.schedule, self.decay = 0, total, schedule, decay
         self.average = _copy(self.plain_network.state_dict()) if decay else {}
+        self.kept = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits (N, C, H, W) of the network. One rank needs the precision of Fabric, but not its wrapper."""
@@ -123,10 +125,14 @@ class Stepper:
             if own:
                 self.plain_network.load_state_dict(own)
 
-    def take_average(self) -> None:
-        """Give the network the averaged weights at the end of training, if there is an average."""
-        if self.average:
-            self.plain_network.load_state_dict(self.average)
+    def keep(self) -> None:
+        """Keep a copy of the weights that the network has now: those of the best epoch so far."""
+        self.kept = _copy(self.plain_network.state_dict())
+
+    def take_result(self) -> None:
+        """Give the network the kept weights at the end of training, or else the averaged ones, if there are any."""
+        if result := self.kept or self.average:
+            self.plain_network.load_state_dict(result)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -144,7 +150,8 @@ class Stepper:
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint needs to resume."""
-        return {
+        kept = {"kept": self.kept} if self.kept else {}
+        return kept | {
             "steps": self.steps,
             "seed": self.seed,
             "network": self.plain_network.state_dict(),
@@ -160,6 +167,7 @@ class Stepper:
         for module, own in zip(self._beside, state["beside"], strict=True):
             module.load_state_dict(own)
         self.average = _copy(state["average"])
+        self.kept = _copy(state.get("kept", {}))
         self.steps = int(state["steps"])
         self.seed = int(state.get("seed", self.seed))  # checkpoints of earlier versions hold none, and draw nothing
 

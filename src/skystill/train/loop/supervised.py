@@ -16,6 +16,7 @@ from skystill.train.loop.meter import Meter, Metrics
 from skystill.train.loop.ranks import gather_ranks
 from skystill.train.loop.stepper import Stepper
 from skystill.train.loop.task import Batches, History
+from skystill.train.loop.validation import Validation
 from skystill.train.losses.on_labels import CrossEntropy, StudentLoss
 
 
@@ -72,7 +73,7 @@ class Supervised:
     def fit(
         self,
         train: Batches | Iterable[tuple[Tensor, Tensor]],
-        validation: Iterable[AnyBatch] | None = None,
+        validation: Validation | Iterable[AnyBatch] | None = None,
         epochs: int = 50,
         *,
         schedule: str = "one-cycle",
@@ -84,7 +85,8 @@ class Supervised:
 
         Args:
             train: `Batches`, or any loader with a length that yields (images, labels).
-            validation: batches, or pairs of (images, labels), to evaluate after each epoch.
+            validation: batches, or pairs of (images, labels), to evaluate after each epoch. A `Validation` can also
+                stop the training when it no longer helps; the network then has the weights of the best epoch.
             epochs: total number of epochs.
             schedule: "one-cycle", "cosine" or "constant".
             average: decay of a moving average of the weights, 0 to below 1; 0 for no average. The average is evaluated,
@@ -108,7 +110,7 @@ class Supervised:
         stepper.plan(epochs * batches.steps_per_epoch, schedule, average)
         self.meter.reset()
         history = train_epochs(self, batches, validation, epochs, checkpointer=checkpointer, on_progress=on_progress)
-        stepper.take_average()
+        stepper.take_result()
         return history
 
     def evaluate(self, test: Iterable[AnyBatch]) -> dict[str, float]:

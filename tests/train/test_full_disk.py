@@ -109,7 +109,8 @@ def test_a_training_and_its_report(
     command = ["train", "--data", scenes, "--network", "unet?channels=8&depth=2", "--epochs=1", "--no-report", *TINY]
     assert run(capsys, monkeypatch, *command, "--out", tmp_path / "whole")[0] == 0
     out = tmp_path / "full"
-    for most_bytes, name in ((100, "config.yaml"), (5_000, "resume.pt"), (100_000, "resume.pt")):
+    limits = ((100, "config.yaml"), (5_000, "training.png"), (100_000, "resume.pt"))
+    for most_bytes, name in limits:
         with files_of_at_most(most_bytes):
             code, said = run(capsys, monkeypatch, *command, "--out", out, "--resume")
         assert code == 2 and f"{name}: File too large" in " ".join(said.split()).replace("- ", "-"), said

@@ -59,8 +59,17 @@ def run(settings: PredictSettings, on_progress: Callable[[Event], None]) -> tupl
 UNEXPECTED = [
     ValueError("cannot reshape"), RuntimeError("GDAL"), TypeError("None"), KeyError("crs"), IndexError(), SystemError(),
     ZeroDivisionError(), OverflowError("too large"), AttributeError("x"), AssertionError(), EOFError(),
-    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), RecursionError(), StopIteration(),
+    UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), RecursionError(), StopIteration(),
 ]  # fmt: skip
+
+
+def test_bytes_that_are_no_text_are_a_fault_of_the_file(
+    settings: PredictSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_on(monkeypatch, {"b": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")})
+    done, raised = run(settings, lambda event: None)
+    assert done == ["a", "c", "d"]
+    assert isinstance(raised, DataError) and "b.png: it cannot be predicted: its metadata" in str(raised)
 
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=lambda error: type(error).__name__)

@@ -1,6 +1,6 @@
 """Distill, prune and tune, stopped at random moments in three ways: the same student as uninterrupted.
 
-SKYSTILL_STOPS sets the number of stops of each command: by default 3, with SIGKILL, SIGTERM and SIGINT in turn.
+SKYSTILL_STOPS sets the number of stops of each command: by default 1, with SIGKILL, SIGTERM and SIGINT in turn.
 """
 
 import os
@@ -24,7 +24,7 @@ import skystill
 from tests.cli.conftest import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-STOPS = int(os.environ.get("SKYSTILL_STOPS", "3"))
+STOPS = int(os.environ.get("SKYSTILL_STOPS", "1"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 

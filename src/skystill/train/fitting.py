@@ -33,7 +33,7 @@ from skystill.train.loop.task import History
 from skystill.train.loop.validation import Validation, best_epoch
 from skystill.train.losses.on_labels import build_student_loss
 from skystill.train.networks.imagenet import is_pretrained, may_freeze
-from skystill.train.networks.levels import Leveled
+from skystill.train.networks.levels import as_leveled
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
 from skystill.train.pictures import RunPictures
@@ -102,7 +102,7 @@ class Fitting:
         learning = [weight for weight in network.parameters() if weight.requires_grad]
         groups: list[dict[str, Any]] = [{"params": learning}]
         if self.settings.encoder_rate is not None:
-            encoder = {id(weight) for weight in _leveled(network).levels.parameters()}
+            encoder = {id(weight) for weight in as_leveled(network).levels.parameters()}
             groups = [
                 {"params": [weight for weight in learning if id(weight) not in encoder]},
                 {"params": [weight for weight in learning if id(weight) in encoder],
@@ -267,7 +267,7 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.
     network = start_network(spec, len(prepared.classes), prepared.spec, settings.from_scratch)
     if settings.freeze:
         _check_weights_are_kept(network, spec, settings)
-        _leveled(network).freeze(settings.freeze, spec)
+        as_leveled(network).freeze(settings.freeze, spec)
     return network
 
 
@@ -289,12 +289,6 @@ def _check_weights_are_kept(network: nn.Module, spec: str, settings: FitSettings
             f"--freeze {settings.freeze}: {spec} leaves out channels that its weights of ImageNet were trained with, "
             "so every level must learn. Take lite, or leave --freeze out."
         )
-
-
-def _leveled(network: nn.Module) -> Leveled:
-    """Return a network of the table as the class that its encoder makes it."""
-    assert isinstance(network, Leveled), "every network of the table is"
-    return network
 
 
 def open_fabric(settings: FitSettings) -> Fabric:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from skystill.train.fitting import choose_precision
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.imagenet import is_pretrained
-from skystill.train.networks.levels import Leveled
+from skystill.train.networks.levels import Leveled, as_leveled
 from skystill.train.networks.weights import (
     NetworkRecord,
     network_name,
@@ -39,19 +38,6 @@ from skystill.train.networks.weights import (
 
 _NO_CLASSES = ClassMap(("none",), ((0, 0, 0),))
 """Stands for the classes, which nothing learns here."""
-
-
-@dataclass(frozen=True)
-class _Images:
-    """What is learnt from.
-
-    Args:
-        windows: images, and windows of large ones.
-        input_spec: what both networks are fed.
-    """
-
-    windows: list[ImageWindow]
-    input_spec: InputSpec
 
 
 def pretrain_run(
@@ -73,25 +59,25 @@ def pretrain_run(
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
     trained = _trained_weights(settings.teacher)
-    images = _find_images(settings, trained, on_progress)
+    windows, input_spec = _find_images(settings, trained, on_progress)
     torch.manual_seed(settings.seed)
-    student = _leveled(start_network(settings.student, len(_NO_CLASSES), images.input_spec), settings.student)
-    teacher = _open_teacher(settings.teacher, trained, images.input_spec)
+    student = as_leveled(start_network(settings.student, len(_NO_CLASSES), input_spec))
+    teacher = _open_teacher(settings.teacher, trained, input_spec)
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
     task = FeatureMatching(student, teacher, has_decoder=trained is not None, fabric=fabric)
     rate, decay = settings.learning_rate, settings.weight_decay
     task.begin(torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=decay, fused=True))
     name = network_name(settings.student)
-    with _held(settings, images.input_spec, resume) as folder:
+    with _held(settings, input_spec, resume) as folder:
         task.fit(
-            _batches(settings, images, fabric),
+            _batches(settings, windows, input_spec, fabric),
             epochs=settings.epochs,
             checkpointer=Checkpointer(folder.resume, lambda rows: write_table(folder.metrics, rows)),
             on_progress=named(on_progress, f"{name} learns from {settings.teacher}"),
         )
         source = NetworkRecord(
-            name, _NO_CLASSES, settings.to_config(), input_spec=images.input_spec, pretrained=settings.teacher
+            name, _NO_CLASSES, settings.to_config(), input_spec=input_spec, pretrained=settings.teacher
         )
         write_network(folder.weights, student.cpu(), source)
     return folder
@@ -116,23 +102,19 @@ def _trained_weights(teacher: str) -> Path | None:
 
 def _open_teacher(teacher: str, trained: Path | None, input_spec: InputSpec) -> Leveled:
     if trained is not None:
-        return _leveled(read_network(trained)[0], teacher)
+        return as_leveled(read_network(trained)[0])
     network = start_network(teacher, len(_NO_CLASSES), input_spec)
     if not is_pretrained(network):
         raise SettingsError(
             f"--teacher {teacher}: its weights are random, so that there is nothing to learn from it. Give lite0, "
             "lite1 or lite2, which come with weights of ImageNet, or the run folder of a network that was trained."
         )
-    return _leveled(network, teacher)
+    return as_leveled(network)
 
 
-def _leveled(network: torch.nn.Module, name: str) -> Leveled:
-    if not isinstance(network, Leveled):
-        raise SettingsError(f"{name} has no encoder with levels, whose features could be learnt; take another network.")
-    return network
-
-
-def _find_images(settings: PretrainSettings, trained: Path | None, on_progress: OnProgress) -> _Images:
+def _find_images(
+    settings: PretrainSettings, trained: Path | None, on_progress: OnProgress
+) -> tuple[list[ImageWindow], InputSpec]:
     """Find the images, and what the networks are fed: what a trained network is fed, or else what the images offer."""
     known = read_record(trained).input_spec if trained else recorded_input(settings.student)
     split, input_spec = Split("", (), (), ()), known
@@ -159,12 +141,12 @@ def _find_images(settings: PretrainSettings, trained: Path | None, on_progress: 
         statistics = [image_statistics(*window.read(input_spec)) for window in windows]
         input_spec = with_statistics(input_spec, statistics)
     on_progress(Message(f"{len(windows):,} image(s) and windows to learn from, {len(held_out):,} held out"))
-    return _Images(windows, input_spec)
+    return windows, input_spec
 
 
-def _batches(settings: PretrainSettings, images: _Images, fabric: Fabric) -> TrainBatches:
-    sampler = CropSampler(
-        unlabeled_images(images.windows, images.input_spec), settings.crop, settings.jitter, [], settings.zoom
-    )
+def _batches(
+    settings: PretrainSettings, windows: list[ImageWindow], input_spec: InputSpec, fabric: Fabric
+) -> TrainBatches:
+    sampler = CropSampler(unlabeled_images(windows, input_spec), settings.crop, settings.jitter, [], settings.zoom)
     ahead = fabric.device.type != "cpu"
     return TrainBatches(sampler, settings.batch_size, settings.seed, settings.crops_per_image, ahead=ahead)

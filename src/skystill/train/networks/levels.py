@@ -46,3 +46,9 @@ class Leveled(nn.Module):
         for level in self.levels[: self.frozen]:
             level.eval()
         return self
+
+
+def as_leveled(network: nn.Module) -> Leveled:
+    """Return a network of the table as the class that its encoder makes it."""
+    assert isinstance(network, Leveled), "every network of the table is"
+    return network

@@ -74,6 +74,16 @@ def test_the_loss_that_a_stopped_process_found_is_not_counted_twice(
     assert (second.damaged, second.damaged_pixels) == (first.damaged, first.damaged_pixels)
 
 
+def test_a_picture_of_16_bits_that_is_cut_before_its_scale_is_sampled(
+    pixels: "np.ndarray[Any, np.dtype[np.uint8]]", tmp_path: Path
+) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 200).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    planes, valid, source = _read(path, 64)
+    assert not valid[-1].any() and source.damaged and not planes[:, -1].any()
+
+
 def _read(path: Path, rows: int) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]", RasterSource]:
     planes, valid = np.zeros((3, _SIDE, _SIDE), np.uint8), np.ones((_SIDE, _SIDE), bool)
     with gdal_environment():

@@ -125,7 +125,8 @@ class RasterSource:
         self.planes, self.kind = self._reading.planes, self._reading.kind
         self.depth = self._reading.depth
         self.notes.extend(self._reading.notes)
-        self._validity = self._make_validity()
+        resampled, values = factors != (1.0, 1.0), isinstance(self._reading, Values)
+        self._validity = Validity(self._file, self.bands, self._reading.alpha, resampled, every=values)
 
     def _make_reading(self, numbers: Sequence[int] | None, scale: tuple[float, float] | None) -> Colors | Values:
         if self.spec.is_colors:
@@ -250,7 +251,7 @@ class RasterSource:
             resampling=self._reading.resampling(how),
             out_dtype=self._reading.read_type(self.factors != (1.0, 1.0)),
         )
-        planes, valid = self._reading.convert(values, self._validity.of(values, window, shape))
+        planes, valid = self._reading.convert(values, self._validity.of(self._file, values, window, shape))
         return planes, None if valid is None or valid.all() else valid
 
     def _turn_upright(self, bands: Sequence[int | str] | None, scale: tuple[float, float] | None) -> None:
@@ -307,11 +308,6 @@ class RasterSource:
         if self._file.driver in {"VRT", *_ONE_STREAM}:
             self._file.close()
             self._file = _open(self.path)
-            self._validity = self._make_validity()
-
-    def _make_validity(self) -> Validity:
-        resampled, values = self.factors != (1.0, 1.0), isinstance(self._reading, Values)
-        return Validity(self._file, self.bands, self._reading.alpha, resampled, every=values)
 
     def take_damage(self, places: list[str], pixels: int, reason: str) -> None:
         """Take over damaged places that were found before."""

@@ -20,7 +20,7 @@ class Validity:
     pixel of values if none of them is (a network would be fed -9999 as a measurement).
 
     Args:
-        file: the raster.
+        file: the raster, which need not stay open.
         numbers: numbers of the bands that are read.
         alpha: number of the band of transparency, or None.
         resampled: whether windows are read at another resolution. Nodata cannot be found in averaged values then, so
@@ -36,7 +36,6 @@ class Validity:
         resampled: bool,
         every: bool = False,
     ) -> None:
-        self._file = file
         self._joined = np.all if every else np.any
         self._alpha = alpha
         flags = [set(file.mask_flag_enums[number - 1]) for number in numbers]
@@ -49,10 +48,13 @@ class Validity:
             one_for_all = all(MaskFlags.per_dataset in found for found in flags)
             self._masks = [numbers[0]] if one_for_all else list(numbers)
 
-    def of(self, values: npt.NDArray[Any], window: Window, shape: tuple[int, int]) -> Valid | None:
+    def of(
+        self, file: rasterio.DatasetReader, values: npt.NDArray[Any], window: Window, shape: tuple[int, int]
+    ) -> Valid | None:
         """Return which pixels of a window are valid.
 
         Args:
+            file: the raster.
             values: (B, H, W), the values of the bands in this window.
             window: the window in source pixels, column-first (rasterio).
             shape: H and W.
@@ -64,11 +66,11 @@ class Validity:
         if self._nodata is not None:
             parts.append(self._differs(values, self._nodata))
         if self._masks:
-            masks = self._file.read_masks(self._masks, window=window, out_shape=(len(self._masks), *shape))
+            masks = file.read_masks(self._masks, window=window, out_shape=(len(self._masks), *shape))
             parts.append(np.asarray(self._joined(masks > 0, axis=0)))
         if self._alpha is not None:
             # GDAL itself takes transparency for a mask only in rasters of uint8 and uint16.
-            parts.append(self._file.read(self._alpha, window=window, out_shape=shape) > 0)
+            parts.append(file.read(self._alpha, window=window, out_shape=shape) > 0)
         if values.dtype.kind == "f":
             parts.append(_joined_bands(np.logical_and, (np.isfinite(band) for band in values)))
         valid = parts[0] if parts else None

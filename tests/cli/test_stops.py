@@ -1,6 +1,7 @@
-"""Distill, prune and tune, stopped at random moments in three ways: the same student as uninterrupted.
+"""Commands stopped at random moments in three ways: the same student, or the same files, as uninterrupted.
 
-SKYSTILL_STOPS sets the number of stops of each command: by default 1, with SIGKILL, SIGTERM and SIGINT in turn.
+SKYSTILL_STOPS sets the number of stops of each command, with SIGKILL, SIGTERM and SIGINT in turn: by default 1, and then
+of those that write files only `quantize`.
 """
 
 import os
@@ -25,17 +26,22 @@ from tests.cli.conftest import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STOPS = int(os.environ.get("SKYSTILL_STOPS", "1"))
+OF_LIBRARIES = ("torchinductor", ".ses")  # which torch and OpenVINO make where they are imported
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
-def finish(command: Sequence[str]) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+def finish(command: Sequence[str], tmp: Path | None = None) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment(tmp))
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
-def stop_often(command: Sequence[str], out: Path) -> int:
-    """Start a command again and again, and stop it at random moments of its work.
+def environment(tmp: Path | None) -> dict[str, str]:
+    return dict(os.environ) if tmp is None else {**os.environ, "TMPDIR": str(tmp)}
+
+
+def stop_often(command: Sequence[str], out: Path, tmp: Path | None = None) -> int:
+    """Start a command again and again, and stop it at random moments of its work, which changes files below `out`.
 
     Returns:
         how many starts were stopped; the others had ended before.
@@ -43,7 +49,9 @@ def stop_often(command: Sequence[str], out: Path) -> int:
     rng, stopped = random.Random(out.name), 0
     for number, _ in zip(cycle(SIGNALS), range(STOPS), strict=False):
         files = {path for path in (out.rglob("*") if out.exists() else ())}
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(tmp)
+        )
         at_once = rng.random() < 0.2
         while not at_once and not changed(out, files) and process.poll() is None:
             time.sleep(0.01)
@@ -136,3 +144,26 @@ def trials(out: Path) -> list[tuple[object, object, Path]]:
     firsts = [one.system_attrs.get("failed_trial", one.number) for one in done]
     found = [(one.params, one.values, out / "trials" / f"{first}") for one, first in zip(done, firsts, strict=True)]
     return sorted(found, key=lambda row: int(row[2].name))
+
+
+@pytest.mark.parametrize("name", ["cache", "quantize", "export"] if STOPS > 1 else ["quantize"])
+def test_what_writes_files(name: str, scenes: Path, teacher: Path, tmp_path: Path) -> None:
+    """The same files, and nothing left in the folder for temporary files after the next run."""
+    results = {}
+    for place in (tmp_path / "whole", tmp_path / "stopped"):
+        out, tmp = place / "out", place / "tmp"
+        tmp.mkdir(parents=True)
+        out.mkdir()
+        flags = {
+            "cache": [f"--teacher={teacher}", f"--data={scenes}", f"--cache={out}", TINY[3]],
+            "quantize": [str(teacher / "model.onnx"), f"--data={scenes}", f"--out={out / 'int8.onnx'}"],
+            "export": [str(teacher), f"--out={out / 'network.xml'}", "--format=openvino"],
+        }
+        command = [sys.executable, "-m", "skystill", name, *flags[name]]
+        if place.name == "stopped":
+            assert stop_often(command, place, tmp) >= STOPS // 3
+        finish(command, tmp)
+        results[place.name] = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        left = [path.name for path in tmp.iterdir() if not path.name.startswith(OF_LIBRARIES)]
+        assert not left
+    assert results["whole"] and results["whole"] == results["stopped"]

@@ -138,10 +138,15 @@ def run_case(case: Case, seed: int, world: Path, watch: Watch) -> Outcome:
     outcome.peak = max(outcome.peak, child if child > children else 0)
     outcome.problems += [f"peak memory {outcome.peak:,} bytes"] if outcome.peak > MOST_BYTES else []
     outcome.problems += [f"{outcome.cpu:.0f} s of CPU time"] if outcome.cpu > MOST_SECONDS else []
-    gc.collect()
-    left = [path for path in (world / "tmp").iterdir() if not path.name.startswith(_OF_LIBRARIES)]
+    if _left_behind(world):  # what is in a cycle goes only now; each time would take longer than the commands
+        gc.collect()
+    left = _left_behind(world)
     outcome.problems += [f"left behind: {path}" for path in left]
     return outcome
+
+
+def _left_behind(world: Path) -> list[Path]:
+    return [path for path in (world / "tmp").iterdir() if not path.name.startswith(_OF_LIBRARIES)]
 
 
 @contextlib.contextmanager

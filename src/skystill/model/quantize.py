@@ -21,6 +21,7 @@ from skystill.digests import ONNX_TRAILER
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.file import open_session, read_info
 from skystill.progress import Message, OnProgress, ignore_progress, phase, tracked
+from skystill.raster.scratch import scratch_folder
 from skystill.run_folder import naming_failed_writes, written_whole
 
 try:
@@ -91,8 +92,8 @@ def quantize_model(
         raise ModelFileError(f"{path} is {info.precision} already; quantise the float32 file that it came from.")
     if not images:
         raise SettingsError("there are no images to calibrate on; give --data a folder with images.")
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        prepared = Path(scratch) / "prepared.onnx"
+    with scratch_folder() as scratch, _quiet(scratch):
+        prepared = scratch / "prepared.onnx"
         with naming_failed_writes(prepared, scratch=True), phase("preparing", on_progress, None):
             source = prepared.with_name("float.onnx")
             source.write_bytes(ONNX_TRAILER.opened(path.read_bytes()))  # the steps keep properties, and change the rest
@@ -101,7 +102,7 @@ def quantize_model(
         float_score = score(path)
         ranked, kept = list[str](), 0
         while True:
-            part = Path(scratch) / "int8.onnx"
+            part = scratch / "int8.onnx"
             with phase("calibrating", on_progress):
                 _quantize(prepared, part, images, keep=ranked[:kept])
             found = score(part)
@@ -109,7 +110,7 @@ def quantize_model(
             on_progress(Message(f"{in_int8}: mIoU {found:.4f} (float {float_score:.4f})"))
             if float_score - found <= max_drop or kept >= len(layers):
                 break
-            ranked = ranked or _rank(prepared, Path(scratch), layers, images[:4], on_progress)
+            ranked = ranked or _rank(prepared, scratch, layers, images[:4], on_progress)
             kept = min(max(1, 2 * kept), len(layers))
         model = onnx.load(part)
         scores = {**info.scores, "validation_miou": round(found, 4), "validation_miou_float": round(float_score, 4)}
@@ -258,13 +259,15 @@ def _shorten_names(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the quantiser, which warns about steps that were done here already."""
-    before = logging.root.manager.disable
+def _quiet(scratch: Path) -> Iterator[None]:
+    """Silence the quantiser, which warns about steps that were done here already, and give its files a folder."""
+    before, tempdir = logging.root.manager.disable, tempfile.tempdir
     logging.disable(logging.WARNING)
     onnxruntime.set_default_logger_severity(3)
+    tempfile.tempdir = str(scratch)
     try:
         yield
     finally:
+        tempfile.tempdir = tempdir
         logging.disable(before)
         onnxruntime.set_default_logger_severity(2)

@@ -8,13 +8,31 @@ that shares the folder for temporary files has numbers of its own.
 import contextlib
 import shutil
 import tempfile
+import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 _PREFIX = "skystill-scratch-"
+_UNLOCKED = "skystill-new-"  # a folder has this name until its process holds its lock
+_UNLOCKED_SECONDS = 3600
 _LOCK = "lock"
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a folder for temporary files, and delete it afterwards.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder, lock = _make()
+    try:
+        yield folder
+    finally:
+        _delete(folder, lock)
 
 
 def make_scratch(owner: object) -> Path:
@@ -26,23 +44,31 @@ def make_scratch(owner: object) -> Path:
     Raises:
         OSError: the folder cannot be made.
     """
-    clear_scratch()
-    new = Path(tempfile.mkdtemp(prefix="skystill-new-"))
-    lock = FileLock(new / _LOCK, thread_local=False)  # the garbage collector may run in another thread
-    lock.acquire(timeout=0)
-    # Only now does it get a name that other processes look for: they would find the lock free, and delete the folder.
-    folder = new.rename(new.with_name(new.name.replace("skystill-new-", _PREFIX)))
+    folder, lock = _make()
     weakref.finalize(owner, _delete, folder, lock)
     return folder
 
 
 def clear_scratch() -> None:
     """Delete the folders that killed processes of this user left."""
+    for new in Path(tempfile.gettempdir()).glob(f"{_UNLOCKED}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - new.stat().st_mtime > _UNLOCKED_SECONDS:
+                shutil.rmtree(new, ignore_errors=True)
     for lock_path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         lock = FileLock(lock_path)
         with contextlib.suppress(Timeout, OSError):  # it is in use, belongs to somebody else, or has just gone
             lock.acquire(timeout=0)
             _delete(lock_path.parent, lock)
+
+
+def _make() -> tuple[Path, FileLock]:
+    clear_scratch()
+    new = Path(tempfile.mkdtemp(prefix=_UNLOCKED))
+    lock = FileLock(new / _LOCK, thread_local=False)  # the garbage collector may run in another thread
+    lock.acquire(timeout=0)
+    # Only now does it get a name that other processes look for: they would find the lock free, and delete the folder.
+    return new.rename(new.with_name(new.name.replace(_UNLOCKED, _PREFIX))), lock
 
 
 def _delete(folder: Path, lock: FileLock) -> None:

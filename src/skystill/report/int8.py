@@ -1,7 +1,6 @@
-"""`skystill quantize`: quantises a model file on a data set, and writes the INT8 file only if it is faster."""
+"""`skystill quantize`: quantises a model file on a data set, and says if the INT8 file is not faster."""
 
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +9,21 @@ import numpy.typing as npt
 
 from skystill.classes import ClassMap
 from skystill.data import Pair, find_pairs, mask_areas, read_image, read_pairs, split_pairs
-from skystill.errors import DataError, UserError
+from skystill.errors import DataError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import ComparedCost, ModelCost, compare_models
 from skystill.model.quantize import Quantized, quantize_model
 from skystill.predict.predictor import Predictor
-from skystill.progress import OnProgress, ignore_progress, tracked
+from skystill.progress import Message, OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.metrics import evaluate
 from skystill.report.records import read_split
-from skystill.run_folder import RunFolder, hold_output, written_whole
+from skystill.run_folder import RunFolder, hold_output
 from skystill.settings import QuantizeSettings
 
 _CROP = 512
-
-
-class NotFaster(UserError):
-    """The INT8 file is not faster than the float file, so it is not written."""
-
-    def __init__(self, float_cost: ModelCost, int8_cost: ModelCost) -> None:
-        super().__init__(
-            f"INT8 takes {int8_cost.latency_ms_per_mp:.0f} ms per megapixel on this computer, float "
-            f"{float_cost.latency_ms_per_mp:.0f}: nothing was written. Keep the float file; INT8 pays on processors "
-            "with 8-bit dot products (VNNI, or ARM's dotprod)."
-        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,6 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
         RunFolderError: another process writes the file, or into the run folder in which it lies.
         ModelFileError: the file is not a float model file of SkyStill.
         DataError: there are no pairs of image and mask, or none for validation.
-        NotFaster: the INT8 file is not faster on this computer.
     """
     out = settings.out or settings.model.with_name(settings.model.stem + "-int8.onnx")
     data = list_images(settings.data) if settings.data.is_dir() else Listing((), ())
@@ -92,15 +79,19 @@ def _quantize(settings: QuantizeSettings, out: Path, on_progress: OnProgress) ->
         )
         return evaluate(predictor.probabilities, images, info.classes).scores().miou or 0.0
 
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / "int8.onnx"
-        quantized = quantize_model(settings.model, made, crops, score, settings.max_drop / 100, on_progress)
-        float_cost, int8_cost = compare_models([settings.model, made], on_progress=on_progress)
-        if int8_cost.latency_ms_per_mp >= float_cost.latency_ms_per_mp:
-            raise NotFaster(float_cost, int8_cost)
-        with written_whole(out) as part:
-            part.write_bytes(made.read_bytes())
-    return Quantization(out, quantized, (float_cost, replace(int8_cost, path=str(out))))
+    quantized = quantize_model(settings.model, out, crops, score, settings.max_drop / 100, on_progress)
+    float_cost, int8_cost = compare_models([settings.model, out], on_progress=on_progress)
+    if int8_cost.latency_ms_per_mp >= float_cost.latency_ms_per_mp:
+        on_progress(Message(_slower(float_cost, int8_cost)))
+    return Quantization(out, quantized, (float_cost, int8_cost))
+
+
+def _slower(float_cost: ModelCost, int8_cost: ModelCost) -> str:
+    return (
+        f"warning: INT8 takes {int8_cost.latency_ms_per_mp:.0f} ms per megapixel on this computer, float "
+        f"{float_cost.latency_ms_per_mp:.0f}. Use the float file here; INT8 pays on processors with 8-bit dot products "
+        "(VNNI, or ARM's dotprod)."
+    )
 
 
 def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], list[Pair]]:

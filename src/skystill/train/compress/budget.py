@@ -5,7 +5,6 @@ and measured before anything is trained. It is measured on this computer, or its
 (`skystill measure --save`).
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from skystill.model.quantize import quantize_model
 from skystill.parsing import built_from, read_json
 from skystill.progress import Message, OnProgress, phase
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.scratch import scratch_folder
 from skystill.settings import BudgetSettings, DistillSettings
 from skystill.train.compress.export import describe, export_network
 from skystill.train.networks.examples import input_spec_of, noise_images
@@ -148,8 +148,8 @@ def int8_file(name: str, network: nn.Module, classes: ClassMap) -> Iterator[tupl
         The paths of the float file and the INT8 file. Both are deleted afterwards.
     """
     noise = list(noise_images(input_spec_of(network), 2, 256, 256).permute(0, 2, 3, 1).numpy())
-    with tempfile.TemporaryDirectory() as scratch:
-        exported, made = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
+    with scratch_folder() as scratch:
+        exported, made = scratch / "float.onnx", scratch / "int8.onnx"
         export_network(network, describe(name, network, classes), exported)
         quantize_model(exported, made, noise, lambda path: 0.0)
         yield exported, made

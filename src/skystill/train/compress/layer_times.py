@@ -3,7 +3,6 @@
 import json
 import re
 import statistics
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import onnx
 import onnxruntime
 
 from skystill.model.file import read_info
+from skystill.raster.scratch import scratch_folder
 
 _RUNS, _WARM_UP = 12, 2
 _SIDE = 1024
@@ -41,10 +41,10 @@ def _convolutions(path: Path) -> list[onnx.NodeProto]:
 
 def _profile(path: Path) -> dict[str, float]:
     """Return the time of each node by name, in microseconds: the median of several runs after a warm-up."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         options = onnxruntime.SessionOptions()
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(scratch) / "profile")
+        options.profile_file_prefix = str(scratch / "profile")
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         fed = read_info(session, path).input_spec

@@ -27,7 +27,7 @@ demo: install
 
 # Two test processes of one thread each: two threads in one would wait for each other most of the time.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 install-foreign: $(FOREIGN)/.installed
 

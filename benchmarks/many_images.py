@@ -11,6 +11,7 @@ and writes many_images.json.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from skystill.data.scenes import paint_scene
 from skystill.model.bundled import bundled_model
 from skystill.run_folder import write_json
 
@@ -52,14 +54,19 @@ def main() -> None:
 
 
 def make_images(folder: Path, count: int, side: int) -> list[Path]:
-    """Write JPEG images of smooth noise, unless they are there already."""
+    """Write JPEG images of procedural scenes, each in the eight views of a square, unless they are there already."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:05d}.jpg" for index in range(count)]
     for index, path in enumerate(paths):
         if not path.exists():
-            coarse = np.random.default_rng(index).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
-            Image.fromarray(coarse).resize((side, side)).save(path)
+            scene = np.rot90(_scene(side, index // 8), index % 4)
+            Image.fromarray(scene if index % 8 < 4 else scene[:, ::-1]).save(path)
     return paths
+
+
+@functools.lru_cache(1)
+def _scene(side: int, seed: int) -> np.ndarray:
+    return paint_scene(side, seed)[0]
 
 
 def predict_images(chosen: argparse.Namespace, count: int) -> dict[str, float]:

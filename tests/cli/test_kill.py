@@ -50,23 +50,6 @@ def test_ten_kills_at_random_moments_change_nothing(scenes: Path, tmp_path: Path
     assert len(rows[0]) == len(rows[1]) == 31
 
 
-def test_a_killed_distillation_resumes_to_the_same_student(scenes: Path, teacher: Path, tmp_path: Path) -> None:
-    flags = [f"--teacher={teacher}", "--student=two-level", "--epochs=12", "--no-alone"]
-    subprocess.run(command("distill", scenes, tmp_path / "whole", *flags), check=True, capture_output=True)
-    for epochs in (1, 2):
-        process = subprocess.Popen(
-            command("distill", scenes, tmp_path / "killed", *flags, "--resume"), stderr=subprocess.DEVNULL
-        )
-        metrics = tmp_path / "killed/metrics.csv"
-        while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) <= 3 * epochs):
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-    subprocess.run(command("distill", scenes, tmp_path / "killed", *flags, "--resume"), check=True, capture_output=True)
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert all(np.array_equal(one[name], other[name]) for name in one)
-
-
 def test_ctrl_c_saves_and_says_how_to_go_on(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """`Predictor`: predicts the labels of an image, or a class raster from a raster of any size, without torch."""
 
 import contextlib
+import functools
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -332,6 +333,10 @@ class Predictor:
             self._memory[views] = measure_network_memory(copies, self.info.input_spec, side)
         return self._memory[views]
 
+    @functools.cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
     def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
         """Return everything that determines the result.
 
@@ -342,7 +347,7 @@ class Predictor:
         return {
             "source": source.path,
             "source_state": [source.height, source.width, source.states.digest],
-            "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "model": self._digest,
             "version": __version__,
             "runtime": self.runtime,
             "grid": asdict(plan.grid),

@@ -375,7 +375,7 @@ class RasterOutput:
                 self.on_progress(Progress(f"Cloud Optimized GeoTIFF of {layer.path.name}", 1, 1))
             elif _FORMATS[layer.path.suffix.lower()] == "PNG":
                 made = self.journal / f"{layer.name}.png"
-                convert(written, made, driver="PNG")
+                convert(written, made, driver="PNG", zlevel=2)  # level 6 takes twice as long; a quarter smaller
                 check_whole(made)
             try:
                 with made.open("rb") as file:

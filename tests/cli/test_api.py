@@ -64,7 +64,7 @@ def test_distill_in_python_makes_the_run_folder_of_the_command(
 
 @pytest.mark.slow
 def test_train_quantize_measure_and_predict_in_python(scenes: Path, tmp_path: Path) -> None:
-    settings = TrainSettings(data=scenes, out=tmp_path / "run", network="kite-nano", epochs=1, **TINY)
+    settings = TrainSettings(data=scenes, out=tmp_path / "run", network="two-level", epochs=1, **TINY)
     run = api.train(settings, report=False)
     assert run.model == tmp_path / "run/model.onnx" and run.model.is_file() and not run.report.exists()
     assert api.evaluate(EvaluateSettings(run=run.path)).report.is_file()

@@ -77,13 +77,11 @@ def test_a_distilled_student_keeps_its_size(
     monkeypatch.setattr(budget_module, "FAMILY", two)
     shared = [f"--data={scenes}", f"--teacher={teacher}", "--epochs=1", "--no-alone", "--no-report", *TINY]
     done = skystill("distill", *shared, f"--out={tmp_path / 's'}", "--max-size=25KB", "--max-memory=2GB")
-    slower = done.code == 2 and "nothing was written" in done.err  # where the processor has no 8-bit products
-    assert done.code == 0 or slower, done.err
+    assert done.code == 0, done.err
     config = yaml.safe_load((tmp_path / "s/config.yaml").read_text())
     assert config["student"] == two[0] and config["max_size"] == 25_000
-    if not slower:
-        assert "the budget is kept" in done.err
-        assert (tmp_path / "s/student-int8.onnx").stat().st_size <= 25_000
+    assert "the budget is kept" in done.err
+    assert (tmp_path / "s/student-int8.onnx").stat().st_size <= 25_000
     again = skystill("distill", *shared, f"--out={tmp_path / 's'}", "--max-size=25KB", "--max-memory=2GB", "--resume")
     assert again.code == done.code, again.err
     done = skystill("distill", *shared, f"--out={tmp_path / 'no'}", "--max-latency=wide")

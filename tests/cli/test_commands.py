@@ -155,7 +155,7 @@ def test_a_cached_teacher_leaves_after_one_pass(scenes: Path, teacher: Path, tmp
     filled = skystill("cache", *shared)
     assert filled.code == 0 and "teacher's logits of 6 image(s)" in filled.err
     assert len(list((tmp_path / "logits").rglob("*.safetensors"))) == 6
-    flags = ["--student=kite-small", "--epochs=2", "--no-alone", "--no-report", "--teacher-mode=cached", *TINY]
+    flags = ["--student=two-level", "--epochs=2", "--no-alone", "--no-report", "--teacher-mode=cached", *TINY]
     done = skystill("distill", *shared, "--out", tmp_path / "s", *flags)
     assert done.code == 0, done.err
     assert len((tmp_path / "s/metrics.csv").read_text().splitlines()) == 3

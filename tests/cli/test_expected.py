@@ -14,7 +14,7 @@ import skystill.api as api
 from skystill.errors import SettingsError
 from skystill.progress import EpochEnd, Event, Message, Note
 
-QUICK = {"network": "kite-nano", "crop": 64, "precision": "32", "schedule": "constant", "report": False}
+QUICK = {"network": "two-level", "crop": 64, "precision": "32", "schedule": "constant", "report": False}
 
 
 class Stop(Exception):
@@ -76,7 +76,7 @@ def test_a_weak_teacher_is_named(scenes: Path, tmp_path: Path) -> None:
     said, better = list[Event](), 0
     more = {name: value for name, value in QUICK.items() if name != "network"}
     more |= {"epochs": 8, "learning_rate": 0.01, "alone": False, "alpha": 1.0, "class_weights": "1,1,2,1,1"}
-    api.distill(**more, data=scenes, out=tmp_path / "run", student="kite-nano", teacher=[str(teacher)],
+    api.distill(**more, data=scenes, out=tmp_path / "run", student="two-level", teacher=[str(teacher)],
                 on_progress=said.append)  # fmt: skip
     lines = [event.text for event in said if isinstance(event, Message)]
     assert f"{teacher} has a validation mIoU of {known:.3f}, by its training.json." in lines

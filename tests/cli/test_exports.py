@@ -38,7 +38,7 @@ def write_data(folder: Path, *metres: float) -> Path:
 
 def train(data: Path, out: Path, events: list[Event]) -> Path:
     run = api.train(
-        data=data, out=out, network="kite-nano", epochs=1, crop=32, batch_size=2, crops_per_image=2,
+        data=data, out=out, network="two-level", epochs=1, crop=32, batch_size=2, crops_per_image=2,
         split="0.5/0.25/0.25", report=False, on_progress=events.append,
     )  # fmt: skip
     return run.path

@@ -1,3 +1,4 @@
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 from tests.cli.conftest import TINY
 
 pytestmark = pytest.mark.slow
+KILLS = int(os.environ.get("SKYSTILL_STOPS", "5"))
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
@@ -28,12 +30,12 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_ten_kills_at_random_moments_change_nothing(scenes: Path, tmp_path: Path) -> None:
+def test_kills_at_random_moments_change_nothing(scenes: Path, tmp_path: Path) -> None:
     flags = ["--network=two-level", "--epochs=30"]
     subprocess.run(command("train", scenes, tmp_path / "whole", *flags), check=True, capture_output=True)
     rng = random.Random(11)
     killed = 0
-    for _ in range(10):
+    for _ in range(KILLS):
         process = subprocess.Popen(
             command("train", scenes, tmp_path / "killed", *flags, "--resume"), stderr=subprocess.DEVNULL
         )
@@ -41,7 +43,7 @@ def test_ten_kills_at_random_moments_change_nothing(scenes: Path, tmp_path: Path
         time.sleep(rng.uniform(0, 4))  # in the imports, in a step, in a checkpoint, in the export
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
-    assert killed >= 5
+    assert killed >= KILLS // 2
     subprocess.run(command("train", scenes, tmp_path / "killed", *flags, "--resume"), check=True, capture_output=True)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(np.array_equal(one[name], other[name]) for name in one)

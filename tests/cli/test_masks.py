@@ -15,7 +15,7 @@ from skystill.data.masks import fit_labels, read_labels
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.model.file import open_session, read_info
 from skystill.predict.predictor import Predictor
-from tests.cli.conftest import TINY, Done, process
+from tests.cli.conftest import TINY, Done
 
 Cli = Callable[..., Done]
 
@@ -52,9 +52,11 @@ def test_masks_of_another_size_are_offered_the_option(numbered: Path, skystill: 
 
 
 @pytest.mark.slow
-def test_a_run_keeps_how_its_masks_are_read(numbered: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_how_its_masks_are_read(numbered: Path, tmp_path: Path, skystill: Cli) -> None:
     run = tmp_path / "run"
-    done = process("train", "--data", numbered, "--out", run, "--network=two-level", "--epochs=2", "--fit-masks", *TINY)
+    done = skystill(
+        "train", "--data", numbered, "--out", run, "--network=two-level", "--epochs=2", "--fit-masks", *TINY
+    )
     assert done.code == 0, done.err
     assert yaml.safe_load((run / "config.yaml").read_text())["fit_masks"] is True
     classes = read_info(open_session(run / "model.onnx"), run / "model.onnx").classes
@@ -72,11 +74,11 @@ def test_a_run_keeps_how_its_masks_are_read(numbered: Path, tmp_path: Path) -> N
         total += int((stored > 0).sum())
     assert total == results["models"]["teacher"]["scores"]["pixels"]
     assert results["models"]["teacher"]["scores"]["pixel_accuracy"] == pytest.approx(right / total, abs=1e-4)
-    refused = process("evaluate", run, "--data", numbered, "--no-fit-masks")
+    refused = skystill("evaluate", run, "--data", numbered, "--no-fit-masks")
     assert refused.code == 2
     assert "64x64 pixels; its image" in refused.err
-    quantized = process("quantize", run / "model.onnx", "--data", numbered, "--max-drop=100", "--images=2")
-    assert quantized.code == 0 or "nothing was written" in quantized.err, quantized.err
+    quantized = skystill("quantize", run / "model.onnx", "--data", numbered, "--max-drop=100", "--images=2")
+    assert quantized.code == 0, quantized.err
 
 
 def test_halving_and_fitting_keep_blocks() -> None:

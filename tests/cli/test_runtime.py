@@ -297,11 +297,9 @@ def test_openvino_runs_both_files_to_the_same_classes(student: Path, tmp_path: P
 
 def test_quantize_and_measure(student: Path, scenes: Path, tmp_path: Path, skystill: Cli) -> None:
     done = skystill("quantize", student / "student.onnx", "--data", scenes, "--out", tmp_path / "q.onnx", "--images", 4)
-    slower = done.code == 2 and "nothing was written" in done.err  # where the processor has no 8-bit products
-    assert done.code == 0 or slower, done.err
-    assert (tmp_path / "q.onnx").exists() == (not slower)
-    if not slower:
-        assert "layers in INT8: mIoU" in done.err and "kept in float:" in done.out
+    assert done.code == 0, done.err
+    assert (tmp_path / "q.onnx").exists()
+    assert "layers in INT8: mIoU" in done.err and "kept in float:" in done.out
     saved = tmp_path / "costs.json"
     done = skystill("measure", student / "student.onnx", "--save", saved)
     assert done.code == 0, done.err
@@ -317,7 +315,7 @@ def test_distill_quantize_writes_an_int8_file(
     costs = compare_models([teacher / "model.onnx"])  # timing is tested above; here INT8 is said to be faster
     faster = replace(costs[0], latency_ms_per_mp=0.1)
     monkeypatch.setattr(int8, "compare_models", lambda paths, on_progress: [costs[0], faster])
-    flags = ["--student=kite-small", "--epochs=4", "--no-alone", "--no-report", "--quantize"]
+    flags = ["--student=two-level", "--epochs=4", "--no-alone", "--no-report", "--quantize"]
     done = skystill("distill", "--data", scenes, "--teacher", teacher, "--out", tmp_path / "s", *flags, *TINY)
     assert done.code == 0, done.err
     assert Predictor(tmp_path / "s/student-int8.onnx").info.precision == "int8"

@@ -41,7 +41,7 @@ def test_an_onnx_teacher_unlabelled_images_and_a_cache(
 ) -> None:
     done = skystill(
         "distill", f"--data={scenes}", f"--teacher={teacher / 'model.onnx'}", f"--out={tmp_path / 's'}",
-        "--student=kite-small", "--epochs=2", "--no-alone", "--teacher-mode=cached", f"--unlabeled={unlabeled}", *TINY,
+        "--student=two-level", "--epochs=2", "--no-alone", "--teacher-mode=cached", f"--unlabeled={unlabeled}", *TINY,
     )  # fmt: skip
     assert done.code == 0, done.err
     assert len(list((tmp_path / "s/logits").rglob("*.safetensors"))) == 6 + 2
@@ -129,7 +129,7 @@ def test_two_processes_train_as_one_and_a_lost_one_ends_the_run(
 ) -> None:
     shared = [
         f"--data={scenes}", f"--teacher={teacher}", "--teacher-mode=cached", f"--unlabeled={unlabeled}",
-        "--student=kite-small", "--no-alone", "--no-report", "--precision=32", *TINY,
+        "--student=two-level", "--no-alone", "--no-report", "--precision=32", *TINY,
     ]  # fmt: skip
     for devices, run in ((1, skystill), (2, process)):
         out, cache = f"--out={tmp_path / str(devices)}", f"--cache={tmp_path / f'logits-{devices}'}"

@@ -45,7 +45,7 @@ def test_a_program_is_loaded_only_with_the_users_word(
         assert "Traceback" not in done.err
     trusted = ["--trust-teacher" if flag == "--no-trust-teacher" else flag for flag in data]
     for mode in ("online", "cached"):  # cached fills the cache in a process of its own
-        flags = ["--out", tmp_path / mode, "--epochs=1", "--student=kite-small", "--no-alone", "--no-report", *TINY]
+        flags = ["--out", tmp_path / mode, "--epochs=1", "--student=two-level", "--no-alone", "--no-report", *TINY]
         done = skystill("distill", *trusted, f"--teacher-mode={mode}", *flags)
         assert done.code == 0, (mode, done)
         assert "trust_teacher: true" in (tmp_path / mode / "config.yaml").read_text()

@@ -73,7 +73,9 @@ def _scale_bytes(images: Tensor) -> Tensor:
 def pad_to_multiple(images: Tensor, multiple: int, value: float) -> Tensor:
     """Add rows below and columns on the right, until H and W are divisible by `multiple`."""
     height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple), value=value)
+    # With -height % multiple, torch.export would reason for seconds about all the sizes that follow from it.
+    up_height, up_width = ((side + multiple - 1) // multiple * multiple for side in (height, width))
+    return F.pad(images, (0, up_width - width, 0, up_height - height), value=value)
 
 
 class DoubleConv(nn.Sequential):

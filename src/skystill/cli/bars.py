@@ -204,7 +204,9 @@ def epoch_line(row: Mapping[str, float]) -> str:
     Args:
         row: the row of the epoch in `metrics.csv`.
     """
-    parts = [f"epoch {row['epoch']:3.0f}", f"loss {row['loss']:.4f}", f"mIoU {row['miou']:.3f}"]
+    parts = [f"epoch {row['epoch']:3.0f}", f"loss {row['loss']:.4f}"]
+    if "miou" in row:  # pretraining has no labels
+        parts.append(f"mIoU {row['miou']:.3f}")
     if "validation_miou" in row:
         parts.append(f"validation loss {row['validation_student_loss']:.4f} mIoU {row['validation_miou']:.3f}")
     parts.append(f"{row['images_per_second']:.1f} images/s")

@@ -21,7 +21,8 @@ OPENERS = frozenset(
         "json.load", "json.loads", "safe_open", "load_file", "torch.load", "torch.export.load", "zipfile.ZipFile",
         "ort.InferenceSession", "onnx.load", "openvino.compile_model", "keras.saving.load_model",
         "transformers.AutoModelForSemanticSegmentation.from_pretrained", "mmap.mmap", "np.frombuffer", "np.fromfile",
-        "ast.literal_eval", "optuna.create_study", "optuna.load_study",
+        "ast.literal_eval", "optuna.create_study", "optuna.load_study", "pyogrio.raw.read", "pyogrio.read_info",
+        "pyogrio.list_layers", "sqlite3.connect",
     }
 )  # fmt: skip
 """Calls that read a file or text of others. One that is used must be in the table."""
@@ -31,7 +32,7 @@ ALIASES = {"onnxruntime.InferenceSession": "ort.InferenceSession", "core.compile
 FORBIDDEN = re.compile(
     r"^(pickle|dill|cloudpickle|joblib|marshal|shelve|cv2|tifffile|imageio|h5py|tarfile)\.|^eval$|^exec$|^__import__$|"
     r"^np\.(load|memmap|loadtxt|genfromtxt)$|^yaml\.(load|unsafe_load|full_load)$|^torch\.(jit|hub|package)\.|"
-    r"^(os\.system|os\.popen)$|^pyogrio\..*read|register_custom_ops_library|enable_unsafe_deserialization"
+    r"^(os\.system|os\.popen)$|register_custom_ops_library|enable_unsafe_deserialization"
 )
 """Calls that can run what a file holds, or that open any kind of file by its content."""
 
@@ -123,6 +124,17 @@ def test_the_mode_is_that_of_the_table(name: str, argument: str, value: str) -> 
     for path, node in called(name):
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert given.get(argument) == value, (path, node.lineno)
+
+
+def test_vectors_are_opened_in_one_place_after_a_look_at_their_content() -> None:
+    readers = {(str(path), name) for path, name, _ in calls() if re.search(r"^pyogrio\..*(read|list_layers)", name)}
+    assert {path for path, _ in readers} == {"data/vectors.py"}
+    assert {name for _, name in readers} <= OPENERS
+    source = (PACKAGE / "data/vectors.py").read_text(encoding="utf-8")
+    opened = source.split("def list_layers")[1].split("\ndef ")[0]  # a Layer comes from here only
+    assert opened.index("check_vector(path)") < opened.index("pyogrio.list_layers")
+    (looked,) = (node for path, node in called("sqlite3.connect") if str(path) == "data/vectors.py")
+    assert "mode=ro" in ast.unparse(looked.args[0])
 
 
 def test_rasters_are_opened_in_one_place() -> None:

@@ -28,13 +28,13 @@ def use_one_heap() -> None:
     _set(_ARENA_MAX, 1)
 
 
-def return_large_arrays() -> None:
-    """Return every array of a megabyte or more to the system as soon as it is freed.
+def return_large_arrays(least: int = _LARGE) -> None:
+    """Return every array of a megabyte, or of `least` bytes, or more to the system as soon as it is freed.
 
     By default glibc keeps freed arrays of up to 32 MB on the heap, between others that are in use, where no larger one
     fits: half of the memory of a prediction may be such holes. Fresh pages cost 0.25 ms per MB.
     """
-    _set(_MMAP_THRESHOLD, _LARGE)
+    _set(_MMAP_THRESHOLD, least)
 
 
 def trim_heap() -> None:

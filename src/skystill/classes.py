@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.errors import ClassesError, shortened
+from skystill.features import FeatureSource, feature_sources
 from skystill.parsing import built_from, read_yaml
 
 VOID = 255
@@ -43,6 +44,8 @@ class ClassMap:
             of the network, of results and of class rasters are 0, 1, ... in any case.
         void_values: numbers in index masks of void pixels. 255 is void as well, unless it is the value of a class.
         band_names: names of the bands of the images, for images that do not name them.
+        sources: the features of a vector file that each class is drawn from, for labels that are no masks; otherwise
+            empty.
     """
 
     names: tuple[str, ...]
@@ -54,6 +57,7 @@ class ClassMap:
     values: tuple[int, ...] = ()
     void_values: tuple[int, ...] = ()
     band_names: tuple[str, ...] = field(default=(), compare=False)
+    sources: tuple[tuple[FeatureSource, ...], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -203,7 +207,7 @@ _FILE_KEYS = (
     *("bands", "tags", "projectType", "description", "source", "license"),
 )
 _CLASS_KEYS = (
-    *("name", "title", "color", "colour", "value", "index", "id", "scored"),
+    *("name", "title", "color", "colour", "value", "index", "id", "scored", "from"),
     *("shape", "geometry_config", "hotkey", "description"),
 )
 
@@ -224,7 +228,7 @@ def classes_from(content: object, source: str) -> ClassMap:
         raise ClassesError(f"{source} holds no list of classes. Write a list of name and color, as in docs/data.md.")
     _refuse_keys(mapping, _FILE_KEYS, source)
     rows = [_row(index, entry, source) for index, entry in enumerate(entries)]
-    has_colors, has_values = (_all_or_none(rows, key, source) for key in ("color", "value"))
+    has_colors, has_values, is_drawn = (_all_or_none(rows, key, source) for key in ("color", "value", "from"))
     for index, row in enumerate(rows):
         row.setdefault("color", default_color(index))
         row.setdefault("value", index)
@@ -250,6 +254,7 @@ def classes_from(content: object, source: str) -> ClassMap:
         tuple(row["value"] for row in rows) if has_values or dropped else (),
         tuple(void_values),
         _band_names(mapping.get("bands")),
+        tuple(row["from"] for row in rows) if is_drawn else (),
     )
 
 
@@ -279,6 +284,8 @@ def _row(index: int, entry: object, source: str) -> dict[str, Any]:
             f"{source}: class {shortened(name)}: scored is {shortened(repr(scored))}; write true or false."
         )
     row: dict[str, Any] = {"name": name, "scored": scored}
+    if "from" in fields:
+        row["from"] = feature_sources(fields["from"], f"{source}: class {shortened(name)}")
     for key, spellings in (("color", ("color", "colour")), ("value", ("value", "index", "id"))):
         given = {spelling: fields[spelling] for spelling in spellings if spelling in fields}
         read = [

@@ -127,6 +127,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.split = path / "split.json"
+        self.split_map = path / "split.geojson"
         self.metrics = path / "metrics.csv"
         self.results = path / "results.json"
         self.training = path / "training.json"

@@ -2,7 +2,7 @@
 
 from skystill.data.check import DataCheck, ImageRecord, check_data, resolve_classes
 from skystill.data.masks import MaskReading, read_labels, read_pair_labels
-from skystill.data.pairs import Pair, PairSearch, find_pairs
+from skystill.data.pairs import Pair, PairSearch, count_known, find_named, find_pairs
 from skystill.data.read import read_image, read_pair, read_pairs
 from skystill.data.split import Split, mask_areas, sample_images, split_pairs
 
@@ -14,6 +14,8 @@ __all__ = [
     "PairSearch",
     "Split",
     "check_data",
+    "count_known",
+    "find_named",
     "find_pairs",
     "mask_areas",
     "read_image",

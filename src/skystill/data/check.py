@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, read_classes
 from skystill.data.bands import BandStatistics, image_statistics
+from skystill.data.map_labels import open_map
 from skystill.data.masks import is_same_shape, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch
 from skystill.data.read import void_unseen
@@ -58,6 +59,7 @@ class DataCheck:
         problems: what must be corrected before training. Each line names the file or the class that it concerns.
         notes: what the user should know.
         suggestion: text of a classes file that fits the masks, if the classes do not fit; otherwise empty.
+        cut: of a map, the windows of its split. They are parts of those of `records`.
     """
 
     classes: ClassMap
@@ -65,6 +67,12 @@ class DataCheck:
     problems: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
     suggestion: str = ""
+    cut: tuple[ImageRecord, ...] = ()
+
+    @property
+    def by_key(self) -> dict[str, ImageRecord]:
+        """The records of all pairs, and of all windows of the split of a map."""
+        return {record.pair.key: record for record in (*self.records, *self.cut)}
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -73,8 +81,8 @@ class DataCheck:
 
     def areas_of(self, pairs: Sequence[Pair]) -> Areas:
         """Return the pixels of each class in the masks of some pairs, (pairs, C), for `split_pairs`."""
-        found = {record.pair.key: record.areas for record in self.records}
-        return np.array([found[pair.key] for pair in pairs])
+        found = self.by_key
+        return np.array([found[pair.key].areas for pair in pairs])
 
     def raise_problems(self, root: Path) -> None:
         """Raise one error that lists all problems. Does nothing if there are none.
@@ -107,6 +115,8 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
     Raises:
         ClassesError: there are no classes, or their file cannot be read.
     """
+    if pairs and pairs[0].is_window:
+        return _classes_of_map(root, given, pairs[0]), ()
     if given is not None:
         return read_classes(given), ()
     beside = next((root / name for name in _BESIDE if (root / name).is_file()), None)
@@ -123,6 +133,26 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
             if _same_names(classes, built_in) and _unknown_share(spread, built_in) < 0.01:
                 return built_in, _disagreements(beside, classes, built_in)
     return classes, ()
+
+
+def _classes_of_map(root: Path, given: str | None, window: Pair) -> ClassMap:
+    """Return the classes of a map, whose file says which features each is drawn from.
+
+    Raises:
+        ClassesError: there are none, their file cannot be read, or it does not fit the layers.
+    """
+    whole = open_map(window.image, window.mask)
+    beside = next((root / name for name in _BESIDE if (root / name).is_file()), None)
+    name = given or beside
+    if name is None:
+        listed = "\n  - ".join(["", *whole.describe()])
+        raise ClassesError(
+            f"no classes: {root} has no classes.yaml, and no --classes was given. Write which features each class is "
+            f"drawn from, such as {{name: Road, from: {{layer: roads, buffer: 3}}}}. {window.mask} has:{listed}"
+        )
+    classes = read_classes(name)
+    whole.check_classes(classes)
+    return classes
 
 
 def check_data(

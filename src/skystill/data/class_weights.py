@@ -68,5 +68,5 @@ def median_frequency_weights(counts: npt.NDArray[np.int64]) -> tuple[float, ...]
 
 def _training_counts(prepared: PreparedData) -> npt.NDArray[np.int64]:
     """Return the pixels of each class in each training image, (N, C)."""
-    records = {record.pair.key: record for record in prepared.check.records}
+    records = prepared.check.by_key
     return np.array([records[pair.key].counts[: len(prepared.classes)] for pair in prepared.split.train])

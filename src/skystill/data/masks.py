@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import VOID, ClassMap, Color, Labels, hex_color
+from skystill.data.map_labels import open_map
 from skystill.data.mask_files import Index, MaskPixels, Picture, Valid, read_mask
 from skystill.data.pairs import Pair
 from skystill.errors import DataError
@@ -31,12 +32,14 @@ class MaskReading:
             These pixels are void in `labels`. `OTHERS` stands for the rarest of very many.
         nodata: number of pixels that are void because the raster has no data there.
         jpeg: whether the file is compressed as JPEG, which changes colours and numbers.
+        overlaps: as in `skystill.data.map_labels.Burnt`; empty for a mask.
     """
 
     labels: Labels
     unknown: dict[str, int]
     nodata: int = 0
     jpeg: bool = False
+    overlaps: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 def read_labels(path: Path, classes: ClassMap) -> MaskReading:
@@ -77,6 +80,18 @@ def read_labels(path: Path, classes: ClassMap) -> MaskReading:
     return reading
 
 
+def read_stored_labels(pair: Pair, classes: ClassMap) -> MaskReading:
+    """Read the mask of a pair as labels of its own size, or burn the labels of a window of a map.
+
+    Raises:
+        DataError: as `read_labels`, or the vector file cannot be read.
+    """
+    if pair.bounds is None:
+        return read_labels(pair.mask, classes)
+    burnt = open_map(pair.image, pair.mask).burn(pair.bounds, classes)
+    return MaskReading(burnt.labels, {}, overlaps=burnt.overlaps)
+
+
 def read_pair_labels(pair: Pair, classes: ClassMap, size: tuple[int, int]) -> MaskReading:
     """Read the mask of a pair as labels of the size of its image.
 
@@ -89,7 +104,7 @@ def read_pair_labels(pair: Pair, classes: ClassMap, size: tuple[int, int]) -> Ma
     Raises:
         DataError: the mask cannot be read, or has another size than the image and is not fitted.
     """
-    reading = read_labels(pair.mask, classes)
+    reading = read_stored_labels(pair, classes)
     height, width = reading.labels.shape
     if (height, width) == size:
         return reading

@@ -1,27 +1,42 @@
-"""Find images and their masks in the usual folder layouts."""
+"""Find images and their masks in the usual folder layouts, and maps: windows of a raster that features label."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from skystill.data.map_labels import open_map
+from skystill.data.maps import (
+    block_of,
+    cut_key,
+    find_labels,
+    find_raster,
+    map_windows,
+    share_a_pixel,
+    window_key,
+    window_of,
+)
 from skystill.errors import DataError
-from skystill.raster.listing import key_and_role, list_images
+from skystill.raster.listing import Listing, key_and_role, list_images
+from skystill.raster.picture import Bounds
 
 _UNLABELED_FOLDERS = frozenset({"unlabeled", "unlabelled"})
-_SUBSETS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+SUBSETS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+"""The part that is meant by a name of a folder."""
 
 
 @dataclass(frozen=True, order=True)
 class Pair:
-    """One image with its mask.
+    """One image with its mask, or a window of a map with its labels.
 
     Args:
         key: name of the pair in splits and reports, such as "Tile 1/image_part_001". It is the path below the data
             folder without the folder `images` or `masks`, without a suffix such as `_mask`, and without the extension.
-        image, mask: the two files.
+            A window has rows and columns behind it (`skystill.data.maps.window_key`).
+        image, mask: the two files. The mask of a map is the vector file with its labels.
         subset: "train", "validation" or "test" if a folder of the image has such a name, otherwise "".
         fit_mask: whether a mask of another size but the same shape is fitted to the image when it is read.
+        bounds: the window of a map; None for a whole image with a mask.
     """
 
     key: str
@@ -29,6 +44,21 @@ class Pair:
     mask: Path
     subset: str = ""
     fit_mask: bool = False
+    bounds: Bounds | None = None
+
+    @property
+    def is_window(self) -> bool:
+        """Whether this is a window of a map."""
+        return self.bounds is not None
+
+    def cut(self, bounds: Bounds, name: str | None = None) -> "Pair":
+        """Return another window of the same map.
+
+        Args:
+            bounds: the window.
+            name: what stands before the brackets of its key; None keeps it.
+        """
+        return replace(self, key=cut_key(self.key, bounds, name), bounds=bounds)
 
 
 @dataclass(frozen=True)
@@ -39,11 +69,13 @@ class PairSearch:
         pairs: all pairs, sorted by key.
         problems: one line for each image or mask that has no partner, or more than one.
         unlabeled: number of images in each folder that is called unlabeled or unlabelled. They need no masks.
+        notes: what the user should know.
     """
 
     pairs: tuple[Pair, ...]
     problems: tuple[str, ...]
     unlabeled: Mapping[Path, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def find_pairs(root: Path, fit_masks: bool = False) -> PairSearch:
@@ -55,18 +87,24 @@ def find_pairs(root: Path, fit_masks: bool = False) -> PairSearch:
     `skystill.raster.listing`. Images below a folder called unlabeled or unlabelled need no mask: they are the pool of
     images without labels, for `--unlabeled`.
 
+    A folder without masks that holds one raster and a vector file called labels is a map: its pairs are windows.
+
     Args:
         root: the data folder.
         fit_masks: whether masks of another size but the same shape are fitted to their image when they are read.
 
     Raises:
-        DataError: `root` is not a folder, it cannot be listed, or it holds no pair.
+        DataError: `root` is not a folder, it cannot be listed, it holds no pair, or a map cannot be used.
+        SettingsError: a map needs a package that is not installed.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder.", mend="Give the folder that holds images and masks with --data.")
     images: dict[str, list[Path]] = defaultdict(list)
     masks: dict[str, list[Path]] = defaultdict(list)
     listing = list_images(root)
+    vectors = find_labels(root)
+    if vectors and not listing.masks:
+        return _find_map(root, listing, vectors)
     for files, by_key in ((listing.images, images), (listing.masks, masks)):
         for path in files:
             by_key[key_and_role(path.relative_to(root))[0].lower()].append(path)
@@ -84,7 +122,56 @@ def find_pairs(root: Path, fit_masks: bool = False) -> PairSearch:
             "or NAME beside NAME_mask.",
         )
     pairs = [replace(pair, fit_mask=fit_masks) for pair in pairs]
-    return PairSearch(tuple(sorted(pairs)), tuple(problems), dict(unlabeled))
+    notes = tuple(f"{path} is not used: there are masks, and they win." for path in vectors)
+    return PairSearch(tuple(sorted(pairs)), tuple(problems), dict(unlabeled), notes)
+
+
+def _find_map(root: Path, listing: Listing, vectors: Sequence[Path]) -> PairSearch:
+    pools = {path: _pool(root, path) for path in listing.images}
+    raster = find_raster(root, [path for path in listing.images if pools[path] is None], vectors)
+    opened = open_map(raster, vectors[0])
+    size = opened.height, opened.width
+    windows = [
+        Pair(window_key(raster.stem, bounds, size), raster, vectors[0], bounds=bounds) for bounds in map_windows(*size)
+    ]
+    return PairSearch(tuple(sorted(windows)), (), dict(Counter(pool for pool in pools.values() if pool is not None)))
+
+
+def find_named(pairs: Sequence[Pair], keys: Iterable[str]) -> dict[str, Pair]:
+    """Return the pairs of some keys. Those that do not exist are left out.
+
+    Args:
+        pairs: all pairs of the data.
+        keys: the keys. One of a map may be that of any window inside its raster, as splits cut windows.
+    """
+    by_key = {pair.key: pair for pair in pairs}
+    found: dict[str, Pair] = {}
+    for key in keys:
+        pair = by_key.get(key) or _window_named(pairs, key)
+        found |= {key: pair} if pair else {}
+    return found
+
+
+def _window_named(pairs: Sequence[Pair], key: str) -> Pair | None:
+    named = window_of(key)
+    if named is None or not pairs or not pairs[0].is_window:
+        return None
+    whole = open_map(pairs[0].image, pairs[0].mask)
+    top, bottom, left, right = named[1]
+    if not (0 <= top < bottom <= whole.height and 0 <= left < right <= whole.width):
+        return None
+    pair = pairs[0].cut(named[1], named[0])
+    return pair if pair.key == key and named[0] in (pair.image.stem, block_of(key)) else None
+
+
+def count_known(pairs: Sequence[Pair], keys: Iterable[str]) -> int:
+    """Return how many pairs are among those of some keys, or overlap with one of them if they are windows."""
+    known = set(keys)
+    windows = [named[1] for key in known if (named := window_of(key))]
+    return sum(
+        pair.key in known or (pair.bounds is not None and any(share_a_pixel(pair.bounds, other) for other in windows))
+        for pair in pairs
+    )
 
 
 def _pool(root: Path, path: Path) -> Path | None:
@@ -106,7 +193,7 @@ def _join(root: Path, images: dict[str, list[Path]], masks: dict[str, list[Path]
             problems.append(f"{found[0]}: no mask; add one with the same name, or take the image out.")
         else:
             relative = found[0].relative_to(root)
-            subset = next((_SUBSETS[p.lower()] for p in relative.parts[:-1] if p.lower() in _SUBSETS), "")
+            subset = next((SUBSETS[p.lower()] for p in relative.parts[:-1] if p.lower() in SUBSETS), "")
             pairs.append(Pair(key_and_role(relative)[0], found[0], partners[0], subset))
     for name in sorted(masks.keys() - images.keys()):
         problems.append(f"{masks[name][0]}: no image for this mask; add it, or take the mask out.")

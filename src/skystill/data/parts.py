@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from skystill.classes import ClassMap
 from skystill.data.check import DataCheck
+from skystill.data.maps import block_of
 from skystill.data.split import ENOUGH_IMAGES, PARTS, Split
 
 
@@ -16,7 +17,7 @@ class PartCounts:
 
     Args:
         classes: the C classes.
-        images: number of images of each part, by its name.
+        images: number of images, or of blocks of a map, of each part, by its name.
         pixels: (C,) pixels of each class, by the name of the part.
     """
 
@@ -74,9 +75,10 @@ def count_parts(check: DataCheck, split: Split) -> PartCounts:
         check: the content of the data.
         split: its images by part.
     """
-    records = {record.pair.key: record for record in check.records}
+    records = check.by_key
     pixels = {}
     for part in PARTS:
         counts = [records[pair.key].counts for pair in getattr(split, part)]
         pixels[part] = np.asarray(sum(counts, np.zeros(256, np.int64)))[: len(check.classes)]
-    return PartCounts(check.classes, {part: len(getattr(split, part)) for part in PARTS}, pixels)
+    images = {part: len({block_of(pair.key) for pair in getattr(split, part)}) for part in PARTS}
+    return PartCounts(check.classes, images, pixels)

@@ -1,11 +1,14 @@
 """Prepare the data of a run: find, check and split it, and collect notes for the user."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from skystill.classes import ClassMap
 from skystill.data import (
     DataCheck,
+    Pair,
     PairSearch,
     Split,
     check_data,
@@ -14,6 +17,7 @@ from skystill.data import (
     split_pairs,
 )
 from skystill.data.bands import ALL, equal_bands, find_spec, with_statistics
+from skystill.data.map_check import check_map, gap_note, with_cut
 from skystill.data.parts import PartCounts, count_parts
 from skystill.data.resolution import with_resolution
 from skystill.data.run_split import find_split
@@ -78,20 +82,30 @@ def prepare_data(
     spec = known or _find_spec(search, settings, classes)
     if known is not None and settings.bands is not None:
         _check_same_bands(known, _find_spec(search, settings, classes), settings.bands)
-    check = check_data(search, classes, on_progress, spec)
+    check = _check(search, classes, on_progress, spec)
     check.raise_problems(settings.data)
     split, of_split = find_split(settings, search.pairs, check)
+    check = with_cut(check, split, spec)
     parts = count_parts(check, split)
     notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(search)
     spec, of_bands = _complete(spec, check, split, known)
     return PreparedData(
         check,
         split,
-        (*notes, *check.notes, *of_split, *parts.warnings(), *of_bands),
+        (*notes, *search.notes, *check.notes, *of_split, *gap_note(check, split), *parts.warnings(), *of_bands),
         spec,
         _offered(search, classes),
         tuple(parts.lines()),
     )
+
+
+def _check(search: PairSearch, classes: ClassMap, on_progress: OnProgress, spec: InputSpec) -> DataCheck:
+    return (check_map if search.pairs[0].is_window else check_data)(search, classes, on_progress, spec)
+
+
+def _files(pairs: Sequence[Pair]) -> list[Path]:
+    """Return the image of each pair; that of a map once."""
+    return list(dict.fromkeys(pair.image for pair in pairs))
 
 
 def _check_same_bands(known: InputSpec, found: InputSpec, bands: str) -> None:
@@ -119,17 +133,17 @@ def _offered(search: PairSearch, classes: ClassMap) -> InputSpec:
 def _find_spec(
     search: PairSearch, settings: FitSettings | CacheSettings | CheckSettings, classes: ClassMap
 ) -> InputSpec:
-    return find_spec([pair.image for pair in search.pairs], settings.bands, classes.band_names)
+    return find_spec(_files(search.pairs), settings.bands, classes.band_names)
 
 
 def _complete(spec: InputSpec, check: DataCheck, split: Split, known: InputSpec | None) -> tuple[InputSpec, list[str]]:
     """Return the spec with what only the training images tell, and notes on it."""
     trained = {pair.key for pair in split.train}
-    images = [record for record in check.records if record.pair.key in trained]
+    images = [record for key, record in check.by_key.items() if key in trained]
     statistics = [record.statistics for record in images]
     if known is None:
         spec = with_statistics(spec, statistics)
-    spec, notes = with_resolution(spec, [pair.image for pair in split.train])
+    spec, notes = with_resolution(spec, _files(split.train))
     if spec.is_colors:
         return spec, notes
     fed = f"the network is fed {spec.labels} as {spec.dtype}, with the values of the images."
@@ -171,15 +185,15 @@ def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progr
     search = find_pairs(settings.data, settings.fit_masks)
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
     spec = _find_spec(search, settings, classes)
-    check = check_data(search, classes, on_progress, spec)
+    check = _check(search, classes, on_progress, spec)
     split = None if check.problems else split_pairs(search.pairs, settings.split, areas=check.areas_of)
+    check = with_cut(check, split, spec) if split else check
     parts = count_parts(check, split) if split else None
     every = Split("", search.pairs, (), ())
     spec, of_bands = _complete(spec, check, split or every, None)
-    warnings = parts.warnings() if parts else []
-    return CheckedData(
-        check, (*notes, *_unlabeled_notes(search), *check.notes, *warnings, *of_bands), split, spec, parts
-    )
+    of_parts = [*gap_note(check, split), *parts.warnings()] if split and parts else []
+    notes = (*notes, *search.notes, *_unlabeled_notes(search), *check.notes, *of_parts, *of_bands)
+    return CheckedData(check, notes, split, spec, parts)
 
 
 def _unlabeled_notes(search: PairSearch) -> tuple[str, ...]:

@@ -16,15 +16,16 @@ from skystill.data.masks import MaskReading, read_pair_labels
 from skystill.data.pairs import Pair
 from skystill.errors import DataError
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.picture import Picture, read_whole
+from skystill.raster.picture import Bounds, Picture, read_whole
 
 
-def read_image(path: Path, spec: InputSpec = RGB) -> npt.NDArray[Any]:
+def read_image(path: Path, spec: InputSpec = RGB, bounds: Bounds | None = None) -> npt.NDArray[Any]:
     """Read an image, with the pixels that prediction sees. A grey image becomes three equal colours.
 
     Args:
         path: the image file.
         spec: what the network is fed; red, green and blue in bytes by default.
+        bounds: the window to read; None for all of it.
 
     Returns:
         (H, W, B) in the data type of the spec. `skystill.raster.picture.read_whole` also gives which pixels are valid.
@@ -32,7 +33,7 @@ def read_image(path: Path, spec: InputSpec = RGB) -> npt.NDArray[Any]:
     Raises:
         DataError: the file is missing, damaged, or not an image that can be read by the spec.
     """
-    return read_whole(path, spec=spec).image
+    return read_whole(path, bounds, spec).image
 
 
 def read_pair(pair: Pair, classes: ClassMap, spec: InputSpec = RGB) -> tuple[Picture, MaskReading]:
@@ -46,7 +47,7 @@ def read_pair(pair: Pair, classes: ClassMap, spec: InputSpec = RGB) -> tuple[Pic
     Raises:
         DataError: the image or the mask cannot be read, or they have different sizes.
     """
-    picture = read_whole(pair.image, spec=spec)
+    picture = read_whole(pair.image, pair.bounds, spec)
     reading = read_pair_labels(pair, classes, (picture.image.shape[0], picture.image.shape[1]))
     return picture, replace(reading, labels=void_unseen(reading.labels, picture))
 

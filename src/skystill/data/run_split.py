@@ -1,10 +1,11 @@
 """The split of a run: its own `split.json`, that of the run that it goes on from, or a new one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from skystill.data.check import DataCheck
-from skystill.data.pairs import Pair
+from skystill.data.pairs import Pair, count_known, find_named
 from skystill.data.split import PARTS, Split, sample_images, split_pairs, spreads_classes
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, FitSettings, PruneSettings
@@ -59,6 +60,8 @@ def run_split(run: RunFolder, pairs: Sequence[Pair]) -> Split | None:
         return None
     content = run.read_json(run.split)
     keys = {part: set(map(str, content.get(part, []))) for part in PARTS}
+    if pairs and pairs[0].is_window:
+        return _of_map(run, pairs, content)
     known, here = set().union(*keys.values()), {pair.key for pair in pairs}
     sampled = run.config.is_file() and run.read_config().get("limit_images") is not None
     if not keys["test"] or not (known == here or (sampled and known < here)):
@@ -69,6 +72,17 @@ def run_split(run: RunFolder, pairs: Sequence[Pair]) -> Split | None:
         tuple(sorted(pair for pair in pairs if pair.key not in held_out)),
         *(tuple(sorted(pair for pair in pairs if pair.key in keys[part])) for part in PARTS[1:]),
     )
+
+
+def _of_map(run: RunFolder, pairs: Sequence[Pair], content: Mapping[str, Any]) -> Split | None:
+    """Return the split of a run for a map, whose windows it has cut; None if they are not of this map, or sampled."""
+    parts = {part: [str(key) for key in content.get(part, [])] for part in PARTS}
+    found = find_named(pairs, [key for keys in parts.values() for key in keys])
+    sampled = run.config.is_file() and run.read_config().get("limit_images") is not None
+    if sampled or not parts["test"] or any(key not in found for keys in parts.values() for key in keys):
+        return None
+    chosen = (tuple(sorted(found[key] for key in parts[part])) for part in PARTS)
+    return Split(str(content.get("rule", run.split)), *chosen)
 
 
 def _run_before(settings: FitSettings | CacheSettings) -> RunFolder | None:
@@ -82,17 +96,16 @@ def _run_before(settings: FitSettings | CacheSettings) -> RunFolder | None:
 def _leaks(settings: FitSettings | CacheSettings, split: Split) -> tuple[str, ...]:
     """Return a note for each teacher that was trained on test images of this data folder."""
     notes = []
-    test = {pair.key for pair in split.test}
     for teacher in getattr(settings, "teacher", []):
         run = RunFolder(Path(teacher))
         if not (run.split.is_file() and run.config.is_file()):
             continue
         if Path(str(run.read_config().get("data"))).resolve() != settings.data.resolve():
             continue
-        seen = test & set(map(str, run.read_json(run.split).get("train", [])))
+        seen = count_known(split.test, map(str, run.read_json(run.split).get("train", [])))
         if seen:
             notes.append(
-                f"the teacher {teacher} was trained on {len(seen)} of the {len(test)} test images: its scores there "
+                f"the teacher {teacher} was trained on {seen} of the {len(split.test)} test images: its scores there "
                 "are too good, and so are those of a student that learns from it. Give both the same --split."
             )
     return tuple(notes)

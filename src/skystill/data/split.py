@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import ClassMap, Labels
-from skystill.data.masks import read_labels
-from skystill.data.pairs import Pair
+from skystill.data.blocks import is_blocks, split_blocks
+from skystill.data.masks import read_stored_labels
+from skystill.data.pairs import Pair, find_named
+from skystill.data.stratify import PARTS as PARTS
 from skystill.data.stratify import Areas, stratified_parts
 from skystill.errors import DataError, SettingsError, shortened
 from skystill.parsing import read_yaml
@@ -27,8 +29,6 @@ A bootstrap draws sets of images. Of 3 images, one set in 27 holds the first ima
 beyond an end of the interval: its ends would be the scores of single images. From 5 images on the ends are mixtures.
 The interval is still too narrow then (`skystill.report.metrics.MANY_IMAGES`), and reports say so.
 """
-PARTS = ("train", "validation", "test")
-"""The names of the parts of a split."""
 _AUTO = (0.7, 0.15, 0.15)
 _IMAGES_FOR_AN_INTERVAL = 15
 FindAreas = Callable[[Sequence[Pair]], Areas]
@@ -86,13 +86,16 @@ def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0, areas: FindAreas
             data, or a file names images twice or images that do not exist.
         DataError: no image is left to train or to test on.
     """
-    if how == "auto" and spreads_classes(pairs):
+    of_map = any(pair.is_window for pair in pairs)
+    if of_map and is_blocks(how):
+        split = _in_space(pairs, how, seed, areas)
+    elif how == "auto" and spreads_classes(pairs):
         split = _by_area(pairs, seed, areas)
     elif (how := _choose(pairs) if how == "auto" else how) in RULES:
         split = _by_rule(pairs, how)
     elif how == "folders":
         split = _collect(how, [(pair, pair.subset) for pair in pairs])
-    elif re.fullmatch(r"[\d.]+/[\d.]+/[\d.]+", how):
+    elif re.fullmatch(r"[\d.]+/[\d.]+/[\d.]+", how) and not of_map:
         split = _by_fractions(pairs, how, seed)
     else:
         split = _by_file(pairs, Path(how))
@@ -100,7 +103,10 @@ def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0, areas: FindAreas
     if empty:
         raise DataError(
             f"the split {how!r} of {len(pairs)} image(s) leaves nothing for {' and '.join(empty)}.",
-            mend="Training needs an image, and an honest score another: add images, or name them in a --split FILE.",
+            mend="A map needs several blocks: take smaller ones or a smaller gap (--split blocks:SIDE/GAP, in metres), "
+            "or draw a layer split."
+            if of_map
+            else "Training needs an image, and an honest score another: add images, or name them in a --split FILE.",
         )
     return split
 
@@ -137,7 +143,7 @@ def mask_areas(pairs: Sequence[Pair], classes: ClassMap) -> Areas:
     Raises:
         DataError: a mask cannot be read.
     """
-    return np.array([class_areas(read_labels(pair.mask, classes).labels, classes) for pair in pairs])
+    return np.array([class_areas(read_stored_labels(pair, classes).labels, classes) for pair in pairs])
 
 
 def class_areas(labels: Labels, classes: ClassMap) -> npt.NDArray[np.int64]:
@@ -167,13 +173,24 @@ def _by_rule(pairs: Sequence[Pair], how: str) -> Split:
     return _collect(how, chosen)
 
 
-def _by_area(pairs: Sequence[Pair], seed: int, find_areas: FindAreas | None) -> Split:
-    ordered, count = sorted(pairs), len(pairs)
-    areas = find_areas(ordered) if find_areas else np.zeros((count, 1), np.int64)
+def _in_space(pairs: Sequence[Pair], how: str, seed: int, find_areas: FindAreas | None) -> Split:
+    ordered = sorted(pairs)
+    areas = find_areas(ordered) if find_areas else np.ones((len(ordered), 1), np.int64)
+    return _collect(*split_blocks(ordered, how, seed, areas, _sizes))
+
+
+def _sizes(count: int) -> tuple[int, int, int]:
+    """Return how many of some images, or blocks, go to training, validation and test."""
     least = ENOUGH_IMAGES if count >= _IMAGES_FOR_AN_INTERVAL else 1
     test = min(max(least, round(_AUTO[2] * count)), count)
     validation = min(max(1, round(_AUTO[1] * count)), max(0, count - test - 1))
-    parts = stratified_parts(areas, (count - test - validation, validation, test), seed)
+    return count - test - validation, validation, test
+
+
+def _by_area(pairs: Sequence[Pair], seed: int, find_areas: FindAreas | None) -> Split:
+    ordered = sorted(pairs)
+    areas = find_areas(ordered) if find_areas else np.zeros((len(ordered), 1), np.int64)
+    parts = stratified_parts(areas, _sizes(len(ordered)), seed)
     rule = f"auto, classes spread by area, seed {seed}"
     return _collect(rule, [(pair, PARTS[part]) for pair, part in zip(ordered, parts, strict=True)])
 
@@ -198,13 +215,15 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
     if not path.is_file():
         raise SettingsError(
             f"--split {path}: neither a file, nor fractions (0.7/0.15/0.15), nor one of "
-            f"auto, folders, {', '.join(RULES)}."
+            f"auto, folders, {', '.join(RULES)}. Windows of a map are split by blocks, blocks:SIDE or blocks:SIDE/GAP "
+            "in metres, or by a layer split: a random split of neighbouring windows would leak."
         )
     content = read_yaml(path, lambda reason: SettingsError(f"--split {path}: {reason}."))
     if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):
         raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
-    by_name = {name: pair for pair in pairs for name in (pair.key, pair.image.name)}
-    by_name |= {pair.key: pair for pair in pairs}  # a key takes precedence over a file name of another image
+    by_name = {name: pair for pair in pairs if not pair.is_window for name in (pair.key, pair.image.name)}
+    listed = [str(name) for part in PARTS for name in content.get(part, [])]
+    by_name |= find_named(pairs, listed)  # a key takes precedence over a file name of another image
     chosen: list[tuple[Pair, str]] = []
     missing: list[str] = []
     for part in PARTS:

@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+PARTS = ("train", "validation", "test")
+"""The names of the parts of a split."""
 Areas = npt.NDArray[np.int64]
 """(images, C): number of pixels of each class in each mask."""
 _TRAIN, _VALIDATION, _TEST = 0, 1, 2

@@ -17,7 +17,9 @@ from skystill.data import Pair, read_image
 from skystill.errors import DataError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.listing import IMAGE_SUFFIXES, list_images
+from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size, read_whole
+from skystill.raster.source import files_of, gdal_environment
 
 WINDOW = 1024
 """Largest side of a window in pixels. An image that is not larger becomes one window."""
@@ -31,7 +33,7 @@ class ImageWindow:
 
     Args:
         path: the file.
-        bounds: top, bottom, left and right in pixels, ends exclusive; None for a whole training image.
+        bounds: top, bottom, left and right in pixels, ends exclusive; None for a whole image with a mask.
     """
 
     path: Path
@@ -87,6 +89,14 @@ def all_valid(height: int, width: int) -> npt.NDArray[np.bool_]:
 
 @lru_cache(maxsize=4096)
 def _file_hash(path: Path) -> str:
+    if path.suffix.lower() == VRT_SUFFIX:
+        with gdal_environment(), open_raster(path) as raster:
+            files = [Path(name) for name in sorted(files_of(raster)) if Path(name).is_file()]
+        return hashlib.sha256("".join(map(_bytes_hash, files)).encode()).hexdigest()
+    return _bytes_hash(path)
+
+
+def _bytes_hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -102,8 +112,8 @@ def _decoder(path: Path) -> bytes:
 
 
 def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
-    """Return the whole image of each pair."""
-    return [ImageWindow(pair.image) for pair in pairs]
+    """Return the whole image of each pair, and the window of each pair of a map."""
+    return [ImageWindow(pair.image, pair.bounds) for pair in pairs]
 
 
 def find_unlabeled(folder: Path, held_out: Sequence[Pair], spec: InputSpec = RGB) -> list[ImageWindow]:
@@ -165,7 +175,7 @@ class _Known:
         self._by_hash = {_file_hash(pair.image): pair for pair in pairs}
         self._looks: dict[tuple[int, int], list[tuple[npt.NDArray[np.float64], Pair]]] = {}
         for pair in pairs:
-            image = read_image(pair.image, spec)
+            image = read_image(pair.image, spec, pair.bounds)
             self._looks.setdefault(image.shape[:2], []).append((self._thumbnail(image), pair))
 
     def twin(self, path: Path, size: tuple[int, int]) -> str | None:

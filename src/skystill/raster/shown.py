@@ -9,6 +9,7 @@ from skystill.errors import DataError, SettingsError
 from skystill.raster.band_names import alpha_of
 from skystill.raster.colors import Bytes
 from skystill.raster.opening import open_raster
+from skystill.raster.picture import Bounds
 from skystill.raster.source import RasterSource, gdal_environment
 
 
@@ -43,11 +44,20 @@ def open_shown(
     return RasterSource(path, first, scale, factors, as_stored)
 
 
-def read_shown(path: str, show: Sequence[int | str] | None = None) -> Bytes:
-    """Return a raster as a picture (H, W, 3) uint8 RGB, upright. Arguments and errors are those of `open_shown`."""
+def read_shown(path: str, show: Sequence[int | str] | None = None, bounds: Bounds | None = None) -> Bytes:
+    """Return a raster, or a window of it, as a picture (H, W, 3) uint8 RGB, upright.
+
+    Args:
+        path: the raster.
+        show: as in `open_shown`.
+        bounds: the window; None for all of it.
+
+    Raises:
+        DataError, SettingsError: as `open_shown`.
+    """
     with gdal_environment():
         source = open_shown(path, show)
-        planes, _ = source.read(0, source.height, 0, source.width)
+        planes, _ = source.read(*(bounds or (0, source.height, 0, source.width)))
         source.close()
     return np.ascontiguousarray(planes.transpose(1, 2, 0))
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import ClassMap
-from skystill.data import Pair, find_pairs, mask_areas, read_image, read_pairs, split_pairs
+from skystill.data import Pair, find_named, find_pairs, mask_areas, read_image, read_pairs, split_pairs
 from skystill.errors import DataError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import ComparedCost, ModelCost, compare_models
@@ -104,8 +104,8 @@ def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], 
     if fit_masks is None:
         fit_masks = run.config.is_file() and bool(run.read_config().get("fit_masks"))
     pairs = find_pairs(settings.data, fit_masks).pairs
-    by_key = {pair.key: pair for pair in pairs}
     own = read_split(run) if settings.split is None and run.split.exists() else None
+    by_key = find_named(pairs, (*own.train, *own.validation)) if own is not None else {}
     if own is not None and all(key in by_key for key in (*own.train, *own.validation)):
         train, validation = ([by_key[key] for key in keys] for keys in (own.train, own.validation))
     else:
@@ -122,7 +122,7 @@ def _calibration(pairs: list[Pair], count: int, seed: int, spec: InputSpec) -> l
     rng = np.random.default_rng(seed)
     crops = []
     for index in rng.permutation(len(pairs))[:count]:
-        image = read_image(pairs[index].image, spec)
+        image = read_image(pairs[index].image, spec, pairs[index].bounds)
         top = int(rng.integers(0, max(0, image.shape[0] - _CROP) + 1))
         left = int(rng.integers(0, max(0, image.shape[1] - _CROP) + 1))
         crops.append(image[top : top + _CROP, left : left + _CROP])

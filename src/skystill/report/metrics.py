@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import VOID, ClassMap, Labels
+from skystill.data.maps import block_of
 from skystill.data.split import ENOUGH_IMAGES
 from skystill.errors import DataError
 
@@ -293,6 +294,9 @@ def evaluate(
         images: for each test image its key, the image as `predict` takes it, and labels (H, W) uint8, 255 = void.
         classes: the C classes.
 
+    Windows of one block of a map, which follow each other, count as one image: neighbours are alike, so that an
+    interval over windows would be too narrow.
+
     Raises:
         DataError: there is no image.
     """
@@ -301,8 +305,12 @@ def evaluate(
     curve = np.zeros((len(classes), 2, BINS), np.int64)
     for key, image, labels in images:
         probabilities = predict(image)
-        keys.append(key)
-        confusions.append(confusion_counts(labels, probabilities.argmax(axis=0).astype(np.uint8), len(classes)))
+        counts = confusion_counts(labels, probabilities.argmax(axis=0).astype(np.uint8), len(classes))
+        if keys and keys[-1] == block_of(key):
+            confusions[-1] += counts
+        else:
+            keys.append(block_of(key))
+            confusions.append(counts)
         _add_to_curve(curve, probabilities, labels)
     if not keys:
         raise DataError("there is no image to evaluate on.", mend="Give a --split whose test part holds images.")

@@ -8,6 +8,8 @@ from typing import Any
 
 from skystill.classes import ClassMap
 from skystill.data import Pair, find_pairs, mask_areas, read_pairs, resolve_classes, split_pairs
+from skystill.data.maps import block_of
+from skystill.data.pairs import count_known, find_named
 from skystill.data.run_split import run_split
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
@@ -71,7 +73,7 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
     results = Results(
         created=time.strftime("%Y-%m-%d %H:%M:%S"),
         title=folder.path.name,
-        data=DataRecord(folder=str(data), split=rule, test_images=[pair.key for pair in pairs]),
+        data=DataRecord(folder=str(data), split=rule, test_images=_images(pairs)),
         classes=ClassesRecord.model_validate(classes.to_dict()),
         models=records,
         comparisons={
@@ -107,7 +109,7 @@ def _test_images(
     classes, _ = resolve_classes(data, config.get("classes"), search.pairs)
     split = read_split(folder)
     if settings.data is None and settings.split is None:
-        by_key = {pair.key: pair for pair in search.pairs}
+        by_key = find_named(search.pairs, split.test)
         gone = [key for key in split.test if key not in by_key]
         if gone:
             raise DataError(
@@ -120,13 +122,18 @@ def _test_images(
     chosen = split_pairs(
         search.pairs, settings.split or "auto", config["seed"], lambda found: mask_areas(found, classes)
     )
-    trained = set(split.train) & {pair.key for pair in chosen.test}
+    trained = count_known(chosen.test, split.train)
     notes = (
-        [f"{len(trained)} of these {len(chosen.test)} test images were trained on: the scores are too good."]
+        [f"{trained} of these {len(chosen.test)} test images were trained on: the scores are too good."]
         if trained
         else []
     )
     return classes, list(chosen.test), chosen.rule, notes
+
+
+def _images(pairs: Sequence[Pair]) -> list[str]:
+    """Return the names of test images: keys of pairs, and of a map its blocks."""
+    return list(dict.fromkeys(block_of(pair.key) for pair in pairs))
 
 
 def _evaluate(

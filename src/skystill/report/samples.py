@@ -55,10 +55,10 @@ def write_samples(
     chosen = [pairs[index * len(pairs) // count] for index in range(count)]
     written: list[dict[str, str]] = []
     for number, pair in enumerate(tracked(chosen, "sample pictures", on_progress, leaves_line=True)):
-        image = read_shown(str(pair.image), show)
+        image = read_shown(str(pair.image), show, pair.bounds)
         labels = read_pair_labels(pair, classes, (image.shape[0], image.shape[1])).labels
         found = {
-            role: predictor.labels(read_image(pair.image, predictor.info.input_spec))
+            role: predictor.labels(read_image(pair.image, predictor.info.input_spec, pair.bounds))
             for role, predictor in predictors.items()
         }
         pictures = {"image": image, "truth": classes.paint(labels)}

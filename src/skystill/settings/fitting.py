@@ -19,7 +19,7 @@ class FitSettings(Settings):
     """How a network is trained, with or without a teacher."""
 
     data: Path
-    """Folder with images and their masks."""
+    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md)."""
     out: Path
     """Run folder to create, such as runs/NAME."""
     classes: str | None = None
@@ -29,7 +29,8 @@ class FitSettings(Settings):
     """How the images are split into training, validation and test: folders (train, val and test folders of the data),
     dubai or dubai-tiles (fixed splits of the Dubai data), fractions such as 0.7/0.15/0.15, a file that lists the images
     of each part, or auto: folders or dubai if the data is such; otherwise the split of a teacher that was trained on
-    the same images, or else 70, 15 and 15 % of the images, with each class spread over the parts by its area."""
+    the same images, or else 70, 15 and 15 % of the images, with each class spread over the parts by its area. A map is
+    split in space: by its layer split, or by blocks, blocks:SIDE or blocks:SIDE/GAP, in metres."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""

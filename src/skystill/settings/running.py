@@ -15,13 +15,14 @@ class CheckSettings(Settings):
     """Settings of `skystill data check`."""
 
     data: Path
-    """Folder with images and their masks."""
+    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md)."""
     classes: str | None = None
     """Names and colours of the classes: a YAML or JSON file, or a built-in name (dubai). By default the classes file in
     the data folder."""
     split: str = "auto"
     """How the images are split into training, validation and test: auto, folders, dubai, dubai-tiles, fractions such as
-    0.7/0.15/0.15, or a file that lists the images of each part."""
+    0.7/0.15/0.15, or a file that lists the images of each part. A map is split by blocks, blocks:SIDE or
+    blocks:SIDE/GAP, in metres."""
     fit_masks: bool = False
     """Fit masks that have another size than their image, but the same shape: each pixel of the image takes the label of
     the nearest pixel of the mask. Without it such masks are refused."""

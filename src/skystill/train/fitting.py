@@ -16,6 +16,7 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.data import read_image
 from skystill.data.prepare import PreparedData
+from skystill.data.split_map import split_map
 from skystill.errors import SettingsError
 from skystill.model.measure import peak_rss_bytes
 from skystill.progress import Message, OnProgress, phase
@@ -95,6 +96,8 @@ class Fitting:
             config["sampled_images"] = [pair.key for pair in self.prepared.split.train]
         self.folder.start(config, resume)
         write_json(self.folder.split, self.prepared.split.to_dict())
+        if self.prepared.split.test[0].is_window:
+            write_json(self.folder.split_map, split_map(self.prepared.split))
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return AdamW over all weights of a network that learn; those of the encoder have a rate of their own."""
@@ -227,7 +230,7 @@ class Fitting:
         name, classes, fed = record.network, record.classes, record.input_spec
         write_network(self.folder.weights, network, record)
         info = describe(name, network, classes, data=str(self.settings.data.name))
-        images = [read_image(pair.image, fed)[:512, :512] for pair in self.prepared.split.train[:2]]
+        images = [read_image(pair.image, fed, pair.bounds)[:512, :512] for pair in self.prepared.split.train[:2]]
         export_network(network, replace(info, input_spec=fed), self.folder.model, images)
 
 

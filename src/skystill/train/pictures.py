@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from skystill.classes import VOID, ClassMap, Labels
+from skystill.data.unlabeled import ImageWindow
 from skystill.raster.band_names import wanted_bands
 from skystill.raster.colors import Bytes
 from skystill.raster.input_spec import InputSpec
@@ -102,7 +103,10 @@ class RunPictures:
         if self.input_spec.is_colors and self._show is None:
             return fed, fed, labels[middle]
         # The bands that are shown may be others than those that the network is fed.
-        return fed, read_shown(str(images.image_windows[index].path), self._show)[middle], labels[middle]
+        return fed, self._as_shown(images.image_windows[index])[middle], labels[middle]
+
+    def _as_shown(self, window: ImageWindow) -> Bytes:
+        return read_shown(str(window.path), self._show, window.bounds)
 
     def _colors(self, image: npt.NDArray[Any]) -> Bytes:
         """Return what the network is fed (H, W, B) as a picture (H, W, 3) uint8, stretched if it is not bytes."""

@@ -225,7 +225,7 @@ def _score_teachers(teaching: Teaching, settings: DistillSettings, fitting: Fitt
         specs = [origin.input_spec for origin in teaching.teachers.origins]
         shown = tracked(test, "evaluating the teachers", fitting.on_progress, leaves_line=True)
         for pair, (key, first, labels) in zip(shown, read_pairs(test, classes, specs[0]), strict=True):
-            yield key, [first, *(read_image(pair.image, spec) for spec in specs[1:])], labels
+            yield key, [first, *(read_image(pair.image, spec, pair.bounds) for spec in specs[1:])], labels
 
     scores = evaluate(probabilities, as_fed(), classes).scores()
     write_record(fitting.folder.teacher_scores, TeacherScores(teacher=settings.teacher, scores=scores))
@@ -254,7 +254,7 @@ def within_budget(settings: DistillSettings, on_progress: OnProgress = ignore_pr
 
     pairs = find_pairs(settings.data).pairs
     classes, _ = resolve_classes(settings.data, settings.classes, pairs)
-    fed = find_spec([pair.image for pair in pairs], settings.bands, classes.band_names)
+    fed = find_spec(list(dict.fromkeys(pair.image for pair in pairs)), settings.bands, classes.band_names)
     return choose_student(settings, classes, fed, on_progress)
 
 

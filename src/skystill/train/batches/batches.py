@@ -117,9 +117,9 @@ class CropSampler:
             values, step and low follow, as in `StoredLogits`.
         """
         index = int(rng.choice(len(self.images), p=self._weights))
-        image = self.images[index]
-        height, width = image.labels.shape
-        augmentation = draw_augmentation(rng, height, width, self.crop, self.zoom, self.stride)
+        height, width = self.images.sizes[index]
+        drawn = draw_augmentation(rng, height, width, self.crop, self.zoom, self.stride)
+        image, augmentation = self.images.part(index, drawn)
         input_spec = self.images.input_spec
         teacher_images = augmentation.apply_to_image(image.image, _padding(input_spec))
         labels = augmentation.apply_to_labels(image.labels)
@@ -132,9 +132,7 @@ class CropSampler:
             for other, other_spec in zip(image.others, self.images.others, strict=True)
         ]
         files = [teacher[index] for teacher in self._logits]
-        logits = [
-            part for file in files for part in (augmentation.apply_to_logits(file, self.stride), file.step, file.low)
-        ]
+        logits = [part for file in files for part in (drawn.apply_to_logits(file, self.stride), file.step, file.low)]
         if input_spec.is_colors:
             jittered = jitter_colors(rng, teacher_images, self.jitter)
         else:

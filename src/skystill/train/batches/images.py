@@ -1,7 +1,7 @@
 """Images for training: decoded once, with their labels and their validity, as the network and its teachers are fed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from skystill.classes import VOID, ClassMap, Labels
 from skystill.data import Pair, read_pair
 from skystill.data.unlabeled import ImageWindow, all_valid, whole_images
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.train.batches.augment import Augmentation
 
 _HELD_BYTES = 4 * 2**30  # of decoded images kept in memory; other images are read from disk for each crop
+_HELD_OF_MAP_BYTES = 2**27  # of windows of a map: of others only the crop is read, and a map may have any size
 
 
 @dataclass(frozen=True)
@@ -46,28 +48,32 @@ class TrainingImage:
 class TrainingImages:
     """A sequence of images that are kept in memory after decoding, up to 4 GiB in all.
 
-    All images are read once at the start, because their sizes are needed.
+    All images are read once at the start, because their sizes are needed. Windows of a map are not: their sizes are
+    known, and 128 MiB of them are kept.
 
     Args:
         image_windows: the images.
-        read: reads and decodes the image of an index.
+        read: reads and decodes the image of an index, or the part of it in a window of the same file.
         input_spec: what the trained network is fed.
         others: what teachers are fed that are fed otherwise.
+        of_map: whether the images are windows of a map.
     """
 
     def __init__(
         self,
         image_windows: Sequence[ImageWindow],
-        read: Callable[[int], TrainingImage],
+        read: Callable[[int, ImageWindow], TrainingImage],
         input_spec: InputSpec = RGB,
         others: Sequence[InputSpec] = (),
+        of_map: bool = False,
     ) -> None:
         self.image_windows = tuple(image_windows)
         self.input_spec, self.others = input_spec, tuple(others)
         self._read = read
         self._held: dict[int, TrainingImage] = {}
-        self._held_bytes = 0
-        self.sizes = [self[index].labels.shape for index in range(len(self))]
+        self._held_bytes, self._most_bytes = 0, _HELD_OF_MAP_BYTES if of_map else _HELD_BYTES
+        self._of_map, self._is_full = of_map, False
+        self.sizes = [window.size if of_map else self[index].labels.shape for index, window in enumerate(image_windows)]
 
     def __len__(self) -> int:
         return len(self.image_windows)
@@ -76,11 +82,24 @@ class TrainingImages:
         """Return the image from memory, or read it from disk."""
         if index in self._held:
             return self._held[index]
-        image = self._read(index)
-        if self._held_bytes + image.nbytes <= _HELD_BYTES:
+        image = self._read(index, self.image_windows[index])
+        if self._held_bytes + image.nbytes <= self._most_bytes:
             self._held[index] = image
             self._held_bytes += image.nbytes
+        else:
+            self._is_full = True
         return image
+
+    def part(self, index: int, augmentation: Augmentation) -> tuple[TrainingImage, Augmentation]:
+        """Return an image with the augmentation to apply to it: the whole image, or of a map only what it sees."""
+        bounds = self.image_windows[index].bounds
+        if not (self._of_map and self._is_full) or bounds is None or index in self._held:
+            return self[index], augmentation
+        top, left = bounds[0] + augmentation.top, bounds[2] + augmentation.left
+        side = augmentation.seen or augmentation.size
+        seen = top, min(bounds[1], top + side), left, min(bounds[3], left + side)
+        window = ImageWindow(self.image_windows[index].path, seen)
+        return self._read(index, window), replace(augmentation, top=0, left=0)
 
 
 def labeled_images(
@@ -103,16 +122,14 @@ def labeled_images(
     Raises:
         DataError: an image or a mask cannot be read.
     """
-    image_windows = whole_images(pairs)
 
-    def read(index: int) -> TrainingImage:
-        picture, reading = read_pair(pairs[index], classes, input_spec)
+    def read(index: int, window: ImageWindow) -> TrainingImage:
+        picture, reading = read_pair(replace(pairs[index], bounds=window.bounds), classes, input_spec)
         valid = all_valid(*reading.labels.shape) if picture.valid is None else picture.valid
-        return TrainingImage(
-            picture.image, reading.labels, valid, True, *_read_others(image_windows[index], others, cached)
-        )
+        return TrainingImage(picture.image, reading.labels, valid, True, *_read_others(window, others, cached))
 
-    return TrainingImages(image_windows, read, input_spec, others)
+    of_map = any(pair.is_window for pair in pairs)
+    return TrainingImages(whole_images(pairs), read, input_spec, others, of_map)
 
 
 def unlabeled_images(
@@ -133,10 +150,10 @@ def unlabeled_images(
         DataError: an image cannot be read.
     """
 
-    def read(index: int) -> TrainingImage:
-        image, valid = image_windows[index].read(input_spec)
+    def read(index: int, window: ImageWindow) -> TrainingImage:
+        image, valid = window.read(input_spec)
         labels = np.full(valid.shape, VOID, np.uint8)
-        return TrainingImage(image, labels, valid, False, *_read_others(image_windows[index], others, cached))
+        return TrainingImage(image, labels, valid, False, *_read_others(window, others, cached))
 
     return TrainingImages(image_windows, read, input_spec, others)
 

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from skystill.data import Pair, find_pairs, read_image
+from skystill.data import Pair, find_named, find_pairs, read_image
 from skystill.data.resolution import with_resolution
 from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session, read_info
@@ -102,7 +102,7 @@ def _scores(folder: RunFolder, is_distilled: bool) -> dict[str, float]:
 
 def _test_images(folder: RunFolder, data: Path, fed: InputSpec) -> list[npt.NDArray[Any]]:
     """Return up to two test images for the comparison of logits, or none if the data is no longer there."""
-    return [read_image(pair.image, fed)[:1024, :1024] for pair in _pairs(folder, data, "test")[:2]]
+    return [read_image(pair.image, fed, pair.bounds)[:1024, :1024] for pair in _pairs(folder, data, "test")[:2]]
 
 
 def _with_resolution(fed: InputSpec, settings: ExportSettings, folder: RunFolder, data: Path) -> InputSpec:
@@ -125,7 +125,7 @@ def _pairs(folder: RunFolder, data: Path, part: Literal["train", "test"]) -> lis
         return []
     keys = getattr(read_split(folder), part)
     with contextlib.suppress(DataError):
-        found = {pair.key: pair for pair in find_pairs(data).pairs}
+        found = find_named(find_pairs(data).pairs, keys)
         return [found[key] for key in keys if key in found]
     return []
 

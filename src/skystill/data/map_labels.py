@@ -1,0 +1,389 @@
+"""Labels of a raster from features: read by window, brought to its pixels, and burnt at its resolution.
+
+A pixel has the class of the features that cover its centre. Whole layers are never in memory, and a window gets the
+same labels as the same place of any other window.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+
+from skystill.classes import VOID, ClassMap, Labels
+from skystill.data.vectors import DRIVERS, Features, Layer, changes_of, list_layers, read_features
+from skystill.errors import ClassesError, DataError
+from skystill.features import FeatureSource, attribute_text
+from skystill.raster.ground import Ground, find_ground
+from skystill.raster.opening import open_raster
+from skystill.raster.picture import Bounds
+from skystill.raster.source import gdal_environment
+
+AREA, SPLIT = "area", "split"
+"""Names of the layers, or of files beside the labels, that say where labels are complete and what part a place has."""
+_NOMINAL = 0.002  # as in skystill.data.resolution
+_POLYGONS, _COLLECTION = (3, 6), 7  # types of shapely
+Geometries = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Burnt:
+    """The labels of a window.
+
+    Args:
+        labels: (H, W) uint8, 255 = void.
+        overlaps: number of pixels that a class took from another one, by (label that lost, label that won).
+    """
+
+    labels: Labels
+    overlaps: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+class MapLabels:
+    """The features that label a raster. `open_map` makes it.
+
+    Args:
+        image: the raster.
+        labels: the vector file with its labels.
+
+    Raises:
+        DataError: the raster has no CRS or no transform, or a vector file cannot be used.
+        SettingsError: pyogrio or shapely is not installed.
+    """
+
+    def __init__(self, image: Path, labels: Path) -> None:
+        import pyproj
+
+        self.image, self.path = image, labels
+        with gdal_environment(), open_raster(image) as file:
+            self.height, self.width, self.transform = file.height, file.width, file.transform
+            ground = find_ground(file.crs, file.transform, file.height, file.width)
+        if ground is None or not ground.transform.determinant:
+            raise DataError(
+                f"{image} has no CRS with a transform, so that nobody knows where the features of {labels.name} lie in "
+                "it.",
+                mend="Georeference it, or give the labels as masks.",
+            )
+        self.ground: Ground = ground
+        own = list_layers(labels)
+        self.layers = {layer.name: layer for layer in own if len(own) == 1 or layer.name not in (AREA, SPLIT)}
+        self.area, self.split = (self._special(name, own) for name in (AREA, SPLIT))
+        try:
+            self._from = {
+                layer.crs: pyproj.Transformer.from_crs(layer.crs, ground.crs, always_xy=True)
+                for layer in (*own, self.area, self.split)
+                if layer is not None
+            }
+        except pyproj.exceptions.ProjError as error:
+            raise DataError(f"{labels}: its features cannot be brought to the CRS of {image.name}: {error}.") from error
+
+    def _special(self, name: str, own: Sequence[Layer]) -> Layer | None:
+        """Return the layer of this name, or that of the file of this name beside the labels."""
+        found = [layer for layer in own if layer.name == name and len(own) > 1]
+        beside = [path for suffix in DRIVERS if (path := self.path.with_name(name + suffix)).is_file()]
+        found += [layer for path in beside for layer in list_layers(path)]
+        if len(found) > 1:
+            raise DataError(
+                f"{self.path.parent}: there are {len(found)} layers for {name}: {', '.join(map(str, found))}.",
+                mend=f"Keep one, in {self.path.name} or in a file beside it.",
+            )
+        return found[0] if found else None
+
+    @property
+    def pixel_m(self) -> tuple[float, float]:
+        """Height and width in metres of the pixel at the centre.
+
+        They are those on the ground. Where the units of the CRS agree to within 0.2 %, as in UTM, they are these.
+        """
+        on_ground = self.ground.pixel_metres(self.width / 2, self.height / 2)
+        nominal = self.ground.nominal_pixel_m
+        near = all(abs(one / other - 1) <= _NOMINAL for one, other in zip(nominal, on_ground, strict=True))
+        return nominal if near else on_ground
+
+    def extent(self, box: Sequence[float]) -> str:
+        """Return in words what a rectangle of pixels (left, top, right, bottom) covers in the CRS of the raster."""
+        left, top, right, bottom = box
+        corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]], float)
+        x, y = _placed(self.transform, corners).T
+        west, east, south, north = x.min(), x.max(), y.min(), y.max()
+        return f"x {west:.10g} to {east:.10g}, y {south:.10g} to {north:.10g}"
+
+    def describe(self) -> list[str]:
+        """Return one line for each layer: its name, the number of its features, and its attributes."""
+        return [
+            f"layer {layer.name}: {layer.count:,} features; attributes {', '.join(layer.fields) or '(none)'}"
+            for layer in self.layers.values()
+        ]
+
+    def layer_of(self, source: FeatureSource, name: str) -> Layer:
+        """Return the layer that a class is drawn from.
+
+        Args:
+            source: where its features are.
+            name: name of the class, for messages.
+
+        Raises:
+            ClassesError: there is no such layer or attribute.
+        """
+        if source.layer is None and len(self.layers) == 1:
+            found = next(iter(self.layers.values()))
+        elif source.layer in self.layers:
+            found = self.layers[str(source.layer)]
+        else:
+            asked = "its from names no layer" if source.layer is None else f"there is no layer {source.layer}"
+            raise ClassesError("\n  - ".join([f"class {name}: {asked}. {self.path} has:", *self.describe()]))
+        if source.field is not None and source.field not in found.fields:
+            raise ClassesError(
+                f"class {name}: {found} has no attribute {source.field}; there are {', '.join(found.fields) or 'none'}."
+            )
+        return found
+
+    def check_classes(self, classes: ClassMap) -> None:
+        """Check that every class has its features here.
+
+        Raises:
+            ClassesError: a class has none, a layer or attribute does not exist, or several classes are the rest.
+        """
+        if not classes.sources:
+            lines = [f"{classes.source}: the labels of {self.image.name} are the features of {self.path.name}, and the "
+                     "classes do not say which: give each class a from. There are:", *self.describe()]  # fmt: skip
+            raise ClassesError("\n  - ".join(lines) + "\nSuch as: {name: Road, from: {layer: roads, buffer: 3}}.")
+        rest = [name for name, sources in zip(classes.names, classes.sources, strict=True) if sources[0].rest]
+        if len(rest) > 1:
+            raise ClassesError(f"{classes.source}: {', '.join(rest)} are all from: rest; one class can be.")
+        for name, _, source in _drawn(classes):
+            self.layer_of(source, name)
+
+    def in_pixels(self, layer: Layer, geometries: Geometries, must: bool = True) -> Geometries:
+        """Return geometries in columns and rows of the raster, from its top left corner. Edges stay straight lines.
+
+        Args:
+            layer: their layer.
+            geometries: in its CRS.
+            must: whether all must have a place in the CRS of the raster. Otherwise it may be at infinity.
+
+        Raises:
+            DataError: one of them has none.
+        """
+        import shapely
+
+        to_map, to_pixels = self._from[layer.crs], ~self.transform
+
+        def move(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            x, y = to_map.transform(points[:, 0], points[:, 1])
+            return _placed(to_pixels, np.stack([x, y], axis=1))
+
+        try:
+            moved: Geometries = np.asarray(shapely.transform(geometries, move), object)
+        except shapely.errors.GEOSException as error:  # a ring of which only one end is at infinity
+            raise DataError(f"{layer}: a geometry is damaged: {error}.") from error
+        if must and not np.isfinite(shapely.get_coordinates(moved)).all():
+            raise DataError(
+                f"{layer}: features have no place in the CRS of {self.image.name}: they lie too far from it, or the "
+                "CRS of the layer is not the right one."
+            )
+        return moved
+
+    def features(self, layer: Layer, fields: tuple[str, ...], bounds: Bounds, reach_m: float = 0) -> Features:
+        """Return the features in or near a window, in pixels. Those without a geometry are left out.
+
+        Args:
+            layer: the layer.
+            fields: the attributes to read.
+            bounds: the window.
+            reach_m: metres around it.
+
+        Raises:
+            DataError: the layer cannot be read.
+        """
+        import shapely
+
+        down, across = (2 + 1.5 * reach_m / side for side in self._smallest_pixel(bounds))
+        top, bottom, left, right = bounds
+        corners = shapely.transform(
+            shapely.box(left - across, top - down, right + across, bottom + down),
+            lambda points: _placed(self.transform, points),
+        ).bounds
+        low_x, low_y, high_x, high_y = corners
+        west, south, east, north = self._from[layer.crs].transform_bounds(
+            low_x, low_y, high_x, high_y, direction="INVERSE"
+        )
+        if west > east:  # across the antimeridian
+            west, east = -180.0, 180.0
+        if not np.isfinite([west, south, east, north]).all():
+            raise DataError(f"{layer}: its CRS has no place for {self.image.name}.")
+        found = read_features(layer, fields, (west, south, east, north))
+        found = found.select(~(shapely.is_missing(found.geometries) | shapely.is_empty(found.geometries)))
+        return Features(found.ids, self.in_pixels(layer, found.geometries), found.values)
+
+    def _smallest_pixel(self, bounds: Bounds) -> tuple[float, float]:
+        top, bottom, left, right = bounds
+        sides = [self.ground.pixel_metres(x, y) for x in (left, right) for y in (top, bottom)]
+        sides.append(self.pixel_m)
+        down, across = np.nanmin(np.array(sides), axis=0).tolist()
+        return down, across
+
+    def polygons(self, layer: Layer, found: Features, buffer_m: float | None) -> Geometries:
+        """Return the features as valid polygons, grown by a buffer. What is no polygon after that is left out.
+
+        Args:
+            layer: their layer, for messages.
+            found: features in pixels.
+            buffer_m: metres on the ground; None for none.
+
+        Raises:
+            DataError: there are lines or points, and no buffer.
+        """
+        import shapely
+
+        geometries = found.geometries
+        if buffer_m is None:
+            kinds = shapely.get_type_id(geometries)
+            flat = ~np.isin(kinds, (*_POLYGONS, _COLLECTION))
+            if flat.any():
+                raise DataError(
+                    f"{layer}: feature {found.ids[flat][0]} is a {geometries[flat][0].geom_type}, which covers no "
+                    "pixel.",
+                    mend="Give its class a width in classes.yaml: from: {layer: ..., buffer: METRES}.",
+                )
+        else:
+            geometries = self._grown(geometries, buffer_m)
+        return mended(geometries)
+
+    def _grown(self, geometries: Geometries, buffer_m: float) -> Geometries:
+        """Grow geometries by metres on the ground, measured with the size of a pixel at their middle."""
+        import shapely
+
+        middles = shapely.get_coordinates(shapely.centroid(geometries))
+        sides = np.array([self.ground.pixel_metres(x, y)[::-1] for x, y in middles]).reshape(-1, 2)
+        if not (np.isfinite(sides) & (sides > 0)).all():
+            raise DataError(f"{self.path}: metres have no meaning at a feature that has a buffer, so far off it lies.")
+        place = np.repeat(np.arange(len(geometries)), shapely.get_num_coordinates(geometries))
+        wide = shapely.transform(geometries, lambda points: points * sides[place])
+        grown = shapely.buffer(wide, buffer_m)
+        place = np.repeat(np.arange(len(geometries)), shapely.get_num_coordinates(grown))
+        return np.asarray(shapely.transform(grown, lambda points: points / sides[place]), object)
+
+    def inside_area(self, bounds: Bounds) -> npt.NDArray[np.bool_] | None:
+        """Return (H, W) bool, True where labels are complete; None without an area layer."""
+        if self.area is None:
+            return None
+        found = self.features(self.area, (), bounds)
+        return _mask(self.polygons(self.area, found, None), bounds)
+
+    def burn(self, bounds: Bounds, classes: ClassMap) -> Burnt:
+        """Return the labels of a window.
+
+        Args:
+            bounds: the window.
+            classes: the classes with their sources, which `check_classes` has seen.
+
+        Raises:
+            DataError: a layer cannot be read, or holds lines or points without a buffer.
+        """
+        top, bottom, left, right = bounds
+        labels = np.full((bottom - top, right - left), VOID, np.uint8)
+        inside = self.inside_area(bounds)
+        if inside is not None and not inside.any():
+            return Burnt(labels)
+        overlaps: dict[tuple[int, int], int] = {}
+        near = self._near(bounds, classes)
+        for name, label, source in _drawn(classes):
+            layer = self.layer_of(source, name)
+            found = chosen(near[layer], source)
+            mask = _mask(self.polygons(layer, found, source.buffer_m), bounds) if len(found) else None
+            if mask is None:
+                continue
+            mask = mask if inside is None else mask & inside
+            lost = np.bincount(labels[mask], minlength=256)
+            for other in np.flatnonzero(lost[:VOID]).tolist():
+                if other != label:
+                    overlaps[other, label] = overlaps.get((other, label), 0) + int(lost[other])
+            labels[mask] = label
+        rest = [label for label, sources in enumerate(classes.sources) if sources[0].rest]
+        if rest:
+            labels[(labels == VOID) if inside is None else (labels == VOID) & inside] = rest[0]
+        return Burnt(labels, overlaps)
+
+    def _near(self, bounds: Bounds, classes: ClassMap) -> dict[Layer, Features]:
+        """Return the features of each layer of the classes in or near a window; each layer is read once."""
+        wanted: dict[Layer, tuple[set[str], float]] = {}
+        for name, _, source in _drawn(classes):
+            layer = self.layer_of(source, name)
+            fields, reach = wanted.get(layer, (set(), 0.0))
+            wanted[layer] = fields | ({source.field} if source.field else set()), max(reach, source.buffer_m or 0.0)
+        return {
+            layer: self.features(layer, tuple(sorted(fields)), bounds, reach)
+            for layer, (fields, reach) in wanted.items()
+        }
+
+
+def _placed(to: Affine, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return points (N, 2) moved by a transform."""
+    x, y = points[:, 0], points[:, 1]
+    with np.errstate(invalid="ignore"):  # points at infinity
+        return np.stack([to.a * x + to.b * y + to.c, to.d * x + to.e * y + to.f], axis=1)
+
+
+def chosen(found: Features, source: FeatureSource) -> Features:
+    """Return the features that a source takes."""
+    if source.field is None:
+        return found
+    values = [attribute_text(value) for value in found.values[source.field].tolist()]
+    return found.select(np.isin(np.array(values, object).astype(str), source.values) if values else np.zeros(0, bool))
+
+
+def mended(geometries: Geometries) -> Geometries:
+    """Return the polygons of geometries; those that are not valid, such as a self-crossing ring, are mended."""
+    import shapely
+
+    invalid = ~shapely.is_valid(geometries)
+    if invalid.any():
+        geometries = geometries.copy()
+        geometries[invalid] = shapely.make_valid(geometries[invalid])
+    parts = geometries
+    while (shapely.get_type_id(parts) >= 4).any():  # multi-polygons and collections
+        parts = shapely.get_parts(parts)
+    return np.asarray(parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)], object)
+
+
+def _drawn(classes: ClassMap) -> list[tuple[str, int, FeatureSource]]:
+    """Return name, label and source of everything that is burnt, in the order in which it is."""
+    found = [
+        (name, label, source)
+        for label, (name, sources) in enumerate(zip(classes.names, classes.sources, strict=True))
+        for source in sources
+        if not source.rest
+    ]
+    return sorted(found, key=lambda one: (one[2].order, one[1]))
+
+
+def _mask(polygons: Iterable[Any], bounds: Bounds) -> npt.NDArray[np.bool_]:
+    """Return (H, W) bool, True for pixels of a window whose centre lies in a polygon."""
+    top, bottom, left, right = bounds
+    shape, shapes = (bottom - top, right - left), [(polygon, 1) for polygon in polygons]
+    if not shapes:
+        return np.zeros(shape, bool)
+    burnt = rasterize(shapes, shape, transform=Affine.translation(left, top), dtype=np.uint8, all_touched=False)
+    return np.asarray(burnt, np.uint8).view(bool)
+
+
+def open_map(image: Path, labels: Path) -> MapLabels:
+    """Return the features that label a raster. It is kept for the next window.
+
+    Raises:
+        DataError: as `MapLabels`, or a file is missing.
+    """
+    beside = [labels.with_name(name + suffix) for name in (AREA, SPLIT) for suffix in DRIVERS]
+    changed = tuple(changes_of(path) for path in (image, labels, *beside))
+    return _opened(image, labels, changed)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(image: Path, labels: Path, changed: tuple[tuple[int, ...], ...]) -> MapLabels:
+    return MapLabels(image, labels)

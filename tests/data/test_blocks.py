@@ -144,11 +144,19 @@ def test_a_split_is_read_again_from_its_keys(root: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "key", ["ortho[0000:0256,0000:9999]", "other[0000:0256,0000:0256]", "ortho[0256:0256,0000:0256]", "ortho", "",
+    "key", ["ortho[0000:0256,0000:9999]", "other[0000:0256,0000:0256]",
+            "other#00-00[0000:0256,0000:0256]", "ortho[0256:0256,0000:0256]", "ortho", "",
             "ortho[0:256,0:256]", "ortho#1[0000:0256,0000:0256]"],
 )  # fmt: skip
 def test_keys_of_no_window(root: Path, key: str) -> None:
     assert find_named(find_pairs(root).pairs, [key]) == {}
+
+
+def test_a_file_whose_parts_overlap_is_refused(root: Path, tmp_path: Path) -> None:
+    parts = {"train": ["ortho[0000:0256,0000:0256]"], "test": ["ortho[0255:0300,0255:0300]"]}
+    (tmp_path / "split.json").write_text(json.dumps(parts), encoding="utf-8")
+    with pytest.raises(SettingsError, match="1 test windows overlap with windows of other parts"):
+        split_of(root, str(tmp_path / "split.json"))
 
 
 def test_windows_that_overlap_are_known(root: Path) -> None:

@@ -438,3 +438,13 @@ def test_metadata_that_are_no_text_are_an_error_in_words(pairs_folder: Path) -> 
     for command in (["data", "check", pairs_folder], ["predict", image, "--out", pairs_folder / "out/a.tif"]):
         code, text, _ = run(*command)
         assert code in (0, 2) and "Traceback" not in text and "internal error" not in text, text
+
+
+def test_damaged_metadata_are_an_error_in_words(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
+    sound = (tmp_path / "a.jpg").read_bytes()
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta a ></x:xmpmeta>"
+    segment = b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp
+    (tmp_path / "a.jpg").write_bytes(sound[:2] + segment + sound[2:])
+    with pytest.raises(DataError, match=r"a\.jpg: .*its metadata are damaged: .*value of attribute 'a'"):
+        read_whole(tmp_path / "a.jpg")

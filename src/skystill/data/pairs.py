@@ -161,7 +161,8 @@ def _window_named(pairs: Sequence[Pair], key: str) -> Pair | None:
     if not (0 <= top < bottom <= whole.height and 0 <= left < right <= whole.width):
         return None
     pair = pairs[0].cut(named[1], named[0])
-    return pair if pair.key == key and named[0] in (pair.image.stem, block_of(key)) else None
+    own = named[0] == pair.image.stem or (block_of(key) == named[0] and named[0].rpartition("#")[0] == pair.image.stem)
+    return pair if own and pair.key == key else None
 
 
 def count_known(pairs: Sequence[Pair], keys: Iterable[str]) -> int:

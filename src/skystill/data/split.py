@@ -16,7 +16,7 @@ import numpy.typing as npt
 from skystill.classes import ClassMap, Labels
 from skystill.data.blocks import is_blocks, split_blocks
 from skystill.data.masks import read_stored_labels
-from skystill.data.pairs import Pair, find_named
+from skystill.data.pairs import Pair, count_known, find_named
 from skystill.data.stratify import PARTS as PARTS
 from skystill.data.stratify import Areas, stratified_parts
 from skystill.errors import DataError, SettingsError, shortened
@@ -241,7 +241,11 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
         raise SettingsError(
             f"--split {path} names images twice, so that a part would leak: {shortened(', '.join(twice))}."
         )
-    return _collect(shortened(content.get("rule", path.name)), chosen)
+    split = _collect(shortened(content.get("rule", path.name)), chosen)
+    leaking = count_known(split.test, [*(p.key for p in (*split.train, *split.validation) if p.is_window)])
+    if leaking:
+        raise SettingsError(f"--split {path}: {leaking} test windows overlap with windows of other parts.")
+    return split
 
 
 def _collect(rule: str, chosen: list[tuple[Pair, str]]) -> Split:

@@ -11,6 +11,7 @@ import re
 import stat
 from pathlib import Path
 
+from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -150,6 +151,9 @@ def _open(name: str, drivers: tuple[str, ...]) -> DatasetReader:
     except UnicodeDecodeError as error:
         file.close()
         raise RasterRefused(NO_TEXT) from error
+    except CPLE_BaseError as error:
+        file.close()
+        raise RasterRefused(f"its metadata are damaged: {error}") from error
     except BaseException:
         file.close()
         raise

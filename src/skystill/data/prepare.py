@@ -86,13 +86,14 @@ def prepare_data(
     check.raise_problems(settings.data)
     split, of_split = find_split(settings, search.pairs, check)
     check = with_cut(check, split, spec)
+    lost = gap_note(check, split) if settings.limit_images is None else []
     parts = count_parts(check, split)
     notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(search)
     spec, of_bands = _complete(spec, check, split, known)
     return PreparedData(
         check,
         split,
-        (*notes, *search.notes, *check.notes, *of_split, *gap_note(check, split), *parts.warnings(), *of_bands),
+        (*notes, *search.notes, *check.notes, *of_split, *lost, *parts.warnings(), *of_bands),
         spec,
         _offered(search, classes),
         tuple(parts.lines()),

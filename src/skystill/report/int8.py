@@ -1,5 +1,6 @@
 """`skystill quantize`: quantises a model file on a data set, and says if the INT8 file is not faster."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import ClassMap
-from skystill.data import Pair, find_named, find_pairs, mask_areas, read_image, read_pairs, split_pairs
+from skystill.data import Pair, find_named, find_pairs, mask_areas, read_image, read_pairs, resolve_classes, split_pairs
 from skystill.errors import DataError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import ComparedCost, ModelCost, compare_models
@@ -67,17 +68,17 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
 
 def _quantize(settings: QuantizeSettings, out: Path, on_progress: OnProgress) -> Quantization:
     info = read_info(open_session(settings.model), settings.model)
-    train, validation = _images(settings, info.classes)
+    train, validation, classes = _images(settings, info.classes)
     crops = _calibration(train, settings.images, settings.seed, info.input_spec)
 
     def score(path: Path) -> float:
         predictor = Predictor(path)
         images = read_pairs(
             tracked(validation, "scoring on the validation images", on_progress, leaves_line=True),
-            info.classes,
+            classes,
             info.input_spec,
         )
-        return evaluate(predictor.probabilities, images, info.classes).scores().miou or 0.0
+        return evaluate(predictor.probabilities, images, classes).scores().miou or 0.0
 
     quantized = quantize_model(settings.model, out, crops, score, settings.max_drop / 100, on_progress)
     float_cost, int8_cost = compare_models([settings.model, out], on_progress=on_progress)
@@ -94,8 +95,8 @@ def _slower(float_cost: ModelCost, int8_cost: ModelCost) -> str:
     )
 
 
-def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], list[Pair]]:
-    """Return the training pairs and the validation pairs.
+def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], list[Pair], ClassMap]:
+    """Return the training pairs, the validation pairs, and the classes, which for a map say where its features are.
 
     They come from the split of the run folder that contains the model. If `settings.split` is given, if there is no
     such run, or if images of its split are missing, the data is split anew.
@@ -104,6 +105,8 @@ def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], 
     if fit_masks is None:
         fit_masks = run.config.is_file() and bool(run.read_config().get("fit_masks"))
     pairs = find_pairs(settings.data, fit_masks).pairs
+    if pairs[0].is_window:
+        classes = _classes_of_map(settings, run, classes, pairs)
     own = read_split(run) if settings.split is None and run.split.exists() else None
     by_key = find_named(pairs, (*own.train, *own.validation)) if own is not None else {}
     if own is not None and all(key in by_key for key in (*own.train, *own.validation)):
@@ -114,7 +117,23 @@ def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], 
         train, validation = list(split.train), list(split.validation)
     if not validation:
         raise DataError(f"{settings.data} leaves no validation images to score on; choose another --split.")
-    return train, validation
+    return train, validation, classes
+
+
+def _classes_of_map(settings: QuantizeSettings, run: RunFolder, known: ClassMap, pairs: Sequence[Pair]) -> ClassMap:
+    """Return the classes of a map as its own file, or that of the run, gives them.
+
+    Raises:
+        DataError: they are not those of the model.
+    """
+    given = run.read_config().get("classes") if run.config.is_file() else None
+    classes, _ = resolve_classes(settings.data, given, pairs)
+    if classes.names != known.names:
+        raise DataError(
+            f"{settings.model} knows the classes {', '.join(known.names)}; {classes.source} has "
+            f"{', '.join(classes.names)}."
+        )
+    return classes
 
 
 def _calibration(pairs: list[Pair], count: int, seed: int, spec: InputSpec) -> list[npt.NDArray[Any]]:

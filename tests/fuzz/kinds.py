@@ -122,6 +122,17 @@ def _data() -> list[Kind]:
     ]  # fmt: skip
 
 
+def _maps() -> list[Kind]:
+    checks: tuple[Command, ...] = (("data", "check", "{copy}"), ("data", "check", "{copy}", "--split=blocks:250/10"))
+    files = {"gpkg/labels.gpkg": 8, "geojson/labels.geojson": 8, "fgb/labels.fgb": 5, "shp/labels.shp": 5,
+             "shp/labels.dbf": 3, "shp/labels.prj": 3, "gpkg/area.geojson": 3, "gpkg/split.geojson": 3}  # fmt: skip
+    kinds = [
+        Kind(f"features of a map: {name}", f"maps/{name}", "bytes", checks, weight, f"maps/{name.split('/')[0]}")
+        for name, weight in files.items()
+    ]
+    return [*kinds, Kind("classes of a map", "maps/fgb/classes.yaml", "text", checks, 10, "maps/fgb")]
+
+
 def _models() -> list[Kind]:
     quantize = (
         "quantize",
@@ -216,7 +227,7 @@ def _runs() -> list[Kind]:
     ]
 
 
-KINDS: tuple[Kind, ...] = (*_rasters(), *_data(), *_models(), *_runs())
+KINDS: tuple[Kind, ...] = (*_rasters(), *_data(), *_maps(), *_models(), *_runs())
 
 TEXTS: tuple[tuple[Command, str], ...] = (
     ((*_USES[0][:2], *_MODEL, "--out", "{out}/x.tif", "--bands"), "1,2,3"),
@@ -233,6 +244,7 @@ TEXTS: tuple[tuple[Command, str], ...] = (
     ((*_USES[0][:2], "--model", "{in}/models/other.onnx", "--out", "{out}/x.tif", "--classes"), "dubai"),
     (("predict", *_MODEL, "--out", "{out}/x", "--threads=1", "--"), "{in}/rasters/ph*.png"),
     (("data", "check", "{in}/data", "--split"), "0.5/0.2/0.3"),
+    (("data", "check", "{in}/maps/gpkg", "--split"), "blocks:250/10"),
     (("data", "check", "{in}/data", "--bands"), "red,green,blue"),
     (("data", "check", "{in}/data", "--classes"), "dubai"),
     (("data", "check"), "{in}/data"),

@@ -1,6 +1,7 @@
 """The sound files that are damaged: a small world with one file of every kind that the commands open.
 
     in/data/      images with masks, classes.yaml          in/studies/one   a study with its database
+    in/maps/      rasters with features that label them
     in/rasters/   one raster of each kind                   in/logits/       cached logits
     in/models/    model files, one of another program       in/begun/        a prediction that was stopped
     in/runs/      teacher, student                          in/*.yaml ...    settings, splits, palettes
@@ -27,6 +28,7 @@ from skystill.data.scenes import write_scene, write_scene_classes
 from skystill.progress import Event, Progress
 from skystill.run_folder import write_json
 from tests.foreign_model import write_foreign
+from tests.maps import box, write_classes, write_layer, write_raster
 
 TRAINING = ("--epochs=1", "--crop=32", "--batch-size=2", "--crops-per-image=1", "--split=0.5/0.2/0.3", "--seed=0")
 NETWORK = "unet?channels=4&depth=2"
@@ -58,6 +60,7 @@ def make_world(root: Path) -> Path:
     with _away_from(root):
         _make_data(inside / "data")
         _make_tiffs(inside / "tiffs")
+        _make_maps(inside / "maps")
         make_rasters(inside / "rasters")
         _make_runs(inside)
         _make_models(inside)
@@ -96,6 +99,24 @@ def _make_tiffs(folder: Path) -> None:
         "classes:\n  - {name: red, color: '#FF0000', value: 1}\n  - {name: green, color: '#00FF00', value: 2}\n"
         "  - {name: blue, color: '#0000FF', value: 3}\nignore_index: [0]\nbands: [red, green, blue, nir]\n"
     )
+
+
+def _make_maps(folder: Path) -> None:
+    """Write a map with the features in each kind of file, and its layers area and split beside them."""
+    for suffix in (".gpkg", ".geojson", ".fgb", ".shp"):
+        root = folder / suffix[1:]
+        transform = write_raster(root / "ortho.tif", 520, 520, values=np.ones((3, 520, 520), np.uint8), compress="lzw")
+        boxes = [
+            box(transform, top, top + 30, left, left + 20) for top in range(0, 500, 90) for left in range(0, 500, 70)
+        ]
+        write_layer(root / f"labels{suffix}", boxes, kind=[*"abc"] * (len(boxes) // 3), height=[2.5] * len(boxes))
+        halves = [box(transform, 0, 520, 0, 260), box(transform, 0, 520, 260, 520)]
+        write_layer(root / "area.geojson", halves[:1])
+        write_layer(root / "split.geojson", halves, split=["train", "test"])
+        write_classes(
+            root,
+            {"land": "rest", "roof": "{field: kind, values: [a, b]}", "tree": "{field: kind, values: [c], buffer: 2}"},
+        )
 
 
 def _pixels(bands: int, dtype: str = "uint8", side: int = 48) -> npt.NDArray[Any]:

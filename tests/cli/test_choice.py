@@ -1,6 +1,7 @@
 """Which runtime runs a model file: one, unless another is named or recorded beside the file. No clock decides."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from skystill import api
-from skystill.errors import ModelFileError, RunFolderError, SettingsError
+from skystill.errors import DataError, ModelFileError, RunFolderError, SettingsError
 from skystill.model import choice, measure
 from skystill.model.choice import choice_path, read_choice, write_choice
 from skystill.predict import Predictor
@@ -123,6 +124,15 @@ def test_a_damaged_record_is_named(content: str | bytes, model: Path) -> None:
     with pytest.raises(ModelFileError, match=r"m\.onnx\.runtime\.json is damaged .*measure .*--choose makes it again"):
         read_choice(model)
     assert Predictor(model, runtime="onnxruntime").runtime == "onnxruntime"  # a name needs no record
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no named pipes")
+def test_a_pipe_with_a_record_is_not_read(model: Path) -> None:
+    record(model, 10, 20)
+    model.unlink()
+    os.mkfifo(model)
+    with pytest.raises(DataError, match=r"m\.onnx is a named pipe, not a file"):
+        read_choice(model)
 
 
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:

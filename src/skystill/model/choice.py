@@ -17,6 +17,7 @@ from skystill import __version__
 from skystill.errors import ModelFileError, SettingsError, shortened
 from skystill.model.measure import ComparedCost, cores
 from skystill.parsing import built_from, read_json
+from skystill.raster.files import check_regular
 from skystill.run_folder import write_json
 
 DEFAULT_RUNTIME = "onnxruntime"
@@ -106,6 +107,7 @@ def read_choice(model: Path) -> Choice:
 
     Raises:
         ModelFileError: there is a record that cannot be understood.
+        DataError: there is a record, and the model file is a named pipe or the like.
     """
     path = choice_path(model)
     if not path.is_file():
@@ -145,6 +147,7 @@ def _sentence(model: Path, chosen: str, figures: Mapping[str, Mapping[str, Any]]
 
 
 def _digest(model: Path) -> str:
+    check_regular(model)
     try:
         with open(model, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyproj
 import pytest
 import shapely
+from rasterio.features import shapes
 from rasterio.transform import Affine
 
 from skystill.classes import VOID, ClassMap, read_classes
@@ -287,3 +288,39 @@ def test_a_changed_file_is_opened_again(tmp_path: Path) -> None:
         (tmp_path / "labels.geojson").unlink(missing_ok=True)
         write_layer(tmp_path / "labels.geojson", [box(transform, 0, SIZE, 0, right)], crs=UTM)
         assert burnt(tmp_path).sum() == SIZE * right
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
+def test_the_polygons_of_a_mask_give_the_mask_back(tmp_path: Path, crs: str) -> None:
+    noise = np.random.default_rng(5).normal(size=(90, 90)).cumsum(axis=0).cumsum(axis=1)
+    mask = np.digitize(noise, np.quantile(noise, (0.3, 0.5, 0.8))).astype(np.uint8)
+    mask[30:33, 30:60] = VOID
+    mask[::7, ::5] = 2  # islands and holes of one pixel
+    transform = write_raster(tmp_path / "ortho.tif", 90, 90, 0.2)
+    found = [
+        (shapely.geometry.shape(shape), int(label)) for shape, label in shapes(mask, mask != VOID, transform=transform)
+    ]
+    assert any(shape.interiors for shape, _ in found)
+    moved = pyproj.Transformer.from_crs(UTM, crs, always_xy=True)
+    write_layer(
+        tmp_path / "labels.gpkg",
+        [shapely.transform(shape, lambda p: np.stack(moved.transform(*p.T), axis=1)) for shape, _ in found],
+        "areas",
+        crs,
+        label=[label for _, label in found],
+    )
+    write_classes(tmp_path, {f"c{label}": f"{{field: label, values: [{label}]}}" for label in range(4)})
+    whole, classes = opened(tmp_path)
+    burnt_again = whole.burn((0, 90, 0, 90), classes)
+    assert np.array_equal(burnt_again.labels, mask)
+    assert burnt_again.overlaps == {}
+
+
+def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/maps.md").read_text(encoding="utf-8")
+    example = page.split("## Which features have which class\n\n")[1].split("\n\n")[0]
+    (tmp_path / "classes.yaml").write_text("\n".join(line[4:] for line in example.splitlines()), encoding="utf-8")
+    classes = read_classes(tmp_path / "classes.yaml")
+    assert classes.names == ("Land", "Building", "Road", "Tree")
+    assert [len(sources) for sources in classes.sources] == [1, 1, 1, 2]
+    assert classes.sources[2][0].buffer_m == 3.0

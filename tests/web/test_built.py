@@ -12,6 +12,7 @@ import pytest
 import skystill_web
 
 PROJECT = Path(__file__).parents[2] / "packages/skystill-web"
+BUILT = Path(skystill_web.__file__).parent / "built"
 NPM = [shutil.which("npm") or "npm", "--fetch-retries=0", "--fetch-timeout=20000"]
 
 
@@ -22,7 +23,7 @@ def npm(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_every_file_is_whole_and_listed() -> None:
     files = skystill_web.read_manifest()["files"]
     assert set(files) == {"ort.js", "ort.wasm", "geotiff.js", "licences.txt"}
-    assert {path.name for path in (PROJECT / "src/skystill_web/built").glob("*.gz")} == {f"{name}.gz" for name in files}
+    assert {path.name for path in BUILT.glob("*.gz")} == {f"{name}.gz" for name in files}
     for name, about in files.items():
         content = gzip.decompress(skystill_web.read_packed(name))
         assert (len(content), hashlib.sha256(content).hexdigest()) == (about["bytes"], about["sha256"])
@@ -48,7 +49,7 @@ def test_each_package_has_its_licence_in_the_page() -> None:
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = shutil.copytree(PROJECT / "src/skystill_web/built", tmp_path / "built")
+    built = shutil.copytree(BUILT, tmp_path / "built")
     monkeypatch.setattr(skystill_web, "_BUILT", built)
     (built / "ort.js.gz").write_bytes(gzip.compress(b"other"))
     with pytest.raises(ValueError, match=r"ort\.js\.gz is damaged: its SHA-256 is .* was expected"):

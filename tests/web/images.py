@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
@@ -18,6 +19,10 @@ from skystill.data.scenes import paint_scene
 
 Planes = npt.NDArray[Any]
 
+POINTS = [
+    GroundControlPoint(row, column, 55 + column / 1e4, 25 - row / 1e4)
+    for row, column in ((0, 0), (0, 230), (150, 0), (150, 220))
+]
 UTM = {"crs": "EPSG:32640", "transform": from_origin(330000, 2790000, 0.5, 0.5)}
 
 
@@ -33,13 +38,13 @@ def scene(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def write_tiff(path: Path, planes: Planes, **options: Any) -> Path:
-    """Write planes (B, H, W). `alpha`, `mask`, `descriptions` and `colorinterp` are set after the pixels."""
-    after = {name: options.pop(name, None) for name in ("mask", "descriptions", "colorinterp")}
+    """Write planes (B, H, W). `mask`, `descriptions`, `colorinterp` and `tags` are set after the pixels."""
+    after = {name: options.pop(name, None) for name in ("mask", "descriptions", "colorinterp", "tags")}
     count, height, width = planes.shape
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
-            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=planes.dtype, **options
+            path, "w", **{"driver": "GTiff", **options}, count=count, height=height, width=width, dtype=planes.dtype
         ) as file,
     ):
         file.write(planes)
@@ -47,6 +52,7 @@ def write_tiff(path: Path, planes: Planes, **options: Any) -> Path:
             file.write_mask(after["mask"])
         if after["descriptions"]:
             file.descriptions = after["descriptions"]
+        file.update_tags(**(after["tags"] or {}))
         if after["colorinterp"]:
             file.colorinterp = [ColorInterp[name] for name in after["colorinterp"]]
     return path
@@ -82,6 +88,9 @@ def write_tiffs(folder: Path) -> dict[str, Path]:
         ("by-description", four, {"descriptions": ("Blue", "Green", "Red", "Near infrared")}),
         ("by-tag", four, {"colorinterp": ("blue", "green", "red", "undefined")}),
         ("five-by-place", np.concatenate([rgb, rgb[:2]]), {**tiled, "photometric": "minisblack"}),
+        ("cloud-optimised", rgb, {"driver": "COG", "compress": "deflate", "blocksize": 128, "mask": mask, **UTM}),
+        ("point", rgb, {**UTM, "photometric": "rgb", "tags": {"AREA_OR_POINT": "Point"}}),
+        ("control-points", rgb, {"photometric": "rgb", "gcps": POINTS, "crs": "EPSG:4326"}),
         ("sparse", gap, {**tiled, "sparse_ok": True, "nodata": 9, "photometric": "rgb"}),
     )}  # fmt: skip
 
@@ -143,6 +152,11 @@ def write_refused(folder: Path) -> dict[str, tuple[Path, str]]:
         ("inks.jpg", encoded(whole.convert("CMYK"), "JPEG"), "CMYK"),
         ("sideways.png", encoded(whole, "PNG", exif=turned), "sideways"),
         ("clear.webp", encoded(clear, "WEBP"), "transparent pixels"),
+        (
+            "huge.png",
+            png[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0)) + png[33:],
+            "50000 x 50000 pixels take 12500 MB; this page reads up to 1000 MB",
+        ),
         ("notes.png", b"these are notes", "no JPEG, PNG, WebP or TIFF"),
         ("empty.tif", b"", "empty"),
     ]
@@ -152,7 +166,7 @@ def write_refused(folder: Path) -> dict[str, tuple[Path, str]]:
     planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))
     whole_tiff = write_tiff(folder / "whole.tif", planes, tiled=True, blockxsize=32, blockysize=32).read_bytes()
     (folder / "cut.tif").write_bytes(whole_tiff[:-2000])
-    found["cut.tif"] = folder / "cut.tif", "lies beyond its end"
+    found["cut.tif"] = folder / "cut.tif", "damaged: "
     packed = bytearray(write_tiff(folder / "packed.tif", planes, compress="deflate").read_bytes())
     packed[-900:-800] = bytes(100)
     (folder / "packed.tif").write_bytes(packed)

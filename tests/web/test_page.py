@@ -192,6 +192,25 @@ def test_values_of_named_bands(
         assert said in browser.status
 
 
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_values_of_other_data_types(browser: Browser, models: dict[str, Path], tmp_path: Path, dtype: str) -> None:
+    spec = InputSpec(tuple(Band("", number, 100.4, 700, -4000, 4000) for number in (1, 2, 3)), dtype)
+    model = write_banded(tmp_path / "model.onnx", spec)
+    planes = np.random.default_rng(5).integers(-4000, 4000, (3, 140, 160)).astype(dtype)
+    planes[1, 40:60, 30:80] = -9999
+    if dtype == "float32":
+        planes[0, 100:110, :40] = np.nan
+        planes[2, 100:110, 50:60] = np.inf
+    image = write_tiff(tmp_path / "map.tif", planes, nodata=-9999, photometric="minisblack", compress="lzw", **UTM)
+    browser.open(export(run=model, format="html", out=tmp_path / "page.html"))
+    assert browser.label(image) == "done", browser.status
+    labels, _ = saved(browser, image)
+    wanted, _ = predicted(model, image, tmp_path)
+    assert (wanted == 255).sum() >= 1000
+    assert (labels == wanted).mean() > 0.999
+    assert np.array_equal(labels == 255, wanted == 255)
+
+
 def test_areas_are_those_of_predict(
     browser: Browser, models: dict[str, Path], pages: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -242,6 +261,10 @@ def test_stop_keeps_nothing_and_the_next_images_go_on(browser: Browser, pages: d
     })""")
     states = browser.run("entries.map((entry) => entry.state)")
     assert states == ["stopped", "stopped", "done", "done", "done"]
+    browser.run("entries[2].picture = null")  # as where many images were labelled: it is read again
+    browser.run("document.querySelectorAll('#files button')[2].click()")
+    browser.run("new Promise((done) => { const look = () => (busy ? setTimeout(look, 20) : done()); look(); })")
+    assert browser.run("[current === entries[2], current.picture.width, view.picture.width]") == [True, 400, 400]
 
 
 def test_what_is_seen_and_switched(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:

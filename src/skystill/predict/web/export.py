@@ -75,8 +75,37 @@ def make_page(model: Path, name: str, built: ModuleType) -> str:
         built: the package `skystill_web`.
 
     Raises:
-        ModelFileError: the file is damaged, or SkyStill did not write it.
+        ModelFileError: the file is damaged, SkyStill did not write it, or its input or its tiles are not those of a
+            page.
+        SettingsError: skystill-web is damaged.
     """
+    info, tensor = _open_model(model)
+    content, card = model.read_bytes(), model.with_suffix(".md")
+    script, style = _source(PAGE), _source(("style.css",))
+    packed = _packed(built) | {"model": gzip.compress(content, mtime=0)}
+    if info.input_spec.is_colors:
+        packed["example-image"] = _example()
+    about = json.dumps(_about(info, tensor), allow_nan=False).replace("<", "\\u003c")
+    data = [
+        *(_element("application/octet-stream", part, base64.b64encode(raw).decode()) for part, raw in packed.items()),
+        _element("application/json", "about-model", about),
+        _element("text/plain", "reader-code", _source(READER)),
+        _element("text/plain", "network-code", _source(NETWORK)),
+    ]
+    fields = {
+        "policy": _policy(script, style),
+        "title": _plain(f"Class maps by {name}"),
+        "classes_line": _plain(f"It gives each pixel one of the classes {', '.join(info.classes.names)}."),
+        "takes": _plain(_takes(info.input_spec)),
+        "about": _rows(_facts(info, content)),
+        "card": f"<pre>{_plain(card.read_text(encoding='utf-8', errors='replace'))}</pre>" if card.is_file() else "",
+        "software": _rows([("SkyStill", f"{__version__}, MIT"), *_packages(built.read_manifest()["packages"])]),
+    }
+    return Template(_source(("page.html",))).substitute(fields, style=style, script=script, data="\n".join(data))
+
+
+def _open_model(model: Path) -> tuple[ModelInfo, str]:
+    """Return the metadata of a model file, and the data type that its graph takes."""
     try_once(model)
     session = open_session(model)
     if is_foreign(session):
@@ -84,38 +113,28 @@ def make_page(model: Path, name: str, built: ModuleType) -> str:
             f"{model} was not exported by SkyStill, and a page knows only the form of its model files. Give a run, or "
             "a file that skystill export or quantize wrote."
         )
-    info = read_info(session, model)
-    margin = info.overlap // 2
-    if info.tile_size < PHASE + 2 * margin:
+    info, taken = read_info(session, model), session.get_inputs()[0].type
+    spec = info.input_spec
+    if taken not in ("tensor(float)", f"tensor({spec.dtype})"):
+        raise ModelFileError(f"{model} takes {taken}; for {spec.labels}, tensor({spec.dtype}) was expected.")
+    if info.tile_size < PHASE + info.overlap // 2 * 2:
         raise ModelFileError(
             f"{model}: tiles of {info.tile_size} pixels that share {info.overlap} leave no middle of {PHASE} pixels. "
             "Export the run again."
         )
-    tensor = session.get_inputs()[0].type.removeprefix("tensor(").removesuffix(")").replace("float", "float32")
-    spec, content = info.input_spec, model.read_bytes()
-    script, style = _source(PAGE), _source(("style.css",))
-    packed = {name: base64.b64encode(built.read_packed(of)).decode() for name, of in _BUILT.items()}
-    packed["model"] = base64.b64encode(gzip.compress(content, mtime=0)).decode()
-    if spec.is_colors:
-        packed["example-image"] = base64.b64encode(_example()).decode()
-    about = json.dumps(_about(info, tensor), allow_nan=False).replace("<", "\\u003c")
-    data = [
-        *(f'<script type="application/octet-stream" id="{name}">{text}</script>' for name, text in packed.items()),
-        f'<script type="application/json" id="about-model">{about}</script>',
-        f'<script type="text/plain" id="reader-code">{_source(READER)}</script>',
-        f'<script type="text/plain" id="network-code">{_source(NETWORK)}</script>',
-    ]
-    card = model.with_suffix(".md")
-    fields = {
-        "policy": _policy(script, style),
-        "title": _plain(f"Class maps by {name}"),
-        "classes_line": _plain(f"It gives each pixel one of the classes {', '.join(info.classes.names)}."),
-        "takes": _plain(_takes(spec)),
-        "about": _rows(_facts(info, content)),
-        "card": f"<pre>{_plain(card.read_text(encoding='utf-8'))}</pre>" if card.is_file() else "",
-        "software": _rows([("SkyStill", f"{__version__}, MIT"), *_packages(built.read_manifest()["packages"])]),
-    }
-    return Template(_source(("page.html",))).substitute(fields, style=style, script=script, data="\n".join(data))
+    return info, "float32" if taken == "tensor(float)" else spec.dtype
+
+
+def _packed(built: ModuleType) -> dict[str, bytes]:
+    try:
+        return {part: built.read_packed(name) for part, name in _BUILT.items()}
+    except ValueError as error:
+        raise SettingsError(f'{error}. Install it again: pip install --force-reinstall "skystill[html]".') from error
+
+
+def _element(kind: str, name: str, text: str) -> str:
+    """Return a script element that a browser does not run: it holds data."""
+    return f'<script type="{kind}" id="{name}">{text}</script>'
 
 
 _BUILT = {"wasm": "ort.wasm", "ort": "ort.js", "geotiff": "geotiff.js", "licences-packed": "licences.txt"}

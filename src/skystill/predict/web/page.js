@@ -219,8 +219,12 @@ function finish(entry) {
 async function lookAt(entry) {
   if (busy) return; // the image that is labelled is shown
   busy = true;
-  entry.picture ??= await read(entry.file);
-  display(entry);
+  try {
+    entry.picture ??= await read(entry.file);
+    display(entry);
+  } catch (error) {
+    setState("refused", TEXT.refused(entry.file.name, error.message));
+  }
   busy = false;
   workOff();
 }

@@ -12,7 +12,7 @@ async function openPicture(file, kind) {
   const bitmap = await decoded(new Blob([bytes], { type: kind }));
   const { width, height } = bitmap;
   return {
-    width, height, count: 3, bits: 8, kind: "uint8", geo: null, mask: null, inverted: false, palette: null,
+    width, height, count: 3, bits: 8, kind: "uint8", geo: null, inverted: false, palette: null,
     colors: ["red", "green", "blue"], descriptions: ["", "", ""], nodata: [null, null, null],
     read: (numbers) => readBitmap(bitmap, numbers),
   };

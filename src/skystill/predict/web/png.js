@@ -29,7 +29,7 @@ async function openPng(file) {
   if (exifOrientation(named("eXIf")) !== 1) refuse(TEXT.turned);
   const parts = chunks.filter(([kind]) => kind === "IDAT").map(([, content]) => content);
   return {
-    width, height, count, bits, kind: bits === 16 ? "uint16" : "uint8", geo: null, mask: null, inverted: false,
+    width, height, count, bits, kind: bits === 16 ? "uint16" : "uint8", geo: null, inverted: false,
     colors: { 0: ["gray"], 2: ["red", "green", "blue"], 3: ["palette"], 4: ["gray", "alpha"],
       6: ["red", "green", "blue", "alpha"] }[type],
     descriptions: Array(count).fill(""),

@@ -24,9 +24,11 @@ async function readImage(file, spec, limit) {
   const choice = spec.isColors ? chooseColors(checkColors(raster)) : matchBands(checkKind(raster, spec), spec);
   const bytes = width * height * (spec.bands.length + 2) * (spec.dtype === "uint8" ? 1 : 4);
   if (bytes > limit) refuse(TEXT.tooLarge(width, height, Math.ceil(bytes / 1e6), Math.floor(limit / 1e6)));
+  raster.mask = await raster.findMask?.() ?? null; // of a TIFF
   const stored = await raster.read(choice.alpha ? [...choice.numbers, choice.alpha] : choice.numbers);
-  const values = stored.subarray(0, choice.numbers.length * width * height);
-  const alpha = choice.alpha ? stored.subarray(values.length) : null;
+  const length = choice.numbers.length * width * height;
+  const values = choice.alpha ? stored.slice(0, length) : stored; // a copy takes memory, and only alpha needs it
+  const alpha = choice.alpha ? stored.subarray(length) : null;
   let valid = validOf(raster, choice, values, alpha, !spec.isColors);
   let planes;
   const notes = [...choice.notes];
@@ -85,7 +87,7 @@ function validOf(raster, { numbers }, values, alpha, every) {
 function toColors(raster, values, valid) {
   const size = raster.width * raster.height;
   if (!raster.palette && raster.bits === 8 && !raster.inverted && values.length === 3 * size) {
-    return { planes: values.slice(), valid };
+    return { planes: values, valid };
   }
   const planes = new Uint8Array(3 * size);
   const most = 2 ** raster.bits - 1;
@@ -104,7 +106,7 @@ function toColors(raster, values, valid) {
 
 // Values in the data type of the spec; pixels without data get the mean of the training images.
 function toValues(spec, values, valid) {
-  const planes = spec.dtype === "float32" ? Float32Array.from(values) : values.slice();
+  const planes = values instanceof Float64Array ? Float32Array.from(values) : values;
   const size = values.length / spec.bands.length;
   if (valid) {
     spec.bands.forEach(({ fill }, b) => {

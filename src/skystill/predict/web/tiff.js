@@ -9,7 +9,7 @@ const KINDS = {
 };
 const PHOTOMETRIC = { 3: "indices of a palette", 4: "a mask", 5: "inks", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab" };
 const METHODS = [1, 5, 7, 8, 32946, 32773, 50000];
-const PLACED = [33550, 33922, 34264, 34735, 34736, 34737]; // tags that say where a raster lies
+const PLACED = [33550, 33922, 34264, 34735, 34736, 34737, 50844]; // tags that say where a raster lies
 
 // The decoder of zstd fetches its own code from a data: address, and the policy of the page forbids every fetch.
 globalThis.fetch = async (address) =>
@@ -40,7 +40,7 @@ async function openTiff(file) {
     colors: colorsOf(layout, await tagsOf(dir, "ExtraSamples"), metadata),
     descriptions: items(metadata, "description", count),
     nodata: Array(count).fill(nodata),
-    mask: await findMask(tiff, layout),
+    findMask: () => findMask(tiff, layout),
     read: (numbers) => readBlocks(layout, numbers),
   };
 }
@@ -115,7 +115,7 @@ async function placeOf(dir) {
     const value = await dir.loadValue(tag);
     if (value !== undefined) tags[tag] = typeof value === "string" ? value : Array.from(value, Number);
   }
-  return tags[33550] || tags[33922] || tags[34264] || tags[34735] ? tags : null;
+  return Object.keys(tags).length ? tags : null;
 }
 
 // Which pixels an internal mask names as valid: 0 and 1; null without a mask.

@@ -58,7 +58,7 @@ class View {
   }
 
   paintSoon() {
-    this.frame ??= requestAnimationFrame(() => {
+    this.frame ??= requestAnimationFrame(() => { // of several wishes, one is painted
       this.frame = null;
       this.paint();
     });
@@ -72,37 +72,36 @@ class View {
     this.context.putImageData(image, 0, 0);
   }
 
-  // One pixel of the picture for each of the canvas; where the picture is reduced, the mean of four.
+  // One pixel of the picture for each of the canvas; where the picture is reduced, the mean of two on a diagonal.
   fill(out, width, height) {
-    const { planes, labels, shown } = this.picture;
-    const size = this.picture.width * this.picture.height;
+    const { planes, labels, shown, width: pictureWidth, height: pictureHeight } = this.picture;
+    const size = pictureWidth * pictureHeight;
     const step = 1 / this.scale;
     const columns = Int32Array.from({ length: width },
-      (_, x) => this.inside(this.left + (x + 0.5) * step, this.picture.width));
-    const apart = step >= 2 ? Math.floor(step / 2) : 0;
+      (_, x) => this.inside(this.left + (x + 0.5) * step, pictureWidth));
+    const apart = Math.floor(step / 2);
     const [red, green, blue] = shown.bands.map((band) => band * size);
-    const { low, gain } = shown;
-    const byte = (value, b) => Math.max(0, Math.min(255, (value - low[b]) * gain[b]));
+    const [lowRed, lowGreen, lowBlue] = shown.low;
+    const [gainRed, gainGreen, gainBlue] = shown.gain.map((gain) => gain / 2);
+    const { colors, opacity } = this;
+    const pixel = new Uint8ClampedArray(out.buffer);
     for (let y = 0; y < height; y++) {
-      const row = this.inside(this.top + (y + 0.5) * step, this.picture.height);
+      const row = this.inside(this.top + (y + 0.5) * step, pictureHeight);
       if (row < 0) continue;
-      const down = row + apart < this.picture.height ? apart * this.picture.width : 0;
-      for (let x = 0; x < width; x++) {
-        if (columns[x] < 0) continue;
-        const at = row * this.picture.width + columns[x];
-        const across = columns[x] + apart < this.picture.width ? apart : 0;
-        const mean = (from) =>
-          (planes[from] + planes[from + across] + planes[from + down] + planes[from + down + across]) / 4;
-        let r = byte(mean(red + at), 0);
-        let g = byte(mean(green + at), 1);
-        let b = byte(mean(blue + at), 2);
+      const down = row + apart < pictureHeight ? apart * pictureWidth : 0;
+      for (let x = 0, to = 4 * y * width; x < width; x++, to += 4) {
+        const column = columns[x];
+        if (column < 0) continue;
+        const at = row * pictureWidth + column;
+        const other = column + apart < pictureWidth ? at + down + apart : at;
         const label = 4 * labels[at];
-        if (this.colors[label + 3]) {
-          r += (this.colors[label] - r) * this.opacity;
-          g += (this.colors[label + 1] - g) * this.opacity;
-          b += (this.colors[label + 2] - b) * this.opacity;
-        }
-        out[y * width + x] = 0xff000000 | (b << 16) | (g << 8) | r;
+        const part = colors[label + 3] * opacity;
+        const rest = 1 - part;
+        pixel[to] = (planes[red + at] + planes[red + other] - 2 * lowRed) * gainRed * rest + colors[label] * part;
+        pixel[to + 1] = (planes[green + at] + planes[green + other] - 2 * lowGreen) * gainGreen * rest
+          + colors[label + 1] * part;
+        pixel[to + 2] = (planes[blue + at] + planes[blue + other] - 2 * lowBlue) * gainBlue * rest
+          + colors[label + 2] * part;
       }
     }
   }

@@ -303,6 +303,7 @@ def test_the_example_is_labelled(browser: Browser, pages: dict[str, Path]) -> No
     browser.click("example")
     assert browser.wait("done", "refused") == "done", browser.status
     assert browser.run("current.labels.length") == 192 * 192
+    assert "a drawn scene" in browser.run("document.getElementById('notes').textContent")
     assert browser.run("new Set(current.labels).size") > 2
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 

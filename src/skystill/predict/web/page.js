@@ -68,8 +68,8 @@ async function unpack(id) {
 
 // ---- images, one after the other
 
-function add(files) {
-  for (const file of files) entries.push({ file, state: TEXT.waiting });
+function add(files, note = "") {
+  for (const file of files) entries.push({ file, state: TEXT.waiting, note });
   listEntries();
   workOff();
 }
@@ -236,11 +236,11 @@ function display(entry) {
   $("result").hidden = !entry;
   $("drop").classList.toggle("small", Boolean(entry));
   if (!entry) return;
-  const { picture, labels, file } = entry;
+  const { picture, labels, file, note } = entry;
   const crs = picture.geo ? crsName(placeFrom(picture.geo)) : "";
   $("facts").textContent = TEXT.total(`${picture.width} x ${picture.height} pixels`, file.name, crs);
-  const notes = [...picture.notes, ...placeNotes(picture.geo, crs)];
-  $("notes").replaceChildren(...notes.map((note) => element("li", note)));
+  const notes = [note, ...picture.notes, ...placeNotes(picture.geo, crs)].filter(Boolean);
+  $("notes").replaceChildren(...notes.map((one) => element("li", one)));
   for (const id of ["save-tif", "save-png", "save-csv"]) $(id).disabled = !entry.finished;
   view.show({ ...picture, labels }, CLASSES, hidden);
   fillTable(entry);
@@ -325,7 +325,8 @@ function listen() {
     $("input").value = "";
   });
   $("example").hidden = !ABOUT.spec.isColors;
-  $("example").addEventListener("click", () => add([new File([fromBase64($("example-image"))], "example.jpg")]));
+  $("example").addEventListener("click", () => add(
+    [new File([fromBase64($("example-image"))], "example.jpg")], TEXT.example));
   $("stop").addEventListener("click", () => {
     pool.stop();
     reader.end();

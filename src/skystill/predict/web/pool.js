@@ -33,8 +33,8 @@ class Pool {
   constructor(url, opening) {
     this.url = url;
     this.opening = opening; // what each worker is opened with
-    const memory = navigator.deviceMemory || 8; // GB; a worker takes up to 300 MB
-    this.most = Math.max(1, Math.min(navigator.hardwareConcurrency || 1, memory >= 4 ? 8 : 2));
+    const memory = navigator.deviceMemory || 4; // GB, which not every browser tells; a worker takes up to 300 MB
+    this.most = Math.max(1, Math.min(navigator.hardwareConcurrency || 1, Math.floor(memory)));
     this.workers = [];
   }
 

@@ -13,6 +13,7 @@ const TEXT = {
   stopped: (name) => `${name} was stopped. Its unfinished class map is not kept.`,
   refused: (name, why) => `${name}: ${why}`,
   waiting: "waiting",
+  example: "The example is a drawn scene: a model that learnt from photographs may label it wrongly.",
   left: (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
   saved: (name) => `${name} was saved.`,
   noClass: "no data",

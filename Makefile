@@ -16,10 +16,10 @@ FUZZ_OUT ?= runs/fuzz
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt packages/skystill-web/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/pip install -q -c constraints.txt -e ".[train,pretrained,dev,docs]"
+	$(BIN)/pip install -q -c constraints.txt -e packages/skystill-web -e ".[train,pretrained,html,dev,docs]"
 	touch $@
 
 demo: install

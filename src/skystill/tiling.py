@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_PHASE = 64
+PHASE = 64
+"""Cores begin at multiples of this number of pixels, and are at least this large where the raster is."""
 WHOLE_PHASE = 16
 """Windows of networks of fixed input size begin at multiples of this number of pixels, so that tiles at the edge of a
 raster are down-sampled on the same pixel grid as all others. Most networks, and all exports but one, halve four times
@@ -172,7 +173,7 @@ class Grid:
 
         They are equal so that the last core is not a narrow strip.
         """
-        largest = max(_PHASE, (tile - 2 * self.margin) // _PHASE * _PHASE)
+        largest = max(PHASE, (tile - 2 * self.margin) // PHASE * PHASE)
         equal = _whole(-(-size // -(-size // largest)))
         # A core is at least twice the margin. Otherwise three neighbouring tiles would be blended in one pixel.
         step = min(largest, max(equal, _whole(2 * self.margin)))
@@ -190,8 +191,8 @@ def _grown(read: slice, tile: int, size: int) -> slice:
 
 
 def _whole(size: int) -> int:
-    """Round up to a multiple of `_PHASE`."""
-    return -(-size // _PHASE) * _PHASE
+    """Round up to a multiple of `PHASE`."""
+    return -(-size // PHASE) * PHASE
 
 
 def overlapping_cuts(size: int, tile: int) -> list[tuple[int, slice, slice]]:

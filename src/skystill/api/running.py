@@ -142,21 +142,27 @@ def export(
 ) -> "Path":
     """Write the network of a run as a model file, and check that its logits equal those of torch.
 
+    With the format html, a model file goes into a web page as it is, and torch is not needed.
+
     Args:
         settings: settings of the command. Give either this or `keywords`.
         on_progress: receives a `Progress` while the file is written.
         keywords: fields of `ExportSettings`, instead of `settings`.
 
     Returns:
-        The model file. If `stac` is set, a STAC item is written next to it, with the suffix `.stac.json`.
+        The model file, or the page. If `stac` is set, a STAC item is written next to it, with the suffix `.stac.json`.
 
     Raises:
         UserError: the folder is not a finished run, or the format cannot be written.
     """
+    settings = settings_from(ExportSettings, settings, keywords)
+    if settings.format == "html":
+        from skystill.predict.web.export import export_page
+
+        return export_page(settings, on_progress)
     from skystill.train.compress.formats import export_run
 
-    path, _ = export_run(settings_from(ExportSettings, settings, keywords), on_progress)
-    return path
+    return export_run(settings, on_progress)[0]
 
 
 def predict(

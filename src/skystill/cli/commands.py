@@ -180,7 +180,7 @@ def box() -> None:
 @app.command()
 @settings_options(ExportSettings, "run")
 def export(settings: ExportSettings) -> None:
-    """Write the network of a run as a model file, and check that its logits equal those of torch."""
+    """Write the network of a run as a model file, and check that its logits equal those of torch; or as a web page."""
     from skystill import api
 
     with progress_display() as on_progress:

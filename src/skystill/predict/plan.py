@@ -119,15 +119,17 @@ def _cut(source: RasterSource, tile: int, margin: int, lane: int, blend: bool) -
     rows_first = source.sequential and source.width > 2 * lane
     if source.sequential and not rows_first:
         lane = source.width
-    rows, columns = (tile, tile) if tile < _BLOCK + 2 * margin else _whole_blocks(tile, margin)
+    rows, columns = tile_shape(tile, margin)
     return Grid(source.height, source.width, rows, columns, margin, lane, rows_first, blend)
 
 
-def _whole_blocks(tile: int, margin: int) -> tuple[int, int]:
+def tile_shape(tile: int, margin: int) -> tuple[int, int]:
     """Return rows and columns of tiles with about the area of a square tile of side `tile`.
 
-    Their cores consist of whole blocks of the written files.
+    The cores of large tiles consist of whole blocks of the written files.
     """
+    if tile < _BLOCK + 2 * margin:
+        return tile, tile
     rows = _BLOCK + 2 * margin
     columns = max(1, round((tile * tile / rows - 2 * margin) / _BLOCK)) * _BLOCK
     return rows, columns + 2 * margin

@@ -216,12 +216,14 @@ class ExportSettings(Settings):
     """Settings of `skystill export`."""
 
     run: Path
-    """Run folder that train or distill wrote."""
+    """Run folder that train or distill wrote. With --format html also a model file of SkyStill; of a run, the INT8 file
+    is taken if there is one."""
     out: Path
-    """File to write: .onnx, or .xml with --format openvino."""
-    format: Literal["onnx", "deepness", "openvino"] = "onnx"
+    """File to write: .onnx, .xml with --format openvino, or .html with --format html."""
+    format: Literal["onnx", "deepness", "openvino", "html"] = "onnx"
     """onnx: the format that skystill predict reads. deepness: ONNX for the QGIS plugin Deepness. openvino: an .xml and
-    a .bin file."""
+    a .bin file. html: one web page with the model in it, which labels images in a browser, without a server and without
+    a network."""
     resolution: float | None = Field(default=None, gt=0)
     """Ground resolution of the training images in metres per pixel. It is stored in the file. By default it is read
     from the training images, if all of them are GeoTIFFs whose resolutions agree within a factor of 1.1."""

@@ -97,7 +97,7 @@ class TestTable:
 
 
 def test_the_numbers_are_those_of_tiling_and_of_model_files() -> None:
-    assert tiling._PHASE == PHASE
+    assert tiling.PHASE == PHASE
     assert ModelInfo(DUBAI, "kite", 0, 0).overlap // 2 == MARGIN
 
 

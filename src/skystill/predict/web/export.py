@@ -1,0 +1,256 @@
+"""`skystill export --format html`: one file that labels images in a browser, without a server and without a network."""
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from skystill import __version__
+from skystill.data.scenes import paint_scene
+from skystill.errors import ModelFileError, SettingsError, visible
+from skystill.model.file import ModelInfo, is_foreign, open_session, read_info
+from skystill.model.trial import try_once
+from skystill.predict.plan import tile_shape
+from skystill.progress import OnProgress, ignore_progress, phase
+from skystill.raster.input_spec import InputSpec
+from skystill.raster.overwriting import check_outputs
+from skystill.run_folder import RunFolder, hold_output, write_text
+from skystill.settings import ExportSettings
+from skystill.tiling import PHASE
+
+_SHARED = ("strings.js", "names.js", "png.js")
+PAGE = (*_SHARED, "ground.js", "grid.js", "save.js", "view.js", "pool.js", "page.js")
+READER = (*_SHARED, "picture.js", "tiff.js", "reading.js")
+NETWORK = ("strings.js", "network.js")
+_EXAMPLE_SIDE, _EXAMPLE_SEED = 512, 11  # larger scenes take many seconds to paint
+
+
+def export_page(settings: ExportSettings, on_progress: OnProgress = ignore_progress) -> Path:
+    """Write a page that holds a model file.
+
+    Args:
+        settings: the run or the model file, and the page to write.
+        on_progress: receives a `Progress` while the page is written.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunFolderError: the folder is not a run, or another process writes the page.
+        ModelFileError: there is no model file, it is damaged, or SkyStill did not write it.
+        SettingsError: the suffix of the page does not fit, a setting is for other formats, the page would replace a
+            file of the run, or skystill-web is not installed.
+    """
+    if settings.out.suffix.lower() != ".html":
+        raise SettingsError(f"--out {settings.out}: a file for html ends in .html.")
+    if settings.stac or settings.resolution is not None:
+        given = "--stac" if settings.stac else "--resolution"
+        raise SettingsError(f"{given} is for model files; leave it out. A page holds a model file as it is.")
+    model, own = _find_model(settings.run)
+    check_outputs([("page", settings.out)], own)
+    built = _built()
+    name = settings.run.resolve().name if settings.run.is_dir() else model.stem
+    with hold_output(settings.out, on_progress), phase(f"writing {settings.out.name}", on_progress):
+        write_text(settings.out, make_page(model, name, built))
+    return settings.out
+
+
+def make_page(model: Path, name: str, built: ModuleType) -> str:
+    """Return the page.
+
+    Args:
+        model: the model file.
+        name: what the page calls it.
+        built: the package `skystill_web`.
+
+    Raises:
+        ModelFileError: the file is damaged, SkyStill did not write it, or its input or its tiles are not those of a
+            page.
+        SettingsError: skystill-web is damaged.
+    """
+    info, tensor = _open_model(model)
+    content, card = model.read_bytes(), model.with_suffix(".md")
+    script, style = _source(PAGE), _source(("style.css",))
+    packed = _packed(built) | {"model": gzip.compress(content, mtime=0)}
+    if info.input_spec.is_colors:
+        packed["example-image"] = _example()
+    about = json.dumps(_about(info, tensor), allow_nan=False).replace("<", "\\u003c")
+    data = [
+        *(_element("application/octet-stream", part, base64.b64encode(raw).decode()) for part, raw in packed.items()),
+        _element("application/json", "about-model", about),
+        _element("text/plain", "reader-code", _source(READER)),
+        _element("text/plain", "network-code", _source(NETWORK)),
+    ]
+    fields = {
+        "policy": _policy(script, style),
+        "title": _plain(f"Class maps by {name}"),
+        "classes_line": _plain(f"It gives each pixel one of the classes {', '.join(info.classes.names)}."),
+        "takes": _plain(_takes(info.input_spec)),
+        "about": _rows(_facts(info, content)),
+        "card": f"<pre>{_plain(card.read_text(encoding='utf-8', errors='replace'))}</pre>" if card.is_file() else "",
+        "software": _rows([("SkyStill", f"{__version__}, MIT"), *_packages(built.read_manifest()["packages"])]),
+    }
+    return Template(_source(("page.html",))).substitute(fields, style=style, script=script, data="\n".join(data))
+
+
+def _open_model(model: Path) -> tuple[ModelInfo, str]:
+    """Return the metadata of a model file, and the data type that its graph takes."""
+    try_once(model)
+    session = open_session(model)
+    if is_foreign(session):
+        raise ModelFileError(
+            f"{model} was not exported by SkyStill, and a page knows only the form of its model files. Give a run, or "
+            "a file that skystill export or quantize wrote."
+        )
+    info, taken = read_info(session, model), session.get_inputs()[0].type
+    spec = info.input_spec
+    if taken not in ("tensor(float)", f"tensor({spec.dtype})"):
+        raise ModelFileError(f"{model} takes {taken}; for {spec.labels}, tensor({spec.dtype}) was expected.")
+    if info.tile_size < PHASE + info.overlap // 2 * 2:
+        raise ModelFileError(
+            f"{model}: tiles of {info.tile_size} pixels that share {info.overlap} leave no middle of {PHASE} pixels. "
+            "Export the run again."
+        )
+    return info, "float32" if taken == "tensor(float)" else spec.dtype
+
+
+def _packed(built: ModuleType) -> dict[str, bytes]:
+    try:
+        return {part: built.read_packed(name) for part, name in _BUILT.items()}
+    except ValueError as error:
+        raise SettingsError(f'{error}. Install it again: pip install --force-reinstall "skystill[html]".') from error
+
+
+def _element(kind: str, name: str, text: str) -> str:
+    """Return a script element that a browser does not run: it holds data."""
+    return f'<script type="{kind}" id="{name}">{text}</script>'
+
+
+_BUILT = {"wasm": "ort.wasm", "ort": "ort.js", "geotiff": "geotiff.js", "licences-packed": "licences.txt"}
+"""The parts of skystill-web by their names in the page."""
+
+
+def _find_model(run: Path) -> tuple[Path, list[Path]]:
+    """Return the model file of a run, or the file itself, and all files that are read or belong to the run."""
+    if not run.is_dir():
+        return run, [run]
+    folder = RunFolder(run)
+    folder.read_config()
+    own = [folder.config, folder.split, folder.results, folder.weights, folder.report, folder.model, folder.model_int8]
+    for model in (folder.model_int8, folder.model):
+        if model.is_file():
+            return model, own
+    raise ModelFileError(f"{run} has no model file, {folder.model.name}: the run has not finished. Use --resume.")
+
+
+def _built() -> ModuleType:
+    try:
+        import skystill_web
+    except ImportError as error:
+        raise SettingsError('skystill-web is not installed; install it with pip install "skystill[html]".') from error
+    return skystill_web
+
+
+def _source(names: Iterable[str]) -> str:
+    folder = resources.files("skystill.predict.web")
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def _policy(script: str, style: str) -> str:
+    """Return the content security policy: nothing is fetched or sent, and no other script and style runs."""
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
+    return (
+        "default-src 'none'; connect-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
+        f"script-src 'sha256-{digests[0]}' 'wasm-unsafe-eval'; style-src 'sha256-{digests[1]}'"
+    )
+
+
+def _about(info: ModelInfo, tensor: str) -> dict[str, Any]:
+    """Return what the scripts of the page know of the model."""
+    margin = info.overlap // 2
+    rows, columns = tile_shape(info.tile_size, margin)
+    spec = info.input_spec
+    bands = [
+        {"name": band.name, "number": band.number, "label": band.label, "low": _finite(band.low),
+         "high": _finite(band.high), "fill": fill}
+        for band, fill in zip(spec.bands, spec.fill.tolist(), strict=True)
+    ]  # fmt: skip
+    return {
+        "classes": [
+            {"name": visible(name), "rgb": color}
+            for name, color in zip(info.classes.names, info.classes.colors, strict=True)
+        ],
+        "grid": {"rows": rows, "columns": columns, "margin": margin},
+        "input": {"tensor": tensor, "bands": len(spec), "classes": len(info.classes)},
+        "spec": {
+            "isColors": spec.is_colors,
+            "dtype": spec.dtype,
+            "bands": bands,
+            "shown": _shown(spec),
+            "resolution": spec.resolution_m,
+        },
+    }
+
+
+def _finite(value: float) -> float:
+    """Return a limit that JSON can hold."""
+    return value if math.isfinite(value) else math.copysign(1.7e308, value)
+
+
+def _shown(spec: InputSpec) -> list[int]:
+    """Return the three bands that are painted: red, green and blue by name, or the first ones."""
+    if {"red", "green", "blue"} <= set(spec.names):
+        return [spec.names.index(color) for color in ("red", "green", "blue")]
+    return [min(place, len(spec) - 1) for place in range(3)] if len(spec) > 2 else [0, 0, 0]
+
+
+def _takes(spec: InputSpec) -> str:
+    if spec.is_colors:
+        return "JPEG, PNG, WebP, TIFF and GeoTIFF, in 8 bits. Several at once are labelled one after the other."
+    return f"TIFF and GeoTIFF of {spec.dtype} with the bands {spec.labels}. Several at once are labelled in turn."
+
+
+def _example() -> bytes:
+    """Return a procedural scene as JPEG."""
+    content = io.BytesIO()
+    Image.fromarray(paint_scene(_EXAMPLE_SIDE, _EXAMPLE_SEED)[0]).save(content, "JPEG", quality=88)
+    return content.getvalue()
+
+
+def _facts(info: ModelInfo, content: bytes) -> list[tuple[str, str]]:
+    """Return the rows about the model: what it is fed and gives, how good it is, and which file it is."""
+    spec = info.input_spec
+    facts = [
+        ("Classes", ", ".join(info.classes.names)),
+        ("Fed", f"{spec.labels}, {spec.dtype}"),
+        ("Ground resolution", f"{spec.resolution_m:g} m per pixel" if spec.resolution_m else "not known"),
+        ("Trained on", info.data or "not known"),
+        ("Scores", ", ".join(f"{name} {value:g}" for name, value in info.scores.items()) or "not known"),
+        ("Network", f"{info.network}, {info.parameters:,} parameters, {info.precision}"),
+        ("Model file", f"{len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}"),
+        ("Written by", f"SkyStill {info.version}"),
+    ]
+    return facts
+
+
+def _packages(packages: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    return [(name, f"{about['version']}, {about['license']}") for name, about in packages.items()]
+
+
+def _rows(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f'<tr><th scope="row">{_plain(name)}</th><td>{_plain(value)}</td></tr>' for name, value in rows)
+
+
+def _plain(text: str) -> str:
+    return escape(visible(text))

@@ -1,0 +1,65 @@
+"use strict";
+// The area of pixels on the ellipsoid, for WGS 84, UTM and web Mercator, and the name of the CRS.
+
+const A = 6378137; // metres; GRS 80 and WGS 84 differ by 0.1 mm in the other half axis
+const E2 = 0.00669437999014;
+const DEGREES = new Set([4326, 4258, 4269, 7844, 4283, 6318]);
+
+// Keys of the GeoTIFF standard by number, and the coefficients a to f of columns and rows to x and y.
+function placeFrom(geo) {
+  const keys = {};
+  for (let i = 4; i + 3 < (geo[34735]?.length ?? 0); i += 4) {
+    const [key, location, , value] = geo[34735].slice(i, i + 4);
+    if (!location) keys[key] = value;
+  }
+  const [scale, tie, matrix] = [geo[33550], geo[33922], geo[34264]];
+  if (matrix) return { keys, to: [matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7]] };
+  if (!scale || tie?.length !== 6) return { keys, to: null };
+  return { keys, to: [scale[0], 0, tie[3] - tie[0] * scale[0], 0, -scale[1], tie[4] + tie[1] * scale[1]] };
+}
+
+function crsName({ keys }) {
+  const code = [keys[3072], keys[2048]].find((one) => one && one !== 32767);
+  return code ? `EPSG:${code}` : Object.keys(keys).length ? "a CRS without a number" : "";
+}
+
+// The area of a pixel in square metres, by row or by column of the raster: { byRow, at(row, column) }. Null where this
+// page does not know it.
+function pixelArea(geo) {
+  const place = geo && placeFrom(geo);
+  if (!place?.to || place.to[1] || place.to[3]) return null;
+  const [dx, , x0, , dy, y0] = place.to;
+  const plane = Math.abs(dx * dy);
+  const half = place.keys[1025] === 2 ? 0 : 0.5; // "pixel is point": the tie point is the centre of a pixel
+  const latitudeAt = (row) => y0 + dy * (row + half);
+  const code = place.keys[1024] === 2 ? place.keys[2048] : place.keys[3072];
+  if (place.keys[1024] === 2 && DEGREES.has(code)) {
+    const at = (row) => plane * (Math.PI / 180) ** 2 * perSquareRadian((latitudeAt(row) * Math.PI) / 180);
+    return { byRow: true, at };
+  }
+  if (code === 3857) {
+    const at = (row) => {
+      const latitude = 2 * Math.atan(Math.exp(latitudeAt(row) / A)) - Math.PI / 2;
+      return (plane * perSquareRadian(latitude) * Math.cos(latitude)) / A ** 2;
+    };
+    return { byRow: true, at };
+  }
+  if (!isUtm(code)) return null;
+  return { byRow: false, at: (row, column) => plane / utmScale(code, x0 + dx * (column + half), latitudeAt(row)) ** 2 };
+}
+
+function perSquareRadian(latitude) {
+  return (A ** 2 * (1 - E2) * Math.cos(latitude)) / (1 - E2 * Math.sin(latitude) ** 2) ** 2;
+}
+
+const isUtm = (code) => [[32601, 32660], [32701, 32760], [25828, 25838], [26901, 26923]].some(
+  ([first, last]) => code >= first && code <= last);
+
+// The scale of UTM at a place: 0.9996 in the middle of a zone, and larger to its sides.
+function utmScale(code, x, y) {
+  const north = code >= 32701 && code <= 32760 ? y - 1e7 : y;
+  const latitude = north / 0.9996 / 6367449; // of the meridian; the scale changes by 1e-5 for its error
+  const radius2 = (A ** 2 * (1 - E2)) / (1 - E2 * Math.sin(latitude) ** 2) ** 2;
+  const way2 = ((x - 5e5) / 0.9996) ** 2 / radius2;
+  return 0.9996 * (1 + way2 / 2 + way2 ** 2 / 24);
+}

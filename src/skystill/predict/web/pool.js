@@ -1,0 +1,83 @@
+"use strict";
+// The workers. Each runs whole tiles on one thread: two tiles on two cores finish sooner than one tile on both, and a
+// page from a file may have no threads that share memory.
+
+const scriptUrl = (...parts) => URL.createObjectURL(
+  new Blob(parts.flatMap((part) => [part, "\n"]), { type: "text/javascript" }));
+
+// A worker that answers one message at a time.
+class Asked {
+  constructor(url) {
+    this.worker = new Worker(url);
+    this.worker.onmessage = ({ data }) => this.answer?.(data);
+    this.worker.onerror = (event) => {
+      event.preventDefault();
+      this.answer?.({ failed: event.message || "a worker of the page broke" });
+    };
+  }
+
+  ask(message, transfer = []) {
+    return new Promise((resolve) => {
+      this.answer = resolve;
+      this.worker.postMessage(message, transfer);
+    });
+  }
+
+  end() {
+    this.worker.terminate();
+    this.answer?.({ stopped: true });
+  }
+}
+
+class Pool {
+  constructor(url, opening) {
+    this.url = url;
+    this.opening = opening; // what each worker is opened with
+    const memory = navigator.deviceMemory || 4; // GB, which not every browser tells; a worker takes up to 300 MB
+    this.most = Math.max(1, Math.min(navigator.hardwareConcurrency || 1, Math.floor(memory)));
+    this.workers = [];
+  }
+
+  // Open workers until there are `count`, and throw if the model cannot be opened.
+  async open(count = 1) {
+    while (this.workers.length < Math.min(count, this.most)) {
+      const worker = new Asked(this.url);
+      this.workers.push(worker);
+      worker.ready = worker.ask(this.opening);
+    }
+    for (const one of await Promise.all(this.workers.map((worker) => worker.ready))) {
+      if (one.failed) throw new Error(one.failed);
+    }
+  }
+
+  // Label all tiles. `cutOut` gives the message of a tile, or null where there is nothing to label; `keep` takes its
+  // labels. Returns false if it was stopped.
+  async run(tiles, cutOut, keep) {
+    this.stopped = false;
+    await this.open(tiles.length);
+    const waiting = [...tiles];
+    const work = async (worker) => {
+      while (waiting.length && !this.stopped) {
+        const tile = waiting.shift();
+        const message = cutOut(tile);
+        const { labels, failed } = message ? await worker.ask(message, [message.planes.buffer]) : { labels: null };
+        if (failed) {
+          waiting.length = 0;
+          throw new Error(failed);
+        }
+        if (!this.stopped) keep(tile, labels);
+      }
+    };
+    const ends = await Promise.allSettled(this.workers.map(work)); // no worker is left with a tile
+    const broken = ends.find((one) => one.status === "rejected");
+    if (broken && !this.stopped) throw broken.reason;
+    return !this.stopped;
+  }
+
+  // End at once. New workers are opened at the same time, so that the next image does not wait for them.
+  stop() {
+    this.stopped = true;
+    for (const worker of this.workers.splice(0)) worker.end();
+    this.open().catch(() => {}); // the next image says why
+  }
+}

@@ -32,12 +32,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_map_teaches_and_is_scored(root: Path, tmp_path: Path, skystill: Callable[..., Done]) -> None:
     teacher, student = tmp_path / "teacher", tmp_path / "student"
-    done = skystill("train", "--data", root, "--out", teacher, "--network=kite-nano", "--no-report", *TINY)
+    done = skystill("train", "--data", root, "--out", teacher, "--network=two-level", "--no-report", *TINY)
     assert done.code == 0, done.err
     split = json.loads((teacher / "split.json").read_text())
     shown = json.loads((teacher / "split.geojson").read_text())
     assert [feature["properties"]["key"] for feature in shown["features"]] == [k for part in PARTS for k in split[part]]
-    student_of = ("--teacher", teacher, "--student=kite-nano", "--no-alone", "--teacher-mode=cached")
+    student_of = ("--teacher", teacher, "--student=two-level", "--no-alone", "--teacher-mode=cached")
     done = skystill("distill", "--data", root, "--out", student, *student_of, *TINY, "--split=auto")
     assert done.code == 0, done.err
     again = json.loads((student / "split.json").read_text())

@@ -8,7 +8,8 @@ import { build } from "esbuild";
 const OUT = process.argv[2] ?? "src/skystill_web/built";
 const ORT = 'import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"; globalThis.ort = ort;';
 const USED = "BaseDecoder, addDecoder, fromBlob, getDecoder"; // what the page uses of geotiff.js
-const GEOTIFF = `import { ${USED} } from "geotiff"; globalThis.GeoTIFF = { ${USED} };`;
+const GEOTIFF = `import { ${USED} } from "geotiff"; import { ZSTDDecoder } from "zstddec";
+  globalThis.GeoTIFF = { ${USED}, ZSTDDecoder };`;
 const lock = JSON.parse(readFileSync("package-lock.json", "utf8")).packages;
 const bundled = new Set(["onnxruntime-web", "onnxruntime-common"]); // ort.wasm.bundle.min.mjs is bundled already
 
@@ -17,6 +18,7 @@ async function bundle(entry, name) {
     stdin: { contents: entry, resolveDir: "." },
     bundle: true, format: "iife", platform: "browser", target: "es2022", minify: true, charset: "ascii",
     legalComments: "none", metafile: true, write: false,
+    alias: { "zstddec/stream": "zstddec" }, // the stream never ends where its data are damaged
     define: { "import.meta.url": '"blob:"' }, // only used to find files that are inside here
     logOverride: { "empty-import-meta": "silent" },
   });

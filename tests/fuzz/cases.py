@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,15 +42,21 @@ class Case:
     damaged: Path | None = None
 
 
-def make_case(choices: random.Random, world: Path) -> Case:
-    """Draw a case, and damage the file in the world. `mend` puts the sound file back."""
+def make_case(choices: random.Random, world: Path, kinds: Sequence[Kind] = KINDS) -> Case:
+    """Draw a case, and damage the file in the world. `mend` puts the sound file back.
+
+    Args:
+        choices: draws it.
+        world: the sound files.
+        kinds: kinds of files; texts and names are drawn beside `KINDS` only.
+    """
     inside, out = world / "in", world / "out"
     way = choices.random()
-    if way < 0.06:
+    if kinds is KINDS and way < 0.06:
         return _text_case(choices, inside, out)
-    if way < 0.10:
+    if kinds is KINDS and way < 0.10:
         return _name_case(choices, inside, out)
-    kind = choices.choices(KINDS, [one.weight for one in KINDS])[0]
+    kind = choices.choices(kinds, [one.weight for one in kinds])[0]
     folder = inside
     if kind.copied:
         folder = out / "copy"

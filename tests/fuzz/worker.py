@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.cases import Case, make_case, mend
+from tests.fuzz.kinds import KINDS, MAP_KINDS
 from tests.fuzz.world import skystill
 
 MOST_BYTES = 1_500_000_000
@@ -222,7 +223,7 @@ def main(world: Path, first: int, count: int) -> None:
     warm_up(world)
     watch = Watch((str(world / "out"), str(world / "tmp"), str(world / "home")))
     for seed in range(first, first + count):
-        case = make_case(random.Random(seed), world)
+        case = make_case(random.Random(seed), world, MAP_KINDS if seed < 0 else KINDS)
         tell(begun=seed, kind=case.kind, damage=case.damage, command=case.command)
         faulthandler.dump_traceback_later(MOST_SECONDS, file=sys.__stderr__)
         began = time.monotonic()

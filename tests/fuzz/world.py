@@ -110,8 +110,8 @@ def _make_maps(folder: Path) -> None:
             box(transform, top, top + 30, left, left + 20) for top in range(0, 500, 90) for left in range(0, 500, 70)
         ]
         write_layer(root / f"labels{suffix}", boxes, kind=[*"abc"] * (len(boxes) // 3), height=[2.5] * len(boxes))
-        halves = [box(transform, 0, 520, 0, 260), box(transform, 0, 520, 260, 520)]
-        write_layer(root / "area.geojson", halves[:1])
+        halves = [box(transform, 0, 520, 0, 256), box(transform, 0, 520, 256, 520)]
+        write_layer(root / "area.geojson", [box(transform, 0, 400, 0, 520)])
         write_layer(root / "split.geojson", halves, split=["train", "test"])
         write_classes(
             root,

@@ -86,6 +86,7 @@ class Browser:
 
     def open(self, page: Path) -> None:
         """Open the page, and wait until its model is ready."""
+        self.run("document.documentElement.dataset.state = 'left'")  # of the page before it
         self.call("Page.navigate", url=page.as_uri())
         assert self.wait("ready", "failed") == "ready", self.status
 

@@ -171,6 +171,14 @@ def write_refused(folder: Path) -> dict[str, tuple[Path, str]]:
     packed[-900:-800] = bytes(100)
     (folder / "packed.tif").write_bytes(packed)
     found["packed.tif"] = folder / "packed.tif", "damaged"
+    zstd = write_tiff(folder / "zstd.tif", planes, compress="zstd").read_bytes()
+    (folder / "zstd.tif").write_bytes(zstd.replace(b"\x28\xb5\x2f\xfd", bytes(4), 1))  # how a frame begins
+    found["zstd.tif"] = folder / "zstd.tif", "holds 0 of 8100 bytes"
+    plain = bytearray(whole_tiff)
+    begin = int.from_bytes(plain[4:8], "little")
+    following = begin + 2 + 12 * int.from_bytes(plain[begin : begin + 2], "little")
+    plain[following : following + 4] = plain[4:8]  # the images go round in a circle
+    (folder / "circle.tif").write_bytes(plain)
     for name, content, options, said in (
         ("two.tif", planes[:2], {}, "two bands"),
         ("deep.tif", planes.astype(np.uint16), {}, "holds uint16"),

@@ -162,6 +162,7 @@ def test_what_cannot_be_read_rightly_is_refused(browser: Browser, pages: dict[st
         assert browser.run("document.getElementById('result').hidden"), name
     (tmp_path / "sound.png").write_bytes(encoded(Image.fromarray(scene(40, 50).transpose(1, 2, 0)), "PNG"))
     assert browser.label(tmp_path / "sound.png") == "done"  # and goes on
+    assert browser.label(tmp_path / "circle.tif") == "done"  # and does not look for a mask for ever
 
 
 def test_values_of_named_bands(

@@ -9,9 +9,18 @@ const KINDS = {
 };
 const PHOTOMETRIC = { 3: "indices of a palette", 4: "a mask", 5: "inks", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab" };
 const METHODS = [1, 5, 7, 8, 32946, 32773, 50000];
+const MOST_IMAGES = 64; // in one file, such as overviews: a damaged list of them may never end
 const PLACED = [33550, 33922, 34264, 34735, 34736, 34737, 50844]; // tags that say where a raster lies
 
-// The decoder of zstd fetches its own code from a data: address, and the policy of the page forbids every fetch.
+let zstd;
+
+async function openZstd() {
+  zstd ??= new GeoTIFF.ZSTDDecoder();
+  await zstd.init();
+  return zstd;
+}
+
+// It fetches its own code from a data: address, and the policy of the page forbids every fetch.
 globalThis.fetch = async (address) =>
   new Response(Uint8Array.from(atob(address.split(",")[1]), (c) => c.charCodeAt(0)));
 
@@ -120,16 +129,27 @@ async function placeOf(dir) {
 
 // Which pixels an internal mask names as valid: 0 and 1; null without a mask.
 async function findMask(tiff, { file, width, height }) {
-  for (let i = 1, count = await tiff.getImageCount(); i < count; i++) {
-    const dir = (await tiff.getImage(i)).fileDirectory;
+  for (let i = 1; i < MOST_IMAGES; i++) {
+    const dir = await directoryOf(tiff, i);
+    if (!dir) return null;
+    if (((await tagOf(dir, "NewSubfileType", 0)) & 5) !== 4) continue; // 4: a mask; 1: of an overview
     const layout = await layoutOf(file, dir, tiff.littleEndian);
-    const ofWhole = layout.width === width && layout.height === height;
-    if (((await tagOf(dir, "NewSubfileType", 0)) & 5) !== 4 || !ofWhole) continue; // 4: a mask; 1: of an overview
+    if (layout.width !== width || layout.height !== height) continue;
     if (layout.bits !== 1 || layout.count !== 1) refuse(TEXT.tiffBits(`${layout.bits} (of its mask)`));
     checkLayout({ ...layout, kind: "mask", photometric: 1 });
     return readBlocks(layout, [1]);
   }
   return null;
+}
+
+// The directory of the n-th image, or null after the last one.
+async function directoryOf(tiff, i) {
+  try {
+    return (await tiff.getImage(i)).fileDirectory;
+  } catch (error) {
+    if (/^No image at index/.test(error.message)) return null;
+    throw error;
+  }
 }
 
 // Planes of some bands, band after band.
@@ -166,6 +186,7 @@ async function decodeBlock(layout, block, rows) {
   let bytes;
   if (method === 7) bytes = await decodeJpegBlock(layout, new Uint8Array(packed), rows);
   else if (method === 5) bytes = unpackLzw(new Uint8Array(packed), wanted);
+  else if (method === 50000) bytes = (await openZstd()).decode(new Uint8Array(packed), wanted);
   else if (method === 8 || method === 32946) bytes = await inflated(new Blob([packed]), "deflate", wanted);
   else bytes = new Uint8Array(await (await GeoTIFF.getDecoder(method, decoderFor(layout, rows, 1))).decode(packed));
   if (bytes.length < wanted) refuse(TEXT.damaged(`block ${block} holds ${bytes.length} of ${wanted} bytes`));

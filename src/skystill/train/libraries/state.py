@@ -1,6 +1,7 @@
 """Reading of weights that other programs saved, without running code from the file."""
 
 import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from skystill.errors import CheckpointError
 from skystill.train.libraries.archives import check_archive
+
+_NAMED = 3  # problems in a message
 
 
 def read_state(path: Path, whose: str) -> dict[str, Tensor]:
@@ -67,3 +70,24 @@ def fill_weights(network: nn.Module, weights: Path, whose: str) -> None:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]]
         raise CheckpointError(f"{whose}: {weights} is of another network: {' '.join(lines)[:400]}") from error
+
+
+def misfits(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
+    """Compare weights with the names and shapes that a network expects.
+
+    Returns:
+        One phrase for each weight that does not fit, those that are missing first. Empty if all fit.
+    """
+    problems = [f"{key} is missing" for key in expected if key not in state]
+    problems += [f"{key} belongs to another network" for key in state if key not in expected]
+    problems += [
+        f"{key} has the shape {list(state[key].shape)} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    return problems
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first three problems in one line."""
+    return "; ".join(problems[:_NAMED]) + ("; ..." if len(problems) > _NAMED else "")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skystill.errors import CheckpointError
 from skystill.train.libraries.archives import check_archive
+from skystill.train.libraries.imports import first_line
 
 _NAMED = 3  # problems in a message
 
@@ -41,7 +42,7 @@ def read_state(path: Path, whose: str) -> dict[str, Tensor]:
             "torch.save(model.state_dict(), FILE), or as safetensors."
         ) from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{whose}: {path} cannot be read ({str(error).splitlines()[0]}).") from error
+        raise CheckpointError(f"{whose}: {path} cannot be read ({first_line(error)}).") from error
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

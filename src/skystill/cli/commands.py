@@ -252,8 +252,11 @@ def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
 
 @app.command()
 def networks() -> None:
-    """List the available networks with their parameters and multiply-adds for six classes."""
+    """List the available networks with their parameters and multiply-adds for six classes, and what other libraries
+    have.
+    """
     from skystill.train.compress.export import multiply_adds_per_megapixel
+    from skystill.train.networks.library import FORMS, LIBRARIES
     from skystill.train.networks.table import NETWORKS, build_network, count_parameters
 
     table = Table("name", "parameters", "multiply-adds per megapixel")
@@ -262,6 +265,8 @@ def networks() -> None:
         work = multiply_adds_per_megapixel(network)
         table.add_row(name, f"{count_parameters(network):,}", f"{work / 1e9:.1f} G")
     console.print(table)
+    for library, form in FORMS.items():
+        console.print(f"{form}  {LIBRARIES[library]}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _is_first_rank() -> bool:

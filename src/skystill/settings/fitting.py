@@ -57,11 +57,11 @@ class FitSettings(Settings):
     from_scratch: bool = False
     """Begin with random weights in every layer. By default the encoders of lite0, lite1, lite2, lite and lite-small
     begin with weights of ImageNet, which the extra pretrained installs; other networks always begin with random
-    weights."""
+    weights, unless a file names theirs."""
     freeze: int = Field(default=0, ge=0)
     """Number of levels of the encoder that keep the weights they begin with, from the finest level on. With 2, lite0
     does not learn at half and at a quarter of the resolution. The network must begin with weights that were trained
-    before."""
+    before. If the levels of another library's encoder cannot be told apart, it counts as one level."""
     encoder_rate: float | None = Field(default=None, gt=0, le=1)
     """Learning rate of the encoder, as a fraction of --learning-rate: with 0.1, weights that were trained before change
     a tenth as fast as the rest. By default the same rate."""

@@ -33,10 +33,9 @@ from skystill.train.loop.supervised import Supervised
 from skystill.train.loop.task import History
 from skystill.train.loop.validation import Validation, best_epoch
 from skystill.train.losses.on_labels import build_student_loss
-from skystill.train.networks.imagenet import is_pretrained, may_freeze
 from skystill.train.networks.levels import as_leveled
 from skystill.train.networks.table import count_parameters
-from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
+from skystill.train.networks.weights import NetworkRecord, network_name, write_network
 from skystill.train.pictures import RunPictures
 from skystill.train.teaching import Teaching
 
@@ -248,49 +247,6 @@ def check_patience(settings: FitSettings, prepared: PreparedData) -> None:
         raise SettingsError(
             f"--patience {settings.patience}: the training would stop by the mIoU on the validation images of the "
             f"split, and {found}. Leave --patience out, or give validation images, such as by --split 0.7/0.15/0.15."
-        )
-
-
-def build_first(spec: str, settings: FitSettings, prepared: PreparedData) -> nn.Module:
-    """Build the network to train, with weights drawn by the seed or those that it begins with.
-
-    This is done before any file is written, so that a wrong name of a network leaves no folder behind.
-
-    Args:
-        spec: a name of the table, or a weights file.
-        settings: how to train.
-        prepared: the data.
-
-    Raises:
-        UserError: as `start_network`, or levels are frozen that cannot be, or settings exclude each other.
-    """
-    if settings.from_scratch and spec.endswith(".safetensors"):
-        raise SettingsError(f"--from-scratch means random weights, and {spec} holds weights. Leave one of them out.")
-    torch.manual_seed(settings.seed)
-    network = start_network(spec, len(prepared.classes), prepared.spec, settings.from_scratch)
-    if settings.freeze:
-        _check_weights_are_kept(network, spec, settings)
-        as_leveled(network).freeze(settings.freeze, spec)
-    return network
-
-
-def _check_weights_are_kept(network: nn.Module, spec: str, settings: FitSettings) -> None:
-    """Refuse to freeze levels whose weights are random, or do not fit together.
-
-    Raises:
-        SettingsError: they are.
-    """
-    if spec.endswith(".safetensors"):
-        return
-    if settings.from_scratch or not is_pretrained(network):
-        raise SettingsError(
-            f"--freeze {settings.freeze}: {spec} begins with random weights, and frozen levels would keep them. Begin "
-            "with lite0, lite1, lite2 or lite, or with a file of weights (.safetensors)."
-        )
-    if not may_freeze(network):
-        raise SettingsError(
-            f"--freeze {settings.freeze}: {spec} leaves out channels that its weights of ImageNet were trained with, "
-            "so every level must learn. Take lite, or leave --freeze out."
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from skystill.allocator import keep_freed_memory
 from skystill.classes import ClassMap
@@ -26,6 +27,7 @@ from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.imagenet import is_pretrained
 from skystill.train.networks.levels import Leveled, as_leveled
+from skystill.train.networks.library import is_library, is_weights_file
 from skystill.train.networks.weights import (
     NetworkRecord,
     network_name,
@@ -61,7 +63,7 @@ def pretrain_run(
     trained = _trained_weights(settings.teacher)
     windows, input_spec = _find_images(settings, trained, on_progress)
     torch.manual_seed(settings.seed)
-    student = as_leveled(start_network(settings.student, len(_NO_CLASSES), input_spec))
+    student = _of_the_table(start_network(settings.student, len(_NO_CLASSES), input_spec), settings.student)
     teacher = _open_teacher(settings.teacher, trained, input_spec)
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
@@ -97,19 +99,31 @@ def _trained_weights(teacher: str) -> Path | None:
     path = Path(teacher)
     if (path / "config.yaml").is_file():
         return RunFolder(path).weights
-    return path if teacher.endswith(".safetensors") else None
+    return path if is_weights_file(teacher) else None
 
 
 def _open_teacher(teacher: str, trained: Path | None, input_spec: InputSpec) -> Leveled:
     if trained is not None:
-        return as_leveled(read_network(trained)[0])
+        return _of_the_table(read_network(trained)[0], teacher)
     network = start_network(teacher, len(_NO_CLASSES), input_spec)
+    if is_library(teacher):
+        return _of_the_table(network, teacher)
     if not is_pretrained(network):
         raise SettingsError(
             f"--teacher {teacher}: its weights are random, so that there is nothing to learn from it. Give lite0, "
             "lite1 or lite2, which come with weights of ImageNet, or the run folder of a network that was trained."
         )
     return as_leveled(network)
+
+
+def _of_the_table(network: nn.Module, name: str) -> Leveled:
+    leveled = as_leveled(network)
+    if leveled.library:
+        raise SettingsError(
+            f"{name} is made of layers of {leveled.library}; skystill pretrain compares the levels of networks that "
+            "skystill networks lists. Take one of these, or learn from its logits: skystill distill --teacher RUN."
+        )
+    return leveled
 
 
 def _find_images(

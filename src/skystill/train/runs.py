@@ -21,13 +21,15 @@ from skystill.report.metrics import evaluate, metrics_for
 from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
+from skystill.train.beginning import build_first, check_beginning, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
-from skystill.train.fitting import Fitting, build_first, check_patience, open_fabric
+from skystill.train.fitting import Fitting, check_patience, open_fabric
 from skystill.train.loggers import check_loggers
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.gradients import GradientLog
 from skystill.train.loop.ranks import rank_and_count
 from skystill.train.loop.supervised import Supervised
+from skystill.train.networks.library import is_library, shown_name
 from skystill.train.networks.weights import recorded_input
 from skystill.train.teachers.logit_cache import whole_logits
 from skystill.train.teachers.teacher import combine
@@ -51,15 +53,19 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
     check_loggers(settings.logger)
+    begun = has_begun(settings, resume)
+    check_beginning(settings.network, settings, begun)
     reset_peak_rss()  # of one training: a program may train a teacher first and then a student
     prepared = prepare_data(settings, on_progress, recorded_input(settings.network))
     check_patience(settings, prepared)
     class_weights = find_class_weights(settings, prepared)
-    network = build_first(settings.network, settings, prepared)
+    network = build_first(settings.network, settings, prepared, begun)
     fabric = open_fabric(settings)
-    on_progress = named(on_progress, settings.network) if fabric.is_global_zero else ignore_progress
+    on_progress = named(on_progress, shown_name(settings.network)) if fabric.is_global_zero else ignore_progress
     prepared.report(on_progress)
     report_class_weights(class_weights, prepared, on_progress)
+    if not begun:
+        try_network(network, settings.network, prepared.classes, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, class_weights=class_weights)
     with fitting.held(resume):
         task = Supervised(network, fabric)
@@ -97,14 +103,18 @@ def distill_run(
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
     check_loggers(settings.logger)
     check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.
+    begun = has_begun(settings, resume)
+    check_beginning(settings.student, settings, begun)
     reset_peak_rss()  # as in train_run
     prepared = prepare_data(settings, on_progress, recorded_input(settings.student))
     check_patience(settings, prepared)
     class_weights = find_class_weights(settings, prepared)
-    student = build_first(settings.student, settings, prepared)
+    student = build_first(settings.student, settings, prepared, begun)
     prepared.report(on_progress)
     RunFolder(settings.out).check_free(resume)  # before the cache: the run itself checks it again, with the lock held
     report_class_weights(class_weights, prepared, on_progress)
+    if not begun:
+        try_network(student, settings.student, prepared.classes, on_progress)
     if fill_cache is not None:
         fill_cache()
     fabric = open_fabric(settings)
@@ -128,6 +138,8 @@ def distill_run(
 
 def _shown(settings: DistillSettings) -> str:
     """Return the name of the student to show with its progress. For a weights file this is its name without folder."""
+    if is_library(settings.student):
+        return shown_name(settings.student)
     return settings.student.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".safetensors")
 
 

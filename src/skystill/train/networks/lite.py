@@ -6,16 +6,12 @@ without squeeze-and-excitation, with ReLU6, and with a stem of 32 channels at ev
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.train.networks.blocks import ConvNorm, DoubleConv, Normalize
-from skystill.train.networks.levels import Leveled
-from skystill.train.networks.pixel_shuffle import pixel_shuffle
+from skystill.train.networks.blocks import Normalize
+from skystill.train.networks.light_unet import LightUNet
 from skystill.train.networks.stochastic_depth import StochasticDepth
 from skystill.train.networks.swift import AdditiveUNet
 
@@ -158,11 +154,8 @@ def _rounded(channels: float) -> int:
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
-class LiteUNet(Leveled):
+class LiteUNet(LightUNet):
     """A teacher: a U-Net on an encoder of EfficientNet-Lite.
-
-    The decoder goes from 1/32 up to half of the resolution. There, a 3x3 layer on the squares of the image joins it, so
-    that edges do not depend on what the stem keeps of them. A pixel shuffle gives the full resolution.
 
     Args:
         num_classes: C, channels of the logits.
@@ -171,9 +164,6 @@ class LiteUNet(Leveled):
         stochastic_depth: rate of the encoder's last block; see `StochasticDepth`.
         input_spec: what the network is fed.
     """
-
-    stride = 2
-    margin = 192
 
     def __init__(
         self,
@@ -185,34 +175,22 @@ class LiteUNet(Leveled):
     ) -> None:
         super().__init__()
         sizes = level_channels(scale)
-        squares = len(input_spec) * self.stride**2
         self.scale = scale
         self.multiple = self.stride * 2 ** (len(sizes) - 1)
         self.feature_layer = f"levels.{len(sizes) - 1}"
         self.normalize = Normalize(input_spec)
-        self.levels = lite_levels(squares, scale, stochastic_depth=stochastic_depth)
-        self.detail = nn.Sequential(ConvNorm(squares, channels[-1]), nn.ReLU(inplace=True))
-        beside = [*sizes[-2:0:-1], sizes[0] + channels[-1]]
-        self.decoder = nn.ModuleList(
-            DoubleConv(before + skip, after, norm=True)
-            for (before, after), skip in zip(pairwise([sizes[-1], *channels]), beside, strict=True)
-        )
-        self.head = nn.Conv2d(channels[-1], num_classes * self.stride**2, 1)
+        self.levels = lite_levels(len(input_spec) * self.stride**2, scale, stochastic_depth=stochastic_depth)
+        self.add_decoder(num_classes, input_spec, sizes, channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, B, H, W), as the spec says, to logits (N, C, H, W)."""
         height, width = images.shape[-2:]
         features = squares = self.normalize(images, self.multiple, self.stride)
-        skips: list[Tensor] = []
+        pyramid: list[Tensor] = []
         for level in self.levels:
             features = level(features)
-            skips.append(features)
-        skips.pop()
-        skips[0] = torch.cat([skips[0], self.detail(squares)], dim=1)
-        for block in self.decoder:
-            raised = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-            features = block(torch.cat([raised, skips.pop()], dim=1))
-        return pixel_shuffle(self.head(features), self.stride)[..., :height, :width]
+            pyramid.append(features)
+        return self.decode(pyramid, squares)[..., :height, :width]
 
 
 class Lite(AdditiveUNet):

@@ -37,7 +37,7 @@ class StochasticDepth(nn.Module):
 
 
 def set_draws(network: nn.Module, seed: int, step: int, rank: int, ranks: int) -> None:
-    """Set what the layers of stochastic depth draw from: the seed of the training, the step, and the part of the batch.
+    """Set what layers of stochastic depth and of dropout draw from: the seed, the step, and the part of the batch.
 
     Args:
         network: with or without such layers.
@@ -46,6 +46,8 @@ def set_draws(network: nn.Module, seed: int, step: int, rank: int, ranks: int) -
         rank: number of this process.
         ranks: number of processes that share the batch.
     """
+    if getattr(network, "library", ""):  # its layers of dropout draw from torch's generator, which no checkpoint holds
+        torch.manual_seed(int(np.random.default_rng((seed, step, rank)).integers(2**62)))
     for module in network.modules():
         if isinstance(module, StochasticDepth):
             module.seed, module.step, module.rank, module.ranks = seed, step, rank, ranks

@@ -11,6 +11,8 @@ from torch import nn
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.kite import Kite
+from skystill.train.networks.library import FORMS, is_library, parse_library
+from skystill.train.networks.library_networks import build_library
 from skystill.train.networks.lite import Lite, LiteUNet
 from skystill.train.networks.swift import Swift
 from skystill.train.networks.unet import UNet
@@ -51,7 +53,7 @@ def build_network(spec: str, num_classes: int, input_spec: InputSpec = RGB) -> n
 
     Args:
         spec: a name of the table. Other sizes may follow a question mark: "unet?channels=32&depth=4". Values are Python
-            literals.
+            literals. Or a network of another library (library.py), whose weights are not opened here.
         num_classes: C, channels of the logits.
         input_spec: what the network is fed.
 
@@ -73,15 +75,19 @@ def declared_shapes(spec: str, num_classes: int, input_spec: InputSpec = RGB) ->
     if (count := count_parameters(network)) > MAX_PARAMETERS:
         raise SettingsError(
             f"network {spec[:_TEXT]!r} would have {count:,} parameters, which take {4 * count / 2**30:,.1f} GiB; up to "
-            f"{MAX_PARAMETERS:,} were expected. Write smaller sizes, as in unet?channels=32&depth=4."
+            f"{MAX_PARAMETERS:,} were expected. Write smaller sizes, as in unet?channels=32&depth=4, or take a smaller "
+            "encoder."
         )
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
 def _construct(spec: str, num_classes: int, input_spec: InputSpec) -> nn.Module:
+    if is_library(spec):
+        return build_library(parse_library(spec), num_classes, input_spec)
     name, _, query = spec.partition("?")
     if name not in NETWORKS:
-        raise SettingsError(f"no network is called {name[:_TEXT]!r}; there are {', '.join(NETWORKS)}.")
+        known = ", ".join([*NETWORKS, *FORMS.values()])
+        raise SettingsError(f"no network is called {name[:_TEXT]!r}; there are {known}.")
     try:
         sizes = {key: _literal(key, value) for key, value in parse_qsl(query, strict_parsing=bool(query))}
         return NETWORKS[name](num_classes, input_spec=input_spec, **sizes)

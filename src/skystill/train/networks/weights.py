@@ -19,8 +19,12 @@ from skystill.parsing import parse_json
 from skystill.raster.files import special_kind
 from skystill.raster.input_spec import RGB, InputSpec, spec_from
 from skystill.run_folder import written_whole
-from skystill.train.networks.contract import check_structure
+from skystill.train.libraries.imports import LibraryMissing
+from skystill.train.networks.contract import NetworkContractError, check_network, check_structure
 from skystill.train.networks.imagenet import is_pretrained, load_imagenet
+from skystill.train.networks.library import IMAGENET, is_library, is_weights_file, parse_library, shown_name
+from skystill.train.networks.library_networks import OfLibrary, build_library
+from skystill.train.networks.library_weights import load_published
 from skystill.train.networks.table import build_network, declared_shapes
 
 PRUNED = "pruned "
@@ -95,13 +99,13 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from
     The weights of a network of the table are random, except for an encoder that has weights of ImageNet (imagenet.py).
 
     The structure of the network is checked here, because a network that cannot be tiled or quantised must be refused
-    before it is trained. No forward pass is made.
+    before it is trained. No forward pass is made, but for networks of other libraries.
 
     Args:
         spec: as in `build_network`, or a file that `write_network` wrote (.safetensors).
         num_classes: C, channels of the logits.
         input_spec: what the network is fed. A weights file keeps its own.
-        from_scratch: leave the weights of ImageNet out.
+        from_scratch: leave the weights out that it would begin with.
 
     Raises:
         SettingsError: as `build_network` and `load_imagenet`, or the file has another number of classes, or is fed
@@ -109,7 +113,9 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from
         NetworkContractError: the structure breaks a clause of the contract.
         CheckpointError: the file is missing or damaged, or another program wrote it.
     """
-    if not spec.endswith(".safetensors"):
+    if is_library(spec):
+        return _start_library(spec, num_classes, input_spec, from_scratch)
+    if not is_weights_file(spec):
         network = build_network(spec, num_classes, input_spec)
         check_structure(network, spec)
         if is_pretrained(network) and not from_scratch:
@@ -130,6 +136,27 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from
     return network.train()
 
 
+def _start_library(spec: str, num_classes: int, input_spec: InputSpec, from_scratch: bool) -> OfLibrary:
+    name = parse_library(spec)
+    declared_shapes(name.name, num_classes, input_spec)
+    network = build_library(name, num_classes, input_spec)
+    if name.weights and not from_scratch:
+        network.notes = (load_published(network, name),)
+    elif not from_scratch:
+        network.notes = (
+            f"{name.name} BEGINS WITH RANDOM WEIGHTS: nothing was learnt from other images. Give the weights of its "
+            f"encoder: {name.name}?weights=FILE, or ?weights={IMAGENET} if the library may download them.",
+        )
+    try:
+        check_network(network, name.name, margin=None)
+    except NetworkContractError as error:
+        problems = "\n".join(f"  - {problem}" for problem in error.problems)
+        raise SettingsError(
+            f"network {name.name} cannot be used here:\n{problems}\nTake another encoder or architecture."
+        ) from error
+    return network
+
+
 def _with_new_head(pretrained: nn.Module, record: NetworkRecord, num_classes: int) -> nn.Module:
     """The network with the weights of a pretrained one, and a fresh head for the classes of the data."""
     network = build_network(record.network, num_classes, record.input_spec)
@@ -140,12 +167,12 @@ def _with_new_head(pretrained: nn.Module, record: NetworkRecord, num_classes: in
 
 def recorded_input(spec: str) -> InputSpec | None:
     """What a network is fed that was trained before, or None for a name of the table. Raises as `read_record`."""
-    return _read_record(Path(spec)).input_spec if spec.endswith(".safetensors") else None
+    return _read_record(Path(spec)).input_spec if is_weights_file(spec) else None
 
 
 def network_name(spec: str) -> str:
-    """The name of a network: the spec itself, or the name in a weights file. Raises as `read_record`."""
-    return _read_record(Path(spec)).network if spec.endswith(".safetensors") else spec
+    """The name of a network: the spec without weights, or the name in a weights file. Raises as `read_record`."""
+    return _read_record(Path(spec)).network if is_weights_file(spec) else shown_name(spec)
 
 
 def write_network(path: Path, network: nn.Module, record: NetworkRecord) -> None:
@@ -258,6 +285,8 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: the run has not finished. Finish it with --resume.") from error
+    except LibraryMissing:
+        raise
     except (
         SafetensorError,
         KeyError,

@@ -27,9 +27,10 @@ from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
 from skystill.model.adapters import INPUT_SCALES, input_scale
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.run_folder import RunFolder
+from skystill.train.libraries.imports import name_library_errors
 from skystill.train.networks.examples import noise_images
 from skystill.train.teachers.fed import foreign_spec
-from skystill.train.teachers.loaders.loader import INPUT_OPTIONS, Origin, name_library_errors
+from skystill.train.teachers.loaders.loader import INPUT_OPTIONS, Origin
 from skystill.train.teachers.loaders.table import LOADERS
 from skystill.train.teachers.teacher import Teacher, check_finite
 
@@ -216,7 +217,7 @@ def _load(origin: Origin, channels: tuple[int, ...], num_classes: int) -> Teache
     scale = input_scale(origin.options, len(origin.input_spec)) if given else loaded.input_scale
     teacher = Teacher(loaded.network, scale, loaded.multiple, input_spec=origin.input_spec)
     noise = noise_images(origin.input_spec, 1, 64, 64)
-    with name_library_errors(origin.text, "it cannot be run"):
+    with name_library_errors(f"teacher {origin.text}", "it cannot be run"):
         logits = teacher(noise)
     count = logits.shape[1]
     expected = len(origin.names) if origin.names else num_classes

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, SettingsError
-from skystill.train.teachers.loaders.archives import check_archive
-from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
+from skystill.train.libraries.archives import check_archive
+from skystill.train.libraries.imports import import_library, name_library_errors
+from skystill.train.teachers.loaders.loader import Loaded, Origin
 from skystill.train.teachers.loaders.wrappers import fixed_or_free
 
 _SAFE = (3, 13, 2)
@@ -40,7 +41,7 @@ def load_keras(origin: Origin) -> Loaded:
             f"teacher {path}: Keras {keras.__version__} can run code from a file, or read other files, in safe "
             f"mode too. This was mended in {'.'.join(map(str, _SAFE))}: pip install --upgrade keras"
         )
-    with name_library_errors(path, "Keras cannot load it in safe mode"):
+    with name_library_errors(f"teacher {path}", "Keras cannot load it in safe mode"):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         _, height, width, channels = model.input_shape
     if channels not in (None, len(origin.input_spec)):

@@ -1,16 +1,12 @@
-"""The contract of a loader: its input, its result, and how errors of other libraries are reported."""
+"""The contract of a loader: its input and its result."""
 
 import ast
-import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 from torch import nn
 
-from skystill.errors import CheckpointError, SettingsError, SkystillError
 from skystill.model.adapters import INPUT_SCALES, InputScale
 from skystill.raster.input_spec import RGB, InputSpec
 
@@ -87,46 +83,6 @@ class Loaded:
     def input_scale(self) -> InputScale:
         """The scale of the pixels that the network expects."""
         return self.scale or INPUT_SCALES[self.wants]
-
-
-@contextmanager
-def name_library_errors(name: object, what: str) -> Iterator[None]:
-    """Turn every error that another library raises in the block into one message.
-
-    SkyStill's own errors, KeyboardInterrupt and MemoryError pass unchanged.
-
-    Args:
-        name: the teacher, for the message.
-        what: what could not be done, for the message.
-
-    Raises:
-        CheckpointError: the library raised an error. The message quotes the first line of its text.
-    """
-    try:
-        yield
-    except (SkystillError, KeyboardInterrupt, MemoryError):
-        raise
-    except Exception as error:  # a library may raise any error on a file of another kind
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"teacher {name}: {what} ({type(error).__name__}: {reason[:300]}).") from error
-
-
-def import_library(module: str, package: str) -> ModuleType:
-    """Import an optional library.
-
-    Args:
-        module: the module to import.
-        package: the name of the package for pip, for the message.
-
-    Raises:
-        SettingsError: the library is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:
-            raise
-        raise SettingsError(f"this teacher needs {package}, which is not installed: pip install {package}") from error
 
 
 def target_file(origin: Origin) -> list[Path]:

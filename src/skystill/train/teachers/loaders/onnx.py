@@ -13,7 +13,8 @@ from skystill.model.file import check_digest, is_foreign, read_info
 from skystill.model.trial import try_once
 from skystill.parsing import parse_json
 from skystill.raster.input_spec import InputSpec
-from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
+from skystill.train.libraries.imports import name_library_errors
+from skystill.train.teachers.loaders.loader import Loaded, Origin
 from skystill.train.teachers.loaders.wrappers import fixed_or_free
 
 _PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider", "CoreMLExecutionProvider",
@@ -73,7 +74,7 @@ def load_onnx(origin: Origin) -> Loaded:
             fed.
     """
     path = origin.path
-    with name_library_errors(path, "ONNX Runtime cannot open it"):
+    with name_library_errors(f"teacher {path}", "ONNX Runtime cannot open it"):
         network = OnnxNetwork(path)
     shape = network.input.shape
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != len(origin.input_spec)):
@@ -89,7 +90,7 @@ def load_onnx(origin: Origin) -> Loaded:
 def onnx_class_names(origin: Origin) -> tuple[str, ...] | None:
     """Return the class names in the metadata of an ONNX file of SkyStill or Deepness, or None if it has none."""
     path = origin.path
-    with name_library_errors(path, "ONNX Runtime cannot open it"):
+    with name_library_errors(f"teacher {path}", "ONNX Runtime cannot open it"):
         said = OnnxNetwork(path).session.get_modelmeta().custom_metadata_map
         names = parse_json(said["class_names"]) if "class_names" in said else None
     return tuple(str(name) for name in names.values()) if isinstance(names, dict) else None
@@ -102,6 +103,6 @@ def onnx_input_spec(origin: Origin) -> InputSpec | None:
         ModelFileError: its metadata is damaged.
     """
     path = origin.path
-    with name_library_errors(path, "ONNX Runtime cannot open it"):
+    with name_library_errors(f"teacher {path}", "ONNX Runtime cannot open it"):
         session = OnnxNetwork(path).session
     return None if is_foreign(session) else read_info(session, path).input_spec

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError, SettingsError
-from skystill.train.teachers.loaders.archives import check_archive
-from skystill.train.teachers.loaders.loader import Loaded, Origin, name_library_errors
+from skystill.train.libraries.archives import check_archive
+from skystill.train.libraries.imports import name_library_errors
+from skystill.train.teachers.loaders.loader import Loaded, Origin
 from skystill.train.teachers.loaders.wrappers import fixed_or_free, one_by_one
 
 
@@ -28,7 +29,7 @@ def load_program(origin: Origin) -> Loaded:
     check_trust(origin)
     check_archive(path)
     _refuse_pickles(path)
-    with name_library_errors(path, "torch.export cannot load it"):
+    with name_library_errors(f"teacher {path}", "torch.export cannot load it"):
         program = torch.export.load(path)
         network = program.module()
         shape = next(iter(program.graph_signature.user_inputs))
@@ -76,7 +77,7 @@ def _refuse_pickles(path: Path) -> None:
     Raises:
         CheckpointError: the file contains such objects, or is not an archive.
     """
-    with name_library_errors(path, "it is no torch.export archive"), zipfile.ZipFile(path) as archive:
+    with name_library_errors(f"teacher {path}", "it is no torch.export archive"), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             content = archive.read(name)
             if name.rsplit("/", 1)[-1].startswith(("custom_obj", "opaque_obj")):

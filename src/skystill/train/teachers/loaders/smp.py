@@ -1,8 +1,9 @@
 """Loader of the architectures of segmentation_models_pytorch."""
 
 from skystill.errors import SettingsError
-from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
-from skystill.train.teachers.loaders.state import fill_weights
+from skystill.train.libraries.imports import import_library, name_library_errors
+from skystill.train.libraries.state import fill_weights
+from skystill.train.teachers.loaders.loader import Loaded, Origin
 
 
 def load_smp(origin: Origin) -> Loaded:
@@ -19,7 +20,7 @@ def load_smp(origin: Origin) -> Loaded:
     if not hasattr(smp, architecture):
         raise SettingsError(f"teacher smp:{origin.target}: segmentation_models_pytorch has no {architecture}.")
     sizes = {"in_channels": len(origin.input_spec), **origin.sizes}
-    with name_library_errors(f"smp:{origin.target}", "it cannot be built"):
+    with name_library_errors(f"teacher smp:{origin.target}", "it cannot be built"):
         network = getattr(smp, architecture)(encoder_name=encoder or "resnet34", encoder_weights=None, **sizes)
-    fill_weights(network, origin.weights, f"smp:{origin.target}")
+    fill_weights(network, origin.weights, f"teacher smp:{origin.target}")
     return Loaded(network, "imagenet" if len(origin.input_spec) == 3 else "0..1", multiple=32)

@@ -7,7 +7,8 @@ from typing import Any
 from skystill.errors import CheckpointError, SettingsError
 from skystill.model.adapters import INPUT_SCALES, InputScale
 from skystill.parsing import Refuse, built_from, read_json
-from skystill.train.teachers.loaders.loader import Loaded, Origin, import_library, name_library_errors
+from skystill.train.libraries.imports import import_library, name_library_errors
+from skystill.train.teachers.loaders.loader import Loaded, Origin
 
 _NAMES_OTHERS = ("adapter_config.json",)
 
@@ -43,7 +44,7 @@ def load_transformers(origin: Origin) -> Loaded:
             )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a config may name a backbone to download
     transformers = import_library("transformers", "transformers")
-    with name_library_errors(f"hf:{folder}", "transformers cannot load it"):
+    with name_library_errors(f"teacher hf:{folder}", "transformers cannot load it"):
         network = transformers.AutoModelForSemanticSegmentation.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fuzz.harness import Tally, prepare, run_cases
 
-FIRST, COUNT = 0, int(os.environ.get("SKYSTILL_FUZZ", "700"))
+FIRST, COUNT = 0, int(os.environ.get("SKYSTILL_FUZZ", "500"))
 OF_MAPS = 60
 
 

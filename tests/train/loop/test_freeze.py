@@ -15,8 +15,9 @@ from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB
 from skystill.settings import TrainSettings
 from skystill.train.batches.batches import Batch, as_batch
+from skystill.train.beginning import build_first
 from skystill.train.compress.int8_aware import int8_aware
-from skystill.train.fitting import Fitting, build_first
+from skystill.train.fitting import Fitting
 from skystill.train.loop.checkpoint import Checkpointer, LoopState
 from skystill.train.loop.supervised import Supervised
 from skystill.train.networks.levels import Leveled

@@ -32,7 +32,7 @@ test: install
 install-foreign: $(FOREIGN)/.installed
 
 test-foreign: install-foreign
-	$(FOREIGN)/bin/python -m pytest tests/foreign
+	OMP_NUM_THREADS=1 $(FOREIGN)/bin/python -m pytest tests/foreign
 
 # Borrows the packages of the main environment, and adds those that would break it (tests/foreign/README.md).
 $(FOREIGN)/.installed: $(VENV)/.installed tests/foreign/requirements.txt

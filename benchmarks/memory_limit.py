@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -95,6 +96,8 @@ def main() -> None:
     parser.add_argument("--times", type=float, nargs="+", default=[1.0, 1.5], help="limits, in smallest ones")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
+    for left in chosen.out.glob(".unfinished-*"):  # of a run that was stopped
+        shutil.rmtree(left)
     rows: list[Row] = []
     for raster, model, flags in CASES:
         case = " ".join((raster, model, *flags))

@@ -156,6 +156,11 @@ class RunFolder:
         return self.path / f"{self._model_stem}-int8.onnx"
 
     @property
+    def own_files(self) -> list[Path]:
+        """The files of a run that an export must not replace. Some of them may not exist."""
+        return [self.config, self.split, self.results, self.weights, self.report, self.model, self.model_int8]
+
+    @property
     def _model_stem(self) -> str:
         if (self.path / "student.onnx").exists():  # earlier versions used this name in every run
             return "student"

@@ -10,9 +10,10 @@ from torch import nn
 from skystill.classes import ClassMap
 from skystill.data import find_pairs
 from skystill.raster.input_spec import RGB, Band, InputSpec
+from skystill.raster.shown import shown_places
 from skystill.train.batches.batches import CropSampler, TrainBatches
 from skystill.train.batches.images import labeled_images
-from skystill.train.pictures import RunPictures, _shown_bands
+from skystill.train.pictures import RunPictures
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 CLASSES = ClassMap(("Roof", "Grass"), (RED, GREEN), (BLUE,))
@@ -78,11 +79,11 @@ def test_training_crops_above_their_labels(data: Path) -> None:
 
 def test_bands_that_are_shown() -> None:
     spec = InputSpec((Band("nir", 4), Band("blue", 3), Band("red", 1), Band("green", 2)), "uint16")
-    assert _shown_bands(spec, None) == [2, 3, 1]
-    assert _shown_bands(spec, ["nir", "red", "green"]) == [0, 2, 3]
-    assert _shown_bands(spec, [4]) == [0]
-    assert _shown_bands(spec, ["swir"]) == [2, 3, 1]  # the images have it, the network is not fed it
-    assert _shown_bands(InputSpec((Band("", 1), Band("", 2)), "float32"), None) == [0]
+    assert shown_places(spec, None) == [2, 3, 1]
+    assert shown_places(spec, ["nir", "red", "green"]) == [0, 2, 3]
+    assert shown_places(spec, [4]) == [0]
+    assert shown_places(spec, ["swir"]) == [2, 3, 1]  # the images have it, the network is not fed it
+    assert shown_places(InputSpec((Band("", 1), Band("", 2)), "float32"), None) == [0]
     image = np.zeros((10, 10, 4), np.uint16)
     image[..., 2] = np.arange(100).reshape(10, 10) * 50
     seen = RunPictures(Path(), CLASSES, spec)._colors(image)

@@ -8,6 +8,7 @@ from rasterio.errors import RasterioError
 from skystill.errors import DataError, SettingsError
 from skystill.raster.band_names import alpha_of
 from skystill.raster.colors import Bytes
+from skystill.raster.input_spec import InputSpec
 from skystill.raster.opening import open_raster
 from skystill.raster.picture import Bounds
 from skystill.raster.source import RasterSource, gdal_environment
@@ -71,3 +72,19 @@ def _first_bands(path: str) -> list[int]:
     except RasterioError:
         return []
     return data[:3] if len(data) >= 3 else data[:1]
+
+
+def shown_places(spec: InputSpec, show: Sequence[int | str] | None = None) -> list[int]:
+    """Return the places of the bands of a spec that are shown: those of `show`, or red, green and blue, or the first.
+
+    Args:
+        spec: what the network is fed. It may lack bands that the images have.
+        show: names or numbers of bands, or None.
+    """
+    by_name = {band.name: place for place, band in enumerate(spec.bands) if band.name}
+    by_number = {band.number: place for place, band in enumerate(spec.bands)}
+    for wanted in (show or (), ("red", "green", "blue")):
+        places = [by_name.get(one) if isinstance(one, str) else by_number.get(one) for one in wanted]
+        if places and None not in places:
+            return [place for place in places if place is not None]
+    return [0, 1, 2] if len(spec) >= 3 else [0]

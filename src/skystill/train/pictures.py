@@ -16,7 +16,7 @@ from skystill.raster.band_names import wanted_bands
 from skystill.raster.colors import Bytes
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.saving import save_picture
-from skystill.raster.shown import read_shown
+from skystill.raster.shown import read_shown, shown_places
 from skystill.train.batches.batches import TrainBatches
 from skystill.train.batches.images import TrainingImages
 from skystill.train.loop.meter import most_likely
@@ -110,7 +110,7 @@ class RunPictures:
 
     def _colors(self, image: npt.NDArray[Any]) -> Bytes:
         """Return what the network is fed (H, W, B) as a picture (H, W, 3) uint8, stretched if it is not bytes."""
-        values = image[..., _shown_bands(self.input_spec, self._show)]
+        values = image[..., shown_places(self.input_spec, self._show)]
         if values.dtype != np.uint8:
             low, high = np.percentile(values.astype(np.float64), (2, 98))  # as raster/colors.py stretches
             values = np.clip((values.astype(np.float64) - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
@@ -123,22 +123,6 @@ class RunPictures:
         white = ((rows + columns) // _STRIPE % 2).astype(bool) & (labels == VOID)
         picture[white] = 255
         return picture
-
-
-def _shown_bands(spec: InputSpec, show: Sequence[int | str] | None) -> list[int]:
-    """Return the places of the bands of a spec that are shown: those of `show`, or red, green and blue, or the first.
-
-    Args:
-        spec: what the network is fed. It may lack bands that the images have.
-        show: names or numbers of bands, or None.
-    """
-    by_name = {band.name: place for place, band in enumerate(spec.bands) if band.name}
-    by_number = {band.number: place for place, band in enumerate(spec.bands)}
-    for wanted in (show or (), ("red", "green", "blue")):
-        places = [by_name.get(one) if isinstance(one, str) else by_number.get(one) for one in wanted]
-        if places and None not in places:
-            return [place for place in places if place is not None]
-    return [0, 1, 2] if len(spec) >= 3 else [0]
 
 
 def _write_sheet(path: Path, rows: Sequence[Sequence[Bytes]]) -> None:

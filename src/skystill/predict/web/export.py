@@ -25,6 +25,7 @@ from skystill.predict.plan import tile_shape
 from skystill.progress import OnProgress, ignore_progress, phase
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.overwriting import check_outputs
+from skystill.raster.shown import shown_places
 from skystill.run_folder import RunFolder, hold_output, write_text
 from skystill.settings import ExportSettings
 from skystill.tiling import PHASE
@@ -147,10 +148,9 @@ def _find_model(run: Path) -> tuple[Path, list[Path]]:
         return run, [run]
     folder = RunFolder(run)
     folder.read_config()
-    own = [folder.config, folder.split, folder.results, folder.weights, folder.report, folder.model, folder.model_int8]
     for model in (folder.model_int8, folder.model):
         if model.is_file():
-            return model, own
+            return model, folder.own_files
     raise ModelFileError(f"{run} has no model file, {folder.model.name}: the run has not finished. Use --resume.")
 
 
@@ -209,10 +209,9 @@ def _finite(value: float) -> float:
 
 
 def _shown(spec: InputSpec) -> list[int]:
-    """Return the three bands that are painted: red, green and blue by name, or the first ones."""
-    if {"red", "green", "blue"} <= set(spec.names):
-        return [spec.names.index(color) for color in ("red", "green", "blue")]
-    return [min(place, len(spec) - 1) for place in range(3)] if len(spec) > 2 else [0, 0, 0]
+    """Return the three bands that are painted. One band is painted grey."""
+    places = shown_places(spec)
+    return places if len(places) == 3 else places * 3
 
 
 def _takes(spec: InputSpec) -> str:

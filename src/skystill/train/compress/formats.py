@@ -82,8 +82,7 @@ def _check_outputs(settings: ExportSettings, folder: RunFolder, data: Path) -> N
     if settings.stac:
         outputs.append(("STAC item", settings.out.with_suffix(".stac.json")))
     listing = list_images(data) if data.is_dir() else Listing((), ())
-    own = [folder.config, folder.split, folder.results, folder.weights, folder.model, folder.model_int8]
-    check_outputs(outputs, [*own, *listing.images, *listing.masks])
+    check_outputs(outputs, [*folder.own_files, *listing.images, *listing.masks])
 
 
 def _scratch_of(path: Path) -> Path:

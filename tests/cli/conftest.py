@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from skystill.cli import commands as cli
 
@@ -48,19 +50,40 @@ def process(*arguments: object) -> Done:
 @pytest.fixture(scope="session")
 def teacher(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small trained teacher with its report."""
-    out = tmp_path_factory.mktemp("runs") / "teacher"
-    done = process("train", "--data", scenes, "--out", out, "--network", "unet?channels=8&depth=3", "--epochs=3", *TINY)
-    assert done.code == 0, done.err
-    return out
+
+    def make(out: Path) -> None:
+        data = out.parent / "scenes"
+        shutil.copytree(scenes, data)
+        flags = ["--network", "unet?channels=8&depth=3", "--epochs=3", *TINY]
+        done = process("train", "--data", data, "--out", out, *flags)
+        assert done.code == 0, done.err
+
+    return copy_of("teacher", make, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def student(scenes: Path, teacher: Path) -> Path:
+def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student distilled from it, with its baseline and report."""
-    out = teacher.parent / "student"
-    done = process(
-        "distill", "--data", scenes, "--teacher", teacher, "--out", out, "--student=two-level", "--epochs=3",
-        "--alpha-end=0.3", *TINY,
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    return out
+
+    def make(out: Path) -> None:
+        done = process(
+            "distill", "--data", out.parent / "scenes", "--teacher", out.with_name("teacher"), "--out", out,
+            "--student=two-level", "--epochs=3", "--alpha-end=0.3", *TINY,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+
+    return copy_of("student", make, tmp_path_factory)
+
+
+def copy_of(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
+    """Return a copy, for this test process alone, of a run that all test processes make once together."""
+    base = factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made" / name
+    made.parent.mkdir(exist_ok=True)
+    with FileLock(made.with_suffix(".lock")):
+        if not made.with_suffix(".done").exists():
+            make(made)
+            made.with_suffix(".done").touch()
+    copy = factory.mktemp("runs") / name
+    shutil.copytree(made, copy)
+    return copy

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skystill.errors import LossNotFinite, SettingsError
 from skystill.train.loop.ranks import use_global_batch_norm
 from skystill.train.networks.blocks import to_memory_format
+from skystill.train.networks.depthwise import make_depthwise_fast
 from skystill.train.networks.stochastic_depth import set_draws
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
@@ -32,6 +33,7 @@ class Stepper:
         self.plain_network = network
         if fabric.world_size > 1:
             use_global_batch_norm(network)
+        make_depthwise_fast(network)
         self._beside: list[nn.Module] = []
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
         # Convolutions on a CPU are up to twice as fast in the channels-last layout (docs/design.md).

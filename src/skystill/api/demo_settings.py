@@ -1,4 +1,8 @@
-"""Data and settings of `skystill demo`: procedural scenes, and training that takes a few minutes on two cores."""
+"""Data and settings of `skystill demo`: procedural scenes, and training that takes a few minutes on two cores.
+
+The demo shows what distillation is for. Somebody has trained a teacher on many labelled scenes. You have four labelled
+scenes and many without labels, and a computer on which the teacher is too heavy.
+"""
 
 from typing import Any
 
@@ -7,9 +11,12 @@ from skystill.errors import RunFolderError
 from skystill.progress import OnProgress, tracked
 from skystill.settings import DemoSettings, DistillSettings, TrainSettings
 
-_SCENES = 36
 _SIZE = 448
-_SPLIT = "0.6/0.12/0.28"  # ten test images for the report
+_OF_TEACHER = range(26)
+"""Scenes of whoever trained the teacher. They are labelled, and the student never sees them."""
+_LABELLED = range(26, 42)
+"""Scenes of whoever needs the student: 4 to train on, 2 for validation, and 10 test images for the report."""
+_UNLABELLED = range(42, 62)
 
 
 def prepare_demo(
@@ -28,23 +35,37 @@ def prepare_demo(
     Raises:
         RunFolderError: the folder exists and `resume` is False.
     """
-    data = settings.out / "data"
-    if data.exists() and not resume:
+    folders = {name: settings.out / name for name in ("teacher-data", "data", "unlabeled")}
+    if folders["data"].exists() and not resume:
         raise RunFolderError(f"{settings.out} is there already. Choose another --out, or go on with --resume.")
-    write_scene_classes(data)
-    for index in tracked(range(_SCENES), "painting scenes", on_progress):
-        write_scene(data, index, _SIZE, settings.seed)
-    shared: dict[str, Any] = {"data": data, "split": _SPLIT, "seed": settings.seed, "batch_size": 4, "crop": 224}
-    # The teacher must be clearly better than the student alone, or distillation cannot help. So it has more weights and
-    # more steps.
-    network = "kite?channels=(64,96,128)&blocks=(2,2,2)"
-    teacher = TrainSettings(**shared, out=settings.out / "teacher", network=network, epochs=8)
+    for name in ("teacher-data", "data"):
+        write_scene_classes(folders[name])
+    scenes = [
+        (folders[name], index)
+        for name, part in zip(folders, (_OF_TEACHER, _LABELLED, _UNLABELLED), strict=True)
+        for index in part
+    ]
+    for folder, index in tracked(scenes, "painting scenes", on_progress):
+        write_scene(folder, index, _SIZE, settings.seed, labelled=folder != folders["unlabeled"])
+    shared: dict[str, Any] = {"seed": settings.seed, "batch_size": 4, "crop": 224}
+    teacher = TrainSettings(
+        **shared,
+        data=folders["teacher-data"],
+        out=settings.out / "teacher",
+        split="0.8/0.08/0.12",
+        network="kite?channels=(64,96,128)&blocks=(2,2,2)",
+        epochs=8,
+    )
     student = DistillSettings(
         **shared,
+        data=folders["data"],
+        unlabeled=folders["unlabeled"],
         out=settings.out / "student",
+        split="0.25/0.125/0.625",
         student="kite",  # trains faster than the default student
         teacher=[str(teacher.out)],
         epochs=7,
+        crops_per_image=24,  # as many steps as if all images had labels
         alpha=0.5,
         temperature=2.0,
     )

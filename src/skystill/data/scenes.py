@@ -41,7 +41,7 @@ def paint_scene(size: int, seed: int) -> tuple[npt.NDArray[np.uint8], Labels]:
     return _Painter(size, np.random.default_rng(seed)).paint()
 
 
-def write_scene(folder: Path, index: int, size: int, seed: int, labelled: bool = True) -> None:
+def write_scene(folder: Path, index: int, size: int, seed: int, labelled: bool = True) -> Labels:
     """Paint one scene and write it into a data set: images/scene_000.jpg and masks/scene_000.png.
 
     Args:
@@ -50,12 +50,21 @@ def write_scene(folder: Path, index: int, size: int, seed: int, labelled: bool =
         size: side in pixels.
         seed: seed of the data set. The same seed and index give the same scene.
         labelled: whether the mask is written.
+
+    Returns:
+        the labels, (size, size) uint8.
     """
     image, labels = paint_scene(size, seed * 100_003 + index)
     pictures = {"images": image} | ({"masks": SCENE_CLASSES.paint(labels)} if labelled else {})
     for kind, picture in pictures.items():
         suffix = "jpg" if kind == "images" else "png"
-        save_picture(Image.fromarray(picture), folder / kind / f"scene_{index:03d}.{suffix}", quality=92)
+        save_picture(Image.fromarray(picture), folder / kind / f"{scene_key(index)}.{suffix}", quality=92)
+    return labels
+
+
+def scene_key(index: int) -> str:
+    """Return the key of a scene in its data set."""
+    return f"scene_{index:03d}"
 
 
 def write_scene_classes(folder: Path) -> None:

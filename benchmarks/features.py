@@ -1,0 +1,131 @@
+"""What a teacher gives a student: its features before the training, its logits during the training, or both.
+
+    python benchmarks/features.py --data DIR --split dubai --teacher RUN --out runs/features     # train, then score
+    python benchmarks/features.py --data DIR --split dubai --teacher RUN --out runs/features --score
+
+All arms have the same student, the same labelled images and, except for one, the same number of steps on labels:
+
+  alone                  labels only, from random weights
+  alone, longer          the same for a third more epochs, for the seconds that learning the features takes
+  distilled              labels and the teacher's logits, from random weights
+  pretrained             the teacher's features first (`skystill pretrain`, on the training images without labels), then
+                         labels only
+  pretrained, distilled  the teacher's features first, then labels and the teacher's logits
+
+Logits are cached. Every setting that is not named above is the default. The script prints the test mIoU of each seed,
+the seconds of training, and differences with 95 % intervals over images, and writes features.json. Runs that were
+stopped are resumed, and finished ones are kept. OMP_NUM_THREADS sets the number of cores that a training uses.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import mean
+
+from dubai_runs import finish, interval, logged, percents, points, summary, without_teacher
+
+from skystill.api import check, pretrain
+from skystill.cli.bars import progress_display
+from skystill.data.read import read_pairs
+from skystill.predict import Predictor
+from skystill.report.metrics import Evaluation, compare, evaluate
+from skystill.run_folder import RunFolder, write_json
+from skystill.settings import DistillSettings, PretrainSettings
+
+ARMS = ("alone", "alone, longer", "distilled", "pretrained", "pretrained, distilled")
+DIFFERENCES = (
+    ("pretrained", "alone"),
+    ("pretrained", "alone, longer"),
+    ("distilled", "alone"),
+    ("pretrained, distilled", "pretrained"),
+    ("pretrained, distilled", "alone, longer"),
+)
+
+
+def main() -> None:
+    """Train and score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", default="dubai")
+    parser.add_argument("--teacher", type=Path, required=True, help="run folder, trained on the same split")
+    parser.add_argument("--student", default="swift-small")
+    parser.add_argument("--out", type=Path, default=Path("runs/features"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--score", action="store_true", help="train nothing")
+    chosen = parser.parse_args()
+    if not chosen.score:
+        for seed in range(chosen.seeds):
+            for arm in chosen.arms:
+                train(arm, chosen, seed)
+    score(chosen)
+
+
+def folder(out: Path, arm: str, seed: int) -> Path:
+    """Return the run folder of an arm and a seed."""
+    return out / f"{arm.replace(', ', '-')}-{seed}"
+
+
+def train(arm: str, chosen: argparse.Namespace, seed: int) -> None:
+    """Train one arm with one seed."""
+    run, is_long = folder(chosen.out, arm, seed), arm.endswith("longer")
+    student = str(features(chosen, seed)) if arm.startswith("pretrained") else chosen.student
+    distilled = DistillSettings(
+        data=chosen.data, split=chosen.split, out=run, student=student, teacher=[str(chosen.teacher)], seed=seed,
+        epochs=chosen.epochs * 4 // 3 if is_long else chosen.epochs, precision=chosen.precision,
+        teacher_mode="cached", cache=chosen.out / "logits", alone=False,
+    )  # fmt: skip
+    finish(distilled if arm.endswith("distilled") else without_teacher(distilled, run))
+
+
+def features(chosen: argparse.Namespace, seed: int) -> Path:
+    """Return the weights of a student that has learnt the teacher's features."""
+    run = RunFolder(chosen.out / f"features-{seed}")
+    if not run.weights.exists():
+        settings = PretrainSettings(
+            teacher=str(chosen.teacher), student=chosen.student, out=run.path, data=chosen.data, split=chosen.split,
+            seed=seed, precision=chosen.precision,
+        )  # fmt: skip
+        with progress_display() as on_progress:
+            pretrain(settings, resume=True, on_progress=on_progress)
+    return run.weights
+
+
+def seconds_of(out: Path, arm: str, seed: int) -> float:
+    """Return the seconds of all training of an arm."""
+    before = [out / f"features-{seed}"] if arm.startswith("pretrained") else []
+    return sum(sum(logged(run, "seconds")) for run in (*before, folder(out, arm, seed)))
+
+
+def score(chosen: argparse.Namespace) -> None:
+    """Score every finished run on the same whole test images."""
+    data = check(data=chosen.data, split=chosen.split)
+    assert data.split is not None, data.check.problems  # noqa: S101
+    test, classes = data.split.test, data.check.classes
+    found: dict[str, list[Evaluation]] = {}
+    for arm in ARMS:
+        runs = [RunFolder(folder(chosen.out, arm, seed)) for seed in range(chosen.seeds)]
+        done = [run for run in runs if run.model.exists()]
+        found[arm] = [evaluate(Predictor(run.model).probabilities, read_pairs(test, classes), classes) for run in done]
+        if done:
+            row, taken = summary(found[arm]), mean(seconds_of(chosen.out, arm, seed) for seed in range(len(done)))
+            scores = f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')}) | {percents(row.interval, ' to ')}"
+            print(f"| {arm} | {len(done)} | {taken:.0f} | {scores} | {percents(row.iou, ' | ')} |")
+    differences = {}
+    for one, other in DIFFERENCES:
+        both = min(len(found[one]), len(found[other]))
+        if both:
+            found_difference = compare(found[one][:both], found[other][:both])
+            differences[f"{one} minus {other}"] = (
+                found_difference.low,
+                found_difference.difference,
+                found_difference.high,
+            )
+            print(f"| {one} minus {other} | {points(found_difference)} | {interval(found_difference)} |")
+    models = {arm: summary(evaluations).__dict__ for arm, evaluations in found.items() if evaluations}
+    write_json(chosen.out / "features.json", {"models": models, "differences": differences})
+
+
+if __name__ == "__main__":
+    main()

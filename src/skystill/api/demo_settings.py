@@ -1,14 +1,13 @@
 """Data and settings of `skystill demo`: procedural scenes, and training that takes a few minutes on two cores.
 
-The demo shows what distillation is for. Somebody has trained a teacher on many labelled scenes. You have one labelled
-scene and many without labels, and a computer on which the teacher is too heavy.
+The demo shows what distillation is for. Somebody has trained a teacher on labelled scenes of summer and autumn. You
+have labels of four scenes, all of summer, and need maps of autumn on a computer that is too weak for the teacher. The
+student learns autumn from scenes that nobody labelled.
 """
 
 from typing import Any
 
-import numpy as np
-
-from skystill.data.scenes import SCENE_CLASSES, scene_key, write_scene, write_scene_classes
+from skystill.data.scenes import AUTUMN, SUMMER, scene_key, write_scene, write_scene_classes
 from skystill.errors import RunFolderError
 from skystill.progress import OnProgress, tracked
 from skystill.run_folder import write_json
@@ -16,10 +15,11 @@ from skystill.settings import DemoSettings, DistillSettings, TrainSettings
 
 _SIZE = 448
 _OF_TEACHER = range(26)
-"""Scenes of whoever trained the teacher. They are labelled, and the student never sees them."""
-_LABELLED = range(26, 39)
-"""Scenes of whoever needs the student: 1 to train on, 2 for validation, and 10 test images for the report."""
-_UNLABELLED = range(39, 59)
+"""Labelled scenes of whoever trained the teacher, of summer and autumn in turn. The student never sees them."""
+_TRAINING, _VALIDATION, _TEST = range(26, 30), range(30, 32), range(32, 42)
+"""Labelled scenes: to train on (summer), and to validate and test the student on (autumn)."""
+_UNLABELED = range(42, 62)
+"""Scenes of autumn that nobody labelled."""
 
 
 def prepare_demo(
@@ -43,15 +43,13 @@ def prepare_demo(
         raise RunFolderError(f"{settings.out} is there already. Choose another --out, or go on with --resume.")
     for folder in (archive, data):
         write_scene_classes(folder)
-    of_folder = ((archive, _OF_TEACHER), (data, _LABELLED), (unlabeled, _UNLABELLED))
-    scenes = [(folder, index) for folder, part in of_folder for index in part]
-    complete = list[str]()
-    for folder, index in tracked(scenes, "painting scenes", on_progress):
-        labels = write_scene(folder, index, _SIZE, settings.seed, labelled=folder != unlabeled)
-        if folder == data and len(np.unique(labels)) == len(SCENE_CLASSES):
-            complete.append(scene_key(index))
-    split = settings.out / "split.json"
-    write_json(split, _split([scene_key(index) for index in _LABELLED], complete))
+    for index in tracked(range(_UNLABELED.stop), "painting scenes", on_progress):
+        folder = archive if index in _OF_TEACHER else unlabeled if index in _UNLABELED else data
+        is_summer = index % 2 == 0 if index in _OF_TEACHER else index in _TRAINING
+        season = SUMMER if is_summer else AUTUMN
+        write_scene(folder, index, _SIZE, settings.seed, labelled=folder != unlabeled, season=season)
+    split, parts = settings.out / "split.json", {"train": _TRAINING, "validation": _VALIDATION, "test": _TEST}
+    write_json(split, {part: [scene_key(index) for index in indices] for part, indices in parts.items()})
     shared: dict[str, Any] = {"seed": settings.seed, "batch_size": 4, "crop": 224}
     teacher = TrainSettings(
         **shared,
@@ -70,15 +68,9 @@ def prepare_demo(
         student="kite",  # trains faster than the default student
         teacher=[str(teacher.out)],
         epochs=7,
-        crops_per_image=96,  # as many steps as if all images had labels
-        alpha=0.5,
+        crops_per_image=24,  # as many steps as if all images had labels
+        unlabeled_fraction=0.75,
+        alpha=0.3,
         temperature=2.0,
     )
     return teacher, student
-
-
-def _split(keys: list[str], complete: list[str]) -> dict[str, list[str]]:
-    """Return the parts of the labelled scenes. The only scene to train on shows every class, if one does."""
-    only = (complete or keys)[0]
-    others = [key for key in keys if key != only]
-    return {"train": [only], "validation": others[:2], "test": others[2:]}

@@ -5,6 +5,7 @@ vegetation, water, roads, shadows, buildings, trees. The light comes from the no
 south-east.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +29,41 @@ _SHADOW = np.array([5, 7], np.float32)  # length of a shadow in pixels per store
 _ROOFS = ((176, 92, 70), (150, 78, 62), (196, 190, 182), (168, 166, 168), (206, 178, 140), (120, 122, 130))
 
 
-def paint_scene(size: int, seed: int) -> tuple[npt.NDArray[np.uint8], Labels]:
+@dataclass(frozen=True)
+class Season:
+    """How scenes look at a time of the year. What is where does not depend on it.
+
+    Args:
+        grass, crowns: colours of vegetation and of trees, RGB from 0 to 255.
+        light: factors of red, green and blue.
+        shadows: length of the shadows, in those of summer.
+    """
+
+    grass: tuple[int, int, int]
+    crowns: tuple[int, int, int]
+    light: tuple[float, float, float]
+    shadows: float
+
+
+SUMMER = Season(grass=(92, 112, 62), crowns=(58, 84, 44), light=(1.0, 1.0, 1.0), shadows=1.0)
+AUTUMN = Season(grass=(150, 122, 70), crowns=(122, 84, 42), light=(0.78, 0.88, 1.04), shadows=1.8)
+
+
+def paint_scene(size: int, seed: int, season: Season = SUMMER) -> tuple[npt.NDArray[np.uint8], Labels]:
     """Paint one scene.
 
     Args:
         size: side in pixels.
         seed: the same seed gives the same scene.
+        season: how it looks.
 
     Returns:
         image (size, size, 3) uint8 RGB, 0 to 255, and labels (size, size) uint8, indices of `SCENE_CLASSES`.
     """
-    return _Painter(size, np.random.default_rng(seed)).paint()
+    return _Painter(size, np.random.default_rng(seed), season).paint()
 
 
-def write_scene(folder: Path, index: int, size: int, seed: int, labelled: bool = True) -> Labels:
+def write_scene(folder: Path, index: int, size: int, seed: int, labelled: bool = True, season: Season = SUMMER) -> None:
     """Paint one scene and write it into a data set: images/scene_000.jpg and masks/scene_000.png.
 
     Args:
@@ -50,16 +72,13 @@ def write_scene(folder: Path, index: int, size: int, seed: int, labelled: bool =
         size: side in pixels.
         seed: seed of the data set. The same seed and index give the same scene.
         labelled: whether the mask is written.
-
-    Returns:
-        the labels, (size, size) uint8.
+        season: how the scene looks.
     """
-    image, labels = paint_scene(size, seed * 100_003 + index)
+    image, labels = paint_scene(size, seed * 100_003 + index, season)
     pictures = {"images": image} | ({"masks": SCENE_CLASSES.paint(labels)} if labelled else {})
     for kind, picture in pictures.items():
         suffix = "jpg" if kind == "images" else "png"
         save_picture(Image.fromarray(picture), folder / kind / f"{scene_key(index)}.{suffix}", quality=92)
-    return labels
 
 
 def scene_key(index: int) -> str:
@@ -99,9 +118,10 @@ class _Painter:
     `color` is (H, W, 3) float32 RGB, 0 to 255. `labels` is (H, W) uint8.
     """
 
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
+    def __init__(self, size: int, rng: np.random.Generator, season: Season) -> None:
         self.size = size
         self.rng = rng
+        self.season = season
         self.color = np.zeros((size, size, 3), np.float32)
         self.labels = np.full((size, size), _LAND, np.uint8)
         self.angle = float(rng.uniform(0, np.pi / 2))  # of the street grid, in radians
@@ -135,7 +155,7 @@ class _Painter:
     def _vegetation(self) -> None:
         field = self._noise(170, 5)
         where = field > self.rng.uniform(0.45, 0.95)
-        color = self._tint((92, 112, 62), (self._noise(40), 10), (self._noise(5, 2), 14))
+        color = self._tint(self.season.grass, (self._noise(40), 10), (self._noise(5, 2), 14))
         self._lay(where, color, _VEGETATION)
 
     def _water(self) -> None:
@@ -204,8 +224,9 @@ class _Painter:
                 if footprint.any() and not (footprint & taken).any():
                     taken |= footprint
                     houses.append((corners, float(self.rng.integers(1, 4)), int(self.rng.integers(len(_ROOFS)))))
+        shadow = _SHADOW * np.float32(self.season.shadows)
         for corners, storeys, _ in houses:
-            self._shade(self._fill(corners + _SHADOW * storeys) | self._fill(corners + _SHADOW * storeys / 2))
+            self._shade(self._fill(corners + shadow * storeys) | self._fill(corners + shadow * storeys / 2))
         for corners, _, roof in houses:
             self._roof(corners, _ROOFS[roof])
 
@@ -238,7 +259,7 @@ class _Painter:
             _darken(color, shade & free)
             crown = crown & free
             labels[crown] = _VEGETATION
-            tone = np.array([58, 84, 44], np.float32) + self.rng.uniform(-12, 16)
+            tone = np.array(self.season.crowns, np.float32) + self.rng.uniform(-12, 16)
             color[crown] = tone + self.rng.standard_normal((int(crown.sum()), 1)) * 9
 
     def _shade(self, where: npt.NDArray[np.bool_]) -> None:
@@ -247,7 +268,8 @@ class _Painter:
 
     def _finish(self) -> npt.NDArray[np.uint8]:
         light = self.rng.uniform(0.88, 1.1) + self._noise(400, 1) * 0.02
-        picture = Image.fromarray(np.clip(self.color * light[..., None], 0, 255).astype(np.uint8))
+        color = self.color * light[..., None] * np.array(self.season.light, np.float32)
+        picture = Image.fromarray(np.clip(color, 0, 255).astype(np.uint8))
         soft = np.asarray(picture.filter(ImageFilter.GaussianBlur(0.7)), np.float32)
         grain = self.rng.standard_normal((self.size, self.size, 1)).astype(np.float32) * 3
         return np.asarray(np.clip(soft + grain, 0, 255), np.uint8)

@@ -48,8 +48,8 @@ class EvaluateSettings(Settings):
     otherwise their first three."""
 
 
-class RasterSettings(Settings):
-    """How a raster is predicted."""
+class ArraySettings(Settings):
+    """How the pixels of a raster or of an array are predicted."""
 
     mode: Literal["crop", "blend"] = "crop"
     """How overlapping tiles are joined. crop keeps the centre of each tile. blend averages neighbouring tiles in their
@@ -75,6 +75,34 @@ class RasterSettings(Settings):
     resolution: float | None = Field(default=None, gt=0)
     """Resolution in metres on the ground per pixel to which the raster is resampled before prediction, such as that of
     the training images. The result has this resolution at its centre. By default nothing is resampled."""
+
+    @property
+    def blend(self) -> bool:
+        """Whether neighbouring tiles are blended."""
+        return self.mode == "blend"
+
+    @property
+    def scale_range(self) -> tuple[float, float] | None:
+        """The low and the high value of `scale`, or None if it is not set."""
+        if self.scale is None:
+            return None
+        low, high = (float(part) for part in self.scale.split(","))
+        return low, high
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, value: str | None) -> str | None:
+        number = r"-?\d+(?:\.\d+)?"
+        if value is not None:
+            found = re.fullmatch(f"({number}),({number})", value)
+            if not found or not float(found[1]) < float(found[2]):
+                raise ValueError("write the value that becomes black and a larger one that becomes white, as 0,4095")
+        return value
+
+
+class RasterSettings(ArraySettings):
+    """How a raster is predicted, and what is written."""
+
     cog: bool = False
     """Write results as Cloud Optimized GeoTIFF."""
     confidence: bool = False
@@ -94,19 +122,6 @@ class RasterSettings(Settings):
     """Limit of the peak memory of the process, such as 256MB. The largest tiles and the most threads that stay below it
     are used. By default there is no limit."""
 
-    @property
-    def blend(self) -> bool:
-        """Whether neighbouring tiles are blended."""
-        return self.mode == "blend"
-
-    @property
-    def scale_range(self) -> tuple[float, float] | None:
-        """The low and the high value of `scale`, or None if it is not set."""
-        if self.scale is None:
-            return None
-        low, high = (float(part) for part in self.scale.split(","))
-        return low, high
-
     @field_validator("smooth")
     @classmethod
     def _check_smooth(cls, value: int | None) -> int | None:
@@ -118,16 +133,6 @@ class RasterSettings(Settings):
     @classmethod
     def _check_min_area(cls, value: str | None) -> str | None:
         return check_amount(value, "m2", "write an area above 0, as 20m2 or 50px")
-
-    @field_validator("scale")
-    @classmethod
-    def _check_scale(cls, value: str | None) -> str | None:
-        number = r"-?\d+(?:\.\d+)?"
-        if value is not None:
-            found = re.fullmatch(f"({number}),({number})", value)
-            if not found or not float(found[1]) < float(found[2]):
-                raise ValueError("write the value that becomes black and a larger one that becomes white, as 0,4095")
-        return value
 
 
 class PredictSettings(RasterSettings):

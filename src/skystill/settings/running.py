@@ -15,7 +15,8 @@ class CheckSettings(Settings):
     """Settings of `skystill data check`."""
 
     data: Path
-    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md)."""
+    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md). Or a file
+    that lists images with their labels, as in train."""
     classes: str | None = None
     """Names and colours of the classes: a YAML or JSON file, or a built-in name (dubai). By default the classes file in
     the data folder."""
@@ -36,7 +37,8 @@ class EvaluateSettings(Settings):
     run: Path
     """Run folder that train or distill wrote."""
     data: Path | None = None
-    """Folder with images and masks to score on. By default the data folder of the run."""
+    """Folder with images and masks to score on, or a file that lists them, as in train. By default the data of the
+    run."""
     split: str | None = None
     """How the images are split, as in train; the test images are scored. By default the split of the run; with --data,
     too, if that folder holds the same images, and otherwise auto."""
@@ -242,7 +244,8 @@ class QuantizeSettings(Settings):
     model: Path
     """Model file in float32."""
     data: Path
-    """Folder with images and masks. Training images are used for calibration, validation images for scoring."""
+    """Folder with images and masks, or a file that lists them, as in train. Training images are used for calibration,
+    validation images for scoring."""
     out: Path | None = None
     """File to write. By default NAME-int8.onnx next to the model file."""
     split: str | None = None

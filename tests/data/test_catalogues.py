@@ -181,6 +181,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a missing image": (["image,label", "images/9.png,masks/0.png"], r"row 2: its image .*9.png does not exist"),
     "a missing mask": (["image,label", "images/0.png,masks/9.png"], r"row 2: its labels .*9.png does not exist"),
     "no label": (["image,label", "images/0.png,"], "row 2: it names no labels"),
+    "too long a name": (["image,label", f"{'a' * 300}.png,masks/0.png"], "cannot be the name of a file"),
     "a folder": (["image,label", "images,masks"], "row 2: its image .*images is a folder, not a file"),
     "an address": (["image,label", "https://a.org/0.tif,masks/0.png"], "0.tif is on a server or in an archive"),
     "an archive": (["image,label", "/vsizip/a.zip/0.tif,masks/0.png"], "is on a server or in an archive"),
@@ -437,6 +438,13 @@ NO_STAC: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a source on a server": (
         lambda folder: collected(folder, [label_item("l", "https://a.org/i", "masks/0.png")]), "a.org/i is on a server"
+    ),
+    "a source that is no name": (
+        lambda folder: collected(folder, [label_item("l", "a%00b.json", "masks/0.png")]), "b.json does not exist"
+    ),
+    "an asset that is no name": (
+        lambda folder: collected(folder, [item("a", {"image": ("a%00.png", []), "labels": ("masks/0.png", [])})]),
+        ".png does not exist",
     ),
     "an asset on a server": (
         lambda folder: collected(folder, [item("a", {"image": ("s3://b/0.tif", []), "labels": ("masks/0.png", [])})]),

@@ -169,6 +169,7 @@ def test_bands_are_named_or_numbered_by_the_user(models: Any, tmp_path: Path) ->
     first = agrees(models(RGBN), source, bands="nir,blue,green,red")
     da = rioxarray.open_rasterio(source)
     assert np.array_equal(first.values, labels(da, models(RGBN), bands="1,2,3,4"))
+    assert np.array_equal(first.values, labels(da, models(RGBN), bands=["nir", "blue", "green", "red"]))
     assert not np.array_equal(first.values, labels(da, models(RGBN)))
 
 
@@ -375,6 +376,7 @@ BAD: dict[str, tuple[Any, type[UserError], str]] = {
     "no pixels": (lambda da: named(da)[:, :0], DataError, "has no pixels .*y 0"),
     "no bands": (lambda da: named(da)[:0], DataError, "has no pixels .*band 0"),
     "too few bands": (lambda da: named(da)[:3], SettingsError, "has no band nir"),
+    "a band twice": (lambda da: named(da)[[0, 1, 2, 3, 3]], SettingsError, "bands 4, 5 are all called nir"),
     "other names": (
         lambda da: da.assign_coords(band=["red", "green", "blue", "swir"]), SettingsError, "has no band nir; it has 4"
     ),
@@ -423,6 +425,20 @@ def test_what_does_not_fit_is_refused(make: Any, error: type[UserError], said: s
     given = make(da.chunk(y=70) if chunked else da)
     with pytest.raises(error, match=said):
         skystill.predict_dataarray(given, models(RGBN)).compute()
+
+
+def test_one_band_needs_no_dimension_of_bands(models: Any) -> None:
+    da = array(GREY)
+    expected = labels(da, models(GREY))
+    assert np.array_equal(labels(da[0], models(GREY)), expected)
+    assert np.array_equal(labels(da[0].chunk(x=99).T, models(GREY)), expected)
+
+
+def test_masked_transparency(models: Any, tmp_path: Path) -> None:
+    planes = np.concatenate([pixels_of(RGB, 201, 302), np.full((1, 201, 302), 255, np.uint8)])
+    planes[:, 40:90, 100:233] = 0
+    source = write_bands(tmp_path / "a.tif", planes, alpha="yes", photometric="rgb")
+    assert (agrees(models(RGB), source, masked=True).values == 255).sum() == 50 * 133
 
 
 def test_four_bands_without_names_are_not_taken_for_colours(models: Any) -> None:

@@ -196,7 +196,11 @@ def local_file(address: Address, what: str) -> Path:
             "of this computer only. Download it."
         )
     found = [address.folder / name for name in ((text, unquote(text)) if address.is_escaped else (text,))]
-    path = next((path for path in found if path.exists()), found[0])
+    try:
+        path = next((path for path in found if path.exists()), found[0])
+    except (OSError, ValueError) as error:  # too long, or with characters that no name has
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"its {what} {shortened(text)} cannot be the name of a file ({why}).") from error
     if not path.is_file():
         kind = special_kind(str(path)) or ("a folder" if path.is_dir() else None)
         raise DataError(f"its {what} {path} is {kind}, not a file." if kind else f"its {what} {path} does not exist.")

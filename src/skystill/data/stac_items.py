@@ -201,7 +201,10 @@ def _build_item(content: Mapping[str, Any], path: Path) -> Item:
 
 
 def _place(folder: Path, href: str) -> str:
-    return str((folder / unquote(href)).resolve())
+    try:
+        return str((folder / unquote(href)).resolve())
+    except (OSError, ValueError):  # no name of a file
+        return href
 
 
 def _entry(item: Item, items: Sequence[Item]) -> tuple[Entry, Item]:

@@ -64,8 +64,7 @@ class _Prediction:
 
     def labels_of_window(self, values: npt.NDArray[Any], units: Sequence[Unit], top: int, left: int) -> Labels:
         """Return the labels of units from the values of the window that they need, whose first pixel is given."""
-        with gdal_environment():
-            return self.labels(units, self.source.within(values, top, left))
+        return self.labels(units, self.source.within(values, top, left))
 
 
 def predict_dataarray(
@@ -91,7 +90,8 @@ def predict_dataarray(
         model: a model file, or a `Predictor`, which other programs' files need for their classes.
         on_progress: receives a `Note` for everything that the user should know and, if the array is one of numpy, a
             `Progress` in pixels.
-        settings: fields of `skystill.settings.ArraySettings`, such as `bands`, `mode`, `views` and `resolution`.
+        settings: fields of `skystill.settings.ArraySettings`, such as `bands`, `mode`, `views` and `resolution`. Bands
+            and scale may be lists.
 
     Returns:
         (y, x) uint8, 0 to C - 1, and 255 where there is no data (`_FillValue`), with the coordinates, CRS and transform
@@ -105,7 +105,8 @@ def predict_dataarray(
             installed.
         ModelFileError: the model file cannot be opened, or fails on a tile. A lazy result raises this later.
     """
-    chosen = RasterSettings(**build_settings(ArraySettings, settings).model_dump())
+    texts = {name: ",".join(map(str, one)) if isinstance(one, list | tuple) else one for name, one in settings.items()}
+    chosen = RasterSettings(**build_settings(ArraySettings, texts).model_dump())
     predictor = model if isinstance(model, Predictor) else Predictor(model, runtime="auto")
     with gdal_environment():
         source = _open(da, predictor, chosen)

@@ -191,6 +191,7 @@ class ArrayRaster:
         held = sorted({*numbers, *(n for n in alpha if self.places is None or n in self.places)})
         part = Window(left, top, right - left, bottom - top)
         profile = {"count": len(held), "dtype": self.dtype.name, "nodata": self.nodata, "photometric": "minisblack"}
+        profile["transform"] = self.transform  # without one, GDAL would warn
         with MemoryFile() as memory:
             with memory.open(driver="GTiff", height=bottom - top, width=right - left, **profile) as file:
                 file.colorinterp = [ColorInterp.alpha if n in alpha else ColorInterp.gray for n in held]

@@ -18,7 +18,8 @@ OPENERS = frozenset(
     {
         "rasterio.open", "DatasetReader", "MemoryFile", "Image.open", "JpegImagePlugin.JpegImageFile",
         "TiffImagePlugin.ImageFileDirectory_v2", "ElementTree.fromstring", "ElementTree.parse", "yaml.parse",
-        "json.load", "json.loads", "safe_open", "load_file", "torch.load", "torch.export.load", "zipfile.ZipFile",
+        "json.load", "json.loads", "csv.reader", "ParquetFile", "safe_open", "load_file", "torch.load",
+        "torch.export.load", "zipfile.ZipFile",
         "ort.InferenceSession", "onnx.load", "openvino.compile_model", "keras.saving.load_model",
         "transformers.AutoModelForSemanticSegmentation.from_pretrained", "mmap.mmap", "np.frombuffer", "np.fromfile",
         "ast.literal_eval", "optuna.create_study", "optuna.load_study", "pyogrio.raw.read", "pyogrio.read_info",

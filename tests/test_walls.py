@@ -175,7 +175,8 @@ def test_the_public_face_is_exact() -> None:
     import skystill
     import skystill.train
 
-    assert skystill.__all__ == ["__version__"]
+    assert skystill.__all__ == ["__version__", "predict_dataarray"]
+    assert not hasattr(skystill, "predict_rasters")
     assert skystill.train.__all__ == ["Distiller", "Supervised"]
 
 

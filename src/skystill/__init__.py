@@ -2,4 +2,12 @@
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "predict_dataarray"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "predict_dataarray":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # rasterio and ONNX Runtime start here
+
+    return import_module("skystill.predict.dataarray").predict_dataarray

@@ -1,10 +1,12 @@
-"""The one gate for text files from elsewhere: YAML and JSON, and JSON inside other files.
+"""The one gate for text files from elsewhere: YAML, JSON and CSV, and JSON inside other files.
 
 A parser can fail in many ways on a file that is damaged or made to do harm. Every one of them becomes an error of
 SkyStill that names the file. What passes holds only what a settings file may hold: lists, mappings,
 text, finite numbers of at most 64 bits, and true, false and none, nested at most `_MOST_LEVELS` deep, no key twice.
 """
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ _MOST_ALIASED = 10_000  # values that the aliases of a YAML file may stand for, 
 
 PARSE_ERRORS = (
     *(ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError),
+    csv.Error,
     yaml.YAMLError,
 )
 """What the parsers, and code that takes their result apart, raise on content that is not what was expected."""
@@ -52,6 +55,12 @@ def read_json(path: Path, refuse: Refuse) -> Any:  # noqa: ANN401 - what the fil
     return _read(path, _json, "JSON", refuse)
 
 
+def read_csv(path: Path, refuse: Refuse) -> list[list[str]]:
+    """Read the rows of a file of comma-separated values. The arguments and errors are those of `read_yaml`."""
+    rows: list[list[str]] = _read(path, _csv, "CSV", refuse)
+    return rows
+
+
 def parse_json(text: str) -> Any:  # noqa: ANN401 - what the text says
     """Parse JSON that stands inside another file.
 
@@ -62,7 +71,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - what the text says
         raise ValueError(f"it has {len(text):,} characters; at most {MOST_BYTES:,} are read")
     try:
         content = _json(text)
-        _check(content)
+        check_plain(content)
     except PARSE_ERRORS as error:
         raise ValueError(_reason(error)) from error
     return content
@@ -91,7 +100,7 @@ def _read(path: Path, parse: Callable[[str], Any], form: str, refuse: Refuse) ->
         if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("it is in UTF-16; save it as UTF-8")
         content = parse(raw.decode("utf-8-sig"))
-        _check(content)
+        check_plain(content)
     except OSError as error:
         raise refuse(f"it cannot be read: {error.strerror or shortened(error)}") from error
     except PARSE_ERRORS as error:
@@ -129,6 +138,10 @@ def _json(text: str) -> Any:  # noqa: ANN401
         raise ValueError(f"{name} is no number of JSON")
 
     return json.loads(text, object_pairs_hook=_without_twins, parse_constant=refuse_constant)
+
+
+def _csv(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline=""), strict=True))
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -209,8 +222,12 @@ def _aliased(anchor: str | None, sizes: Mapping[str | None, int]) -> int:
     return sizes[anchor]
 
 
-def _check(content: object, level: int = 0) -> None:
+def check_plain(content: object, level: int = 0) -> None:
     """Refuse values that no settings file holds.
+
+    Args:
+        content: what a parser returned.
+        level: how deep it is nested in other content.
 
     Raises:
         ValueError, RecursionError: there is such a value.
@@ -219,7 +236,7 @@ def _check(content: object, level: int = 0) -> None:
         raise RecursionError
     if isinstance(content, dict | list):
         for value in content if isinstance(content, list) else (*content, *content.values()):
-            _check(value, level + 1)
+            check_plain(value, level + 1)
     elif isinstance(content, str):
         if "\x00" in content or not _is_text(content):
             raise ValueError(f"{shortened(content.encode('ascii', 'backslashreplace').decode(), 60)} is no text")

@@ -133,6 +133,12 @@ class Grid:
         """Number of units."""
         return sum(1 for _ in self.units())
 
+    @property
+    def is_one_tile(self) -> bool:
+        """Whether the whole raster is one tile."""
+        units = list(itertools.islice(self.units(), 2))
+        return len(units) == 1 and len(units[0].tiles) == 1
+
     def units(self) -> Iterator[Unit]:
         """Yield all units, lane by lane from top to bottom, or row by row if `rows_first`."""
         rows = self._cores(self.height, self.tile_height)

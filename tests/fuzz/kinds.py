@@ -227,9 +227,18 @@ def _runs() -> list[Kind]:
     ]
 
 
+def _lists() -> list[Kind]:
+    return [
+        Kind("images listed in CSV", "data/list.csv", "table", (("data", "check", "{file}"),), 6),
+        Kind("images listed in Parquet", "data/list.parquet", "bytes", (("data", "check", "{file}"),), 6),
+        Kind("images listed in STAC", "data/items.json", "text", (("data", "check", "{file}"),), 6),
+    ]
+
+
 KINDS: tuple[Kind, ...] = (*_rasters(), *_data(), *_models(), *_runs())
-MAP_KINDS = tuple(_maps())
-"""Files of maps. Seeds below 0 draw them, so that the cases of all other seeds stay what they are."""
+MAP_KINDS = (*_maps(), *_lists())
+"""Files of maps, and lists of images. Seeds below 0 draw them, so that the cases of all other seeds stay what they
+are."""
 
 TEXTS: tuple[tuple[Command, str], ...] = (
     ((*_USES[0][:2], *_MODEL, "--out", "{out}/x.tif", "--bands"), "1,2,3"),

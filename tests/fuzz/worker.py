@@ -190,6 +190,7 @@ def warm_up(world: Path) -> None:
     import onnxruntime  # noqa: F401
     import openvino  # noqa: F401
     import optuna  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
     import pyogrio  # noqa: F401
 
     from skystill import api  # noqa: F401

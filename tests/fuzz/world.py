@@ -10,6 +10,7 @@ A command may write below out/ and tmp/, and nowhere else.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet
 import rasterio
 from PIL import Image
 from rasterio.control import GroundControlPoint
@@ -84,6 +86,28 @@ def _make_data(folder: Path) -> None:
     write_scene_classes(folder)
     for index in range(6):
         write_scene(folder, index, _SIDE, seed=3)
+    _list_data(folder)
+
+
+def _list_data(folder: Path) -> None:
+    """Write the images and masks of a data set as catalogues: CSV, Parquet and STAC."""
+    parts = ["train", "train", "train", "validation", "test", "test"]
+    files = [(f"images/scene_{index:03d}.jpg", f"masks/scene_{index:03d}.png") for index in range(len(parts))]
+    rows = [f"{image},{mask},{part}" for (image, mask), part in zip(files, parts, strict=True)]
+    (folder / "list.csv").write_text("\n".join(["image,labels,split", *rows, ""]))
+    columns = zip(*(row.split(",") for row in rows), strict=True)
+    table = pyarrow.table(dict(zip(("image", "labels", "split"), map(list, columns), strict=True)))
+    pyarrow.parquet.write_table(table, folder / "list.parquet")
+    items = []
+    for index, (image, mask) in enumerate(files):
+        about = {"type": "Feature", "stac_version": "1.0.0", "id": f"i{index}", "geometry": None, "properties": {}}
+        items.append({**about, "links": [], "assets": {"image": {"href": image, "roles": ["data"]}}})
+        source = {"rel": "source", "href": f"https://example.org/i{index}", "label:assets": ["image"]}
+        items[-1]["links"] = [{"rel": "self", "href": source["href"]}]
+        labels = {"labels": {"href": mask, "roles": ["labels"]}}
+        kind = {"label:type": "raster", "split": parts[index]}
+        items.append({**about, "id": f"l{index}", "links": [source], "assets": labels, "properties": kind})
+    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}, indent=1))
 
 
 def _make_tiffs(folder: Path) -> None:

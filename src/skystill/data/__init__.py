@@ -2,7 +2,7 @@
 
 from skystill.data.check import DataCheck, ImageRecord, check_data, resolve_classes
 from skystill.data.masks import MaskReading, read_labels, read_pair_labels
-from skystill.data.pairs import Pair, PairSearch, count_known, find_named, find_pairs
+from skystill.data.pairs import Pair, PairSearch, count_known, files_of_data, find_named, find_pairs
 from skystill.data.read import read_image, read_pair, read_pairs
 from skystill.data.split import Split, mask_areas, sample_images, split_pairs
 
@@ -15,6 +15,7 @@ __all__ = [
     "Split",
     "check_data",
     "count_known",
+    "files_of_data",
     "find_named",
     "find_pairs",
     "mask_areas",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from skystill.classes import BUILT_IN, VOID, ClassMap, hex_color, read_classes
 from skystill.data.bands import BandStatistics, image_statistics
+from skystill.data.catalogues import folder_of
 from skystill.data.map_labels import open_map
 from skystill.data.masks import is_same_shape, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch
@@ -106,7 +107,7 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
     """Return the classes of a data set, and notes on where they came from.
 
     Args:
-        root: the data folder.
+        root: the data folder, or a catalogue.
         given: value of `--classes`, a file or a built-in name. If it is None, a classes file in the data folder is
             used.
         pairs: pairs of the data set. If the colours of the file in the data folder do not match their masks, but those
@@ -119,10 +120,10 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
         return _classes_of_map(root, given, pairs[0]), ()
     if given is not None:
         return read_classes(given), ()
-    beside = next((root / name for name in _BESIDE if (root / name).is_file()), None)
+    beside = next((path for name in _BESIDE if (path := folder_of(root) / name).is_file()), None)
     if beside is None:
         raise ClassesError(
-            f"no classes: {root} has no classes.yaml or classes.json, and no --classes was given. "
+            f"no classes: {folder_of(root)} has no classes.yaml or classes.json, and no --classes was given. "
             f"Give a file with names and colours, or a built-in name ({', '.join(BUILT_IN)}).\n"
             + suggest_classes(pairs)
         )
@@ -142,13 +143,14 @@ def _classes_of_map(root: Path, given: str | None, window: Pair) -> ClassMap:
         ClassesError: there are none, their file cannot be read, or it does not fit the layers.
     """
     whole = open_map(window.image, window.mask)
-    beside = next((root / name for name in _BESIDE if (root / name).is_file()), None)
+    beside = next((path for name in _BESIDE if (path := folder_of(root) / name).is_file()), None)
     name = given or beside
     if name is None:
         listed = "\n  - ".join(["", *whole.describe()])
         raise ClassesError(
-            f"no classes: {root} has no classes.yaml, and no --classes was given. Write which features each class is "
-            f"drawn from, such as {{name: Road, from: {{layer: roads, buffer: 3}}}}. {window.mask} has:{listed}"
+            f"no classes: {folder_of(root)} has no classes.yaml, and no --classes was given. Write which features "
+            "each class is drawn from, such as {name: Road, from: {layer: roads, buffer: 3}}. "
+            f"{window.mask} has:{listed}"
         )
     classes = read_classes(name)
     whole.check_classes(classes)

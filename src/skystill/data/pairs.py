@@ -1,10 +1,12 @@
 """Find images and their masks in the usual folder layouts, and maps: windows of a raster that features label."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from skystill.data.catalogues import is_catalogue, read_catalogue
 from skystill.data.map_labels import open_map
 from skystill.data.maps import (
     block_of,
@@ -16,7 +18,7 @@ from skystill.data.maps import (
     window_key,
     window_of,
 )
-from skystill.errors import DataError
+from skystill.errors import DataError, UserError
 from skystill.raster.listing import Listing, key_and_role, list_images
 from skystill.raster.picture import Bounds
 
@@ -89,16 +91,23 @@ def find_pairs(root: Path, fit_masks: bool = False) -> PairSearch:
 
     A folder without masks that holds one raster and a vector file called labels is a map: its pairs are windows.
 
+    A catalogue, a file that lists images with their labels, gives pairs, too: see `skystill.data.catalogues`.
+
     Args:
-        root: the data folder.
+        root: the data folder, or a catalogue.
         fit_masks: whether masks of another size but the same shape are fitted to their image when they are read.
 
     Raises:
         DataError: `root` is not a folder, it cannot be listed, it holds no pair, or a map cannot be used.
-        SettingsError: a map needs a package that is not installed.
+        SettingsError: a map or a Parquet file needs a package that is not installed.
     """
+    if is_catalogue(root):
+        return _find_listed(root, fit_masks)
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder.", mend="Give the folder that holds images and masks with --data.")
+        raise DataError(
+            f"{root} is not a folder.",
+            mend="Give the folder that holds images and masks with --data, or a catalogue (CSV, GeoParquet or STAC).",
+        )
     images: dict[str, list[Path]] = defaultdict(list)
     masks: dict[str, list[Path]] = defaultdict(list)
     listing = list_images(root)
@@ -126,15 +135,76 @@ def find_pairs(root: Path, fit_masks: bool = False) -> PairSearch:
     return PairSearch(tuple(sorted(pairs)), tuple(problems), dict(unlabeled), notes)
 
 
+def files_of_data(root: Path) -> list[Path]:
+    """Return the files of a data set that no result may replace: images, masks, and its catalogue if it has one.
+
+    Args:
+        root: the data folder, or a catalogue. Of one that is gone or cannot be read, no more is known than its name.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    if root.is_dir():
+        listing = list_images(root)
+        return [*listing.images, *listing.masks]
+    try:
+        listed, _ = read_catalogue(root) if is_catalogue(root) else ([], [])
+    except UserError:
+        listed = []
+    return [root, *(path for one in listed for path in (one.image, one.labels))]
+
+
 def _find_map(root: Path, listing: Listing, vectors: Sequence[Path]) -> PairSearch:
     pools = {path: _pool(root, path) for path in listing.images}
     raster = find_raster(root, [path for path in listing.images if pools[path] is None], vectors)
-    opened = open_map(raster, vectors[0])
+    windows = _windows_of(raster, vectors[0])
+    return PairSearch(windows, (), dict(Counter(pool for pool in pools.values() if pool is not None)))
+
+
+def _windows_of(raster: Path, labels: Path) -> tuple[Pair, ...]:
+    opened = open_map(raster, labels)
     size = opened.height, opened.width
-    windows = [
-        Pair(window_key(raster.stem, bounds, size), raster, vectors[0], bounds=bounds) for bounds in map_windows(*size)
+    return tuple(
+        sorted(Pair(window_key(raster.stem, part, size), raster, labels, bounds=part) for part in map_windows(*size))
+    )
+
+
+def _find_listed(path: Path, fit_masks: bool) -> PairSearch:
+    """Return the pairs of a catalogue. Their keys are those that they would have in the folder of the catalogue.
+
+    Raises:
+        DataError: as `read_catalogue`, or it lists no image with labels, or a map and anything else.
+    """
+    listed, problems = read_catalogue(path)
+    if not listed:
+        raise DataError(f"{path} lists no image with labels.", problems, "Each needs an image and a mask, or features.")
+    maps = [one for one in listed if one.is_map]
+    if maps and (len(listed) > 1 or maps[0].subset):
+        raise DataError(
+            f"{path} lists {len(listed)} image(s), {len(maps)} of them with features as labels.",
+            mend="A map is one raster, without other images, and is split by blocks: make one raster of all, "
+            "gdalbuildvrt map.vrt *.tif, or burn the features into masks.",
+        )
+    if maps:
+        return PairSearch(_windows_of(maps[0].image, maps[0].labels), tuple(problems))
+    pairs = [Pair(_listed_key(path, one.image), one.image, one.labels, one.subset, fit_masks) for one in listed]
+    return PairSearch(tuple(sorted(pairs)), (*problems, *_same_keys(pairs)))
+
+
+def _listed_key(catalogue: Path, image: Path) -> str:
+    folder, whole = catalogue.parent.resolve(), Path(os.path.abspath(image))  # noqa: PTH100 - links keep their name
+    return key_and_role(whole.relative_to(folder if whole.is_relative_to(folder) else whole.anchor))[0]
+
+
+def _same_keys(pairs: Sequence[Pair]) -> list[str]:
+    by_key: dict[str, set[Path]] = defaultdict(set)
+    for pair in pairs:
+        by_key[pair.key.lower()].add(pair.image.resolve())
+    return [
+        f"{', '.join(sorted(map(str, images)))}: the same name but for the extension; rename one."
+        for images in by_key.values()
+        if len(images) > 1
     ]
-    return PairSearch(tuple(sorted(windows)), (), dict(Counter(pool for pool in pools.values() if pool is not None)))
 
 
 def find_named(pairs: Sequence[Pair], keys: Iterable[str]) -> dict[str, Pair]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from skystill.classes import ClassMap
 from skystill.errors import SettingsError
 from skystill.raster.beside import category_names_of, style_of
-from skystill.raster.output import Layer, journal_of
+from skystill.raster.output import Layer, RasterOutput, journal_of
 from skystill.settings import RasterSettings
 
 
@@ -54,3 +54,14 @@ def written_rasters(source: str, target: Path, settings: RasterSettings, classes
     if target.suffix.lower() != ".png":  # a.png may share the style of a.tif: both have the same classes
         found.append(("style for QGIS", style_of(target)))
     return [(f"{what} of {source}", path) for what, path in found]
+
+
+def style_notes(output: RasterOutput) -> list[str]:
+    """Return a note if no style for QGIS lies beside the class raster."""
+    if output.styled:
+        return []
+    path = output.layers[0].path
+    return [
+        f"no style for QGIS lies beside {path}: QGIS would apply {style_of(path).name} to the source, too, which has "
+        "the same folder and name. Choose another --out if QGIS should show the names of the classes."
+    ]

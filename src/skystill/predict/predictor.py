@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from skystill import __version__
 from skystill.allocator import return_large_arrays, use_one_heap
-from skystill.classes import ClassMap, Labels
+from skystill.classes import VOID, ClassMap, Labels
 from skystill.errors import (
     AnswersNotFinite,
     DataError,
@@ -28,16 +29,17 @@ from skystill.model.choice import Choice, read_choice
 from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
-from skystill.predict.layers import wanted_layers, written_rasters
+from skystill.predict.images import Image, logits_of_tiles, planes_of
+from skystill.predict.layers import style_notes, wanted_layers, written_rasters
 from skystill.predict.opening import open_source
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory, memory_of_steps
 from skystill.predict.stream import Stream, most_likely, softmax
 from skystill.progress import Message, Note, OnProgress, Progress, ignore_progress
-from skystill.raster.beside import shares_style, style_of
+from skystill.raster.beside import shares_style
 from skystill.raster.damage import DamageRecord
 from skystill.raster.output import RasterOutput
 from skystill.raster.overwriting import check_outputs, source_files
-from skystill.raster.source import RasterSource, gdal_environment
+from skystill.raster.source import Planes, RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
 from skystill.raster.steps import FurtherFiles
 from skystill.settings import RasterSettings
@@ -109,56 +111,65 @@ class Predictor:
         self._others: dict[str, Predictor] = {}
         self._whole = engine.whole_tiles
         self._single: Infer | None = self._infer if self.threads == 1 else None
+        self._opening = Lock()
         self._memory: dict[int, NetworkMemory] = {}
         # Images of a single tile take turns here, so that the memory of the network is that of one.
         self._one_by_one = ThreadPoolExecutor(1)
 
-    def probabilities(self, image: npt.NDArray[Any], views: int = 1) -> npt.NDArray[np.float32]:
+    def probabilities(self, image: Image, views: int = 1) -> npt.NDArray[np.float32]:
         """Return the class probabilities of an image.
 
         A large image is computed in overlapping tiles, and only the valid centre of each tile is kept. The memory
         besides the result therefore does not grow with the image.
 
         Args:
-            image: (H, W, B) in the data type of `info.input_spec`; (H, W, 3) uint8 RGB, 0 to 255, by default.
+            image: (H, W, B) in the data type of `info.input_spec`; (H, W, 3) uint8 RGB, 0 to 255, by default. Or a
+                DataArray of xarray, which is read as by `predict_dataarray`; one of dask is computed.
             views: number of flipped and rotated views of each tile whose logits are averaged: 1, 2, 4 or 8. The time
                 grows by this factor.
 
         Returns:
-            (C, H, W) float32, which sums to 1 over C.
+            (C, H, W) float32, which sums to 1 over C; NaN where a DataArray has no data.
 
         Raises:
-            DataError: the image is not such an array, or it has no pixels.
+            DataError, SettingsError: the image is not such an array, or it has no pixels.
             ModelFileError: the model file fails on the image, or answers with values that are not finite.
         """
-        result = np.empty((len(self.classes), *image.shape[:2]), np.float32)
-        for here, logits in self._tiles(image, views):
+        planes, valid = planes_of(image, self)
+        result = np.empty((len(self.classes), *planes.shape[1:]), np.float32)
+        for here, logits in self._tiles(planes, views):
             if not np.isfinite(logits).all():
                 raise AnswersNotFinite(self.path)
             result[:, *here] = softmax(logits)
+        if valid is not None:
+            result[:, ~valid] = np.nan
         return result
 
-    def labels(self, image: npt.NDArray[Any], views: int = 1) -> Labels:
+    def labels(self, image: Image, views: int = 1) -> Labels:
         """Return the most probable class of each pixel. The image is computed as in `probabilities`.
 
         Args:
-            image: (H, W, B) in the data type of `info.input_spec`; (H, W, 3) uint8 RGB, 0 to 255, by default.
+            image: (H, W, B) in the data type of `info.input_spec`; (H, W, 3) uint8 RGB, 0 to 255, by default. Or a
+                DataArray of xarray, which is read as by `predict_dataarray`; one of dask is computed.
             views: number of flipped and rotated views of each tile whose logits are averaged: 1, 2, 4 or 8. The time
                 grows by this factor.
 
         Returns:
-            (H, W) uint8, 0 to C - 1.
+            (H, W) uint8, 0 to C - 1; 255 where a DataArray has no data.
 
         Raises:
-            DataError: the image is not such an array, or it has no pixels.
+            DataError, SettingsError: the image is not such an array, or it has no pixels.
             ModelFileError: the model file fails on the image, or answers with values that are not finite.
         """
-        result = np.empty(image.shape[:2], np.uint8)
+        planes, valid = planes_of(image, self)
+        result = np.empty(planes.shape[1:], np.uint8)
         try:
-            for here, logits in self._tiles(image, views):
+            for here, logits in self._tiles(planes, views):
                 result[here] = most_likely(logits)
         except FloatingPointError as error:
             raise AnswersNotFinite(self.path) from error
+        if valid is not None:
+            result[~valid] = VOID
         return result
 
     def predict(
@@ -201,8 +212,7 @@ class Predictor:
         if settings.max_memory is not None:
             use_one_heap()
             return_large_arrays()
-        if settings.bands is None and self._foreign[2] is not None:
-            settings = settings.model_copy(update={"bands": ",".join(map(str, self._foreign[2]))})
+        settings = self.with_own_bands(settings)
         check_outputs(
             written_rasters(str(source), Path(target), settings, self.classes), [self.path, *source_files(str(source))]
         )
@@ -259,20 +269,40 @@ class Predictor:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
-            lean = settings.max_memory is not None
-            in_turn = not lean and _tiles_of(plan.grid) == 1
-            infer = average_test_time_views(self._infer if in_turn else self.single_threaded(), int(settings.views))
-            stream = Stream(infer, plan.grid, rows, output, len(self.classes), plan.threads, names, lean)
-            if in_turn:
-                stream = replace(stream, worker=self._one_by_one)
             if not output.is_complete:
-                stream.predict(done, on_pixels, damage.keep)
+                self.stream(rows, plan, settings, names).predict(output, done, on_pixels, damage.keep)
                 source.states.check()
             if source.damaged_pixels >= total:
                 output.abandon()
                 raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")
-        notes = (*source.notes, *(cleaning.notes if cleaning else ()), *_style_notes(output))
+        notes = (*source.notes, *(cleaning.notes if cleaning else ()), *style_notes(output))
         return Prediction(target, total, tuple(source.damaged), notes)
+
+    def with_own_bands(self, settings: RasterSettings) -> RasterSettings:
+        """Return settings with the bands of the file of another program, if they name none."""
+        bands = self._foreign[2] if settings.bands is None else None
+        return settings if bands is None else settings.model_copy(update={"bands": ",".join(map(str, bands))})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments: another process opens the file again."""
+        return Predictor, (self.path, self.threads, self.runtime if self._is_named else "auto", *self._foreign)
+
+    def stream(
+        self, source: RasterSource | RowSpool, plan: Plan, settings: RasterSettings, layers: tuple[str, ...]
+    ) -> Stream:
+        """Return what runs the network on a raster.
+
+        Args:
+            source: the raster that is read.
+            plan: how it is cut and computed.
+            settings: test-time views, and whether memory is limited.
+            layers: names of the arrays to compute: "classes", "confidence", "probabilities".
+        """
+        lean = settings.max_memory is not None
+        in_turn = not lean and plan.grid.is_one_tile
+        infer, worker = (self._infer, self._one_by_one) if in_turn else (self.single_threaded(), None)
+        infer = average_test_time_views(infer, int(settings.views))
+        return Stream(infer, plan.grid, source, len(self.classes), plan.threads, layers, lean, worker)
 
     def _in_runtime(self, runtime: str) -> "Predictor":
         """Return the same model in another runtime."""
@@ -297,31 +327,37 @@ class Predictor:
 
     def single_threaded(self) -> Infer:
         """Return the network with one thread per call, for several calls at the same time."""
-        if self._single is None:
-            self._single = open_engine(self.path, 1, self.runtime, *self._foreign).infer
-        return self._single
+        with self._opening:  # tasks of dask begin at the same time
+            if self._single is None:
+                self._single = open_engine(self.path, 1, self.runtime, *self._foreign).infer
+            return self._single
 
     def _plan(
-        self,
-        source: RasterSource,
-        settings: RasterSettings,
-        begun: dict[str, Any],
-        journal: Path,
-        further: FurtherFiles,
+        self, source: RasterSource, settings: RasterSettings, begun: dict[str, Any], folder: Path, further: FurtherFiles
     ) -> Plan:
         if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
             return built_from(
                 begun,
                 lambda found: Plan(Grid(**found["grid"]), int(found["_threads"])),
-                lambda why: RunFolderError(f"{journal} is damaged ({why}). Delete it and begin again."),
+                lambda why: RunFolderError(f"{folder} is damaged ({why}). Delete it and begin again."),
             )
-        tile = settings.tile or self.info.tile_size
-        overlap = self.info.overlap if settings.overlap is None else settings.overlap
         cost = self._network_memory(int(settings.views)) if settings.max_memory else None
         if cost is not None:
             layers = 1 + settings.confidence + settings.probabilities * len(self.classes)
             steps = memory_of_steps((step.name for step in further.steps), settings)
             cost = replace(cost, layers=layers, least_bytes=steps)
+        return self.plan(source, settings, cost)
+
+    def plan(self, source: RasterSource, settings: RasterSettings, cost: NetworkMemory | None = None) -> Plan:
+        """Choose how a raster is cut and computed, as `choose_plan`.
+
+        Args:
+            source: the raster that is read.
+            settings: tiles, overlap, blending and the memory limit.
+            cost: memory of the network, which only a memory limit needs.
+        """
+        tile = settings.tile or self.info.tile_size
+        overlap = self.info.overlap if settings.overlap is None else settings.overlap
         plan = choose_plan(source, tile, overlap, len(self.classes), self.threads, settings, cost)
         return replace(plan, grid=replace(plan.grid, whole=self._whole))
 
@@ -357,31 +393,7 @@ class Predictor:
             **({} if self.info.input_spec.is_colors else {"fed": self.info.input_spec.reading}),
         }
 
-    def _tiles(self, image: npt.NDArray[Any], views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
-        """Yield the place of the core of each tile in the image, and the logits (C, H, W) there."""
-        spec = self.info.input_spec
-        if not spec.takes(image):
-            raise DataError(
-                f"an image must be (H, W, {len(spec)}) {spec.dtype} with pixels ({spec.labels}); this is {image.shape} "
-                f"{image.dtype}."
-            )
-        size, margin = self.info.tile_size, self.info.overlap // 2
-        planes, infer = image.transpose(2, 0, 1), average_test_time_views(self._infer, views)
-        height, width = image.shape[:2]
-        for unit in Grid(height, width, size, size, margin, width, whole=self._whole).units():
-            for tile in unit.tiles:
-                yield tile.place, infer(planes[:, *tile.window])[:, *tile.inside][:, *tile.core]
-
-
-def _tiles_of(grid: Grid) -> int:
-    return sum(len(unit.tiles) for unit in grid.units()) if grid.count == 1 else grid.count
-
-
-def _style_notes(output: RasterOutput) -> list[str]:
-    if output.styled:
-        return []
-    path = output.layers[0].path
-    return [
-        f"no style for QGIS lies beside {path}: QGIS would apply {style_of(path).name} to the source, too, which has "
-        "the same folder and name. Choose another --out if QGIS should show the names of the classes."
-    ]
+    def _tiles(self, planes: Planes, views: int) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
+        (height, width), size = planes.shape[1:], self.info.tile_size
+        grid = Grid(height, width, size, size, self.info.overlap // 2, width, whole=self._whole)
+        return logits_of_tiles(planes, average_test_time_views(self._infer, views), grid)

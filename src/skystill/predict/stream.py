@@ -7,12 +7,11 @@ layers.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from threading import Barrier
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from skystill.classes import Labels
 from skystill.errors import ModelFileError
 from skystill.model.engine import Infer
+from skystill.predict.blending import blending_weights
 from skystill.raster.output import NODATA, PROBABILITY_SCALE, Arrays, RasterOutput
 from skystill.raster.source import Bytes, Planes, RasterSource, Valid
 from skystill.raster.spool import RowSpool
@@ -88,7 +88,6 @@ class Stream:
         infer: runs the network.
         grid: how the raster is cut.
         source: the raster that is read.
-        output: the rasters that are written.
         num_classes: C, number of classes.
         threads: number of tiles that are computed at the same time.
         layers: names of the arrays to compute: "classes", "confidence", "probabilities".
@@ -99,38 +98,34 @@ class Stream:
     infer: Infer
     grid: Grid
     source: RasterSource | RowSpool
-    output: RasterOutput
     num_classes: int
     threads: int
     layers: tuple[str, ...]
     lean: bool = False
     worker: ThreadPoolExecutor | None = None
 
-    def predict(self, done: Iterable[int], on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
+    def predict(self, output: RasterOutput, done: Iterable[int], on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
         """Write finished units from the journal into the rasters, and predict all other units.
 
         Args:
+            output: the rasters that are written.
             done: indices of the units that are finished already.
             on_pixels: called with the number of pixels of each unit that was written.
             before_unit: called before each unit is written.
         """
         finished = set(done)
-        with (
-            ThreadPoolExecutor(1) as reading,
-            ThreadPoolExecutor(self.threads) if self.worker is None else nullcontext(self.worker) as working,
-            ThreadPoolExecutor(1) as pen,
-        ):
+        with self._threads() as (reading, working), ThreadPoolExecutor(1) as pen:
             writes, units = deque[Future[None]](), list(self.grid.units())
             if self.lean and len(finished) < len(units):
                 self._take_memory(working)
             for unit in units:
                 if unit.index in finished:
-                    self.output.replay(unit)
+                    output.replay(unit)
                     on_pixels((unit.bottom - unit.top) * (unit.right - unit.left))
             for unit, arrays in self._computed(reading, working, _to_compute(units, finished, self.grid.blend)):
                 if unit.index in finished:
                     continue
-                writes.append(pen.submit(self._write, unit, arrays, on_pixels, before_unit))
+                writes.append(pen.submit(self._write, output, unit, arrays, on_pixels, before_unit))
                 while len(writes) > 1:
                     writes.popleft().result()
             for write in writes:
@@ -150,9 +145,30 @@ class Stream:
 
         list(working.map(lambda _: run(), range(self.threads)))
 
-    def _write(self, unit: Unit, arrays: Arrays, on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
+    def compute(self, wanted: Collection[int]) -> Iterator[tuple[Unit, Arrays]]:
+        """Yield units with their arrays, which are not written.
+
+        Args:
+            wanted: indices of the units.
+        """
+        units = list(self.grid.units())
+        to_compute = _to_compute(units, {unit.index for unit in units} - set(wanted), self.grid.blend)
+        with self._threads() as (reading, working):
+            for unit, arrays in self._computed(reading, working, to_compute):
+                if unit.index in wanted:
+                    yield unit, arrays
+
+    @contextmanager
+    def _threads(self) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+        """Yield what reads, and what runs the network."""
+        own = ThreadPoolExecutor(self.threads) if self.worker is None else nullcontext(self.worker)
+        with ThreadPoolExecutor(1) as reading, own as working:
+            yield reading, working
+
+    @staticmethod
+    def _write(output: RasterOutput, unit: Unit, arrays: Arrays, on_pixels: OnPixels, before_unit: BeforeUnit) -> None:
         before_unit()
-        self.output.write(unit, arrays)
+        output.write(unit, arrays)
         on_pixels((unit.bottom - unit.top) * (unit.right - unit.left))
 
     def _computed(
@@ -187,7 +203,7 @@ class Stream:
         logits = self.infer(planes[:, *part])[:, *tile.inside]
         if self.grid.blend:
             weighted = softmax(logits)
-            weighted *= _weights(tile, self.grid)
+            weighted *= blending_weights(tile, self.grid)
             return Piece(weighted)
         return Piece(None, to_layers(logits[:, *tile.core], self.layers, is_logits=True))
 
@@ -317,35 +333,6 @@ def _to_compute(units: Sequence[Unit], done: set[int], blend: bool) -> list[Unit
         places = {(unit.lane, unit.row) for unit in units if unit.index in wanted}
         wanted |= {unit.index for unit in units if (unit.lane, unit.row + 1) in places}
     return [unit for unit in units if unit.index in wanted]
-
-
-def _weights(tile: Tile, grid: Grid) -> Logits:
-    """Return the blending weights of a tile, (H, W) float32.
-
-    They are 1 in the middle and fall to 0 over the inner half of the overlap, as half a cosine. The weights of all
-    tiles that cover a pixel add up to 1, so no division is needed afterwards.
-    """
-    rows = _ramp(tile.read_top, tile.read_bottom, tile.top, tile.bottom, grid.margin, grid.height)
-    columns = _ramp(tile.read_left, tile.read_right, tile.left, tile.right, grid.margin, grid.width)
-    weights = np.empty((len(rows), len(columns)), np.float32)
-    np.multiply(rows[:, None], columns[None, :], out=weights, dtype=np.float64, casting="same_kind")
-    return weights
-
-
-def _ramp(start: int, end: int, core_start: int, core_end: int, margin: int, size: int) -> npt.NDArray[np.float64]:
-    at = np.arange(start, end) + 0.5
-    weights = np.ones(end - start)
-    # Only over half of the margin: farther out, a pixel has too little context in this tile.
-    if margin and core_start > 0:
-        weights *= _rise((at - core_start) / (margin / 2))
-    if margin and core_end < size:
-        weights *= 1 - _rise((at - core_end) / (margin / 2))
-    return weights
-
-
-def _rise(at: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Return 0 up to -1, 1 from 1 on, and half a cosine in between."""
-    return np.asarray(0.5 + 0.5 * np.sin(np.clip(at, -1, 1) * (np.pi / 2)))
 
 
 class _Blender:

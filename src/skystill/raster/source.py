@@ -104,7 +104,7 @@ class RasterSource:
         self.factors, self.spec, self._told = factors, spec, bands is not None
         self.states = FileStates([path])
         """The files of the raster as they were before its pixels were read."""
-        self._file = _open(path)
+        self._file = self._opened()
         self.states.add(files_of(self._file))
         self._held_bytes = refuse_unreadable(self._file, path)
         self.orientation = read_orientation(path, self._file)
@@ -137,6 +137,9 @@ class RasterSource:
                 "Leave it out."
             )
         return Values(self._file, self.path, numbers, self.spec)
+
+    def _opened(self) -> rasterio.DatasetReader:
+        return _open(self.path)
 
     def close(self) -> None:
         """Close the file."""
@@ -307,7 +310,7 @@ class RasterSource:
         """Open a file again if GDAL tells an error once, and then gives zeros (VRT in a VRT), grey or noise (PNG)."""
         if self._file.driver in {"VRT", *_ONE_STREAM}:
             self._file.close()
-            self._file = _open(self.path)
+            self._file = self._opened()
 
     def take_damage(self, places: list[str], pixels: int, reason: str) -> None:
         """Take over damaged places that were found before."""

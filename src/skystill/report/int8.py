@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import ClassMap
-from skystill.data import Pair, find_named, find_pairs, mask_areas, read_image, read_pairs, resolve_classes, split_pairs
+from skystill.data import (
+    Pair,
+    files_of_data,
+    find_named,
+    find_pairs,
+    mask_areas,
+    read_image,
+    read_pairs,
+    resolve_classes,
+    split_pairs,
+)
 from skystill.errors import DataError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import ComparedCost, ModelCost, compare_models
@@ -17,7 +27,6 @@ from skystill.model.quantize import Quantized, quantize_model
 from skystill.predict.predictor import Predictor
 from skystill.progress import Message, OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import InputSpec
-from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.metrics import evaluate
 from skystill.report.records import read_split
@@ -59,8 +68,7 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
         DataError: there are no pairs of image and mask, or none for validation.
     """
     out = settings.out or settings.model.with_name(settings.model.stem + "-int8.onnx")
-    data = list_images(settings.data) if settings.data.is_dir() else Listing((), ())
-    inputs = [settings.model, RunFolder(settings.model.parent).split, *data.images, *data.masks]
+    inputs = [settings.model, RunFolder(settings.model.parent).split, *files_of_data(settings.data)]
     check_outputs([("INT8 file", out)], inputs)
     with hold_output(out, on_progress):
         return _quantize(settings, out, on_progress)

@@ -18,6 +18,7 @@ from skystill.settings.base import (
 from skystill.settings.class_weights import AUTO, parse_weights
 from skystill.settings.fitting import LOGGERS, FitSettings, Precision, Schedule, StudentLossName
 from skystill.settings.running import (
+    ArraySettings,
     CheckSettings,
     EvaluateSettings,
     ExportSettings,
@@ -44,6 +45,7 @@ __all__ = [
     "FROM_DATA",
     "LOGGERS",
     "TRUST",
+    "ArraySettings",
     "BudgetSettings",
     "CacheSettings",
     "CheckSettings",

@@ -19,7 +19,8 @@ class FitSettings(Settings):
     """How a network is trained, with or without a teacher."""
 
     data: Path
-    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md)."""
+    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md). Or a file
+    that lists images with their labels: CSV, GeoParquet, or a STAC item, item collection, collection or catalog."""
     out: Path
     """Run folder to create, such as runs/NAME."""
     classes: str | None = None

@@ -15,7 +15,8 @@ class CheckSettings(Settings):
     """Settings of `skystill data check`."""
 
     data: Path
-    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md)."""
+    """Folder with images and their masks, or with one raster and the features that label it (docs/maps.md). Or a file
+    that lists images with their labels, as in train."""
     classes: str | None = None
     """Names and colours of the classes: a YAML or JSON file, or a built-in name (dubai). By default the classes file in
     the data folder."""
@@ -36,7 +37,8 @@ class EvaluateSettings(Settings):
     run: Path
     """Run folder that train or distill wrote."""
     data: Path | None = None
-    """Folder with images and masks to score on. By default the data folder of the run."""
+    """Folder with images and masks to score on, or a file that lists them, as in train. By default the data of the
+    run."""
     split: str | None = None
     """How the images are split, as in train; the test images are scored. By default the split of the run; with --data,
     too, if that folder holds the same images, and otherwise auto."""
@@ -48,8 +50,8 @@ class EvaluateSettings(Settings):
     otherwise their first three."""
 
 
-class RasterSettings(Settings):
-    """How a raster is predicted."""
+class ArraySettings(Settings):
+    """How the pixels of a raster or of an array are predicted."""
 
     mode: Literal["crop", "blend"] = "crop"
     """How overlapping tiles are joined. crop keeps the centre of each tile. blend averages neighbouring tiles in their
@@ -75,6 +77,34 @@ class RasterSettings(Settings):
     resolution: float | None = Field(default=None, gt=0)
     """Resolution in metres on the ground per pixel to which the raster is resampled before prediction, such as that of
     the training images. The result has this resolution at its centre. By default nothing is resampled."""
+
+    @property
+    def blend(self) -> bool:
+        """Whether neighbouring tiles are blended."""
+        return self.mode == "blend"
+
+    @property
+    def scale_range(self) -> tuple[float, float] | None:
+        """The low and the high value of `scale`, or None if it is not set."""
+        if self.scale is None:
+            return None
+        low, high = (float(part) for part in self.scale.split(","))
+        return low, high
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, value: str | None) -> str | None:
+        number = r"-?\d+(?:\.\d+)?"
+        if value is not None:
+            found = re.fullmatch(f"({number}),({number})", value)
+            if not found or not float(found[1]) < float(found[2]):
+                raise ValueError("write the value that becomes black and a larger one that becomes white, as 0,4095")
+        return value
+
+
+class RasterSettings(ArraySettings):
+    """How a raster is predicted, and what is written."""
+
     cog: bool = False
     """Write results as Cloud Optimized GeoTIFF."""
     confidence: bool = False
@@ -94,19 +124,6 @@ class RasterSettings(Settings):
     """Limit of the peak memory of the process, such as 256MB. The largest tiles and the most threads that stay below it
     are used. By default there is no limit."""
 
-    @property
-    def blend(self) -> bool:
-        """Whether neighbouring tiles are blended."""
-        return self.mode == "blend"
-
-    @property
-    def scale_range(self) -> tuple[float, float] | None:
-        """The low and the high value of `scale`, or None if it is not set."""
-        if self.scale is None:
-            return None
-        low, high = (float(part) for part in self.scale.split(","))
-        return low, high
-
     @field_validator("smooth")
     @classmethod
     def _check_smooth(cls, value: int | None) -> int | None:
@@ -118,16 +135,6 @@ class RasterSettings(Settings):
     @classmethod
     def _check_min_area(cls, value: str | None) -> str | None:
         return check_amount(value, "m2", "write an area above 0, as 20m2 or 50px")
-
-    @field_validator("scale")
-    @classmethod
-    def _check_scale(cls, value: str | None) -> str | None:
-        number = r"-?\d+(?:\.\d+)?"
-        if value is not None:
-            found = re.fullmatch(f"({number}),({number})", value)
-            if not found or not float(found[1]) < float(found[2]):
-                raise ValueError("write the value that becomes black and a larger one that becomes white, as 0,4095")
-        return value
 
 
 class PredictSettings(RasterSettings):
@@ -237,7 +244,8 @@ class QuantizeSettings(Settings):
     model: Path
     """Model file in float32."""
     data: Path
-    """Folder with images and masks. Training images are used for calibration, validation images for scoring."""
+    """Folder with images and masks, or a file that lists them, as in train. Training images are used for calibration,
+    validation images for scoring."""
     out: Path | None = None
     """File to write. By default NAME-int8.onnx next to the model file."""
     split: str | None = None

@@ -183,8 +183,9 @@ class PretrainSettings(Settings):
     images: list[Path] = Field(default=[])
     """Folder with images, of any place; repeat the option for several. Masks in it are skipped."""
     data: Path | None = None
-    """Folder with images and their masks. Its training images are learnt from, too. Its validation and test images are
-    not, and an image of --images that is one of them is refused, so that later scores stay honest."""
+    """Folder with images and their masks, or a file that lists them, as in train. Its training images are learnt from,
+    too. Its validation and test images are not, and an image of --images that is one of them is refused, so that later
+    scores stay honest."""
     classes: str | None = None
     """Classes of --data, as in train. They are used to read its masks for the split."""
     split: str = "auto"
@@ -233,7 +234,8 @@ class TuneSettings(TeacherSettings):
     """
 
     data: Path
-    """Folder with images and their masks. Trials are compared on the validation images."""
+    """Folder with images and their masks, or a file that lists them, as in train. Trials are compared on the validation
+    images."""
     out: Path
     """Folder of the study. It is created, or the process joins the study that is there."""
     trials: int = Field(default=30, ge=1)
@@ -269,7 +271,7 @@ class CacheSettings(TeacherSettings):
     """Settings of `skystill cache`."""
 
     data: Path
-    """Folder with images and their masks."""
+    """Folder with images and their masks, or a file that lists them, as in train."""
     share: str = Field(default="1/1", pattern=r"^\d+/\d+$")
     """Part of the images to process, such as 2/3 for the second of three parts. With it, several machines can fill one
     folder. By default all images are processed."""

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from skystill.data import Pair, find_named, find_pairs, read_image
+from skystill.data import Pair, files_of_data, find_named, find_pairs, read_image
 from skystill.data.resolution import with_resolution
 from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session, read_info
@@ -19,7 +19,6 @@ from skystill.model.ir import lower_ir, model_bytes
 from skystill.model.stac import write_stac_item
 from skystill.progress import OnProgress, ignore_progress, phase
 from skystill.raster.input_spec import InputSpec
-from skystill.raster.listing import Listing, list_images
 from skystill.raster.overwriting import check_outputs
 from skystill.report.records import read_results, read_split
 from skystill.run_folder import RunFolder, hold_output, written_whole
@@ -81,8 +80,7 @@ def _check_outputs(settings: ExportSettings, folder: RunFolder, data: Path) -> N
         outputs += [("weights", settings.out.with_suffix(".bin")), ("scratch file", _scratch_of(settings.out))]
     if settings.stac:
         outputs.append(("STAC item", settings.out.with_suffix(".stac.json")))
-    listing = list_images(data) if data.is_dir() else Listing((), ())
-    check_outputs(outputs, [*folder.own_files, *listing.images, *listing.masks])
+    check_outputs(outputs, [*folder.own_files, *files_of_data(data)])
 
 
 def _scratch_of(path: Path) -> Path:

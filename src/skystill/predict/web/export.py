@@ -31,9 +31,9 @@ from skystill.settings import ExportSettings
 from skystill.tiling import PHASE
 
 _SHARED = ("strings.js", "names.js", "png.js")
-PAGE = (*_SHARED, "ground.js", "grid.js", "save.js", "view.js", "pool.js", "page.js")
-READER = (*_SHARED, "picture.js", "tiff.js", "reading.js")
-NETWORK = ("strings.js", "network.js")
+PAGE = (*_SHARED, "ground.js", "grid.js", "labels.js", "save.js", "view.js", "pool.js", "work.js", "show.js", "page.js")
+READER = (*_SHARED, "picture.js", "tiff.js", "blocks.js", "reading.js")
+NETWORK = ("strings.js", "ground.js", "labels.js", "network.js")
 _EXAMPLE_SIDE, _EXAMPLE_SEED = 512, 11  # larger scenes take many seconds to paint
 
 

@@ -9,7 +9,7 @@ onmessage = async ({ data }) => {
     if (data.wasm) await open(data);
     else await run(data);
   } catch (error) {
-    postMessage({ failed: error.message || String(error), id: data.id });
+    postMessage({ failed: error.message || String(error) });
   }
 };
 
@@ -22,25 +22,31 @@ async function open({ wasm, model, info }) {
   postMessage({ ready: true });
 }
 
-// Label the core of one tile. `planes` are (bands, height, width).
-async function run({ id, planes, height, width, core }) {
+// Label the core of one tile. `planes` are (bands, height, width); `valid` is of the core, or null for all.
+async function run({ planes, valid, tile, geo }) {
+  const [height, width] = [tile.readBottom - tile.readTop, tile.readRight - tile.readLeft];
   const values = about.tensor === "float32" ? Float32Array.from(planes) : planes;
   const image = new ort.Tensor(about.tensor, values, [1, about.bands, height, width]);
   const name = session.outputNames[0];
   const logits = (await session.run({ [session.inputNames[0]]: image }, [name]))[name];
   if (logits.dims.join() !== [1, about.classes, height, width].join()) throw new Error(`shape ${logits.dims}`);
-  const labels = mostLikely(logits.data, height, width, core);
+  const found = mostLikely(logits.data, tile, valid);
   logits.dispose();
-  postMessage({ id, labels }, [labels.buffer]);
+  const counted = count(found.labels, tile, geo);
+  postMessage({ ...found, ...counted }, [found.labels.buffer, found.confidence.buffer]);
 }
 
-// The class with the largest score of each pixel of the core. Of equal scores, the first class is taken.
-function mostLikely(scores, height, width, { top, bottom, left, right }) {
-  const labels = new Uint8Array((bottom - top) * (right - left));
+// The class with the largest score of each pixel of the core, and its probability. Of equal scores, the first class is
+// taken.
+function mostLikely(scores, tile, valid) {
+  const [height, width] = [tile.readBottom - tile.readTop, tile.readRight - tile.readLeft];
+  const labels = new Uint8Array((tile.bottom - tile.top) * (tile.right - tile.left));
+  const confidence = new Uint8Array(labels.length);
   const size = height * width;
   let to = 0;
-  for (let row = top; row < bottom; row++) {
-    for (let at = row * width + left, end = row * width + right; at < end; at++) {
+  for (let row = tile.top - tile.readTop; row < tile.bottom - tile.readTop; row++) {
+    const from = row * width - tile.readLeft;
+    for (let at = from + tile.left, end = from + tile.right; at < end; at++, to++) {
       let best = scores[at];
       let label = 0;
       let sum = best;
@@ -50,8 +56,29 @@ function mostLikely(scores, height, width, { top, bottom, left, right }) {
         if (score > best) { best = score; label = c; }
       }
       if (!Number.isFinite(sum)) throw new RangeError(TEXT.notFinite);
-      labels[to++] = label;
+      let whole = 0;
+      for (let c = 0; c < about.classes; c++) whole += Math.exp(scores[c * size + at] - best);
+      const isKnown = !valid || valid[to];
+      labels[to] = isKnown ? label : NODATA;
+      confidence[to] = isKnown ? Math.round(SURE / whole) : NODATA;
     }
   }
-  return labels;
+  return { labels, confidence };
+}
+
+// Pixels and, where the page knows them, square metres of each label.
+function count(labels, { top, bottom, left, right }, geo) {
+  const area = pixelArea(geo);
+  const counts = Array(256).fill(0);
+  const areas = area ? Array(256).fill(0) : null;
+  const across = area && !area.byRow
+    ? Float64Array.from({ length: right - left }, (_, i) => area.at(top, left + i)) : null;
+  for (let row = top, at = 0; row < bottom; row++) {
+    const squareMetres = area?.byRow ? area.at(row) : 0;
+    for (let column = 0; column < right - left; column++, at++) {
+      counts[labels[at]]++;
+      if (areas) areas[labels[at]] += across ? across[column] : squareMetres;
+    }
+  }
+  return { counts, areas };
 }

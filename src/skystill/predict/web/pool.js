@@ -9,6 +9,7 @@ const scriptUrl = (...parts) => URL.createObjectURL(
 class Asked {
   constructor(url) {
     this.worker = new Worker(url);
+    this.last = Promise.resolve();
     this.worker.onmessage = ({ data }) => this.answer?.(data);
     this.worker.onerror = (event) => {
       event.preventDefault();
@@ -16,14 +17,18 @@ class Asked {
     };
   }
 
+  // Send a message once all others are answered, and return its answer.
   ask(message, transfer = []) {
-    return new Promise((resolve) => {
+    this.last = this.last.then(() => new Promise((resolve) => {
       this.answer = resolve;
-      this.worker.postMessage(message, transfer);
-    });
+      if (this.ended) resolve({ stopped: true });
+      else this.worker.postMessage(message, transfer);
+    }));
+    return this.last;
   }
 
   end() {
+    this.ended = true;
     this.worker.terminate();
     this.answer?.({ stopped: true });
   }
@@ -50,22 +55,30 @@ class Pool {
     }
   }
 
-  // Label all tiles. `cutOut` gives the message of a tile, or null where there is nothing to label; `keep` takes its
-  // labels. Returns false if it was stopped.
-  async run(tiles, cutOut, keep) {
+  // Label all tiles. `read` gives the message of a tile, or why there is none; `keep` takes what is found in it. Returns
+  // false if it was stopped.
+  async run(tiles, read, keep) {
     this.stopped = false;
     await this.open(tiles.length);
     const waiting = [...tiles];
-    const work = async (worker) => {
-      while (waiting.length && !this.stopped) {
+    const ahead = []; // tiles that are read while others are labelled
+    const next = () => {
+      while (waiting.length && ahead.length <= this.workers.length) {
         const tile = waiting.shift();
-        const message = cutOut(tile);
-        const { labels, failed } = message ? await worker.ask(message, [message.planes.buffer]) : { labels: null };
-        if (failed) {
-          waiting.length = 0;
-          throw new Error(failed);
+        ahead.push({ tile, reading: read(tile) });
+      }
+      return ahead.shift();
+    };
+    const work = async (worker) => {
+      for (let one; !this.stopped && (one = next());) {
+        const part = await one.reading;
+        const { message, buffers } = part;
+        const found = message && !this.stopped ? await worker.ask(message, buffers) : {};
+        if (part.failed || found.failed) {
+          waiting.length = ahead.length = 0;
+          throw part.failed ?? new Error(found.failed);
         }
-        if (!this.stopped) keep(tile, labels);
+        if (!this.stopped) keep(one.tile, part, found);
       }
     };
     const ends = await Promise.allSettled(this.workers.map(work)); // no worker is left with a tile

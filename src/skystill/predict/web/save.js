@@ -2,7 +2,6 @@
 // The files that the page saves. They hold what skystill predict writes: labels in bytes, the colours of the classes,
 // 255 where there is no data, and the place of the image.
 
-const NODATA = 255;
 const BLOCK = 512;
 
 async function packed(bytes, format) {
@@ -11,14 +10,14 @@ async function packed(bytes, format) {
 }
 
 // A GeoTIFF of one band with a palette, in blocks that are packed with deflate.
-async function toGeotiff({ labels, width, height, geo }, classes) {
+async function toGeotiff({ labels, geo }, classes) {
+  const { width, height } = labels;
   const blocks = [];
   for (let top = 0; top < height; top += BLOCK) {
     for (let left = 0; left < width; left += BLOCK) {
       const block = new Uint8Array(BLOCK * BLOCK).fill(NODATA);
       for (let row = top; row < Math.min(top + BLOCK, height); row++) {
-        const part = labels.subarray(row * width + left, row * width + Math.min(left + BLOCK, width));
-        block.set(part, (row - top) * BLOCK);
+        labels.copyRow(row, left, Math.min(left + BLOCK, width), block, (row - top) * BLOCK);
       }
       blocks.push(await packed(block, "deflate"));
     }
@@ -84,11 +83,8 @@ function tiffHead(tags, lengths) {
 }
 
 // A PNG with the colours of the classes as its palette; pixels without data are transparent.
-async function toPng({ labels, width, height }, classes) {
-  const rows = new Uint8Array((width + 1) * height);
-  for (let row = 0; row < height; row++) {
-    rows.set(labels.subarray(row * width, (row + 1) * width), row * (width + 1) + 1); // 0 before it: no filter
-  }
+async function toPng({ labels }, classes) {
+  const { width, height } = labels;
   const head = new DataView(new ArrayBuffer(13));
   head.setUint32(0, width);
   head.setUint32(4, height);
@@ -96,8 +92,23 @@ async function toPng({ labels, width, height }, classes) {
   const colors = Uint8Array.from({ length: 768 }, (_, i) => classes[Math.floor(i / 3)]?.rgb[i % 3] ?? 0);
   const alphas = new Uint8Array(256).fill(255);
   alphas[NODATA] = 0;
-  const chunks = [["IHDR", new Uint8Array(head.buffer)], ["PLTE", colors], ["tRNS", alphas],
-    ["IDAT", await packed(rows, "deflate")], ["IEND", new Uint8Array(0)]];
+  const rows = Math.max(1, Math.floor(2 ** 20 / (width + 1)));
+  let top = 0;
+  const lines = new ReadableStream({
+    pull(controller) { // some rows at a time, so that the page can go on
+      const count = Math.min(rows, height - top);
+      if (!count) return controller.close();
+      const part = new Uint8Array((width + 1) * count); // 0 before each row: no filter
+      for (let row = 0; row < count; row++) labels.copyRow(top + row, 0, width, part, row * (width + 1) + 1);
+      top += count;
+      return controller.enqueue(part);
+    },
+  });
+  const parts = [];
+  const packing = lines.pipeThrough(new CompressionStream("deflate")).getReader();
+  for (let part = await packing.read(); !part.done; part = await packing.read()) parts.push(["IDAT", part.value]);
+  const chunks = [["IHDR", new Uint8Array(head.buffer)], ["PLTE", colors], ["tRNS", alphas], ...parts,
+    ["IEND", new Uint8Array(0)]];
   return new Blob([Uint8Array.from(PNG_HEAD), ...chunks.map(pngChunk)], { type: "image/png" });
 }
 

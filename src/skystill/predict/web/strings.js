@@ -18,7 +18,8 @@ const TEXT = {
   saved: (name) => `${name} was saved.`,
   noClass: "no data",
   away: "",
-  under: (name, row, column) => `${name} (row ${row}, column ${column})`,
+  under: (name, percent, row, column) =>
+    `${name}${percent === null ? "" : `, ${percent} %`} (row ${row}, column ${column})`,
   total: (pixels, name, crs) => `${name}: ${pixels}${crs ? `, ${crs}` : ""}`,
   noHectares: (crs) => `Hectares are given for WGS 84, UTM and web Mercator; this is ${crs}. ` +
     "skystill predict --areas gives them for every CRS.",
@@ -38,6 +39,10 @@ const TEXT = {
   damaged: (why) => `it is damaged: ${why}. Take a whole copy of it.`,
   tooLarge: (width, height, bytes, limit) => `${width} x ${height} pixels take ${bytes} MB; this page reads up to ` +
     `${limit} MB, which are decoded at once. ${COMMAND}`,
+  largeBlocks: (width, height, bytes, limit) => `it is stored in blocks of ${bytes} MB, and this page decodes up to ` +
+    `${limit} MB at once. ${AGAIN}`,
+  tooMany: (width, height, limit) => `${width} x ${height} pixels are more than the ${limit} megapixels that this ` +
+    `browser has memory for. ${COMMAND}`,
   undecodable: "the browser cannot decode it. " + AGAIN,
   noise: "this browser changes the pixels that a page reads (protection against fingerprinting), so the classes " +
     "would be wrong. Use a PNG, or a GeoTIFF without JPEG compression, or allow this page to read them.",

@@ -1,6 +1,6 @@
 "use strict";
-// A TIFF or GeoTIFF. geotiff.js reads its tags; each block is decoded once, and JPEG blocks by the browser, whose
-// decoder rounds as GDAL's does.
+// A TIFF or GeoTIFF. geotiff.js reads its tags. JPEG blocks are decoded by the browser, whose decoder rounds as GDAL's
+// does.
 
 const KINDS = {
   "1,8": ["uint8", Uint8Array], "1,16": ["uint16", Uint16Array], "1,32": ["uint32", Uint32Array],
@@ -11,14 +11,6 @@ const PHOTOMETRIC = { 3: "indices of a palette", 4: "a mask", 5: "inks", 6: "YCb
 const METHODS = [1, 5, 7, 8, 32946, 32773, 50000];
 const MOST_IMAGES = 64; // in one file, such as overviews: a damaged list of them may never end
 const PLACED = [33550, 33922, 34264, 34735, 34736, 34737, 50844]; // tags that say where a raster lies
-
-let zstd;
-
-async function openZstd() {
-  zstd ??= new GeoTIFF.ZSTDDecoder();
-  await zstd.init();
-  return zstd;
-}
 
 // It fetches its own code from a data: address, and the policy of the page forbids every fetch.
 globalThis.fetch = async (address) =>
@@ -34,8 +26,7 @@ async function tagsOf(dir, name) {
 async function openTiff(file) {
   const tiff = await GeoTIFF.fromBlob(file);
   const dir = (await tiff.getImage(0)).fileDirectory;
-  const layout = await layoutOf(file, dir, tiff.littleEndian);
-  checkLayout(layout);
+  const layout = await checkedLayout(file, dir, tiff.littleEndian);
   const metadata = String(await dir.loadValue("GDAL_METADATA") ?? "");
   const geo = await placeOf(dir);
   const orientation = await tagOf(dir, "Orientation", 1);
@@ -49,8 +40,9 @@ async function openTiff(file) {
     colors: colorsOf(layout, await tagsOf(dir, "ExtraSamples"), metadata),
     descriptions: items(metadata, "description", count),
     nodata: Array(count).fill(nodata),
+    byWindow: true, block: blockBytes(layout),
     findMask: () => findMask(tiff, layout),
-    read: (numbers) => readBlocks(layout, numbers),
+    read: (numbers, area) => readBlocks(layout, numbers, area),
   };
 }
 
@@ -73,6 +65,14 @@ async function layoutOf(file, dir, little) {
     lengths: await tagsOf(dir, tiled ? "TileByteCounts" : "StripByteCounts"),
   };
 }
+
+async function checkedLayout(file, dir, little) {
+  const layout = await layoutOf(file, dir, little);
+  checkLayout(layout);
+  return chopStrips(layout);
+}
+
+const blockBytes = ({ across, down, apart, count, bits }) => (across * down * (apart ? 1 : count) * bits) / 8;
 
 function checkLayout(layout) {
   const { method, photometric, count, across, down, width, height, offsets, lengths } = layout;
@@ -127,7 +127,7 @@ async function placeOf(dir) {
   return Object.keys(tags).length ? tags : null;
 }
 
-// Which pixels an internal mask names as valid: 0 and 1; null without a mask.
+// Reads which pixels of an area an internal mask names as valid: 0 and 1. Null without a mask.
 async function findMask(tiff, { file, width, height }) {
   for (let i = 1; i < MOST_IMAGES; i++) {
     const dir = await directoryOf(tiff, i);
@@ -137,7 +137,7 @@ async function findMask(tiff, { file, width, height }) {
     if (layout.width !== width || layout.height !== height) continue;
     if (layout.bits !== 1 || layout.count !== 1) refuse(TEXT.tiffBits(`${layout.bits} (of its mask)`));
     checkLayout({ ...layout, kind: "mask", photometric: 1 });
-    return readBlocks(layout, [1]);
+    return (area) => readBlocks(layout, [1], area);
   }
   return null;
 }
@@ -150,120 +150,4 @@ async function directoryOf(tiff, i) {
     if (/^No image at index/.test(error.message)) return null;
     throw error;
   }
-}
-
-// Planes of some bands, band after band.
-async function readBlocks(layout, numbers) {
-  const { Kind, width, height, across, down, apart, count } = layout;
-  const planes = new Kind(numbers.length * width * height);
-  const columns = Math.ceil(width / across);
-  const perBand = columns * Math.ceil(height / down);
-  for (let block = 0; block < perBand; block++) {
-    const top = Math.floor(block / columns) * down;
-    const left = (block % columns) * across;
-    const rows = layout.tiled ? down : Math.min(down, height - top);
-    const shared = apart ? null : await decodeBlock(layout, block, rows);
-    for (let i = 0; i < numbers.length; i++) {
-      const values = shared ?? await decodeBlock(layout, (numbers[i] - 1) * perBand + block, rows);
-      const [step, first] = apart ? [1, 0] : [count, numbers[i] - 1];
-      for (let row = 0; row < Math.min(rows, height - top); row++) {
-        let to = (i * height + top + row) * width + left;
-        let from = row * across * step + first;
-        for (const end = to + Math.min(across, width - left); to < end; to++, from += step) planes[to] = values[from];
-      }
-    }
-  }
-  return planes;
-}
-
-// The values of one block, interleaved. A block that was never written is empty: GDAL reads it as nodata, or as 0.
-async function decodeBlock(layout, block, rows) {
-  const { file, Kind, across, apart, count, bits, method } = layout;
-  const values = across * rows * (apart ? 1 : count);
-  const wanted = bits === 1 ? Math.ceil(across / 8) * rows : values * Kind.BYTES_PER_ELEMENT;
-  if (!layout.lengths[block]) return new Kind(values).fill(layout.empty ?? 0);
-  const packed = await file.slice(layout.offsets[block], layout.offsets[block] + layout.lengths[block]).arrayBuffer();
-  let bytes;
-  if (method === 7) bytes = await decodeJpegBlock(layout, new Uint8Array(packed), rows);
-  else if (method === 5) bytes = unpackLzw(new Uint8Array(packed), wanted);
-  else if (method === 50000) bytes = (await openZstd()).decode(new Uint8Array(packed), wanted);
-  else if (method === 8 || method === 32946) bytes = await inflated(new Blob([packed]), "deflate", wanted);
-  else bytes = new Uint8Array(await (await GeoTIFF.getDecoder(method, decoderFor(layout, rows, 1))).decode(packed));
-  if (bytes.length < wanted) refuse(TEXT.damaged(`block ${block} holds ${bytes.length} of ${wanted} bytes`));
-  if (layout.predictor > 1 && method !== 7) bytes = await unpredicted(layout, bytes, rows);
-  if (bits === 1) return unpackBits(bytes, across, rows);
-  if (bits > 8 && !layout.little && layout.predictor !== 3) swapBytes(bytes, bits / 8);
-  return new Kind(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + wanted));
-}
-
-const decoderFor = ({ across, apart, count, bits }, rows, predictor) => ({
-  tileWidth: across, tileHeight: rows, planarConfiguration: apart ? 2 : 1, predictor,
-  bitsPerSample: Array(apart ? 1 : count).fill(bits),
-});
-
-async function unpredicted(layout, bytes, rows) {
-  class AsItIs extends GeoTIFF.BaseDecoder { decodeBlock(buffer) { return buffer; } }
-  const whole = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length);
-  return new Uint8Array(await new AsItIs(decoderFor(layout, rows, layout.predictor)).decode(whole));
-}
-
-function unpackBits(bytes, across, rows) {
-  const length = Math.ceil(across / 8);
-  return Uint8Array.from({ length: across * rows }, (_, i) => {
-    const column = i % across;
-    return (bytes[Math.floor(i / across) * length + (column >> 3)] >> (7 - (column & 7))) & 1;
-  });
-}
-
-function swapBytes(bytes, size) {
-  for (let i = 0; i + size <= bytes.length; i += size) bytes.subarray(i, i + size).reverse();
-}
-
-// A JPEG block as a file of its own, which the browser decodes: the shared tables, then the block.
-async function decodeJpegBlock({ tables, photometric, count, apart, across }, packed, rows) {
-  const adobe = [0xff, 0xee, 0, 14, 65, 100, 111, 98, 101, 0, 100, 0, 0, 0, 0, 0]; // "the colours are RGB"
-  const parts = [[0xff, 0xd8], photometric === 6 ? [] : adobe, tables?.slice(2, -2) ?? [], packed.subarray(2)];
-  const blob = new Blob(parts.map((part) => Uint8Array.from(part)));
-  const whole = new Uint8Array(await blob.arrayBuffer());
-  checkJpeg(whole);
-  const bitmap = await decoded(new Blob([whole], { type: "image/jpeg" }));
-  if (bitmap.width !== across || bitmap.height < rows) refuse(TEXT.damaged("a block of it has another size"));
-  const bands = apart ? 1 : count;
-  const planes = pixelsOf(bitmap, 0, rows);
-  const bytes = new Uint8Array(across * rows * bands);
-  for (let i = 0; i < across * rows; i++) for (let b = 0; b < bands; b++) bytes[i * bands + b] = planes[4 * i + b];
-  bitmap.close();
-  return bytes;
-}
-
-// LZW of TIFF. Each entry of the table is a part of what was written already: the one before, and one byte more.
-function unpackLzw(bytes, size) {
-  if (bytes[0] === 0 && bytes[1] & 1) refuse(TEXT.tiffPacked("LZW of before 1992"));
-  const out = new Uint8Array(size);
-  const starts = new Int32Array(4097);
-  const lengths = new Int32Array(4097);
-  let [at, place, held, bits, width, next, before, length] = [0, 0, 0, 0, 9, 258, 0, 0];
-  while (at < size) {
-    while (held < width) {
-      if (place === bytes.length) return out.subarray(0, at);
-      bits = ((bits << 8) | bytes[place++]) & 0xffffff;
-      held += 8;
-    }
-    const code = (bits >>> (held -= width)) & ((1 << width) - 1);
-    if (code === 257) break;
-    if (code === 256) { [width, next, length] = [9, 258, 0]; continue; }
-    if (code > next || (code === next && !length)) refuse(TEXT.damaged("a block of it cannot be unpacked (LZW)"));
-    const from = code < next ? starts[code] : before;
-    const count = code < 256 ? 1 : code < next ? lengths[code] : length + 1;
-    const start = at;
-    if (code < 256) out[at++] = code;
-    else for (let i = 0; i < count && at < size; i++) out[at++] = out[from + i];
-    if (length && next < 4096) {
-      starts[next] = before;
-      lengths[next++] = length + 1;
-      if (next + 1 >= 1 << width && width < 12) width++;
-    }
-    [before, length] = [start, count];
-  }
-  return out.subarray(0, at);
 }

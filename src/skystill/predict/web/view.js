@@ -1,15 +1,68 @@
 "use strict";
-// The picture with its classes on top: zoom, pan, opacity, and what lies under the pointer.
+// The picture with its classes on top: zoom, pan, opacity, and what lies under the pointer. All of it is kept reduced, so
+// that moving is quick for images of any size; where a part is enlarged, its pixels are asked for when the view rests.
+
+const BASE_PIXELS = 6.5e6; // of the reduced image
+const BASE_SIDE = 8192; // a longer canvas is not possible everywhere
+const DETAIL_PIXELS = 16e6; // largest part of an image that is read for the screen
+const REST = 120; // milliseconds without a movement
+const PAINTING = 8; // milliseconds of a frame in which classes are painted
+
+// An area of the image and its classes, one pixel for each `step` x `step`.
+class Layer {
+  constructor(area, step) {
+    Object.assign(this, { area, step });
+    this.rows = Math.ceil((area.bottom - area.top) / step);
+    this.columns = Math.ceil((area.right - area.left) / step);
+    this.picture = new OffscreenCanvas(this.columns, this.rows).getContext("2d", { alpha: false });
+    this.classes = new OffscreenCanvas(this.columns, this.rows).getContext("2d");
+  }
+
+  putPicture(area, rgba) {
+    const image = new ImageData(rgba, Math.ceil((area.right - area.left) / this.step));
+    this.picture.putImageData(image, (area.left - this.area.left) / this.step, (area.top - this.area.top) / this.step);
+  }
+
+  // Paint the part of a tile that is in here. Both begin at multiples of the step.
+  putClasses({ top, bottom, left, right, labels }, colors) {
+    const { area, step } = this;
+    const [first, last] = [Math.max(top, area.top), Math.min(bottom, area.bottom)];
+    const [begin, end] = [Math.max(left, area.left), Math.min(right, area.right)];
+    if (!labels || first >= last || begin >= end) return;
+    const [rows, columns] = [Math.ceil((last - first) / step), Math.ceil((end - begin) / step)];
+    const image = new ImageData(columns, rows);
+    const out = new Uint32Array(image.data.buffer);
+    const middle = step >> 1;
+    for (let row = 0, to = 0; row < rows; row++) {
+      const from = (Math.min(first + row * step + middle, bottom - 1) - top) * (right - left) - left;
+      for (let column = 0; column < columns; column++) {
+        out[to++] = colors[labels[from + Math.min(begin + column * step + middle, right - 1)]];
+      }
+    }
+    this.classes.putImageData(image, (begin - area.left) / step, (first - area.top) / step);
+  }
+
+  draw(context, scale, opacity) {
+    const place = [this.area.left, this.area.top, this.columns * this.step, this.rows * this.step];
+    context.imageSmoothingEnabled = this.step > 1 || scale < 1; // single pixels are squares
+    context.globalAlpha = 1;
+    context.drawImage(this.picture.canvas, ...place);
+    context.globalAlpha = opacity;
+    context.drawImage(this.classes.canvas, ...place);
+    context.globalAlpha = 1;
+  }
+}
 
 class View {
-  // `canvas` is painted; `tell` is called with the row and the column under the pointer, or null.
-  constructor(canvas, tell) {
-    this.canvas = canvas;
+  // `canvas` is painted; `tell` is called with the row and the column under the pointer, or null; `ask` is called with an
+  // area and a step, and gives its pixels, or null.
+  constructor(canvas, tell, ask) {
+    Object.assign(this, { canvas, tell, ask });
     this.context = canvas.getContext("2d", { alpha: false });
-    this.tell = tell;
     this.opacity = 0.55;
-    this.picture = null;
-    this.colors = new Uint8Array(4 * 256); // of each label; the fourth byte says whether it is shown
+    this.labels = this.base = this.detail = null;
+    this.colors = new Uint32Array(256); // of each label, as its bytes lie in memory; 0 is not shown
+    this.stale = []; // layers and tiles whose classes are to be painted
     this.scale = 1; // canvas pixels per pixel of the picture
     this.left = this.top = 0; // of the canvas, in pixels of the picture
     this.pointers = new Map();
@@ -17,11 +70,35 @@ class View {
     this.listen();
   }
 
-  show(picture, classes, hidden) {
-    const isOther = !this.picture || this.picture.width !== picture.width || this.picture.height !== picture.height;
-    this.picture = picture;
-    classes.forEach(({ rgb }, label) => this.colors.set([...rgb, hidden.has(label) ? 0 : 1], 4 * label));
-    if (isOther) this.fit();
+  // Show an image by its labels, which may be unfinished.
+  show(labels) {
+    const { width, height } = labels;
+    this.labels = labels;
+    let step = 1;
+    while ((width * height) / step ** 2 > BASE_PIXELS || Math.max(width, height) / step > BASE_SIDE) step *= 2;
+    this.base = new Layer({ top: 0, left: 0, bottom: height, right: width }, Math.min(step, PHASE));
+    this.detail = null;
+    this.isBlank = true;
+    this.recolor();
+    this.fit();
+  }
+
+  // The classes that are shown have changed.
+  recolor(classes = null, hidden = null) {
+    classes?.forEach(({ rgb }, label) => {
+      const shown = hidden.has(label) ? [0, 0, 0, 0] : [...rgb, 255];
+      this.colors[label] = new Uint32Array(Uint8Array.from(shown).buffer)[0];
+    });
+    const layers = [this.base, this.detail].filter(Boolean);
+    this.stale = layers.flatMap((layer) => this.labels.tiles.map((tile) => [layer, tile]));
+    this.paintSoon();
+  }
+
+  // A tile was labelled or read. `picture` are its pixels, reduced by the step of the base.
+  put(tile, picture) {
+    if (picture) this.base.putPicture(tile, picture);
+    this.isBlank = false;
+    for (const layer of [this.base, this.detail]) layer?.putClasses(tile, this.colors);
     this.paintSoon();
   }
 
@@ -30,11 +107,11 @@ class View {
     const ratio = Math.min(devicePixelRatio, 2);
     this.canvas.width = Math.max(1, Math.round(clientWidth * ratio));
     this.canvas.height = Math.max(1, Math.round(clientHeight * ratio));
-    if (this.picture) this.fit();
+    if (this.labels) this.fit();
   }
 
   fit() {
-    const { width, height } = this.picture;
+    const { width, height } = this.labels;
     this.scale = Math.min(this.canvas.width / width, this.canvas.height / height);
     this.left = (width - this.canvas.width / this.scale) / 2;
     this.top = (height - this.canvas.height / this.scale) / 2;
@@ -42,8 +119,8 @@ class View {
   }
 
   zoom(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
-    if (!this.picture) return;
-    const least = Math.min(this.canvas.width / this.picture.width, this.canvas.height / this.picture.height, 1) / 2;
+    if (!this.labels) return;
+    const least = Math.min(this.canvas.width / this.labels.width, this.canvas.height / this.labels.height, 1) / 2;
     const scale = Math.min(40, Math.max(least, this.scale * factor));
     this.left += x / this.scale - x / scale;
     this.top += y / this.scale - y / scale;
@@ -65,45 +142,64 @@ class View {
   }
 
   paint() {
-    const { width, height } = this.canvas;
-    const image = this.context.createImageData(width, height);
-    const out = new Uint32Array(image.data.buffer).fill(0xff302a26); // around the picture
-    if (this.picture) this.fill(out, width, height);
-    this.context.putImageData(image, 0, 0);
+    const { context, canvas, scale } = this;
+    const end = performance.now() + PAINTING;
+    while (this.stale.length && performance.now() < end) {
+      const [layer, tile] = this.stale.shift();
+      layer.putClasses(tile, this.colors);
+    }
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.fillStyle = "#262a30"; // around the picture
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    if (!this.labels) return;
+    context.save();
+    context.setTransform(scale, 0, 0, scale, -this.left * scale, -this.top * scale);
+    context.beginPath();
+    context.rect(0, 0, this.labels.width, this.labels.height);
+    context.clip();
+    for (const layer of [this.base, this.detail]) layer?.draw(context, scale, this.opacity);
+    context.restore();
+    if (this.stale.length) this.paintSoon();
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.refine(), REST);
   }
 
-  // One pixel of the picture for each of the canvas; where the picture is reduced, the mean of two on a diagonal.
-  fill(out, width, height) {
-    const { planes, labels, shown, width: pictureWidth, height: pictureHeight } = this.picture;
-    const size = pictureWidth * pictureHeight;
-    const step = 1 / this.scale;
-    const columns = Int32Array.from({ length: width },
-      (_, x) => this.inside(this.left + (x + 0.5) * step, pictureWidth));
-    const apart = Math.floor(step / 2);
-    const [red, green, blue] = shown.bands.map((band) => band * size);
-    const [lowRed, lowGreen, lowBlue] = shown.low;
-    const [gainRed, gainGreen, gainBlue] = shown.gain.map((gain) => gain / 2);
-    const { colors, opacity } = this;
-    const pixel = new Uint8ClampedArray(out.buffer);
-    for (let y = 0; y < height; y++) {
-      const row = this.inside(this.top + (y + 0.5) * step, pictureHeight);
-      if (row < 0) continue;
-      const down = row + apart < pictureHeight ? apart * pictureWidth : 0;
-      for (let x = 0, to = 4 * y * width; x < width; x++, to += 4) {
-        const column = columns[x];
-        if (column < 0) continue;
-        const at = row * pictureWidth + column;
-        const other = column + apart < pictureWidth ? at + down + apart : at;
-        const label = 4 * labels[at];
-        const part = colors[label + 3] * opacity;
-        const rest = 1 - part;
-        pixel[to] = (planes[red + at] + planes[red + other] - 2 * lowRed) * gainRed * rest + colors[label] * part;
-        pixel[to + 1] = (planes[green + at] + planes[green + other] - 2 * lowGreen) * gainGreen * rest
-          + colors[label + 1] * part;
-        pixel[to + 2] = (planes[blue + at] + planes[blue + other] - 2 * lowBlue) * gainBlue * rest
-          + colors[label + 2] * part;
-      }
-    }
+  // Ask for the pixels that the screen can show and the base does not have.
+  async refine() {
+    const wanted = this.wanted();
+    if (!wanted || this.asking) return;
+    const { labels } = this;
+    this.asking = true;
+    const pixels = await this.ask(wanted.area, wanted.step);
+    this.asking = false;
+    if (!pixels || this.labels !== labels) return;
+    this.detail = new Layer(wanted.area, wanted.step);
+    this.detail.putPicture(wanted.area, pixels);
+    for (const tile of labels.tiles) this.detail.putClasses(tile, this.colors);
+    this.paintSoon();
+  }
+
+  // Area and step of the pixels to ask for, or null if they are there, or are too many.
+  wanted() {
+    if (!this.base) return null;
+    const step = Math.max(1, 2 ** Math.floor(Math.log2(1 / this.scale)));
+    if (step >= this.base.step) return null;
+    const [across, down] = [this.canvas.width / this.scale, this.canvas.height / this.scale];
+    const { width, height } = this.labels;
+    const around = (part) => ({
+      top: Math.max(0, Math.floor((this.top - down * part) / step) * step),
+      left: Math.max(0, Math.floor((this.left - across * part) / step) * step),
+      bottom: Math.min(height, Math.ceil((this.top + down * (1 + part)) / step) * step),
+      right: Math.min(width, Math.ceil((this.left + across * (1 + part)) / step) * step),
+    });
+    const seen = around(0);
+    const has = this.detail?.area;
+    const size = ({ top, bottom, left, right }) => Math.max(0, bottom - top) * Math.max(0, right - left);
+    const isThere = has && this.detail.step === step && has.top <= seen.top && has.bottom >= seen.bottom
+      && has.left <= seen.left && has.right >= seen.right;
+    if (isThere || !size(seen)) return null;
+    const area = [around(0.15), seen].find((one) => size(one) <= DETAIL_PIXELS);
+    return area ? { area, step } : null;
   }
 
   inside(place, size) {
@@ -113,9 +209,9 @@ class View {
 
   // Row and column of the picture below a place of the canvas, or null.
   at(x, y) {
-    if (!this.picture) return null;
-    const column = this.inside(this.left + x / this.scale, this.picture.width);
-    const row = this.inside(this.top + y / this.scale, this.picture.height);
+    if (!this.labels) return null;
+    const column = this.inside(this.left + x / this.scale, this.labels.width);
+    const row = this.inside(this.top + y / this.scale, this.labels.height);
     return row < 0 || column < 0 ? null : { row, column };
   }
 
@@ -164,7 +260,7 @@ class View {
       ArrowDown: () => this.pan(0, -way), "+": () => this.zoom(1.5), "=": () => this.zoom(1.5),
       "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
     };
-    if (!this.picture || !keys[event.key] || event.ctrlKey || event.metaKey) return;
+    if (!this.labels || !keys[event.key] || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     keys[event.key]();
     this.tell(this.at(this.canvas.width / 2, this.canvas.height / 2)); // what lies in the middle

@@ -1,0 +1,150 @@
+"use strict";
+// The work: images one after the other, tile by tile from the reader to the workers, and into the labels.
+
+const $ = (id) => document.getElementById(id);
+const ABOUT = JSON.parse($("about-model").textContent);
+const CLASSES = ABOUT.classes;
+const DECODED = 1e9; // bytes of what can only be decoded as a whole: browsers allow arrays of about 2 GB
+const MEMORY = (navigator.deviceMemory || 2) * 1e9; // of the computer; not every browser tells it, and none more than 8
+const LIMITS = { decoded: DECODED, results: MEMORY / 4 }; // bytes; pixels, of which each takes two bytes
+const KEPT_CONFIDENCE = 1e9; // bytes of the labels and confidences of all images
+const entries = []; // of the images, in the order in which they were given
+let current = null; // the entry that is shown
+let busy = true; // until the model is open
+let pool;
+let reader;
+let readerUrl;
+
+const setState = (state, text) => {
+  document.documentElement.dataset.state = state;
+  $("status").textContent = text;
+};
+
+function add(files, note = "") {
+  for (const file of files) entries.push({ file, state: TEXT.waiting, note });
+  listEntries();
+  workOff();
+}
+
+async function workOff() {
+  if (busy) return;
+  busy = true;
+  $("stop").hidden = false;
+  for (let entry; (entry = entries.find((one) => one.state === TEXT.waiting));) await label(entry);
+  busy = false;
+  $("stop").hidden = true;
+  $("progress").hidden = true;
+  $("left").textContent = "";
+  if (current && view.isBlank) lookAt(current); // an image that was stopped or refused was shown before
+}
+
+async function label(entry) {
+  const name = entry.file.name;
+  const began = performance.now();
+  entry.state = "";
+  try {
+    setState("reading", TEXT.reading(name));
+    if (!await openInReader(entry)) throw new Stopped();
+    const { width, height } = entry.picture;
+    entry.labels = new Labels(height, width, ABOUT.grid);
+    const keep = keeper(entry);
+    display(entry);
+    setState("running", TEXT.running(name));
+    if (!await pool.run(entry.labels.tiles, (tile) => readTile(entry, tile), keep)) throw new Stopped();
+    if (!entry.counts.some((count, one) => count && one !== NODATA)) refuse(TEXT.noPixels);
+    finish(entry);
+    setState("done", TEXT.done(name, ((performance.now() - began) / 1000).toFixed(1)));
+  } catch (error) {
+    giveUp(entry, error);
+  }
+  listEntries();
+}
+
+class Stopped extends Error {}
+
+function giveUp(entry, error) {
+  const { name } = entry.file;
+  entry.picture = entry.labels = null;
+  if (error instanceof Stopped) {
+    for (const one of entries) if (one.state === TEXT.waiting) one.state = "stopped";
+    entry.state = "stopped";
+    setState("stopped", TEXT.stopped(name));
+  } else {
+    entry.state = error instanceof Refused ? error.message : TEXT.tileFailed(error.message);
+    setState("refused", TEXT.refused(name, entry.state));
+  }
+  if (current === entry) display(entries.findLast((one) => one.finished) ?? null);
+}
+
+// Open the file of an image in the worker that reads. Returns false if that was stopped.
+async function openInReader(entry) {
+  if (reader.entry === entry) return true;
+  reader.entry = entry;
+  const { picture, why, stopped, failed } = await reader.ask({ file: entry.file, spec: ABOUT.spec, limits: LIMITS });
+  if (picture) entry.picture = picture;
+  else reader.entry = null;
+  if (why || failed) refuse(why ?? failed);
+  return !stopped;
+}
+
+// The message of a tile for a worker of the network.
+async function readTile({ picture }, tile) {
+  const found = await reader.ask({ tile: bounds(tile), step: view.base.step });
+  if (found.why || found.failed) return { failed: new Refused(found.why ?? found.failed) };
+  if (!found.planes) return found;
+  const message = { planes: found.planes, valid: found.valid, tile: bounds(tile), geo: picture.geo };
+  const buffers = [found.planes.buffer, ...(found.valid ? [found.valid.buffer] : [])];
+  return { picture: found.picture, message, buffers };
+}
+
+// Without the labels, which a message would copy.
+const bounds = ({ labels, confidence, ...own }) => own;
+
+// The pixels of an area for the screen, or null.
+async function readShown(area, step) {
+  const entry = current;
+  if (!entry || (busy && reader.entry !== entry)) return null;
+  try {
+    await openInReader(entry);
+    return (await reader.ask({ area, step })).picture ?? null;
+  } catch {
+    return null; // a file that has gone: its classes are still shown
+  }
+}
+
+// Takes what was found in each tile: into the labels, the table of areas, and the progress bar.
+function keeper(entry) {
+  const { width, height, geo } = entry.picture;
+  const began = performance.now();
+  let done = 0;
+  entry.counts = Array(256).fill(0);
+  entry.areas = pixelArea(geo) ? Array(256).fill(0) : null;
+  $("progress").hidden = false;
+  $("progress").value = 0;
+  $("left").textContent = "";
+  return (tile, { picture }, { labels, confidence, counts, areas }) => {
+    const size = (tile.bottom - tile.top) * (tile.right - tile.left);
+    tile.labels = labels ?? new Uint8Array(size).fill(NODATA); // of a tile without data
+    tile.confidence = confidence;
+    if (!labels) entry.counts[NODATA] += size;
+    counts?.forEach((count, one) => { entry.counts[one] += count; });
+    areas?.forEach((area, one) => { entry.areas[one] += area; });
+    done += size / (width * height);
+    $("progress").value = done;
+    const left = ((performance.now() - began) / 1000 / done) * (1 - done);
+    $("left").textContent = left > 0.5 ? TEXT.left(left) : "";
+    view.put(tile, picture);
+    fillTable(entry);
+  };
+}
+
+function finish(entry) {
+  entry.finished = true;
+  entry.state = "done";
+  display(entry);
+  let bytes = 0; // without the confidences of earlier images, there is room for more labels
+  for (const { labels } of [...entries].reverse()) {
+    bytes += labels?.bytes ?? 0;
+    if (bytes > KEPT_CONFIDENCE && labels !== entry.labels) labels?.tiles.forEach((tile) => { tile.confidence = null; });
+  }
+}

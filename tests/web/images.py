@@ -91,6 +91,8 @@ def write_tiffs(folder: Path) -> dict[str, Path]:
         ("cloud-optimised", rgb, {"driver": "COG", "compress": "deflate", "blocksize": 128, "mask": mask, **UTM}),
         ("point", rgb, {**UTM, "photometric": "rgb", "tags": {"AREA_OR_POINT": "Point"}}),
         ("control-points", rgb, {"photometric": "rgb", "gcps": POINTS, "crs": "EPSG:4326"}),
+        ("one-strip", scene(400, 500), {"blockysize": 400, "photometric": "rgb"}),
+        ("strips-of-bands", rgb, {"blockysize": 60, "interleave": "band", "photometric": "rgb"}),
         ("sparse", gap, {**tiled, "sparse_ok": True, "nodata": 9, "photometric": "rgb"}),
     )}  # fmt: skip
 

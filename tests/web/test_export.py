@@ -19,6 +19,7 @@ from skystill.cli import app
 from skystill.errors import ModelFileError, RunFolderError, SettingsError
 from skystill.model.bundled import bundled_model, model_card
 from skystill.predict.web.export import NETWORK, PAGE, READER
+from skystill.progress import Note
 from skystill.run_folder import write_text
 from tests.channel_model import INFO, write_model
 
@@ -28,6 +29,7 @@ SCRIPTS = Path(__file__).parents[2] / "src/skystill/predict/web"
 @pytest.fixture(autouse=True)
 def small_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skystill.predict.web.export._EXAMPLE_SIDE", 64)  # large scenes take seconds
+    monkeypatch.setattr("skystill.predict.web.check.find_browser", lambda: None)  # tests/web/test_page.py tries pages
 
 
 def packed(page: str, name: str) -> bytes:
@@ -140,3 +142,32 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "skystill_web", None)
     with pytest.raises(SettingsError, match=re.escape('pip install "skystill[html]"')):
         export(run=bundled_model(), format="html", out=tmp_path / "map.html")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, "in a browser: neither Chromium nor Chrome is found."),
+        ("exit 1", "in {browser}: the browser has ended."),
+        ("exec sleep 600", "in {browser}: the browser does not answer within 0.3 s."),
+        ("exec cat <&3 >&4", "in {browser}: Target.createTarget failed: "),
+        (
+            "printf 'hello\\0' >&4; exec sleep 600",
+            "in {browser}: its answer is not that of a browser.",
+        ),
+    ],
+)
+def test_a_page_is_written_where_no_browser_can_try_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, said: str
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\n{script}\n")
+    browser.chmod(0o755)
+    monkeypatch.setattr("skystill.predict.web.check.find_browser", lambda: script and str(browser))
+    monkeypatch.setattr("skystill.predict.web.check._PATIENCE", 0.3 if "0.3" in said else 120)
+    model = write_model(tmp_path / "own.onnx", replace(INFO, tile_size=80).to_metadata())
+    told: list[object] = []
+    out = export(run=model, format="html", out=tmp_path / "map.html", on_progress=told.append)
+    assert out.is_file()
+    [note] = [one.text for one in told if isinstance(one, Note)]
+    assert note.startswith("The page was not tried " + said.format(browser=browser))

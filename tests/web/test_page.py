@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,16 @@ from rasterio.transform import from_origin
 
 from skystill.api import export
 from skystill.classes import DUBAI
+from skystill.errors import ModelFileError
 from skystill.model.bundled import bundled_model
 from skystill.predict import Predictor
 from skystill.predict.summary import write_areas
+from skystill.predict.web.browser import find_browser
+from skystill.progress import Note
 from skystill.raster.band_names import band_name
 from skystill.raster.bands import described_bands
 from skystill.raster.input_spec import Band, InputSpec
+from skystill.settings import RasterSettings
 from skystill.tiling import Grid
 from tests.banded_model import write_banded
 from tests.channel_model import INFO, write_model
@@ -42,6 +47,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield found
 
 
+@pytest.fixture(autouse=True)
+def pages_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skystill.predict.web.check.find_browser", lambda: None)  # it takes seconds
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundled model; one whose class is the brightest channel; one that is fed the values of two bands."""
@@ -58,13 +68,14 @@ def pages(models: dict[str, Path]) -> dict[str, Path]:
     folder = models["channel"].parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("skystill.predict.web.export._EXAMPLE_SIDE", 192)  # large scenes take seconds
+        patch.setattr("skystill.predict.web.check.find_browser", lambda: None)  # as does trying each page
         return {name: export(run=model, format="html", out=folder / f"{name}.html") for name, model in models.items()}
 
 
 def predicted(model: Path, image: Path, folder: Path) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     """Labels and profile of what `skystill predict` writes."""
     target = folder / f"predicted-{image.stem}.tif"
-    Predictor(model).predict(image, target)
+    Predictor(model).predict(image, target, RasterSettings(confidence=True))
     with rasterio.open(target) as file:
         return file.read(1), file.profile
 
@@ -73,6 +84,23 @@ def saved(browser: Browser, image: Path, button: str = "save-tif") -> tuple[npt.
     with rasterio.open(browser.save(button, f"{image.stem}-classes{button[-4:].replace('-', '.')}")) as file:
         assert [file.colormap(1)[i][:3] for i in range(len(DUBAI))] == list(DUBAI.colors) or file.count == 1
         return file.read(1), file.profile
+
+
+def test_the_page_is_tried_after_it_was_written(
+    browser: Browser, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert browser
+    monkeypatch.setattr("skystill.predict.web.check.find_browser", find_browser)
+    notes: list[object] = []
+    out = tmp_path / "page.html"
+    export(run=models["values"], format="html", out=out, on_progress=notes.append)
+    [note] = [one.text for one in notes if isinstance(one, Note)]
+    assert re.fullmatch(r"In \S+ \d+, (100|99\.\d)\d*\.?\d* % of the pixels of a test tile have the class .*", note)
+    out.unlink()
+    monkeypatch.setattr("skystill.predict.web.check._wanted", lambda *_: np.full((192, 192), 77))
+    with pytest.raises(ModelFileError, match=r"0\.00% of the pixels of a test tile .* page is not written"):
+        export(run=models["values"], format="html", out=out)
+    assert not list(tmp_path.glob("*.html"))
 
 
 def test_a_photograph_and_a_geotiff_get_the_classes_of_predict(
@@ -88,6 +116,12 @@ def test_a_photograph_and_a_geotiff_get_the_classes_of_predict(
     for image in (tmp_path / "photo.png", tiff):
         assert browser.label(image) == "done", browser.status
         wanted, profile = predicted(models["bundled"], image, tmp_path)
+        confidence = browser.run("""[[0, 0], [3, 700], [350, 620], [699, 1249]].map(([row, column]) =>
+            [row, column, current.labels.at(row, column).confidence])""")
+        with rasterio.open(tmp_path / f"predicted-{image.stem}-confidence.tif") as file:
+            written = file.read(1)
+        for row, column, own in confidence:
+            assert own == pytest.approx(int(written[row, column]), abs=3), (row, column)
         for button in ("save-tif", "save-png"):
             labels, own = saved(browser, image, button)
             assert labels.shape == wanted.shape
@@ -113,7 +147,11 @@ def test_a_photograph_and_a_geotiff_get_the_classes_of_predict(
 def test_every_kind_of_file_is_read_as_predict_reads_it(
     browser: Browser, models: dict[str, Path], pages: dict[str, Path], tmp_path: Path
 ) -> None:
-    browser.open(pages["channel"])
+    page = pages["channel"].read_text(encoding="utf-8")
+    assert (page.count("const KEPT = 1e8;"), page.count("const CHOPPED = 2 ** 20;")) == (1, 1)
+    page = page.replace("const KEPT = 1e8;", "const KEPT = 5e4;")  # so that blocks of these small images are dropped
+    (tmp_path / "page.html").write_text(page.replace("const CHOPPED = 2 ** 20;", "const CHOPPED = 2 ** 14;"))
+    browser.open(tmp_path / "page.html")
     for name, image in {**write_tiffs(tmp_path), **write_pngs(tmp_path)}.items():
         wanted, profile = predicted(models["channel"], image, tmp_path)
         assert browser.label(image) == "done", (name, browser.status)
@@ -163,6 +201,15 @@ def test_what_cannot_be_read_rightly_is_refused(browser: Browser, pages: dict[st
     (tmp_path / "sound.png").write_bytes(encoded(Image.fromarray(scene(40, 50).transpose(1, 2, 0)), "PNG"))
     assert browser.label(tmp_path / "sound.png") == "done"  # and goes on
     assert browser.label(tmp_path / "circle.tif") == "done"  # and does not look for a mask for ever
+    write_tiff(tmp_path / "large.tif", scene(100, 200), photometric="rgb", compress="lzw", blockysize=100)
+    for limit, least, said in (
+        ("results", 19_999, "large.tif: 200 x 100 pixels are more than the 0 megapixels"),
+        ("decoded", 59_999, "large.tif: it is stored in blocks of 1 MB, and this page decodes up to 0 MB at once"),
+    ):
+        browser.run(f"saved = LIMITS.{limit}; LIMITS.{limit} = {least}; 1")
+        assert browser.label(tmp_path / "large.tif") == "refused"
+        assert said in browser.status
+        browser.run(f"LIMITS.{limit} = saved; 1")
 
 
 def test_values_of_named_bands(
@@ -300,6 +347,27 @@ def test_what_is_seen_and_switched(browser: Browser, pages: dict[str, Path], tmp
     before = browser.run("view.left")
     browser.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
     assert browser.run("view.left") > before
+
+
+def test_a_part_that_is_enlarged_gets_its_own_pixels(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
+    planes = scene(300, 400)
+    image = write_tiff(tmp_path / "map.tif", planes, photometric="rgb", tiled=True)
+    browser.open(pages["channel"])
+    assert browser.label(image) == "done"
+    browser.run("""view.base = new Layer({ top: 0, left: 0, bottom: 300, right: 400 }, 4); // as of a large image
+        view.zoom(8);""")
+    browser.run("new Promise((done) => { const look = () => (view.detail ? done() : setTimeout(look, 20)); look(); })")
+    area, shown, classes = browser.run("""(() => {
+        const { area, picture, classes, columns, rows } = view.detail;
+        const bytes = (context) => [...context.getImageData(0, 0, columns, rows).data];
+        return [area, bytes(picture), bytes(classes)];
+    })()""")
+    part = np.s_[area["top"] : area["bottom"], area["left"] : area["right"]]
+    wanted = planes[:, *part].transpose(1, 2, 0)
+    assert 0 < wanted.size < planes.size
+    assert np.array_equal(np.reshape(shown, (*wanted.shape[:2], 4))[..., :3], wanted)
+    colors = np.array(DUBAI.colors)[wanted.argmax(axis=2)]
+    assert np.array_equal(np.reshape(classes, (*wanted.shape[:2], 4))[..., :3], colors)
 
 
 def test_the_example_is_labelled(browser: Browser, pages: dict[str, Path]) -> None:

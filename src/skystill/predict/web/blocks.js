@@ -2,7 +2,7 @@
 // The blocks of a TIFF: tiles or strips. Those that a window needs are read from the file and decoded; the ones used
 // last are kept, because neighbouring windows share them.
 
-const KEPT = 2e8; // bytes of decoded blocks: a row of tiles of a striped image that is 100,000 pixels wide
+const KEPT = 1e8; // bytes of decoded blocks: a row of tiles of a striped image that is 50,000 pixels wide
 const CHOPPED = 2 ** 20; // bytes: strips without compression are read in parts of about this size
 
 let zstd;
@@ -65,7 +65,8 @@ function chopStrips(layout) {
   while (down < height && down % part) part--;
   const parts = offsets.flatMap((offset, block) => Array.from({ length: Math.ceil(rowsOf(block) / part) },
     (_, i) => [offset + i * part * row, Math.min(part, rowsOf(block) - i * part) * row]));
-  return { ...layout, down: part, offsets: parts.map(([offset]) => offset), lengths: parts.map(([, length]) => length) };
+  const [starts, sizes] = [0, 1].map((place) => parts.map((one) => one[place]));
+  return { ...layout, down: part, offsets: starts, lengths: sizes };
 }
 
 // The values of one block, interleaved. A block that was never written is empty: GDAL reads it as nodata, or as 0.

@@ -22,11 +22,12 @@ from skystill.errors import ModelFileError, SettingsError, visible
 from skystill.model.file import ModelInfo, is_foreign, open_session, read_info
 from skystill.model.trial import try_once
 from skystill.predict.plan import tile_shape
-from skystill.progress import OnProgress, ignore_progress, phase
+from skystill.predict.web.check import check_page
+from skystill.progress import Note, OnProgress, ignore_progress, phase
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.overwriting import check_outputs
 from skystill.raster.shown import shown_places
-from skystill.run_folder import RunFolder, hold_output, write_text
+from skystill.run_folder import RunFolder, hold_output, written_whole
 from skystill.settings import ExportSettings
 from skystill.tiling import PHASE
 
@@ -38,18 +39,19 @@ _EXAMPLE_SIDE, _EXAMPLE_SEED = 512, 11  # larger scenes take many seconds to pai
 
 
 def export_page(settings: ExportSettings, on_progress: OnProgress = ignore_progress) -> Path:
-    """Write a page that holds a model file.
+    """Write a page that holds a model file, and try it in a browser where Chromium or Chrome is found.
 
     Args:
         settings: the run or the model file, and the page to write.
-        on_progress: receives a `Progress` while the page is written.
+        on_progress: receives a `Progress` while the page is written, and a `Note` on how it does in the browser.
 
     Returns:
         The path of the page.
 
     Raises:
         RunFolderError: the folder is not a run, or another process writes the page.
-        ModelFileError: there is no model file, it is damaged, or SkyStill did not write it.
+        ModelFileError: there is no model file, it is damaged, SkyStill did not write it, or the page does not give its
+            classes in the browser.
         SettingsError: the suffix of the page does not fit, a setting is for other formats, the page would replace a
             file of the run, or skystill-web is not installed.
     """
@@ -62,8 +64,12 @@ def export_page(settings: ExportSettings, on_progress: OnProgress = ignore_progr
     check_outputs([("page", settings.out)], own)
     built = _built()
     name = settings.run.resolve().name if settings.run.is_dir() else model.stem
-    with hold_output(settings.out, on_progress), phase(f"writing {settings.out.name}", on_progress):
-        write_text(settings.out, make_page(model, name, built))
+    with hold_output(settings.out, on_progress), written_whole(settings.out) as part:
+        with phase(f"writing {settings.out.name}", on_progress):
+            part.write_text(make_page(model, name, built), encoding="utf-8", errors="backslashreplace")
+        with phase(f"trying {settings.out.name} in a browser", on_progress):
+            said = check_page(part, model)
+    on_progress(Note(said))
     return settings.out
 
 

@@ -14,7 +14,7 @@ class Labels {
   }
 
   get bytes() {
-    return this.tiles.reduce((sum, { labels, confidence }) => sum + (labels?.length ?? 0) + (confidence?.length ?? 0), 0);
+    return this.tiles.reduce((sum, one) => sum + (one.labels?.length ?? 0) + (one.confidence?.length ?? 0), 0);
   }
 
   tileAt(row, column) {

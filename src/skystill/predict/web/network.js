@@ -15,10 +15,12 @@ onmessage = async ({ data }) => {
 
 async function open({ wasm, model, info }) {
   about = info;
-  ort.env.wasm.wasmBinary = wasm; // nothing is fetched: the page has no network, and a file has no neighbours
+  // Nothing is fetched: the page has no network, and a file has no neighbours.
+  ort.env.wasm.wasmBinary = await wasm.arrayBuffer();
   ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "error";
-  session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], enableMemPattern: false });
+  const options = { executionProviders: ["wasm"], enableMemPattern: false };
+  session = await ort.InferenceSession.create(new Uint8Array(await model.arrayBuffer()), options);
   postMessage({ ready: true });
 }
 

@@ -7,8 +7,8 @@ async function begin() {
     checkBrowser();
     const [wasm, model, ortCode, geotiffCode] = await Promise.all(["wasm", "model", "ort", "geotiff"].map(unpack));
     const ownCode = (id) => $(id).textContent;
-    const networkUrl = scriptUrl(new TextDecoder().decode(ortCode), ownCode("network-code"));
-    readerUrl = scriptUrl(new TextDecoder().decode(geotiffCode), ownCode("reader-code"));
+    const networkUrl = scriptUrl(ortCode, ownCode("network-code"));
+    readerUrl = scriptUrl(geotiffCode, ownCode("reader-code"));
     reader = new Asked(readerUrl);
     pool = new Pool(networkUrl, { wasm, model, info: ABOUT.input });
     await pool.open();
@@ -41,7 +41,7 @@ function fromBase64(text) {
   return Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
-// The bytes of a packed part of this page, whose text is then dropped.
+// A packed part of this page as a blob, which is passed on without a copy. Its text is dropped.
 async function unpack(id) {
   const text = $(id).textContent;
   $(id).textContent = "";
@@ -51,7 +51,7 @@ async function unpack(id) {
     await pause();
   }
   const stream = new Blob(bytes).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  return new Response(stream).blob();
 }
 
 // ---- saving
@@ -87,7 +87,7 @@ function listen() {
   $("nearer").addEventListener("click", () => view.zoom(1.5));
   $("farther").addEventListener("click", () => view.zoom(1 / 1.5));
   $("licences").addEventListener("toggle", async () => {
-    $("licences-text").textContent ||= new TextDecoder().decode(await unpack("licences-packed"));
+    $("licences-text").textContent ||= await (await unpack("licences-packed")).text();
   }, { once: true });
   $("whole").addEventListener("click", () => view.labels && view.fit());
   $("save-tif").addEventListener("click", () => save("-classes.tif", toGeotiff));

@@ -55,8 +55,8 @@ class Pool {
     }
   }
 
-  // Label all tiles. `read` gives the message of a tile, or why there is none; `keep` takes what is found in it. Returns
-  // false if it was stopped.
+  // Label all tiles. `read` gives the message of a tile, or why there is none; `keep` takes what is found in it.
+  // Returns false if it was stopped.
   async run(tiles, read, keep) {
     this.stopped = false;
     await this.open(tiles.length);

@@ -92,7 +92,7 @@ async function toPng({ labels }, classes) {
   const colors = Uint8Array.from({ length: 768 }, (_, i) => classes[Math.floor(i / 3)]?.rgb[i % 3] ?? 0);
   const alphas = new Uint8Array(256).fill(255);
   alphas[NODATA] = 0;
-  const rows = Math.max(1, Math.floor(2 ** 20 / (width + 1)));
+  const rows = Math.max(1, Math.floor(2 ** 18 / (width + 1)));
   let top = 0;
   const lines = new ReadableStream({
     pull(controller) { // some rows at a time, so that the page can go on

@@ -1,6 +1,7 @@
 "use strict";
-// The picture with its classes on top: zoom, pan, opacity, and what lies under the pointer. All of it is kept reduced, so
-// that moving is quick for images of any size; where a part is enlarged, its pixels are asked for when the view rests.
+// The picture with its classes on top: zoom, pan, opacity, and what lies under the pointer. All of it is kept reduced,
+// so that moving is quick for images of any size. Where a part is enlarged, its pixels are asked for once the view
+// rests.
 
 const BASE_PIXELS = 6.5e6; // of the reduced image
 const BASE_SIDE = 8192; // a longer canvas is not possible everywhere
@@ -54,8 +55,8 @@ class Layer {
 }
 
 class View {
-  // `canvas` is painted; `tell` is called with the row and the column under the pointer, or null; `ask` is called with an
-  // area and a step, and gives its pixels, or null.
+  // `canvas` is painted; `tell` is called with the row and the column under the pointer, or null; `ask` is called with
+  // an area and a step, and gives its pixels, or null.
   constructor(canvas, tell, ask) {
     Object.assign(this, { canvas, tell, ask });
     this.context = canvas.getContext("2d", { alpha: false });

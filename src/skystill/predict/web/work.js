@@ -145,6 +145,7 @@ function finish(entry) {
   let bytes = 0; // without the confidences of earlier images, there is room for more labels
   for (const { labels } of [...entries].reverse()) {
     bytes += labels?.bytes ?? 0;
-    if (bytes > KEPT_CONFIDENCE && labels !== entry.labels) labels?.tiles.forEach((tile) => { tile.confidence = null; });
+    if (bytes <= KEPT_CONFIDENCE || !labels || labels === entry.labels) continue;
+    for (const tile of labels.tiles) tile.confidence = null;
   }
 }

@@ -34,6 +34,7 @@ from skystill.tiling import PHASE
 _SHARED = ("strings.js", "names.js", "png.js")
 PAGE = (*_SHARED, "ground.js", "grid.js", "labels.js", "save.js", "view.js", "pool.js", "work.js", "show.js", "page.js")
 READER = (*_SHARED, "picture.js", "tiff.js", "blocks.js", "reading.js")
+POLYGONS = ("strings.js", "names.js", "ground.js", "labels.js", "polygons.js")
 NETWORK = ("strings.js", "ground.js", "labels.js", "network.js")
 _EXAMPLE_SIDE, _EXAMPLE_SEED = 512, 11  # larger scenes take many seconds to paint
 
@@ -98,6 +99,7 @@ def make_page(model: Path, name: str, built: ModuleType) -> str:
         _element("application/json", "about-model", about),
         _element("text/plain", "reader-code", _source(READER)),
         _element("text/plain", "network-code", _source(NETWORK)),
+        _element("text/plain", "polygons-code", _source(POLYGONS)),
     ]
     fields = {
         "policy": _policy(script, style),

@@ -63,3 +63,38 @@ function utmScale(code, x, y) {
   const way2 = ((x - 5e5) / 0.9996) ** 2 / radius2;
   return 0.9996 * (1 + way2 / 2 + way2 ** 2 / 24);
 }
+
+// A function from x and y of the CRS to longitude and latitude of WGS 84 in degrees, or null where this page does not
+// know it. ETRS 89 is taken for WGS 84, as PROJ does.
+function toLonLat({ keys }) {
+  const code = keys[1024] === 2 ? keys[2048] : keys[3072];
+  if (keys[1024] === 2) return code === 4326 || code === 4258 ? (x, y) => [x, y] : null;
+  const degrees = 180 / Math.PI;
+  if (code === 3857) return (x, y) => [(x / A) * degrees, (2 * Math.atan(Math.exp(y / A)) - Math.PI / 2) * degrees];
+  const isKnown = isUtm(code) && (code < 26901 || code > 26923);
+  return isKnown ? (x, y) => fromUtm(code, x, y).map((angle) => angle * degrees) : null;
+}
+
+// Krueger's series to the fourth order: its error is far below a millimetre.
+function fromUtm(code, x, y) {
+  const flattening = 1 - Math.sqrt(1 - E2);
+  const n = flattening / (2 - flattening);
+  const radius = (A / (1 + n)) * (1 + n ** 2 / 4 + n ** 4 / 64) * 0.9996;
+  const beta = [n / 2 - (2 / 3) * n ** 2 + (37 / 96) * n ** 3 - n ** 4 / 360,
+    n ** 2 / 48 + n ** 3 / 15 - (437 / 1440) * n ** 4, (17 / 480) * n ** 3 - (37 / 840) * n ** 4,
+    (4397 / 161280) * n ** 4];
+  const delta = [2 * n - (2 / 3) * n ** 2 - 2 * n ** 3 + (116 / 45) * n ** 4,
+    (7 / 3) * n ** 2 - (8 / 5) * n ** 3 - (227 / 45) * n ** 4, (56 / 15) * n ** 3 - (136 / 35) * n ** 4,
+    (4279 / 630) * n ** 4];
+  const [up, across] = [(code >= 32701 && code <= 32760 ? y - 1e7 : y) / radius, (x - 5e5) / radius];
+  let [xi, eta] = [up, across];
+  beta.forEach((part, i) => {
+    const times = 2 * (i + 1);
+    xi -= part * Math.sin(times * up) * Math.cosh(times * across);
+    eta -= part * Math.cos(times * up) * Math.sinh(times * across);
+  });
+  const chi = Math.asin(Math.sin(xi) / Math.cosh(eta));
+  const latitude = delta.reduce((sum, part, i) => sum + part * Math.sin(2 * (i + 1) * chi), chi);
+  const middle = ((code % 100) * 6 - 183) * (Math.PI / 180);
+  return [middle + Math.atan2(Math.sinh(eta), Math.cos(xi)), latitude];
+}

@@ -58,12 +58,34 @@ async function unpack(id) {
 
 async function save(ending, make) {
   const { picture, labels, counts, areas, file } = current;
-  const blob = await make({ geo: picture.geo, labels, counts, areas }, CLASSES);
   const name = file.name.replace(/\.[^.]*$/, "") + ending;
-  const link = element("a", "", { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-  $("status").textContent = TEXT.saved(name);
+  $("status").textContent = TEXT.saving(name);
+  try {
+    const blob = await make({ geo: picture.geo, labels, counts, areas }, CLASSES);
+    const link = element("a", "", { href: URL.createObjectURL(blob), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    $("status").textContent = TEXT.saved(name) + (ending.endsWith("json") && !picture.geo ? TEXT.inPixels : "");
+  } catch (error) {
+    setState("refused", TEXT.notSaved(name, error.message));
+  }
+}
+
+// Polygons are made in a worker, which is given the labels tile by tile.
+async function toGeojson({ labels, geo }, classes) {
+  const worker = new Asked(scriptUrl($("polygons-code").textContent));
+  const ask = async (message) => {
+    const answer = await worker.ask(message);
+    if (answer.why || answer.failed) refuse(answer.why ?? answer.failed);
+    return answer;
+  };
+  try {
+    await ask({ width: labels.width, height: labels.height });
+    for (const tile of labels.tiles) await ask({ tile: bounds(tile), labels: tile.labels });
+    return (await ask({ geo, classes, rows: labels.rows })).blob;
+  } finally {
+    worker.end();
+  }
 }
 
 function listen() {
@@ -92,6 +114,7 @@ function listen() {
   $("whole").addEventListener("click", () => view.labels && view.fit());
   $("save-tif").addEventListener("click", () => save("-classes.tif", toGeotiff));
   $("save-png").addEventListener("click", () => save("-classes.png", toPng));
+  $("save-geojson").addEventListener("click", () => save("-classes.geojson", toGeojson));
   $("save-csv").addEventListener("click", () => save("-areas.csv", async (...all) => toCsv(...all)));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {

@@ -34,7 +34,7 @@ function display(entry) {
   $("facts").textContent = TEXT.total(`${picture.width} x ${picture.height} pixels`, file.name, crs);
   const notes = [note, ...picture.notes, ...placeNotes(picture.geo, crs)].filter(Boolean);
   $("notes").replaceChildren(...notes.map((one) => element("li", one)));
-  for (const id of ["save-tif", "save-png", "save-csv"]) $(id).disabled = !entry.finished;
+  for (const id of ["save-tif", "save-png", "save-geojson", "save-csv"]) $(id).disabled = !entry.finished;
   fillTable(entry);
   listEntries();
 }

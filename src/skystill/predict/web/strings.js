@@ -16,6 +16,13 @@ const TEXT = {
   example: "The example is a drawn scene: a model that learnt from photographs may label it wrongly.",
   left: (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
   saved: (name) => `${name} was saved.`,
+  saving: (name) => `Making ${name} …`,
+  notSaved: (name, why) => `${name} was not saved: ${why}`,
+  noPolygons: (why) => `its polygons cannot be made (${why}). skystill predict --vector geojson makes them.`,
+  noLonLat: (crs) => `GeoJSON is in longitude and latitude, which this page computes for WGS 84, ETRS 89, their UTM ` +
+    `zones and web Mercator; this is ${crs}. skystill predict --vector geojson converts every CRS.`,
+  beyond: "it reaches beyond longitude 180 or the poles. skystill predict --vector geojson cuts its polygons there.",
+  inPixels: " It is not placed on the ground: the polygons are in pixels, right and down from its upper left corner.",
   noClass: "no data",
   away: "",
   under: (name, percent, row, column) =>

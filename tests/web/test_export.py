@@ -14,13 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from skystill.api import export
-from skystill.classes import ClassMap
+from skystill.classes import DUBAI, ClassMap
 from skystill.cli import app
 from skystill.errors import ModelFileError, RunFolderError, SettingsError
 from skystill.model.bundled import bundled_model, model_card
 from skystill.predict.web.export import NETWORK, PAGE, POLYGONS, READER
 from skystill.progress import Note
+from skystill.raster.input_spec import Band, InputSpec
 from skystill.run_folder import write_text
+from tests.banded_model import write_banded
 from tests.channel_model import INFO, write_model
 
 SCRIPTS = Path(__file__).parents[2] / "src/skystill/predict/web"
@@ -56,6 +58,32 @@ def test_a_model_file_becomes_one_page(tmp_path: Path) -> None:
     about = json.loads(re.search(r'id="about-model">(.*?)</script>', page)[1])  # type: ignore[index]
     assert about["grid"] == {"rows": 640, "columns": 1152, "margin": 64}
     assert about["input"] == {"tensor": "uint8", "bands": 3, "classes": 6}
+
+
+def test_a_second_model_is_in_the_page(tmp_path: Path) -> None:
+    models = [
+        write_model(tmp_path / f"{name}.onnx", replace(INFO, tile_size=size).to_metadata())
+        for name, size in (("student", 80), ("teacher", 160))
+    ]
+    given = [
+        "export",
+        str(models[0]),
+        "--format",
+        "html",
+        "--out",
+        str(tmp_path / "map.html"),
+        "--with",
+        str(models[1]),
+    ]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "map.html").read_text()
+    for name, model in zip(("model", "other-model"), models, strict=True):
+        assert gzip.decompress(packed(page, name)) == model.read_bytes()
+        assert hashlib.sha256(model.read_bytes()).hexdigest() in page
+    about = json.loads(re.search(r'id="about-model">(.*?)</script>', page)[1])  # type: ignore[index]
+    assert (about["name"], about["grid"]["rows"], about["other"]["name"]) == ("student", 80, "teacher")
+    assert about["other"]["grid"]["rows"] > 80
 
 
 def test_the_policy_lets_only_this_script_and_this_style_run(tmp_path: Path) -> None:
@@ -119,6 +147,11 @@ def test_of_a_run_the_int8_file_is_taken(tmp_path: Path) -> None:
         ({"run": "cut.onnx"}, ModelFileError, "cannot be opened as an ONNX model"),
         ({"run": "small.onnx"}, ModelFileError, "tiles of 64 pixels that share 16 leave no middle"),
         ({"run": "page.html", "out": "page.html"}, SettingsError, "would overwrite inputs"),
+        ({"with_": "page.html", "out": "page.html"}, SettingsError, "would overwrite inputs"),
+        ({"with_": "missing.onnx"}, ModelFileError, "no such model file"),
+        ({"with_": "bands.onnx"}, SettingsError, "is fed band 1, band 2 in uint8, and"),
+        ({"with_": "classes.onnx"}, SettingsError, "has the classes a, b, c, d, e, f, and"),
+        ({"with_": "own.onnx", "format": "onnx"}, SettingsError, "--with is for a page: add --format html"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, changed: dict[str, object], error: type[Exception], said: str) -> None:
@@ -127,12 +160,16 @@ def test_what_is_refused(tmp_path: Path, changed: dict[str, object], error: type
     write_model(tmp_path / "foreign.onnx", {})
     write_model(tmp_path / "small.onnx", INFO.to_metadata())
     shutil.copy(model, tmp_path / "page.html")
+    two = InputSpec(tuple(Band("", number, 100, 50, 0, 255) for number in (1, 2)), "uint8")
+    write_banded(tmp_path / "bands.onnx", two)
+    others = ClassMap(tuple("abcdef"), DUBAI.colors)
+    write_model(tmp_path / "classes.onnx", replace(INFO, tile_size=80, classes=others).to_metadata())
     (tmp_path / "empty").mkdir()
     before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
-    given = {"run": "own.onnx", "out": "map.html"} | changed
-    given |= {name: tmp_path / str(given[name]) for name in ("run", "out")}
+    given = {"run": "own.onnx", "out": "map.html", "format": "html"} | changed
+    given |= {name: tmp_path / str(given[name]) for name in ("run", "out", "with_") if name in given}
     with pytest.raises(error, match=re.escape(said)):
-        export(format="html", **given)
+        export(**given)
     after = {path: path.read_bytes() for path in tmp_path.glob("[!.]*.*")}
     assert after == before
 

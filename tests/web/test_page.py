@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from skystill.api import export
-from skystill.classes import DUBAI
+from skystill.classes import DUBAI, ClassMap
 from skystill.errors import ModelFileError
 from skystill.predict import Predictor
 from skystill.predict.summary import write_areas
@@ -27,6 +28,7 @@ from skystill.raster.input_spec import Band, InputSpec
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
 from tests.banded_model import write_banded
+from tests.channel_model import INFO, write_model
 from tests.web.browser import Browser
 from tests.web.images import UTM, encoded, scene, write_pngs, write_refused, write_tiff, write_tiffs
 
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.slow
 
 def predicted(model: Path, image: Path, folder: Path) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     """Labels and profile of what `skystill predict` writes."""
+    folder.mkdir(exist_ok=True)
     target = folder / f"predicted-{image.stem}.tif"
     Predictor(model).predict(image, target, RasterSettings(confidence=True))
     with rasterio.open(target) as file:
@@ -54,9 +57,10 @@ def test_the_page_is_tried_after_it_was_written(
     monkeypatch.setattr("skystill.predict.web.check.find_browser", find_browser)
     notes: list[object] = []
     out = tmp_path / "page.html"
-    export(run=models["values"], format="html", out=out, on_progress=notes.append)
+    export(run=models["values"], with_=models["values"], format="html", out=out, on_progress=notes.append)
     [note] = [one.text for one in notes if isinstance(one, Note)]
-    assert re.fullmatch(r"In \S+ \d+, (100|99\.\d)\d*\.?\d* % of the pixels of a test tile have the class .*", note)
+    share = r"(100\.000|99\.\d+) %"
+    assert re.fullmatch(rf"In \S+ \d+, {share} and {share} of the pixels of a test tile have the class .*", note)
     out.unlink()
     monkeypatch.setattr("skystill.predict.web.check._wanted", lambda *_: np.full((192, 192), 77))
     with pytest.raises(ModelFileError, match=r"0\.00% of the pixels of a test tile .* page is not written"):
@@ -329,6 +333,56 @@ def test_a_part_that_is_enlarged_gets_its_own_pixels(browser: Browser, pages: di
     assert np.array_equal(np.reshape(shown, (*wanted.shape[:2], 4))[..., :3], wanted)
     colors = np.array(DUBAI.colors)[wanted.argmax(axis=2)]
     assert np.array_equal(np.reshape(classes, (*wanted.shape[:2], 4))[..., :3], colors)
+
+
+def test_a_second_model_is_compared_on_the_part_that_is_shown(browser: Browser, tmp_path: Path) -> None:
+    own = write_model(tmp_path / "student.onnx", replace(INFO, tile_size=80).to_metadata())
+    turned = ClassMap(DUBAI.names[::-1], DUBAI.colors[::-1])  # its first class is Unlabeled: the brightest is red
+    other = write_model(
+        tmp_path / "teacher.onnx", replace(INFO, tile_size=144, classes=turned).to_metadata(), added=(4, 40.0)
+    )
+    planes = scene(300, 400)
+    planes[:, 250:, 300:] = 0
+    image = write_tiff(tmp_path / "map.tif", planes, photometric="rgb", nodata=0, **UTM)
+    wanted, second = (predicted(model, image, tmp_path / model.stem)[0] for model in (own, other))
+    second = np.where(second == 255, 255, 5 - second)
+    browser.open(export(run=own, with_=other, format="html", out=tmp_path / "page.html"))
+    assert browser.label(image) == "done", browser.status
+    browser.run("view.fit(); view.zoom(4); 1")
+    seen = browser.run("view.seen()")
+    assert (seen["bottom"] - seen["top"]) * (seen["right"] - seen["left"]) < 60_000  # of 120,000 pixels
+    browser.click("compare")
+    assert browser.wait("compared", "refused") == "compared", browser.status
+    found = browser.run("""current.other.labels.tiles.map((tile, i) => [tile.top, tile.bottom, tile.left, tile.right,
+        tile.labels && [...tile.labels], tile.labels && [...current.other.difference.tiles[i].labels]])""")
+    known = equal = 0
+    for top, bottom, left, right, labels, differs in found:
+        part = np.s_[top:bottom, left:right]
+        is_seen = top < seen["bottom"] and bottom > seen["top"] and left < seen["right"] and right > seen["left"]
+        assert (labels is not None) == is_seen
+        if is_seen:
+            assert np.array_equal(labels, second[part].ravel())
+            assert np.array_equal(differs, np.where(second[part] == wanted[part], 255, 254).ravel())
+            known += int((wanted[part] != 255).sum())
+            equal += int(((wanted[part] == second[part]) & (wanted[part] != 255)).sum())
+    assert 0 < equal < known
+    said = browser.run("document.getElementById('compared').textContent")
+    assert re.search(r"student: \d+\.\d\d s per megapixel\. teacher: \d+\.\d\d s per megapixel", said)
+    assert f"the same class to {100 * equal / known:.1f} % of the {known:,} pixels" in said
+    shown = browser.run("""["difference", "other", "own"].map((what) => {
+        chooseShown(what);
+        view.opacity = 1;
+        view.paint();
+        return [...view.base.classes.getImageData(200, 150, 1, 1).data];
+    })""")
+    colors = [*DUBAI.colors[second[150, 200]], 255], [*DUBAI.colors[wanted[150, 200]], 255]
+    assert shown == [[230, 20, 20, 255] if second[150, 200] != wanted[150, 200] else [0, 0, 0, 0], *map(list, colors)]
+    browser.run("view.fit(); 1")
+    browser.click("compare")  # the rest; what is there already is not done again
+    assert browser.wait("compared", "refused") == "compared", browser.status
+    assert browser.run("current.other.known") == (wanted != 255).sum()
+    labels, _ = saved(browser, image)
+    assert np.array_equal(labels, wanted)
 
 
 def test_the_example_is_labelled(browser: Browser, pages: dict[str, Path]) -> None:

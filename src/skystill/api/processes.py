@@ -82,7 +82,7 @@ def to_arguments(settings: Settings) -> list[str]:
     """Convert settings to command-line arguments."""
     arguments: list[str] = []
     for name, value in settings.to_config().items():
-        flag = name.replace("_", "-")
+        flag = name.rstrip("_").replace("_", "-")
         if isinstance(value, bool):
             arguments.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list):

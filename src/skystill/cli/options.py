@@ -85,10 +85,11 @@ def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callabl
 
 def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
     help_text = field.description
-    flag = f"--{name.replace('_', '-')}"
+    plain = name.rstrip("_").replace("_", "-")  # a name that is a word of Python ends in _
+    flag = f"--{plain}"
     kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
     if field.annotation in (bool, bool | None):
-        kind = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=help_text)
+        kind = typer.Option(f"{flag}/--no-{plain}", help=help_text)
     annotation = str | None if ByteSize in get_args(field.annotation) else field.annotation  # pydantic parses 256MB
     default = inspect.Parameter.empty if field.is_required() else field.get_default()
     return inspect.Parameter(

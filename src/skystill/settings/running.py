@@ -236,6 +236,15 @@ class ExportSettings(Settings):
     from the training images, if all of them are GeoTIFFs whose resolutions agree within a factor of 1.1."""
     stac: bool = False
     """Also write a STAC item (Machine Learning Model extension) next to the file."""
+    with_: Path | None = None
+    """With --format html: a second model, as a run or a model file, such as the teacher. The page runs it on the part
+    of an image that is shown, and shows where the classes differ, and the time that each model takes."""
+
+    @model_validator(mode="after")
+    def _check_with(self) -> "ExportSettings":
+        if self.with_ is not None and self.format != "html":
+            raise ValueError("--with is for a page: add --format html, or leave --with out")
+        return self
 
 
 class QuantizeSettings(Settings):

@@ -3,6 +3,7 @@
 import base64
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,18 @@ _LABEL = """(async () => {
         bytes.buffer);
     const [top, left, bottom, right] = [0, 0, %d, %d];
     const tile = { top, left, bottom, right, readTop: top, readLeft: left, readBottom: bottom, readRight: right };
-    const found = await pool.workers[0].ask({ planes, valid: null, tile, geo: null });
+    const found = await (%s).workers[0].ask({ planes, valid: null, tile, geo: null });
     if (!found.labels) throw new Error(found.failed);
     return btoa(Array.from(found.labels, (label) => String.fromCharCode(label)).join(""));
 })()"""
 
 
-def check_page(page: Path, model: Path) -> str:
-    """Label a tile in the page and in ONNX Runtime.
+def check_page(page: Path, models: Sequence[Path]) -> str:
+    """Label a tile with each model, in the page and in ONNX Runtime.
 
     Args:
         page: the page.
-        model: the model file in it.
+        models: the model files in it: one, or two that are compared.
 
     Returns:
         A sentence: the share of the pixels whose class is the same, or why the page was not tried.
@@ -48,28 +49,33 @@ def check_page(page: Path, model: Path) -> str:
     binary = find_browser()
     if binary is None:
         return "The page was not tried in a browser: neither Chromium nor Chrome is found."
-    session = open_session(model)
-    tile = _tile(read_info(session, model).input_spec)
-    wanted = _wanted(session, tile)
+    session = open_session(models[0])
+    tile = _tile(read_info(session, models[0]).input_spec)
     try:
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
             open_browser(binary, Path(folder), _PATIENCE) as browser,
         ):
             browser.open(page)
-            labels = _labelled(browser, tile)
             name = f"{Path(binary).name} {browser.version}"
+            found = [_labelled(browser, tile, pool) for pool in ("pool", "await openOther()")[: len(models)]]
     except PageFailed as error:
-        raise ModelFileError(f"{model} does not run in a page: {error}") from error
+        raise ModelFileError(f"{models[0]} does not run in a page: {error}") from error
     except (BrowserFailed, OSError) as error:
         return f"The page was not tried in {binary}: {error}."
-    equal = float((labels == wanted).mean())
+    equal = [_equal(model, tile, labels, name) for model, labels in zip(models, found, strict=True)]
+    shares = " and ".join(f"{100 * share:.3f} %" for share in equal)
+    return f"In {name}, {shares} of the pixels of a test tile have the class that ONNX Runtime gives."
+
+
+def _equal(model: Path, tile: npt.NDArray[Any], labels: npt.NDArray[np.uint8], browser: str) -> float:
+    equal = float((labels == _wanted(open_session(model), tile)).mean())
     if equal < _LEAST:
         raise ModelFileError(
-            f"{model}: in {name}, {equal:.2%} of the pixels of a test tile have the class that ONNX Runtime gives, and "
-            f"at least {_LEAST:.0%} were expected. The page is not written: run skystill predict with the model file."
+            f"{model}: in {browser}, {equal:.2%} of the pixels of a test tile have the class that ONNX Runtime gives, "
+            f"and at least {_LEAST:.0%} were expected. The page is not written: run skystill predict with the model."
         )
-    return f"In {name}, {100 * equal:.3f} % of the pixels of a test tile have the class that ONNX Runtime gives."
+    return equal
 
 
 def _tile(spec: InputSpec) -> npt.NDArray[Any]:
@@ -93,8 +99,8 @@ def _wanted(session: ort.InferenceSession, tile: npt.NDArray[Any]) -> npt.NDArra
     return labels
 
 
-def _labelled(browser: Browser, tile: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _labelled(browser: Browser, tile: npt.NDArray[Any], pool: str) -> npt.NDArray[np.uint8]:
     """(rows, columns): the classes in the page."""
     content = base64.b64encode(tile.tobytes()).decode()
-    found = browser.run(_LABEL % (json.dumps(content), json.dumps(tile.dtype.name), *tile.shape[1:]))
+    found = browser.run(_LABEL % (json.dumps(content), json.dumps(tile.dtype.name), *tile.shape[1:], pool))
     return np.frombuffer(base64.b64decode(found), np.uint8).reshape(tile.shape[1:])

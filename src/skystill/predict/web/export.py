@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -32,10 +33,12 @@ from skystill.settings import ExportSettings
 from skystill.tiling import PHASE
 
 _SHARED = ("strings.js", "names.js", "png.js")
-PAGE = (*_SHARED, "ground.js", "grid.js", "labels.js", "save.js", "view.js", "pool.js", "work.js", "show.js", "page.js")
+PAGE = (*_SHARED, "ground.js", "grid.js", "labels.js", "save.js", "view.js", "pool.js", "work.js", "compare.js",
+        "show.js", "page.js")  # fmt: skip
 READER = (*_SHARED, "picture.js", "tiff.js", "blocks.js", "reading.js")
 POLYGONS = ("strings.js", "names.js", "ground.js", "labels.js", "polygons.js")
 NETWORK = ("strings.js", "ground.js", "labels.js", "network.js")
+_WORKERS = {"reader": READER, "network": NETWORK, "polygons": POLYGONS}
 _EXAMPLE_SIDE, _EXAMPLE_SEED = 512, 11  # larger scenes take many seconds to paint
 
 
@@ -61,60 +64,104 @@ def export_page(settings: ExportSettings, on_progress: OnProgress = ignore_progr
     if settings.stac or settings.resolution is not None:
         given = "--stac" if settings.stac else "--resolution"
         raise SettingsError(f"{given} is for model files; leave it out. A page holds a model file as it is.")
-    model, own = _find_model(settings.run)
-    check_outputs([("page", settings.out)], own)
+    runs = [settings.run, *([settings.with_] if settings.with_ else [])]
+    models = [_find_model(run) for run in runs]
+    check_outputs([("page", settings.out)], [file for _, own in models for file in own])
     built = _built()
-    name = settings.run.resolve().name if settings.run.is_dir() else model.stem
+    held = [_open_model(path, _name(run, path)) for run, (path, _) in zip(runs, models, strict=True)]
+    if len(held) == 2:
+        _check_alike(*held)
     with hold_output(settings.out, on_progress), written_whole(settings.out) as part:
         with phase(f"writing {settings.out.name}", on_progress):
-            part.write_text(make_page(model, name, built), encoding="utf-8", errors="backslashreplace")
+            part.write_text(make_page(held, built), encoding="utf-8", errors="backslashreplace")
         with phase(f"trying {settings.out.name} in a browser", on_progress):
-            said = check_page(part, model)
+            said = check_page(part, [model.path for model in held])
     on_progress(Note(said))
     return settings.out
 
 
-def make_page(model: Path, name: str, built: ModuleType) -> str:
+@dataclass(frozen=True)
+class Held:
+    """A model that a page holds.
+
+    Args:
+        path: the model file.
+        name: what the page calls it.
+        info: its metadata.
+        tensor: data type that its graph takes.
+    """
+
+    path: Path
+    name: str
+    info: ModelInfo
+    tensor: str
+
+    @property
+    def card(self) -> str:
+        """The model card as HTML, if one lies beside the file."""
+        card = self.path.with_suffix(".md")
+        if not card.is_file():
+            return ""
+        return f"<pre>{_plain(card.read_text(encoding='utf-8', errors='replace'))}</pre>"
+
+
+def make_page(models: Sequence[Held], built: ModuleType) -> str:
     """Return the page.
 
     Args:
-        model: the model file.
-        name: what the page calls it.
+        models: the model, and a second one that may be compared with it.
         built: the package `skystill_web`.
 
     Raises:
-        ModelFileError: the file is damaged, SkyStill did not write it, or its input or its tiles are not those of a
-            page.
         SettingsError: skystill-web is damaged.
     """
-    info, tensor = _open_model(model)
-    content, card = model.read_bytes(), model.with_suffix(".md")
+    model, info = models[0], models[0].info
     script, style = _source(PAGE), _source(("style.css",))
-    packed = _packed(built) | {"model": gzip.compress(content, mtime=0)}
+    content = {name: held.path.read_bytes() for name, held in zip(("model", "other-model"), models, strict=False)}
+    packed = _packed(built) | {name: gzip.compress(raw, mtime=0) for name, raw in content.items()}
     if info.input_spec.is_colors:
         packed["example-image"] = _example()
-    about = json.dumps(_about(info, tensor), allow_nan=False).replace("<", "\\u003c")
+    about = json.dumps(_about(models), allow_nan=False).replace("<", "\\u003c")
     data = [
         *(_element("application/octet-stream", part, base64.b64encode(raw).decode()) for part, raw in packed.items()),
         _element("application/json", "about-model", about),
-        _element("text/plain", "reader-code", _source(READER)),
-        _element("text/plain", "network-code", _source(NETWORK)),
-        _element("text/plain", "polygons-code", _source(POLYGONS)),
+        *(_element("text/plain", f"{name}-code", _source(scripts)) for name, scripts in _WORKERS.items()),
     ]
+    facts = [fact for other, raw in zip(models, content.values(), strict=True) for fact in _facts(other, raw)]
     fields = {
         "policy": _policy(script, style),
-        "title": _plain(f"Class maps by {name}"),
+        "title": _plain(f"Class maps by {model.name}"),
         "classes_line": _plain(f"It gives each pixel one of the classes {', '.join(info.classes.names)}."),
         "takes": _plain(_takes(info.input_spec)),
-        "about": _rows(_facts(info, content)),
-        "card": f"<pre>{_plain(card.read_text(encoding='utf-8', errors='replace'))}</pre>" if card.is_file() else "",
+        "about": _rows(facts),
+        "card": "".join(other.card for other in models),
         "software": _rows([("SkyStill", f"{__version__}, MIT"), *_packages(built.read_manifest()["packages"])]),
     }
     return Template(_source(("page.html",))).substitute(fields, style=style, script=script, data="\n".join(data))
 
 
-def _open_model(model: Path) -> tuple[ModelInfo, str]:
-    """Return the metadata of a model file, and the data type that its graph takes."""
+def _name(run: Path, model: Path) -> str:
+    return run.resolve().name if run.is_dir() else model.stem
+
+
+def _check_alike(model: Held, other: Held) -> None:
+    """Refuse a second model whose classes or bands are others: a page reads an image once, for both."""
+    specs = [held.info.input_spec for held in (model, other)]
+    fed = [f"{spec.labels} in {spec.dtype}" for spec in specs]
+    if fed[0] != fed[1] or specs[0].is_colors != specs[1].is_colors:
+        raise SettingsError(
+            f"--with {other.path} is fed {fed[1]}, and {model.path} {fed[0]}: give a model that is fed the same."
+        )
+    names = [held.info.classes.names for held in (model, other)]
+    if sorted(names[0]) != sorted(names[1]):
+        raise SettingsError(
+            f"--with {other.path} has the classes {', '.join(names[1])}, and {model.path} {', '.join(names[0])}: give "
+            "a model of the same classes."
+        )
+
+
+def _open_model(model: Path, name: str) -> Held:
+    """Open a model file, and check that a page can run it."""
     try_once(model)
     session = open_session(model)
     if is_foreign(session):
@@ -131,7 +178,7 @@ def _open_model(model: Path) -> tuple[ModelInfo, str]:
             f"{model}: tiles of {info.tile_size} pixels that share {info.overlap} leave no middle of {PHASE} pixels. "
             "Export the run again."
         )
-    return info, "float32" if taken == "tensor(float)" else spec.dtype
+    return Held(model, name, info, "float32" if taken == "tensor(float)" else spec.dtype)
 
 
 def _packed(built: ModuleType) -> dict[str, bytes]:
@@ -184,23 +231,19 @@ def _policy(script: str, style: str) -> str:
     )
 
 
-def _about(info: ModelInfo, tensor: str) -> dict[str, Any]:
-    """Return what the scripts of the page know of the model."""
-    margin = info.overlap // 2
-    rows, columns = tile_shape(info.tile_size, margin)
-    spec = info.input_spec
+def _about(models: Sequence[Held]) -> dict[str, Any]:
+    """Return what the scripts of the page know of the models."""
+    model, others = models[0], models[1:]
+    spec, classes = model.info.input_spec, model.info.classes
     bands = [
         {"name": band.name, "number": band.number, "label": band.label, "low": _finite(band.low),
          "high": _finite(band.high), "fill": fill}
         for band, fill in zip(spec.bands, spec.fill.tolist(), strict=True)
     ]  # fmt: skip
-    return {
+    about = {
         "classes": [
-            {"name": visible(name), "rgb": color}
-            for name, color in zip(info.classes.names, info.classes.colors, strict=True)
+            {"name": visible(name), "rgb": color} for name, color in zip(classes.names, classes.colors, strict=True)
         ],
-        "grid": {"rows": rows, "columns": columns, "margin": margin},
-        "input": {"tensor": tensor, "bands": len(spec), "classes": len(info.classes)},
         "spec": {
             "isColors": spec.is_colors,
             "dtype": spec.dtype,
@@ -208,6 +251,20 @@ def _about(info: ModelInfo, tensor: str) -> dict[str, Any]:
             "shown": _shown(spec),
             "resolution": spec.resolution_m,
         },
+    }
+    places = [[classes.names.index(name) for name in other.info.classes.names] for other in others]
+    compared = [_run(other) | {"places": place} for other, place in zip(others, places, strict=True)]
+    return about | _run(model) | {"other": compared[0] if compared else None}
+
+
+def _run(model: Held) -> dict[str, Any]:
+    """Return how the page runs a model."""
+    info, margin = model.info, model.info.overlap // 2
+    rows, columns = tile_shape(info.tile_size, margin)
+    return {
+        "name": visible(model.name),
+        "grid": {"rows": rows, "columns": columns, "margin": margin},
+        "input": {"tensor": model.tensor, "bands": len(info.input_spec), "classes": len(info.classes)},
     }
 
 
@@ -235,10 +292,11 @@ def _example() -> bytes:
     return content.getvalue()
 
 
-def _facts(info: ModelInfo, content: bytes) -> list[tuple[str, str]]:
-    """Return the rows about the model: what it is fed and gives, how good it is, and which file it is."""
-    spec = info.input_spec
+def _facts(model: Held, content: bytes) -> list[tuple[str, str]]:
+    """Return the rows about a model: what it is fed and gives, how good it is, and which file it is."""
+    info, spec = model.info, model.info.input_spec
     facts = [
+        ("Model", model.name),
         ("Classes", ", ".join(info.classes.names)),
         ("Fed", f"{spec.labels}, {spec.dtype}"),
         ("Ground resolution", f"{spec.resolution_m:g} m per pixel" if spec.resolution_m else "not known"),

@@ -30,12 +30,14 @@ async function run({ planes, valid, tile, geo }) {
   const values = about.tensor === "float32" ? Float32Array.from(planes) : planes;
   const image = new ort.Tensor(about.tensor, values, [1, about.bands, height, width]);
   const name = session.outputNames[0];
+  const began = performance.now();
   const logits = (await session.run({ [session.inputNames[0]]: image }, [name]))[name];
+  const ms = performance.now() - began;
   if (logits.dims.join() !== [1, about.classes, height, width].join()) throw new Error(`shape ${logits.dims}`);
   const found = mostLikely(logits.data, tile, valid);
   logits.dispose();
   const counted = count(found.labels, tile, geo);
-  postMessage({ ...found, ...counted }, [found.labels.buffer, found.confidence.buffer]);
+  postMessage({ ...found, ...counted, ms }, [found.labels.buffer, found.confidence.buffer]);
 }
 
 // The class with the largest score of each pixel of the core, and its probability. Of equal scores, the first class is

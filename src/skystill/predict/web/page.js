@@ -98,7 +98,7 @@ function listen() {
   $("example").addEventListener("click", () => add(
     [new File([fromBase64($("example-image").textContent)], "example.jpg")], TEXT.example));
   $("stop").addEventListener("click", () => {
-    pool.stop();
+    running.stop();
     reader.end();
     reader = new Asked(readerUrl);
   });
@@ -124,5 +124,6 @@ function listen() {
 }
 
 makeTable();
+makeComparing();
 listen();
 begin();

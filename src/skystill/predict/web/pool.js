@@ -35,11 +35,11 @@ class Asked {
 }
 
 class Pool {
-  constructor(url, opening) {
+  constructor(url, opening, most = 16) {
     this.url = url;
     this.opening = opening; // what each worker is opened with
     const memory = navigator.deviceMemory || 4; // GB, which not every browser tells; a worker takes up to 300 MB
-    this.most = Math.max(1, Math.min(navigator.hardwareConcurrency || 1, Math.floor(memory)));
+    this.most = Math.max(1, Math.min(most, navigator.hardwareConcurrency || 1, Math.floor(memory)));
     this.workers = [];
   }
 

@@ -6,8 +6,11 @@ const hidden = new Set(); // labels that the legend has switched off
 const tellUnder = (place) => {
   const { label, confidence } = (place && current?.labels?.at(place.row, place.column)) ?? {};
   const percent = confidence <= SURE ? Math.round((100 * confidence) / SURE) : null;
+  const other = place && current?.other?.labels.at(place.row, place.column).label;
+  const nameOf = (one) => CLASSES[one]?.name ?? TEXT.noClass;
   $("under").textContent = label === undefined ? TEXT.away
-    : TEXT.under(CLASSES[label]?.name ?? TEXT.noClass, percent, place.row, place.column);
+    : TEXT.under(nameOf(label), percent, place.row, place.column) +
+      (other === undefined || other === null ? "" : TEXT.underOther(OTHER.name, nameOf(other)));
 };
 
 const view = new View($("map"), tellUnder, readShown);
@@ -29,12 +32,16 @@ function display(entry) {
   $("drop").classList.toggle("small", Boolean(entry));
   if (!entry) return;
   const { picture, labels, file, note } = entry;
-  if (view.labels !== labels) view.show(labels);
+  if (view.labels !== labels) {
+    view.show(labels);
+    if (OTHER) chooseShown("own");
+    if (OTHER) tellCompared(entry);
+  }
   const crs = picture.geo ? crsName(placeFrom(picture.geo)) : "";
   $("facts").textContent = TEXT.total(`${picture.width} x ${picture.height} pixels`, file.name, crs);
   const notes = [note, ...picture.notes, ...placeNotes(picture.geo, crs)].filter(Boolean);
   $("notes").replaceChildren(...notes.map((one) => element("li", one)));
-  for (const id of ["save-tif", "save-png", "save-geojson", "save-csv"]) $(id).disabled = !entry.finished;
+  for (const id of ["save-tif", "save-png", "save-geojson", "save-csv", "compare"]) $(id).disabled = !entry.finished;
   fillTable(entry);
   listEntries();
 }
@@ -56,6 +63,7 @@ function element(name, text, attributes = {}) {
 }
 
 function makeTable() {
+  view.colors[DIFFERENT] = 0xff1414e6; // red, as its bytes lie in memory
   view.recolor(CLASSES, hidden);
   $("classes").append(...CLASSES.map(({ name, rgb }, label) => {
     const row = document.createElement("tr");

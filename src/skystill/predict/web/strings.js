@@ -16,6 +16,19 @@ const TEXT = {
   example: "The example is a drawn scene: a model that learnt from photographs may label it wrongly.",
   left: (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.ceil(seconds / 60)} min left`),
   saved: (name) => `${name} was saved.`,
+  compare: (name) => `Run ${name} on the part that is shown`,
+  comparing: (name) => `Running ${name} …`,
+  compared: (name) => `${name} is done. Where its classes differ is shown in red.`,
+  comparingStopped: (name) => `${name} was stopped. What it has done is kept.`,
+  comparingFailed: (name, why) => `${name} failed: ${why}`,
+  comparison: (names, times, { known, equal }) => {
+    const [own, other] = times.map((ms) => `${(ms / 1000).toFixed(2)} s per megapixel`);
+    const factor = times[1] / times[0];
+    const slower = factor >= 1 ? `${factor.toFixed(1)} times as long` : `${(1 / factor).toFixed(1)} times as fast`;
+    return `${names[0]}: ${own}. ${names[1]}: ${other}, ${slower}. They give the same class to ` +
+      `${((100 * equal) / known).toFixed(1)} % of the ${known.toLocaleString("en")} pixels that both have labelled.`;
+  },
+  underOther: (name, label) => `; ${name}: ${label}`,
   saving: (name) => `Making ${name} …`,
   notSaved: (name, why) => `${name} was not saved: ${why}`,
   noPolygons: (why) => `its polygons cannot be made (${why}). skystill predict --vector geojson makes them.`,

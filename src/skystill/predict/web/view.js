@@ -61,7 +61,7 @@ class View {
     Object.assign(this, { canvas, tell, ask });
     this.context = canvas.getContext("2d", { alpha: false });
     this.opacity = 0.55;
-    this.labels = this.base = this.detail = null;
+    this.labels = this.painted = this.base = this.detail = null;
     this.colors = new Uint32Array(256); // of each label, as its bytes lie in memory; 0 is not shown
     this.stale = []; // layers and tiles whose classes are to be painted
     this.scale = 1; // canvas pixels per pixel of the picture
@@ -74,7 +74,7 @@ class View {
   // Show an image by its labels, which may be unfinished.
   show(labels) {
     const { width, height } = labels;
-    this.labels = labels;
+    this.labels = this.painted = labels;
     let step = 1;
     while ((width * height) / step ** 2 > BASE_PIXELS || Math.max(width, height) / step > BASE_SIDE) step *= 2;
     this.base = new Layer({ top: 0, left: 0, bottom: height, right: width }, Math.min(step, PHASE));
@@ -91,8 +91,16 @@ class View {
       this.colors[label] = new Uint32Array(Uint8Array.from(shown).buffer)[0];
     });
     const layers = [this.base, this.detail].filter(Boolean);
-    this.stale = layers.flatMap((layer) => this.labels.tiles.map((tile) => [layer, tile]));
+    this.stale = layers.flatMap((layer) => this.painted.tiles.map((tile) => [layer, tile]));
     this.paintSoon();
+  }
+
+  // Paint other labels of the same image.
+  paintOther(labels) {
+    if (!this.labels || this.painted === labels) return;
+    this.painted = labels;
+    for (const layer of [this.base, this.detail]) layer?.classes.clearRect(0, 0, layer.columns, layer.rows);
+    this.recolor();
   }
 
   // A tile was labelled or read. `picture` are its pixels, reduced by the step of the base.
@@ -176,7 +184,7 @@ class View {
     if (!pixels || this.labels !== labels) return;
     this.detail = new Layer(wanted.area, wanted.step);
     this.detail.putPicture(wanted.area, pixels);
-    for (const tile of labels.tiles) this.detail.putClasses(tile, this.colors);
+    for (const tile of this.painted.tiles) this.detail.putClasses(tile, this.colors);
     this.paintSoon();
   }
 
@@ -206,6 +214,14 @@ class View {
   inside(place, size) {
     const found = Math.floor(place);
     return found >= 0 && found < size ? found : -1;
+  }
+
+  // The part of the image that is seen.
+  seen() {
+    const { width, height } = this.labels;
+    const [down, across] = [this.canvas.height / this.scale, this.canvas.width / this.scale];
+    return { top: Math.max(0, Math.floor(this.top)), bottom: Math.min(height, Math.ceil(this.top + down)),
+      left: Math.max(0, Math.floor(this.left)), right: Math.min(width, Math.ceil(this.left + across)) };
   }
 
   // Row and column of the picture below a place of the canvas, or null.

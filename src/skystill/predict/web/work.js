@@ -12,6 +12,7 @@ const entries = []; // of the images, in the order in which they were given
 let current = null; // the entry that is shown
 let busy = true; // until the model is open
 let pool;
+let running; // the pool that labels, or that compares
 let reader;
 let readerUrl;
 
@@ -29,13 +30,25 @@ function add(files, note = "") {
 async function workOff() {
   if (busy) return;
   busy = true;
+  running = pool;
   $("stop").hidden = false;
   for (let entry; (entry = entries.find((one) => one.state === TEXT.waiting));) await label(entry);
   busy = false;
+  hideProgress();
+  if (current && view.isBlank) lookAt(current); // an image that was stopped or refused was shown before
+}
+
+function showProgress(part, began) {
+  const left = part ? ((performance.now() - began) / 1000 / part) * (1 - part) : 0;
+  $("progress").hidden = false;
+  $("progress").value = part;
+  $("left").textContent = left > 0.5 ? TEXT.left(left) : "";
+}
+
+function hideProgress() {
   $("stop").hidden = true;
   $("progress").hidden = true;
   $("left").textContent = "";
-  if (current && view.isBlank) lookAt(current); // an image that was stopped or refused was shown before
 }
 
 async function label(entry) {
@@ -112,6 +125,11 @@ async function readShown(area, step) {
   }
 }
 
+function addCost(cost, ms, pixels) {
+  cost.ms += ms;
+  cost.pixels += pixels;
+}
+
 // Takes what was found in each tile: into the labels, the table of areas, and the progress bar.
 function keeper(entry) {
   const { width, height, geo } = entry.picture;
@@ -119,20 +137,18 @@ function keeper(entry) {
   let done = 0;
   entry.counts = Array(256).fill(0);
   entry.areas = pixelArea(geo) ? Array(256).fill(0) : null;
-  $("progress").hidden = false;
-  $("progress").value = 0;
-  $("left").textContent = "";
-  return (tile, { picture }, { labels, confidence, counts, areas }) => {
+  entry.cost = { ms: 0, pixels: 0 };
+  showProgress(0, began);
+  return (tile, { picture }, { labels, confidence, counts, areas, ms }) => {
     const size = (tile.bottom - tile.top) * (tile.right - tile.left);
     tile.labels = labels ?? new Uint8Array(size).fill(NODATA); // of a tile without data
     tile.confidence = confidence;
-    if (!labels) entry.counts[NODATA] += size;
+    if (labels) addCost(entry.cost, ms, size);
+    else entry.counts[NODATA] += size;
     counts?.forEach((count, one) => { entry.counts[one] += count; });
     areas?.forEach((area, one) => { entry.areas[one] += area; });
     done += size / (width * height);
-    $("progress").value = done;
-    const left = ((performance.now() - began) / 1000 / done) * (1 - done);
-    $("left").textContent = left > 0.5 ? TEXT.left(left) : "";
+    showProgress(done, began);
     view.put(tile, picture);
     fillTable(entry);
   };

@@ -387,6 +387,10 @@ def test_a_second_model_is_compared_on_the_part_that_is_shown(browser: Browser, 
 
 def test_the_example_is_labelled(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["bundled"])
+    limits = browser.run("document.getElementById('limits').textContent")
+    assert re.fullmatch(
+        r"Of a TIFF up to [\d,]+ megapixels are read, .*; of other files up to 200, all at once\.", limits
+    )
     browser.click("example")
     assert browser.wait("done", "refused") == "done", browser.status
     assert browser.run("[current.labels.height, current.labels.width]") == [192, 192]

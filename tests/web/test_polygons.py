@@ -108,6 +108,7 @@ def test_polygons_of_a_photograph_are_in_pixels(browser: Browser, pages: dict[st
     Image.fromarray(planes.transpose(1, 2, 0)).save(tmp_path / "photo.png")
     browser.open(pages["channel"])
     features, _ = saved(browser, tmp_path / "photo.png")
+    features.sort(key=lambda feature: feature["properties"]["label"])
     browser.save("save-geojson", "photo-classes.geojson")
     assert "the polygons are in pixels" in browser.status
     outer, inner = (feature["geometry"]["coordinates"] for feature in features)

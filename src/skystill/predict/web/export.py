@@ -67,8 +67,8 @@ def export_page(settings: ExportSettings, on_progress: OnProgress = ignore_progr
     runs = [settings.run, *([settings.with_] if settings.with_ else [])]
     models = [_find_model(run) for run in runs]
     check_outputs([("page", settings.out)], [file for _, own in models for file in own])
-    built = _built()
-    held = [_open_model(path, _name(run, path)) for run, (path, _) in zip(runs, models, strict=True)]
+    built = find_built()
+    held = [open_model(path, _name(run, path)) for run, (path, _) in zip(runs, models, strict=True)]
     if len(held) == 2:
         _check_alike(*held)
     with hold_output(settings.out, on_progress), written_whole(settings.out) as part:
@@ -160,7 +160,7 @@ def _check_alike(model: Held, other: Held) -> None:
         )
 
 
-def _open_model(model: Path, name: str) -> Held:
+def open_model(model: Path, name: str) -> Held:
     """Open a model file, and check that a page can run it."""
     try_once(model)
     session = open_session(model)
@@ -209,7 +209,12 @@ def _find_model(run: Path) -> tuple[Path, list[Path]]:
     raise ModelFileError(f"{run} has no model file, {folder.model.name}: the run has not finished. Use --resume.")
 
 
-def _built() -> ModuleType:
+def find_built() -> ModuleType:
+    """Return the package `skystill_web`.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
     try:
         import skystill_web
     except ImportError as error:

@@ -1,6 +1,8 @@
 "use strict";
 // A worker that runs the model on one thread, tile by tile. Several of them run at the same time.
 
+const HALVES = Float64Array.from({ length: 64 }, (_, i) => 2 ** -(i + 0.5));
+
 let session;
 let about;
 
@@ -40,6 +42,15 @@ async function run({ planes, valid, tile, geo }) {
   postMessage({ ...found, ...counted, ms }, [found.labels.buffer, found.confidence.buffer]);
 }
 
+// e to the power of x, which is at most 0, to 2e-7 of it. Math.exp takes a quarter of the time of a small network.
+function power(x) {
+  const halvings = x * -Math.LOG2E;
+  if (!(halvings < HALVES.length)) return 0;
+  const whole = Math.trunc(halvings);
+  const z = Math.LN2 * (whole + 0.5 - halvings);
+  return HALVES[whole] * (1 + z * (1 + z * (1 / 2 + z * (1 / 6 + z * (1 / 24 + z * (1 / 120 + z / 720))))));
+}
+
 // The class with the largest score of each pixel of the core, and its probability. Of equal scores, the first class is
 // taken.
 function mostLikely(scores, tile, valid) {
@@ -61,10 +72,10 @@ function mostLikely(scores, tile, valid) {
       }
       if (!Number.isFinite(sum)) throw new RangeError(TEXT.notFinite);
       let whole = 0;
-      for (let c = 0; c < about.classes; c++) whole += Math.exp(scores[c * size + at] - best);
+      for (let c = 0; c < about.classes; c++) whole += power(scores[c * size + at] - best);
       const isKnown = !valid || valid[to];
       labels[to] = isKnown ? label : NODATA;
-      confidence[to] = isKnown ? Math.round(SURE / whole) : NODATA;
+      confidence[to] = isKnown ? SURE / whole + 0.5 : NODATA;
     }
   }
   return { labels, confidence };

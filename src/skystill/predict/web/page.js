@@ -88,6 +88,12 @@ async function toGeojson({ labels, geo }, classes) {
   }
 }
 
+function tellLimits() {
+  const bytes = (ABOUT.spec.bands.length + 2) * (ABOUT.spec.dtype === "uint8" ? 1 : 4);
+  const megapixels = [LIMITS.results, LIMITS.decoded / bytes].map((one) => Math.floor(one / 1e6));
+  $("limits").textContent = TEXT.limits(...megapixels);
+}
+
 function listen() {
   $("choose").addEventListener("click", () => $("input").click());
   $("input").addEventListener("change", () => {
@@ -125,5 +131,6 @@ function listen() {
 
 makeTable();
 makeComparing();
+tellLimits();
 listen();
 begin();

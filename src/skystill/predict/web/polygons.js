@@ -52,23 +52,24 @@ class Numbers {
 function toGeoJson(raster, { geo, classes, rows }) {
   const place = placement(geo);
   const pieces = findPieces(raster, pixelArea(geo), rows);
-  const polygons = findPolygons(raster, pieces);
   const parts = ['{"type": "FeatureCollection", "features": ['];
   let text = [];
   let before = "\n";
-  for (const [root, { label, rings }] of polygons) {
+  findPolygons(raster, pieces, (root, label, rings) => {
     const about = { class: classes[label].name, label, area_m2: pieces.areas ? pieces.areas.at[root] : null };
     const coordinates = rings.map((ring, i) => writtenRing(ring, place, i === 0)).join(", ");
     text.push(`${before}{"type": "Feature", "properties": ${JSON.stringify(about)}, "geometry": ` +
       `{"type": "Polygon", "coordinates": [${coordinates}]}}`);
     before = ",\n";
-    if (text.length === WRITTEN) parts.push(new Blob([text.join("")])) && (text = []);
-  }
+    if (text.length < WRITTEN) return;
+    parts.push(new Blob([text.join("")]));
+    text = [];
+  });
   return new Blob([...parts, ...text, "\n]}\n"], { type: "application/geo+json" });
 }
 
 // Runs of equal labels in rows, and the set to which each belongs: `parents` leads to the first run of a set. `areas`
-// are the square metres of the sets, or null.
+// are the square metres of the sets, or null; `ends` are their last rows.
 function findPieces({ width, height, labels, line }, area, rows) {
   const [starts, firsts, parents] = [new Numbers(), new Numbers(), new Numbers()];
   const areas = area ? new Numbers(Float64Array) : null;
@@ -95,11 +96,14 @@ function findPieces({ width, height, labels, line }, area, rows) {
     }
   }
   firsts.push(starts.length);
-  for (let run = 0; run < starts.length; run++) {
+  const ends = new Int32Array(starts.length);
+  for (let run = 0, row = 0; run < starts.length; run++) {
+    while (firsts.at[row + 1] <= run) row++;
     const root = rootOf(parents.at, run);
+    ends[root] = row;
     if (areas && root !== run) areas.at[root] += areas.at[run];
   }
-  return { starts: starts.at, firsts: firsts.at, parents: parents.at, areas };
+  return { starts: starts.at, firsts: firsts.at, parents: parents.at, ends, areas };
 }
 
 function summed(width, at) {
@@ -131,11 +135,13 @@ function setOf({ starts, firsts, parents }, row, column) {
   return rootOf(parents, low);
 }
 
-// The rings of each set, the outer one first: it has the topmost edge of the set.
-function findPolygons(raster, pieces) {
+// Call `take` with each set, its label and its rings, the outer one first: it has the topmost edge of the set. A set is
+// given away after its last row, so that not all of them are held.
+function findPolygons(raster, pieces, take) {
   const { width, height, labels, line } = raster;
   const seen = new Uint8Array(Math.ceil((width * height) / 8)); // upper edges of pixels
   const found = new Map();
+  const ending = Array.from({ length: height }, () => []); // the sets by their last rows
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < width; column++) {
       const at = (row + 1) * line + column + 1;
@@ -144,11 +150,18 @@ function findPolygons(raster, pieces) {
       if (label === NODATA || labels[at - line] === label || (seen[bit >> 3] >> (bit & 7)) & 1) continue;
       const root = setOf(pieces, row, column);
       const ring = traced(raster, pieces, seen, row, column);
-      if (found.has(root)) found.get(root).rings.push(ring);
-      else found.set(root, { label, rings: [ring] });
+      if (!found.has(root)) {
+        found.set(root, { label, rings: [] });
+        ending[pieces.ends[root]].push(root);
+      }
+      found.get(root).rings.push(ring);
+    }
+    for (const root of ending[row]) {
+      const { label, rings } = found.get(root);
+      take(root, label, rings);
+      found.delete(root);
     }
   }
-  return found;
 }
 
 // Follow a ring from the upper edge of a pixel, with its set on the right hand. Corners as [x, y, x, y, ...].
@@ -215,7 +228,7 @@ function placement(geo) {
   const at = (x, y) => {
     const [longitude, latitude] = lonLat(...plane(x, y));
     if (!(Math.abs(longitude) <= 180 && Math.abs(latitude) <= 90)) refuse(TEXT.beyond);
-    return [longitude, latitude].map((angle) => Number(angle.toFixed(9))); // a tenth of a millimetre
+    return [longitude, latitude].map((angle) => Math.round(angle * 1e9) / 1e9); // a tenth of a millimetre
   };
   return { at, curved: isUtm(place.keys[3072]) || b !== 0 || d !== 0 };
 }

@@ -95,7 +95,8 @@ async function toPng({ labels }, classes) {
   const rows = Math.max(1, Math.floor(2 ** 18 / (width + 1)));
   let top = 0;
   const lines = new ReadableStream({
-    pull(controller) { // some rows at a time, so that the page can go on
+    async pull(controller) { // some rows at a time, so that the page can go on
+      await pause();
       const count = Math.min(rows, height - top);
       if (!count) return controller.close();
       const part = new Uint8Array((width + 1) * count); // 0 before each row: no filter

@@ -7,6 +7,8 @@ const COMMAND = "skystill predict reads it.";
 const TEXT = {
   opening: "Opening the model …",
   ready: "Ready. Drop images here, or choose them.",
+  limits: (parts, whole) => `Of a TIFF up to ${parts.toLocaleString("en")} megapixels are read, part by part; of ` +
+    `other files up to ${whole.toLocaleString("en")}, all at once.`,
   reading: (name) => `Reading ${name} …`,
   running: (name) => `Labelling ${name} …`,
   done: (name, seconds) => `${name} is labelled, in ${seconds} s.`,

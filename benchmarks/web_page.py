@@ -168,7 +168,8 @@ def measure_memory(folder: Path, page: Path, megapixels: int) -> dict[str, Any]:
         time.sleep(2)
         browser.run("1")
     found = {
-        "megapixels": megapixels, "opening_seconds": round(opening, 1), "seconds": round(seconds, 1), "ready_mb": ready, "peak_mb": peak,
+        "megapixels": megapixels, "opening_seconds": round(opening, 1),
+        "seconds": round(seconds, 1), "ready_mb": ready, "peak_mb": peak,
         "peak_mb_with_polygons": after, "polygons_seconds": round(polygons, 1), "longest_task_ms": longest_task(events),
         "frame_ms_median_and_longest": [round(one, 1) for one in frames],
     }  # fmt: skip

@@ -6,6 +6,7 @@ const MAGIC = [["image/png", [137, 80, 78, 71]], ["image/jpeg", [255, 216, 255]]
   ["tiff", [77, 77, 0, 42]], ["tiff", [73, 73, 43, 0]], ["tiff", [77, 77, 0, 43]], ["image/webp", [82, 73, 70, 70]]];
 const SAMPLES = 4; // windows of 256 x 256 pixels, down and across, whose values are compared with the training images
 const SIDE = 256;
+const GONE = ["NotReadableError", "NotFoundError"];
 
 let image; // the one that is open
 
@@ -15,7 +16,8 @@ onmessage = async ({ data }) => {
     else if (data.tile) await sendTile(data);
     else await sendShown(data);
   } catch (error) {
-    postMessage({ why: error instanceof Refused ? error.message : TEXT.damaged(error.message || String(error)) });
+    const why = GONE.includes(error.name) ? TEXT.gone : TEXT.damaged(error.message || String(error));
+    postMessage({ why: error instanceof Refused ? error.message : why });
   }
 };
 
@@ -37,10 +39,10 @@ async function openFile({ file, spec, limits }) {
 }
 
 function checkSize({ width, height, byWindow, block }, spec, { decoded, results }) {
-  if (width * height > results) refuse(TEXT.tooMany(width, height, Math.floor(results / 1e6)));
   const bytes = width * height * (spec.bands.length + 2) * (spec.dtype === "uint8" ? 1 : 4);
   const [taken, limit] = [Math.ceil((byWindow ? block : bytes) / 1e6), Math.floor(decoded / 1e6)];
   if (taken > limit) refuse((byWindow ? TEXT.largeBlocks : TEXT.tooLarge)(width, height, taken, limit));
+  if (width * height > results) refuse(TEXT.tooMany(width, height, Math.floor(results / 1e6)));
 }
 
 // Cuts windows out of the planes of a whole image.

@@ -57,6 +57,7 @@ const TEXT = {
   tileFailed: (why) => `the model fails on it (${why}).`,
 
   unknownKind: "it is no JPEG, PNG, WebP or TIFF. Convert it to one of them.",
+  gone: "it cannot be read any more: it was moved, deleted or changed. Choose it again.",
   empty: "the file is empty. Take a whole copy of it.",
   damaged: (why) => `it is damaged: ${why}. Take a whole copy of it.`,
   tooLarge: (width, height, bytes, limit) => `${width} x ${height} pixels take ${bytes} MB; this page reads up to ` +

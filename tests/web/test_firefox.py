@@ -1,0 +1,44 @@
+"""The page in Firefox, opened from a file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from skystill.model.bundled import bundled_model
+from skystill.predict import Predictor
+from tests.web.firefox import open_firefox
+from tests.web.images import UTM, scene, write_tiff
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_page_in_firefox_gives_the_classes_of_predict(pages: dict[str, Path], tmp_path: Path) -> None:
+    planes = scene(600, 700)
+    holes = planes.copy()
+    holes[:, 300:420, 500:640] = 0
+    Image.fromarray(planes.transpose(1, 2, 0)).save(tmp_path / "photo.png")
+    tiff = write_tiff(tmp_path / "map.tif", holes, nodata=0, tiled=True, compress="lzw", photometric="rgb", **UTM)
+    with open_firefox(tmp_path) as firefox:
+        firefox.call("WebDriver:Navigate", url=pages["bundled"].as_uri())
+        assert firefox.wait("ready", "failed") == "ready"
+        for image in (tmp_path / "photo.png", tiff):
+            assert firefox.label(image) == "done"
+            Predictor(bundled_model()).predict(image, tmp_path / "wanted.tif")
+            with (
+                rasterio.open(firefox.save("save-tif", f"{image.stem}-classes.tif")) as own,
+                rasterio.open(tmp_path / "wanted.tif") as other,
+            ):
+                labels, wanted = own.read(1), other.read(1)
+                assert (own.crs, own.transform, own.nodata) == (other.crs, other.transform, other.nodata)
+            assert len(np.unique(wanted)) > 3
+            assert (labels == wanted).mean() > 0.999
+            assert np.array_equal(labels == 255, wanted == 255)
+        polygons = json.loads(firefox.save("save-geojson", "map-classes.geojson").read_text())["features"]
+        with rasterio.open(firefox.save("save-png", "map-classes.png")) as picture:
+            assert np.array_equal(picture.read(1), labels)
+    areas = [sum(one["properties"]["area_m2"] for one in polygons if one["properties"]["label"] == i) for i in range(6)]
+    assert np.allclose(areas, np.bincount(labels.ravel(), minlength=6)[:6] * 0.25, rtol=2e-3, atol=0.1)

@@ -1,10 +1,10 @@
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from skystill.data import read_image
@@ -173,9 +173,9 @@ def test_weights_cut_in_half_are_refused(teacher: Path, scenes: Path, tmp_path: 
     assert done.code == 2
     assert "model.safetensors cannot be read as SkyStill weights" in done.err
     (copy / "checkpoints/resume.pt").write_bytes(b"half")
-    config = json.dumps(str(scenes))[1:-1]
+    data = yaml.safe_load((copy / "config.yaml").read_text())["data"]
     done = skystill(
-        "train", f"--data={config}", "--out", copy, "--resume", "--network=unet?channels=8&depth=3", "--epochs=3", *TINY
+        "train", f"--data={data}", "--out", copy, "--resume", "--network=unet?channels=8&depth=3", "--epochs=3", *TINY
     )
     assert done.code == 2
     assert "resume.pt cannot be read" in done.err

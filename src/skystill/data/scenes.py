@@ -46,7 +46,7 @@ class Season:
 
 
 SUMMER = Season(grass=(92, 112, 62), crowns=(58, 84, 44), light=(1.0, 1.0, 1.0), shadows=1.0)
-AUTUMN = Season(grass=(150, 122, 70), crowns=(122, 84, 42), light=(0.78, 0.88, 1.04), shadows=1.8)
+AUTUMN = Season(grass=(132, 120, 66), crowns=(104, 84, 42), light=(0.86, 0.93, 1.02), shadows=1.5)
 
 
 def paint_scene(size: int, seed: int, season: Season = SUMMER) -> tuple[npt.NDArray[np.uint8], Labels]:

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skystill.errors import DataError, ModelFileError
+from skystill.errors import DataError, ModelFileError, SettingsError
 from skystill.model.file import REQUIRED_KEYS, open_session, read_info
-from skystill.model.measure import measure_models, peak_rss_bytes, time_per_megapixel
+from skystill.model.measure import measure_models, measured_side, peak_rss_bytes, time_per_megapixel
 from skystill.predict.predictor import Predictor, softmax
 from skystill.symmetry import TEST_TIME_VIEWS
 from tests.channel_model import INFO, write_model
@@ -79,6 +79,22 @@ def test_latency_is_milliseconds_per_million_pixels() -> None:
     times = time_per_megapixel(lambda: calls.append(1), pixels=500_000, runs=2, clock=lambda: next(clock))
     assert times == [1000.0, 500.0]
     assert len(calls) == 4  # two warm up
+
+
+@pytest.mark.parametrize(("text", "side"), [(None, 1024), ("", 1024), ("256", 256), (" 64 ", 64)])
+def test_the_side_of_the_measured_image(text: str | None, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if text is None:
+        monkeypatch.delenv("SKYSTILL_MEASURED_SIDE", raising=False)
+    else:
+        monkeypatch.setenv("SKYSTILL_MEASURED_SIDE", text)
+    assert measured_side() == side
+
+
+@pytest.mark.parametrize("text", ["0", "31", "9000", "1e3", "-64", "²", "64.5", "9" * 40])
+def test_a_side_that_is_no_number_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYSTILL_MEASURED_SIDE", text)
+    with pytest.raises(SettingsError, match="from 32 to 8192"):
+        measured_side()
 
 
 def test_each_model_is_measured_in_its_own_process(tmp_path: Path) -> None:

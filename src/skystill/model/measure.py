@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from skystill.errors import ModelFileError
+from skystill.errors import ModelFileError, SettingsError
 from skystill.model.trial_images import random_image
 from skystill.progress import OnProgress, ignore_progress, phase, tracked
 
+SIDE = "SKYSTILL_MEASURED_SIDE"
+"""Environment variable with another side in pixels of the image that models are timed on. Small images say little of
+large ones: it is for tests, which look at what becomes of the figures, and not at the figures."""
 _SIDE = 1024
 _RUNS = 7
 
@@ -136,8 +139,9 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
 
     engine = open_engine(path, threads, runtime)
     infer, info = engine.infer, engine.info
-    planes = random_image(info.input_spec, _SIDE, _SIDE)
-    times = time_per_megapixel(lambda: infer(planes), _SIDE**2)
+    side = measured_side()
+    planes = random_image(info.input_spec, side, side)
+    times = time_per_megapixel(lambda: infer(planes), side**2)
     return ModelCost(
         size_bytes=path.stat().st_size,
         network=info.network,
@@ -149,8 +153,22 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
         threads=threads or cores(),
         runtime=runtime,
         peak_rss_bytes=peak_rss_bytes(),
-        tile_pixels=_SIDE**2,
+        tile_pixels=side**2,
     )
+
+
+def measured_side() -> int:
+    """Return the side in pixels of the image that models are timed on.
+
+    Raises:
+        SettingsError: the environment variable holds something else than a number from 32 to 8192.
+    """
+    text = os.environ.get(SIDE, "").strip()
+    if not text:
+        return _SIDE
+    if not (text.isascii() and text.isdigit() and 32 <= int(text[:9]) <= 8192):
+        raise SettingsError(f"{SIDE} is {text[:40]!r} in the environment; a number from 32 to 8192 was expected.")
+    return int(text)
 
 
 def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnxruntime") -> list[ModelCost]:
@@ -206,9 +224,9 @@ def compare_models(
 def measure_peak() -> dict[str, float]:
     """Return the multiply-adds per second of a float32 product of two 2048 x 2048 matrices on all threads.
 
-    It is the best of five.
+    It is the best of five. With a smaller `measured_side`, the matrices are smaller, too.
     """
-    side = 2048
+    side = 2 * measured_side()
     one = np.random.default_rng(0).random((side, side), np.float32)
     seconds = min(time_per_megapixel(lambda: one @ one, 1_000_000, runs=5)) / 1e3
     return {"multiply_adds_per_second": side**3 / seconds}

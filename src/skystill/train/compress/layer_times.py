@@ -10,10 +10,10 @@ import onnx
 import onnxruntime
 
 from skystill.model.file import read_info
+from skystill.model.measure import measured_side
 from skystill.raster.scratch import scratch_folder
 
 _RUNS, _WARM_UP = 12, 2
-_SIDE = 1024
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
@@ -48,7 +48,8 @@ def _profile(path: Path) -> dict[str, float]:
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         fed = read_info(session, path).input_spec
-        image = np.random.default_rng(0).integers(0, 256, (1, len(fed), _SIDE, _SIDE)).astype(fed.kind)
+        side = measured_side()
+        image = np.random.default_rng(0).integers(0, 256, (1, len(fed), side, side)).astype(fed.kind)
         for _ in range(_RUNS):
             session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ from skystill.parsing import built_from, read_yaml
 VOID = 255
 """Label of a pixel whose class is unknown. Such pixels are neither trained on nor scored."""
 
+_STRIPE = 6  # width of the stripes on void pixels
 Color = tuple[int, int, int]
 Labels = npt.NDArray[np.uint8]
 
@@ -91,6 +92,13 @@ class ClassMap:
     def paint(self, labels: Labels) -> npt.NDArray[np.uint8]:
         """Convert labels (H, W) uint8 to a picture (H, W, 3) uint8 RGB in the colours of the classes; void is black."""
         return self.palette()[labels]
+
+    def paint_striped(self, labels: Labels) -> npt.NDArray[np.uint8]:
+        """Do as `paint`, with black and white stripes on void pixels, which no class looks like."""
+        picture = self.paint(labels)
+        rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
+        picture[((rows + columns) // _STRIPE % 2).astype(bool) & (labels == VOID)] = 255
+        return picture
 
     def to_dict(self) -> dict[str, object]:
         """Return the content of a classes file. `classes_from` reads it."""

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from skystill.cli import bars
 from skystill.errors import DamagedSource, DataError, InputsFailed, first_few, visible
 from skystill.progress import SAID, Event, Message, Note, Progress, SaidOnce, named, phase
-from skystill.report.page import _environment as page_environment
+from skystill.report.environment import page_environment
 from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]

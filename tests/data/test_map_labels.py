@@ -324,3 +324,19 @@ def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:
     assert classes.names == ("Land", "Building", "Road", "Tree")
     assert [len(sources) for sources in classes.sources] == [1, 1, 1, 2]
     assert classes.sources[2][0].buffer_m == 3.0
+
+
+@pytest.mark.parametrize("step", [3, 7])
+def test_labels_of_squares_are_those_of_their_centres(tmp_path: Path, step: int) -> None:
+    to = write_raster(tmp_path / "ortho.tif", 200, 310)
+    rng = np.random.default_rng(0)
+    shapes = [box(to, y, y + 21.3, x, x + 33.7) for y, x in rng.uniform(-10, 300, (60, 2))]
+    write_layer(tmp_path / "labels.gpkg", shapes, "roofs")
+    write_layer(tmp_path / "labels.gpkg", [box(to, 5.2, 190.1, 7.7, 280.2)], "area")
+    write_classes(tmp_path, {"Land": "rest", "Roof": "{layer: roofs}"})
+    whole, classes = open_map(tmp_path / "ortho.tif", tmp_path / "labels.gpkg"), read_classes(tmp_path / "classes.yaml")
+    bounds = 0, 189, 21, 231  # multiples of both steps
+    labels = whole.burn(bounds, classes).labels[step // 2 :: step, step // 2 :: step]
+    assert np.array_equal(whole.burn(bounds, classes, step).labels, labels)
+    assert set(np.unique(labels)) == {0, 1, 255}
+    assert whole.burn((0, 200, 0, 310), classes, 64).labels.shape == (4, 5)

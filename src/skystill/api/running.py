@@ -28,6 +28,8 @@ def check(
 ) -> "CheckedData":
     """Find pairs of images and masks, open all of them, and report their content and all problems.
 
+    With `html` the result is written as a page, too.
+
     Args:
         settings: settings of the command. Give either this or `keywords`.
         on_progress: receives a `Progress` for each pair that is opened.
@@ -40,10 +42,18 @@ def check(
         DataError: the folder does not exist, or contains no pair.
         ClassesError: the classes are missing or cannot be read.
         SettingsError: the data cannot be split in this way.
+        DiskFull: the page cannot be written.
     """
     from skystill.data.prepare import check_folder
 
-    return check_folder(settings_from(CheckSettings, settings, keywords), on_progress)
+    settings = settings_from(CheckSettings, settings, keywords)
+    if settings.html is None:
+        return check_folder(settings, on_progress)
+    from skystill.report.check_page import write_check_page  # before the data are read: its libraries may be missing
+
+    checked = check_folder(settings, on_progress)
+    write_check_page(settings.html, settings.data, checked, on_progress)
+    return checked
 
 
 def evaluate(

@@ -76,6 +76,8 @@ def data_check(settings: CheckSettings) -> None:
     with progress_display() as on_progress:
         checked = check(settings, on_progress=on_progress)
     show_check(settings.data, checked)
+    if settings.html is not None:
+        console.print(f"page: {settings.html}", markup=False)
     checked.check.raise_problems(settings.data)
 
 

@@ -269,26 +269,27 @@ class MapLabels:
         place = np.repeat(np.arange(len(geometries)), shapely.get_num_coordinates(grown))
         return np.asarray(shapely.transform(grown, lambda points: points / sides[place]), object)
 
-    def inside_area(self, bounds: Bounds) -> npt.NDArray[np.bool_] | None:
-        """Return (H, W) bool, True where labels are complete; None without an area layer."""
+    def inside_area(self, bounds: Bounds, step: int = 1) -> npt.NDArray[np.bool_] | None:
+        """Return (H, W) bool, True where labels are complete; None without an area layer. `step` is that of `burn`."""
         if self.area is None:
             return None
         found = self.features(self.area, (), bounds)
-        return _mask(self.polygons(self.area, found, None), bounds)
+        return _mask(self.polygons(self.area, found, None), bounds, step)
 
-    def burn(self, bounds: Bounds, classes: ClassMap) -> Burnt:
+    def burn(self, bounds: Bounds, classes: ClassMap, step: int = 1) -> Burnt:
         """Return the labels of a window.
 
         Args:
             bounds: the window.
             classes: the classes with their sources, which `check_classes` has seen.
+            step: side in pixels of the squares of which one label each is returned, that of their centre.
 
         Raises:
             DataError: a layer cannot be read, or holds lines or points without a buffer.
         """
         top, bottom, left, right = bounds
-        labels = np.full((bottom - top, right - left), VOID, np.uint8)
-        inside = self.inside_area(bounds)
+        labels = np.full((-(-(bottom - top) // step), -(-(right - left) // step)), VOID, np.uint8)
+        inside = self.inside_area(bounds, step)
         if inside is not None and not inside.any():
             return Burnt(labels)
         overlaps: dict[tuple[int, int], int] = {}
@@ -296,7 +297,7 @@ class MapLabels:
         for name, label, source in _drawn(classes):
             layer = self.layer_of(source, name)
             found = chosen(near[layer], source)
-            mask = _mask(self.polygons(layer, found, source.buffer_m), bounds) if len(found) else None
+            mask = _mask(self.polygons(layer, found, source.buffer_m), bounds, step) if len(found) else None
             if mask is None:
                 continue
             mask = mask if inside is None else mask & inside
@@ -363,13 +364,14 @@ def _drawn(classes: ClassMap) -> list[tuple[str, int, FeatureSource]]:
     return sorted(found, key=lambda one: (one[2].order, one[1]))
 
 
-def _mask(polygons: Iterable[Any], bounds: Bounds) -> npt.NDArray[np.bool_]:
-    """Return (H, W) bool, True for pixels of a window whose centre lies in a polygon."""
+def _mask(polygons: Iterable[Any], bounds: Bounds, step: int) -> npt.NDArray[np.bool_]:
+    """Return (H, W) bool, True for squares of step x step pixels of a window whose centre lies in a polygon."""
     top, bottom, left, right = bounds
-    shape, shapes = (bottom - top, right - left), [(polygon, 1) for polygon in polygons]
+    shape, shapes = (-(-(bottom - top) // step), -(-(right - left) // step)), [(polygon, 1) for polygon in polygons]
     if not shapes:
         return np.zeros(shape, bool)
-    burnt = rasterize(shapes, shape, transform=Affine.translation(left, top), dtype=np.uint8, all_touched=False)
+    to_window = Affine.translation(left, top) * Affine.scale(step)
+    burnt = rasterize(shapes, shape, transform=to_window, dtype=np.uint8, all_touched=False)
     return np.asarray(burnt, np.uint8).view(bool)
 
 

@@ -3,19 +3,16 @@
 Nothing is computed here. Every figure that is shown is in these files, or in `teacher.json`.
 """
 
-import base64
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-import markupsafe
 import numpy as np
 from matplotlib.figure import Figure
 
 from skystill import __version__
 from skystill.classes import hex_color
-from skystill.errors import visible
+from skystill.report.environment import big, data_url, megabytes, page_environment, percent, short
 from skystill.report.metrics import with_truth
 from skystill.report.plots import (
     plot_confusions,
@@ -27,7 +24,7 @@ from skystill.report.plots import (
 )
 from skystill.report.records import ClassRecord, ModelRecord, read_results, read_study, read_teacher_scores
 from skystill.report.samples import DISAGREEMENT
-from skystill.report.truth import missing_classes, shown_difference, shown_interval, too_narrow
+from skystill.report.truth import missing_classes, shown_interval
 from skystill.run_folder import RunFolder, write_text
 
 ROLES = {"teacher": "Teacher", "alone": "Student alone", "student": "Distilled student"}
@@ -62,7 +59,7 @@ def write_report(folder: RunFolder) -> None:
         ),
     }
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             results=results,
@@ -103,7 +100,7 @@ def write_study_report(folder: Path) -> Path:
         plots.append(("Importance of each setting", drawn))
     best = next(trial for trial in trials if trial.number == study.best)
     page = (
-        _environment()
+        page_environment()
         .get_template("study.html.j2")
         .render(
             study=study,
@@ -118,30 +115,6 @@ def write_study_report(folder: Path) -> Path:
     )
     write_text(folder / "study.html", page)
     return folder / "study.html"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("skystill.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_visible,
-    )
-    environment.filters |= {"percent": percent, "big": big, "megabytes": megabytes, "short": short}
-    environment.filters |= {"difference_interval": shown_difference, "too_narrow": too_narrow}
-    return environment
-
-
-def _visible(value: object) -> object:
-    """Escape what would turn the order of the letters in a page. Markup stays: its parts have passed here before."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
-
-
-def short(value: object) -> str:
-    """Format a float with three significant digits, and anything else as it is."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def table_rows(
@@ -196,27 +169,12 @@ def _counted(models: Mapping[str, ModelRecord], classes: Sequence[ClassRecord]) 
     return [one.name for one, has_truth in zip(classes, with_truth(confusion), strict=True) if one.scored and has_truth]
 
 
-def percent(fraction: float | None) -> str:
-    """Format a fraction as a percentage: 0.6384 becomes "63.8", None becomes a hyphen."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def big(number: int) -> str:
-    """Format an integer with separators: 1941190 becomes "1,941,190"."""
-    return f"{number:,}"
-
-
-def megabytes(size: int, digits: int = 0) -> str:
-    """Format a number of bytes in MB (10^6 bytes)."""
-    return f"{size / 1e6:,.{digits}f}"
-
-
 def _draw(plots: Path, name: str, plot: Callable[[], Figure]) -> dict[str, str]:
     """Write a plot as a PNG file in each theme, and return the data URL of each by theme."""
     paths = {theme: plots / f"{name}{'' if theme == 'light' else '-dark'}.png" for theme in ("light", "dark")}
     for theme, path in paths.items():
         save_plot(plot, path, theme)
-    return {theme: _data_url(path) for theme, path in paths.items()}
+    return {theme: _file_url(path) for theme, path in paths.items()}
 
 
 def _kinds(samples: list[dict[str, str]], names: dict[str, str]) -> dict[str, str]:
@@ -225,9 +183,8 @@ def _kinds(samples: list[dict[str, str]], names: dict[str, str]) -> dict[str, st
 
 
 def _embed_sample(folder: RunFolder, sample: dict[str, str]) -> dict[str, str]:
-    return {kind: name if kind == "key" else _data_url(folder.samples / name) for kind, name in sample.items()}
+    return {kind: name if kind == "key" else _file_url(folder.samples / name) for kind, name in sample.items()}
 
 
-def _data_url(path: Path) -> str:
-    kind = "jpeg" if path.suffix == ".jpg" else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+def _file_url(path: Path) -> str:
+    return data_url(path.read_bytes(), path.suffix)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from skystill.classes import VOID, ClassMap, Labels
+from skystill.classes import ClassMap, Labels
 from skystill.data.unlabeled import ImageWindow
 from skystill.raster.band_names import wanted_bands
 from skystill.raster.colors import Bytes
@@ -24,7 +24,6 @@ from skystill.train.loop.meter import most_likely
 _SIDE = 320  # largest side of an image in a picture, and of the middle of a validation image that is shown, in pixels
 _CROPS, _IMAGES = 8, 4
 _GAP = 4  # white pixels between images
-_STRIPE = 6  # width of the stripes on void pixels
 
 
 class RunPictures:
@@ -69,7 +68,7 @@ class RunPictures:
         half = (len(shown) + 1) // 2 if len(shown) > _CROPS // 2 else len(shown)
         rows: list[list[Bytes]] = []
         for part in (shown[:half], shown[half:]):
-            rows += [[image for image, _ in part], [self._paint(one) for _, one in part]] if part else []
+            rows += [[image for image, _ in part], [self.classes.paint_striped(one) for _, one in part]] if part else []
         _write_sheet(self.training, rows)
 
     def write_validation(self, network: nn.Module, images: TrainingImages) -> None:
@@ -91,7 +90,7 @@ class RunPictures:
             with torch.no_grad():
                 logits = network(torch.from_numpy(fed).permute(2, 0, 1)[None].to(device))
             found = most_likely(logits)[0].cpu().numpy()
-            rows.append([shown, self._paint(labels), self.classes.paint(found)])
+            rows.append([shown, self.classes.paint_striped(labels), self.classes.paint(found)])
         _write_sheet(self.validation, rows)
 
     def _cell(self, images: TrainingImages, index: int) -> tuple[npt.NDArray[Any], Bytes, Labels]:
@@ -115,14 +114,6 @@ class RunPictures:
             low, high = np.percentile(values.astype(np.float64), (2, 98))  # as raster/colors.py stretches
             values = np.clip((values.astype(np.float64) - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
         return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
-
-    def _paint(self, labels: Labels) -> Bytes:
-        """Paint labels (H, W) uint8 in the colours of the classes, and void in stripes."""
-        picture = self.classes.paint(labels)
-        rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
-        white = ((rows + columns) // _STRIPE % 2).astype(bool) & (labels == VOID)
-        picture[white] = 255
-        return picture
 
 
 def _write_sheet(path: Path, rows: Sequence[Sequence[Bytes]]) -> None:

@@ -31,7 +31,7 @@ def is_blocks(how: str) -> bool:
 
 def split_blocks(
     pairs: Sequence[Pair], how: str, seed: int, areas: Areas, sizes_of: Callable[[int], tuple[int, int, int]]
-) -> tuple[str, Placed]:
+) -> tuple[str, tuple[int, int] | None, Placed]:
     """Split the windows of a map in space. A layer `split` decides if there is one.
 
     Args:
@@ -42,7 +42,8 @@ def split_blocks(
         sizes_of: from a number of blocks to those for training, validation and test.
 
     Returns:
-        the rule in words, and the windows with their parts, cut where the gap needs it.
+        the rule in words, the gap in rows and columns (None if a layer decides), and the windows with their parts, cut
+        where the gap needs it.
 
     Raises:
         SettingsError: a block is smaller than a window.
@@ -53,7 +54,7 @@ def split_blocks(
     if not labeled:
         raise DataError(f"{whole.path} labels no pixel of {whole.image}.")
     if whole.split is not None:
-        return f"by {whole.split}", _by_layer(whole, [pairs[place] for place in labeled])
+        return f"by {whole.split}", None, _by_layer(whole, [pairs[place] for place in labeled])
     down, across = whole.pixel_m
     given = _HOW.fullmatch(how)
     side_m, gap_m = (given["side"], given["gap"]) if given else (None, None)
@@ -76,7 +77,7 @@ def split_blocks(
     ]
     gap = (GAP, GAP) if gap_m is None else (math.ceil(float(gap_m) / down), math.ceil(float(gap_m) / across))
     said = f"{len(blocks)} blocks" if side_m is None else f"{len(blocks)} blocks of {side_m} m"
-    return f"{said}, gap {max(gap[0] * down, gap[1] * across):.4g} m, seed {seed}", with_gap(placed, gap)
+    return f"{said}, gap {max(gap[0] * down, gap[1] * across):.4g} m, seed {seed}", gap, with_gap(placed, gap)
 
 
 def _in_block(pair: Pair, block: tuple[int, int]) -> Pair:
@@ -126,13 +127,19 @@ def with_gap(placed: Placed, gap: tuple[int, int]) -> Placed:
     for part in reversed(PARTS):
         others = [pair.bounds for pair, _ in done if pair.bounds]
         for pair in [pair for pair, where in placed if where == part]:
-            left = _away(pair.bounds, others, gap) if pair.bounds else None
+            left = cut_away(pair.bounds, others, gap) if pair.bounds else None
             done += [(pair.cut(left), part)] if left else []
     return done
 
 
-def _away(window: Bounds, others: Sequence[Bounds], gap: tuple[int, int]) -> Bounds | None:
-    """Return a part of a window that is away from all others, cut by cut; None if it is narrow."""
+def cut_away(window: Bounds, others: Sequence[Bounds], gap: tuple[int, int]) -> Bounds | None:
+    """Return a part of a window that is away from all others, cut by cut; None if it is narrow.
+
+    Args:
+        window: the window.
+        others: windows of the same raster.
+        gap: as in `with_gap`.
+    """
     grown = [
         (top - gap[0], bottom + gap[0], left - gap[1], right + gap[1])
         for top, bottom, left, right in others

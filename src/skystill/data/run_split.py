@@ -1,12 +1,13 @@
 """The split of a run: its own `split.json`, that of the run that it goes on from, or a new one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from skystill.data.check import DataCheck
 from skystill.data.pairs import Pair, count_known, find_named
-from skystill.data.split import PARTS, Split, sample_images, split_pairs, spreads_classes
+from skystill.data.split import PARTS, Split, read_gap, sample_images, split_pairs, spreads_classes
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, FitSettings, PruneSettings
 
@@ -40,7 +41,7 @@ def find_split(
         split = split_pairs(pairs, settings.split, settings.seed, check.areas_of)
     if settings.limit_images is not None:
         drawn = sample_images(split.train, settings.limit_images, settings.seed)
-        split = Split(split.rule, drawn, split.validation, split.test)
+        split = replace(split, train=drawn)
     return split, (*notes, *_leaks(settings, split))
 
 
@@ -67,11 +68,9 @@ def run_split(run: RunFolder, pairs: Sequence[Pair]) -> Split | None:
     if not keys["test"] or not (known == here or (sampled and known < here)):
         return None
     held_out = keys["validation"] | keys["test"]
-    return Split(
-        str(content.get("rule", run.split)),
-        tuple(sorted(pair for pair in pairs if pair.key not in held_out)),
-        *(tuple(sorted(pair for pair in pairs if pair.key in keys[part])) for part in PARTS[1:]),
-    )
+    train = tuple(sorted(pair for pair in pairs if pair.key not in held_out))
+    validation, test = (tuple(sorted(pair for pair in pairs if pair.key in keys[part])) for part in PARTS[1:])
+    return Split(str(content.get("rule", run.split)), train, validation, test)
 
 
 def _of_map(run: RunFolder, pairs: Sequence[Pair], content: Mapping[str, Any]) -> Split | None:
@@ -81,8 +80,8 @@ def _of_map(run: RunFolder, pairs: Sequence[Pair], content: Mapping[str, Any]) -
     sampled = run.config.is_file() and run.read_config().get("limit_images") is not None
     if sampled or not parts["test"] or any(key not in found for keys in parts.values() for key in keys):
         return None
-    chosen = (tuple(sorted(found[key] for key in parts[part])) for part in PARTS)
-    return Split(str(content.get("rule", run.split)), *chosen)
+    train, validation, test = (tuple(sorted(found[key] for key in parts[part])) for part in PARTS)
+    return Split(str(content.get("rule", run.split)), train, validation, test, read_gap(content))
 
 
 def _run_before(settings: FitSettings | CacheSettings) -> RunFolder | None:

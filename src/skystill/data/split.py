@@ -6,9 +6,10 @@ The split is by image and never by crop, because neighbouring crops of an image 
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,16 +44,19 @@ class Split:
     Args:
         rule: how the split was made, for reports.
         train, validation, test: the pairs of each part. The test part is never empty and never used in training.
+        gap: rows and columns of a map that lie between its parts at least; None if nothing is said about that.
     """
 
     rule: str
     train: tuple[Pair, ...]
     validation: tuple[Pair, ...]
     test: tuple[Pair, ...]
+    gap: tuple[int, int] | None = None
 
-    def to_dict(self) -> dict[str, str | list[str]]:
+    def to_dict(self) -> dict[str, str | list[str] | list[int]]:
         """Return the rule and the keys of the pairs, as in a split file and in `split.json` of a run folder."""
-        return {"rule": self.rule, **{part: [pair.key for pair in getattr(self, part)] for part in PARTS}}
+        gap = {} if self.gap is None else {"gap": list(self.gap)}
+        return {"rule": self.rule, **gap, **{part: [pair.key for pair in getattr(self, part)] for part in PARTS}}
 
 
 def _dubai(tile: int, part: int) -> str:
@@ -176,7 +180,8 @@ def _by_rule(pairs: Sequence[Pair], how: str) -> Split:
 def _in_space(pairs: Sequence[Pair], how: str, seed: int, find_areas: FindAreas | None) -> Split:
     ordered = sorted(pairs)
     areas = find_areas(ordered) if find_areas else np.ones((len(ordered), 1), np.int64)
-    return _collect(*split_blocks(ordered, how, seed, areas, _sizes))
+    rule, gap, placed = split_blocks(ordered, how, seed, areas, _sizes)
+    return replace(_collect(rule, placed), gap=gap)
 
 
 def _sizes(count: int) -> tuple[int, int, int]:
@@ -241,13 +246,22 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
         raise SettingsError(
             f"--split {path} names images twice, so that a part would leak: {shortened(', '.join(twice))}."
         )
-    split = _collect(shortened(content.get("rule", path.name)), chosen)
+    split = replace(_collect(shortened(content.get("rule", path.name)), chosen), gap=read_gap(content))
     leaking = count_known(split.test, [*(p.key for p in (*split.train, *split.validation) if p.is_window)])
     if leaking:
         raise SettingsError(f"--split {path}: {leaking} test windows overlap with windows of other parts.")
     return split
 
 
+def read_gap(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the gap that a split file gives, or None if it gives none."""
+    match content.get("gap"):
+        case [int(down), int(across)] if down >= 0 and across >= 0:
+            return down, across
+        case _:
+            return None
+
+
 def _collect(rule: str, chosen: list[tuple[Pair, str]]) -> Split:
-    parts = {part: tuple(sorted(pair for pair, where in chosen if where == part)) for part in PARTS}
-    return Split(rule, **parts)
+    train, validation, test = (tuple(sorted(pair for pair, where in chosen if where == part)) for part in PARTS)
+    return Split(rule, train, validation, test)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -18,6 +18,7 @@ from skystill.errors import DataError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.listing import IMAGE_SUFFIXES, list_images
 from skystill.raster.opening import VRT_SUFFIX, open_raster
+from skystill.raster.overwriting import source_files
 from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size, read_whole
 from skystill.raster.source import files_of, gdal_environment
 
@@ -116,23 +117,34 @@ def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
     return [ImageWindow(pair.image, pair.bounds) for pair in pairs]
 
 
-def find_unlabeled(folder: Path, held_out: Sequence[Pair], spec: InputSpec = RGB) -> list[ImageWindow]:
+def find_unlabeled(
+    folder: Path,
+    held_out: Sequence[Pair],
+    spec: InputSpec = RGB,
+    find_rest: Callable[[], list[ImageWindow]] = list,
+) -> list[ImageWindow]:
     """Find every image and raster below a folder, and cut large ones into windows.
 
     Args:
-        folder: the folder to search, by the rules of `skystill.raster.listing`. Masks are skipped, as in
+        folder: the folder to search, by the rules of `skystill.raster.listing`, or one file. Masks are skipped, as in
             `skystill.data.find_pairs`. A file that is linked twice counts once.
-        held_out: validation and test pairs. Their images must not be in the folder.
+        held_out: validation and test pairs. Their images must not be in the folder, except the raster of a map, of
+            which those windows are taken that have no labels and are not held out.
         spec: what the student is fed.
+        find_rest: returns these windows, as `skystill.data.map_rest.find_rest`.
 
     Raises:
         DataError: the folder does not exist or holds no images, or some files cannot be opened or are copies of
             validation or test images. The message lists these files.
     """
-    files = _image_files(folder)
-    image_windows: list[ImageWindow] = []
-    problems: list[str] = []
-    known = _Known(held_out, spec)
+    files, own, problems = _without_maps(_image_files(folder), {pair.image for pair in held_out if pair.is_window})
+    image_windows = [window for window in find_rest() if window.path in own] if own else []
+    if own and not image_windows:
+        problems.append(
+            f"{' and '.join(map(str, own))}: all pixels that are not held out have labels. If some are not complete, "
+            "draw a layer area around what is"
+        )
+    known = _Known(held_out if files else (), spec)
     for path in files:
         try:
             size = read_size(path, spec)
@@ -144,12 +156,35 @@ def find_unlabeled(folder: Path, held_out: Sequence[Pair], spec: InputSpec = RGB
             problems.append(f"{path} is {twin}, on which the student is scored")
     if problems:
         raise DataError(
-            f"{folder}: {len(problems)} of {len(files)} file(s) cannot teach:", problems, "Take them out of the folder."
+            f"{folder}: {len(problems)} of {len(files) + len(own)} file(s) cannot teach:",
+            problems,
+            "Take them out of the folder.",
         )
     return image_windows
 
 
+def _without_maps(files: Sequence[Path], rasters: set[Path]) -> tuple[list[Path], list[Path], list[str]]:
+    """Return the files that are no part of a map, the rasters of maps among the files, and problems.
+
+    Args:
+        files: the files.
+        rasters: the rasters of maps. A VRT is made of other files, which show the same place.
+    """
+    of_file = {os.path.realpath(path): path for path in files}
+    own, parts, problems = [], set[str](), list[str]()
+    for raster in rasters:
+        made_of = {os.path.realpath(path) for path in source_files(str(raster))} - {os.path.realpath(raster)}
+        if os.path.realpath(raster) in of_file:
+            own.append(raster)
+        else:
+            problems += [f"{of_file[part]} is a part of {raster}; give that" for part in made_of & of_file.keys()]
+        parts |= made_of | {os.path.realpath(raster)}
+    return [path for real, path in of_file.items() if real not in parts], own, sorted(problems)
+
+
 def _image_files(folder: Path) -> list[Path]:
+    if folder.is_file() and folder.suffix.lower() in IMAGE_SUFFIXES:
+        return [folder]
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images (--unlabeled DIR).")
     unique: dict[str, Path] = {}

@@ -41,8 +41,9 @@ class TeacherSettings(Settings):
     yourself, or trust as you trust a program. By default they are refused; an ONNX file needs no trust. --config does
     not set it."""
     unlabeled: Path | None = None
-    """Folder with additional images without masks, on which the student learns from the teacher alone. Large rasters
-    are cut into windows. By default there are none."""
+    """Folder with additional images without masks, or one file, on which the student learns from the teacher alone.
+    Large rasters are cut into windows. The data folder of a map stands for what has no labels in it, outside of its
+    layer area. By default there are none."""
     cache: Path | None = None
     """Folder of the cached logits of the teacher. By default logits/ in the run folder of the teacher. With another
     kind of teacher, or with several, it is logits/ in the output folder, and skystill cache needs this option."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.classes import ClassMap
 from skystill.data.bands import find_spec, image_statistics, with_statistics
+from skystill.data.map_rest import find_rest
 from skystill.data.prepare import check_folder
 from skystill.data.split import Split
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
@@ -21,7 +23,7 @@ from skystill.raster.listing import list_images
 from skystill.run_folder import RunFolder, write_table
 from skystill.settings import CheckSettings, PretrainSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches
-from skystill.train.batches.images import unlabeled_images
+from skystill.train.batches.images import TrainingImages, unlabeled_images
 from skystill.train.fitting import choose_precision
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
@@ -61,7 +63,7 @@ def pretrain_run(
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
     trained = _trained_weights(settings.teacher)
-    windows, input_spec = _find_images(settings, trained, on_progress)
+    windows, input_spec, of_map = _find_images(settings, trained, on_progress)
     torch.manual_seed(settings.seed)
     student = _of_the_table(start_network(settings.student, len(_NO_CLASSES), input_spec), settings.student)
     teacher = _open_teacher(settings.teacher, trained, input_spec)
@@ -73,7 +75,7 @@ def pretrain_run(
     name = network_name(settings.student)
     with _held(settings, input_spec, resume) as folder:
         task.fit(
-            _batches(settings, windows, input_spec, fabric),
+            _batches(settings, unlabeled_images(windows, input_spec, of_map=of_map), fabric),
             epochs=settings.epochs,
             checkpointer=Checkpointer(folder.resume, lambda rows: write_table(folder.metrics, rows)),
             on_progress=named(on_progress, f"{name} learns from {settings.teacher}"),
@@ -128,10 +130,13 @@ def _of_the_table(network: nn.Module, name: str) -> Leveled:
 
 def _find_images(
     settings: PretrainSettings, trained: Path | None, on_progress: OnProgress
-) -> tuple[list[ImageWindow], InputSpec]:
-    """Find the images, and what the networks are fed: what a trained network is fed, or else what the images offer."""
+) -> tuple[list[ImageWindow], InputSpec, bool]:
+    """Find the images, what the networks are fed, and whether images are windows of a map.
+
+    The networks are fed what a trained network is fed, or else what the images offer.
+    """
     known = read_record(trained).input_spec if trained else recorded_input(settings.student)
-    split, input_spec = Split("", (), (), ()), known
+    split, input_spec, checked = Split("", (), (), ()), known, None
     if settings.data is not None:
         checked = check_folder(
             CheckSettings(data=settings.data, classes=settings.classes, split=settings.split, bands=settings.bands),
@@ -149,18 +154,17 @@ def _find_images(
     held_out = [*split.validation, *split.test]
     windows = whole_images(split.train)
     for folder in settings.images:
-        windows += find_unlabeled(folder, held_out, input_spec)
+        rest = partial(find_rest, checked.check, split, input_spec, on_progress) if checked else list
+        windows += find_unlabeled(folder, held_out, input_spec, rest)
     windows = list(dict.fromkeys(windows))
     if known is None and not input_spec.is_three_bytes:
         statistics = [image_statistics(*window.read(input_spec)) for window in windows]
         input_spec = with_statistics(input_spec, statistics)
     on_progress(Message(f"{len(windows):,} image(s) and windows to learn from, {len(held_out):,} held out"))
-    return windows, input_spec
+    return windows, input_spec, any(pair.is_window for pair in split.train)
 
 
-def _batches(
-    settings: PretrainSettings, windows: list[ImageWindow], input_spec: InputSpec, fabric: Fabric
-) -> TrainBatches:
-    sampler = CropSampler(unlabeled_images(windows, input_spec), settings.crop, settings.jitter, [], settings.zoom)
+def _batches(settings: PretrainSettings, images: TrainingImages, fabric: Fabric) -> TrainBatches:
+    sampler = CropSampler(images, settings.crop, settings.jitter, [], settings.zoom)
     ahead = fabric.device.type != "cpu"
     return TrainBatches(sampler, settings.batch_size, settings.seed, settings.crops_per_image, ahead=ahead)

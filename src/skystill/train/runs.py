@@ -120,7 +120,7 @@ def distill_run(
     fabric = open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
     with phase("opening teachers", on_progress, leaves_line=None):
-        teaching = open_teaching(settings, prepared)
+        teaching = open_teaching(settings, prepared, on_progress)
     report_notes(teaching.teachers.notes, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.allocator import keep_freed_memory
+from skystill.data.map_rest import find_rest
 from skystill.data.prepare import PreparedData
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
@@ -53,12 +55,13 @@ class Teaching:
         return [spec for reading, spec in specs.items() if reading != fed.reading]
 
 
-def open_teaching(settings: DistillSettings, prepared: PreparedData) -> Teaching:
+def open_teaching(settings: DistillSettings, prepared: PreparedData, on_progress: OnProgress) -> Teaching:
     """Load the teachers, or open their caches.
 
     Args:
         settings: how to distil.
         prepared: the data, checked and split.
+        on_progress: called with a `Progress` for each window of a map that is looked at.
 
     Raises:
         UserError: a teacher cannot be used, a cache is not complete, or an unlabelled image is a validation or test
@@ -66,7 +69,7 @@ def open_teaching(settings: DistillSettings, prepared: PreparedData) -> Teaching
     """
     check_teaching(settings)
     teachers = _find_teachers(settings, prepared)
-    unlabeled = _unlabeled(settings, prepared)
+    unlabeled = _unlabeled(settings, prepared, on_progress)
     if settings.teacher_mode == "online":
         return Teaching(teachers, teachers.load(), [], unlabeled)
     caches = logit_caches(settings, teachers)
@@ -153,7 +156,7 @@ def fill_caches(settings: CacheSettings, prepared: PreparedData, on_progress: On
         raise SettingsError(f"--share {settings.share}: the first number is 1 to the second.")
     teachers = _find_teachers(settings, prepared)
     caches = logit_caches(settings, teachers)
-    images = [*whole_images(prepared.split.train), *_unlabeled(settings, prepared)]
+    images = [*whole_images(prepared.split.train), *_unlabeled(settings, prepared, on_progress)]
     on_progress(Message(_size_on_disk(caches, teachers, images)))
     own = images[part - 1 :: parts]
     keep_freed_memory()
@@ -199,11 +202,12 @@ def _find_teachers(settings: TeacherSettings, prepared: PreparedData) -> Teacher
     )
 
 
-def _unlabeled(settings: TeacherSettings, prepared: PreparedData) -> list[ImageWindow]:
+def _unlabeled(settings: TeacherSettings, prepared: PreparedData, on_progress: OnProgress) -> list[ImageWindow]:
     if settings.unlabeled is None:
         return []
-    split = prepared.split
-    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test], prepared.spec)
+    split, spec = prepared.split, prepared.spec
+    rest = partial(find_rest, prepared.check, split, spec, on_progress)
+    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test], spec, rest)
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:

@@ -137,6 +137,7 @@ def unlabeled_images(
     input_spec: InputSpec = RGB,
     others: Sequence[InputSpec] = (),
     cached: Sequence[InputSpec] = (),
+    of_map: bool = False,
 ) -> TrainingImages:
     """Return images without masks. All their labels are void.
 
@@ -145,6 +146,7 @@ def unlabeled_images(
         input_spec: what the trained network is fed.
         others: what teachers are fed that are fed otherwise.
         cached: as in `labeled_images`.
+        of_map: whether windows of a map are among them, so that there may be any number of them.
 
     Raises:
         DataError: an image cannot be read.
@@ -155,7 +157,7 @@ def unlabeled_images(
         labels = np.full(valid.shape, VOID, np.uint8)
         return TrainingImage(image, labels, valid, False, *_read_others(window, others, cached))
 
-    return TrainingImages(image_windows, read, input_spec, others)
+    return TrainingImages(image_windows, read, input_spec, others, of_map)
 
 
 def _read_others(

@@ -13,6 +13,7 @@ from rasterio.features import shapes
 from rasterio.transform import Affine
 
 from skystill.classes import VOID, ClassMap, read_classes
+from skystill.data import vectors
 from skystill.data.map_labels import MapLabels, open_map
 from skystill.errors import ClassesError, DataError
 from tests.maps import LEFT, TOP, UTM, box, centres, write_classes, write_layer, write_raster
@@ -21,8 +22,13 @@ SIZE = 40
 
 
 def burnt(root: Path, bounds: tuple[int, int, int, int] = (0, SIZE, 0, SIZE)) -> npt.NDArray[np.uint8]:
+    """The labels of a window; features that are found in memory and by the index of the file give the same."""
     whole, classes = opened(root)
-    return whole.burn(bounds, classes).labels
+    labels = whole.burn(bounds, classes).labels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "_SMALL_BYTES", 0)
+        assert np.array_equal(whole.burn(bounds, classes).labels, labels)
+    return labels
 
 
 def opened(root: Path) -> tuple[MapLabels, ClassMap]:

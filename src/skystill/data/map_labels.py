@@ -70,6 +70,7 @@ class MapLabels:
                 mend="Georeference it, or give the labels as masks.",
             )
         self.ground: Ground = ground
+        self._smallest: tuple[Bounds | None, tuple[float, float]] = None, (0.0, 0.0)
         own = list_layers(labels)
         self.layers = {layer.name: layer for layer in own if len(own) == 1 or layer.name not in (AREA, SPLIT)}
         self.area, self.split = (self._special(name, own) for name in (AREA, SPLIT))
@@ -94,7 +95,7 @@ class MapLabels:
             )
         return found[0] if found else None
 
-    @property
+    @functools.cached_property
     def pixel_m(self) -> tuple[float, float]:
         """Height and width in metres of the pixel at the centre.
 
@@ -222,11 +223,14 @@ class MapLabels:
         return Features(found.ids, self.in_pixels(layer, found.geometries), found.values)
 
     def _smallest_pixel(self, bounds: Bounds) -> tuple[float, float]:
-        top, bottom, left, right = bounds
-        sides = [self.ground.pixel_metres(x, y) for x in (left, right) for y in (top, bottom)]
-        sides.append(self.pixel_m)
-        down, across = np.nanmin(np.array(sides), axis=0).tolist()
-        return down, across
+        known, smallest = self._smallest
+        if known != bounds:  # each layer asks for the same window
+            top, bottom, left, right = bounds
+            sides = [self.ground.pixel_metres(x, y) for x in (left, right) for y in (top, bottom)]
+            down, across = np.nanmin(np.array([*sides, self.pixel_m]), axis=0).tolist()
+            smallest = down, across
+            self._smallest = bounds, smallest
+        return smallest
 
     def polygons(self, layer: Layer, found: Features, buffer_m: float | None) -> Geometries:
         """Return the features as valid polygons, grown by a buffer. What is no polygon after that is left out.

@@ -30,6 +30,7 @@ DRIVERS = {
 MOST_HELD_BYTES = 64 * 2**20
 """Largest file without a spatial index. It is held in memory, because each window would read all of it."""
 _BATCH = 20_000
+_SMALL_BYTES = 16 * 2**20
 _LINKED_CRS = re.compile(rb'"crs"\s*:\s*\{[^{}]*("type"\s*:\s*"link"|"href")|"crs"\s*:\s*\{[^{}]*\{[^{}]*"href"')
 Bounds = tuple[float, float, float, float]
 """Smallest x, smallest y, largest x and largest y, in the CRS of the layer."""
@@ -56,6 +57,11 @@ class Layer:
     count: int
     indexed: bool
     changed: tuple[int, ...]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether all of it can be held in memory, where features are found in a tenth of the time of an index."""
+        return self.count <= _BATCH and self.path.stat().st_size <= _SMALL_BYTES
 
     def __str__(self) -> str:
         return f"{self.path} (layer {self.name})"
@@ -174,7 +180,7 @@ def read_features(layer: Layer, fields: tuple[str, ...], bounds: Bounds) -> Feat
     Raises:
         DataError: the layer cannot be read, or is large and has no spatial index.
     """
-    if layer.indexed:
+    if layer.indexed and not layer.is_small:
         return _read(layer, fields, bbox=bounds)
     check_held(layer)
     features, boxes = _held(layer, fields)

@@ -67,6 +67,7 @@ def test_crops_are_those_of_pictures_and_masks(
     of_map = batches_of(labeled_images(find_pairs(root).pairs, classes), zoom, stride)
     of_files = batches_of(labeled_images(pictures, classes), zoom, stride)
     assert of_map.steps_per_epoch == of_files.steps_per_epoch
+    of_files._near = lambda sampler, epoch, step: of_map._near(of_map.sampler, epoch, step)  # type: ignore[method-assign]
     seen = set()
     for step in range(6):
         one, other = of_map.batch(0, step), of_files.batch(0, step)
@@ -85,17 +86,51 @@ def test_validation_is_that_of_pictures_and_masks(root: Path, pictures: list[Pai
         assert torch.equal(one.labels, other.labels)
 
 
-def test_only_the_crop_is_read_of_windows_that_are_not_held(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_HELD_OF_MAP_BYTES", 0)
-    images = labeled_images(find_pairs(root).pairs, classes_of(root))
-    assert images._held == {}  # nothing is read before it is needed
-    sampler = CropSampler(images, 64, 0.0, [])
-    sampler.draw(np.random.default_rng(0))  # finds that nothing can be held
+def noted(images: TrainingImages, monkeypatch: pytest.MonkeyPatch) -> list[ImageWindow]:
+    """The windows that are read from now on."""
     read: list[ImageWindow] = []
     inner = images._read
     monkeypatch.setattr(images, "_read", lambda index, window: (read.append(window), inner(index, window))[1])
-    for seed in range(10):
-        sampler.draw(np.random.default_rng(seed))
+    return read
+
+
+def test_only_the_crop_is_read_where_windows_are_hardly_used_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HELD_OF_MAP_BYTES", 0)
+    images = labeled_images(find_pairs(root).pairs, classes_of(root))
+    assert images._held == {}  # nothing is read before it is needed
+    batches = TrainBatches(CropSampler(images, 64, 0.0, []), batch_size=2, seed=0, crops_per_image=1)
+    read = noted(images, monkeypatch)
+    for step in range(5):
+        batches.batch(0, step)
     assert len(read) == 10
     assert all(max(window.size) <= 64 for window in read)
     assert images._held == {}
+
+
+def test_an_epoch_reads_each_window_once_and_holds_few(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HELD_OF_MAP_BYTES", 1_600_000)
+    images = labeled_images(find_pairs(root).pairs, classes_of(root))
+    batches = TrainBatches(CropSampler(images, 32, 0.0, []), batch_size=4, seed=5)
+    read, most = noted(images, monkeypatch), 0
+    for step in range(batches.steps_per_epoch):
+        batches.batch(0, step)
+        most = max(most, sum(one.nbytes for one in images._held.values()))
+    assert sorted(read, key=str) == sorted(images.image_windows, key=str)
+    assert 0 < most <= 1_600_000
+    first = batches.batch(1, 7)  # another order, and the same after anything else
+    batches.batch(0, 3)
+    assert torch.equal(batches.batch(1, 7).images, first.images)
+    assert images.near((5, 0), 0.5).tolist() != images.near((5, 1), 0.5).tolist()
+
+
+def test_groups_are_all_images_each_for_its_part_of_an_epoch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HELD_OF_MAP_BYTES", 1_300_000)
+    images = labeled_images(find_pairs(root).pairs, classes_of(root))
+    areas = [height * width for height, width in images.sizes]
+    steps, chances = 2000, np.zeros(len(images))
+    for step in range(steps):
+        group = images.near((0, 0), step / steps)
+        within = np.array([areas[index] for index in group], float)
+        chances[group] += within / within.sum() / steps
+    assert not images.fits
+    assert chances == pytest.approx(np.array(areas) / sum(areas), abs=2 / steps)

@@ -17,8 +17,10 @@ from skystill.classes import VOID
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import InputSpec
 from skystill.train.batches.augment import draw_augmentation, jitter_colors, jitter_values
-from skystill.train.batches.images import TrainingImages
+from skystill.train.batches.images import Indices, TrainingImages
 from skystill.train.teachers.logit_cache import LogitCache, StoredLogits
+
+_REUSED = 2  # crops of each window of a map in an epoch, from which on it is read as a whole
 
 
 @dataclass(frozen=True)
@@ -108,18 +110,25 @@ class CropSampler:
         self.pixels = areas.sum()
         self._weights = areas / self.pixels
 
-    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[Any], ...]:
+    def draw(self, rng: np.random.Generator, among: Indices | None = None) -> tuple[npt.NDArray[Any], ...]:
         """Draw one crop, with its augmentation and its jitter.
+
+        Args:
+            rng: the random generator.
+            among: the images to draw from, which are kept in memory; None for all.
 
         Returns:
             The arrays of one sample, channels last: images, teacher_images, labels, valid and distill_valid, as in
             `Batch`. The crop as it is read by each of the other specs follows. Then, for each teacher with a cache,
             values, step and low follow, as in `StoredLogits`.
         """
-        index = int(rng.choice(len(self.images), p=self._weights))
+        if among is None:
+            index = int(rng.choice(len(self.images), p=self._weights))
+        else:
+            index = int(rng.choice(among, p=self._weights[among] / self._weights[among].sum()))
         height, width = self.images.sizes[index]
         drawn = draw_augmentation(rng, height, width, self.crop, self.zoom, self.stride)
-        image, augmentation = self.images.part(index, drawn)
+        image, augmentation = self.images.part(index, drawn) if among is None else (self.images.take(index), drawn)
         input_spec = self.images.input_spec
         teacher_images = augmentation.apply_to_image(image.image, _padding(input_spec))
         labels = augmentation.apply_to_labels(image.labels)
@@ -239,7 +248,17 @@ class TrainBatches:
 
     def _draw(self, epoch: int, step: int, place: int) -> tuple[npt.NDArray[Any], ...]:
         rng = np.random.default_rng((self.seed, epoch, step, place))
-        return self._sampler_at(step * self.batch_size + place).draw(rng)
+        sampler = self._sampler_at(step * self.batch_size + place)
+        return sampler.draw(rng, self._near(sampler, epoch, step))
+
+    def _near(self, sampler: CropSampler, epoch: int, step: int) -> Indices | None:
+        """Return the images from which a step draws crops of a sampler; None for all."""
+        fraction = 1.0 if self.unlabeled is None else self.unlabeled.fraction
+        fraction = fraction if self.unlabeled is None or sampler is self.unlabeled.sampler else 1 - fraction
+        crops = self.steps_per_epoch * self.batch_size * fraction
+        if sampler.images.fits or crops < _REUSED * len(sampler.images):
+            return None
+        return sampler.images.near((self.seed, epoch), step / self.steps_per_epoch)
 
     def _sampler_at(self, number: int) -> CropSampler:
         """Return the sampler of the crop with this number in the epoch. Unlabelled crops are evenly spread."""

@@ -13,6 +13,7 @@ import shapely
 from skystill.api import check
 from skystill.data.prepare import CheckedData
 from skystill.errors import DataError, UserError
+from skystill.raster import picture
 from tests.maps import LEFT, TOP, box, write_classes, write_layer, write_raster
 
 SIDE = 1024
@@ -298,8 +299,25 @@ def test_masks_go_before_features_as_they_always_did(tmp_path: Path) -> None:
     assert f"{tmp_path / 'labels.gpkg'} is not used: there are masks, and they win." in found.notes
 
 
-def test_a_raster_in_compressed_strips_gets_a_note(root: Path) -> None:
+def test_a_raster_in_compressed_strips_is_copied_into_tiles(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_raster(root / "ortho.tif", 64, 5000, compress="deflate", tiled=False)
     add(root, "roofs", (0, 30, 0, 5000))
     write_classes(root, {"Land": "rest", "Roof": "{layer: roofs}"})
-    assert "ortho.tif is compressed in blocks of 5,000 x" in said(check(data=root, split="blocks"))
+    with rasterio.open(root / "ortho.tif") as file:
+        values = file.read()
+    found = check(data=root, split="blocks")
+    assert "ortho.tif is compressed in blocks of 5,000 x" in said(found)
+    assert "So this command made a tiled copy of 1 MB in" in said(found)
+    monkeypatch.setattr(picture, "_open_stored", lambda *_: pytest.fail("the strips are decoded again"))
+    for record in found.check.records:
+        top, bottom, left, right = record.pair.bounds or (0, 0, 0, 0)
+        image = picture.read_whole(record.pair.image, record.pair.bounds).image
+        assert np.array_equal(image.transpose(2, 0, 1), values[:, top:bottom, left:right])
+
+
+def test_strips_are_not_copied_for_a_small_area(root: Path) -> None:
+    write_raster(root / "ortho.tif", 64, 5000, compress="deflate", tiled=False)
+    add(root, "roofs", (0, 30, 0, 5000))
+    add(root, "area", (0, 64, 0, 500))  # two of twenty windows
+    write_classes(root, {"Land": "rest", "Roof": "{layer: roofs}"})
+    assert "A tiled copy is read faster: gdal_translate" in said(check(data=root, split="blocks:256/0"))

@@ -1,5 +1,6 @@
 """Check a map before training: every layer and every window is read, and all problems are reported at once."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,12 @@ from skystill.errors import DataError, first_few, shortened
 from skystill.features import FeatureSource, attribute_text
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.opening import open_raster
-from skystill.raster.picture import read_whole
-from skystill.raster.source import gdal_environment
+from skystill.raster.picture import Bounds, read_whole
+from skystill.raster.tiled_copy import make_copy, wide_blocks
 
 _NAMED = 5
+_COARSE = 16  # pixels, to see whether a window is in the area
+_COPY_COST = 2.5  # of a tiled copy, in times that all of the raster is decoded
 _BLOCK_BYTES = 2**16  # GDAL's blocks are above it. The heap grew by 0.2 MB with each window: records lay between them
 
 
@@ -116,6 +118,7 @@ def check_map(
     whole.check_classes(classes)
     return_large_arrays(_BLOCK_BYTES)
     problems, notes = _survey(whole, classes)
+    of_blocks = [] if problems else _copy_tiled(whole, search.pairs, spec, on_progress)
     records: list[ImageRecord] = []
     overlaps: Counter[tuple[int, int]] = Counter()
     for pair in tracked(search.pairs, "reading windows of the map and their labels", on_progress):
@@ -131,7 +134,7 @@ def check_map(
     return replace(
         check,
         problems=tuple(dict.fromkeys((*search.problems, *problems))),
-        notes=(*notes, *_overlap_notes(whole, classes, overlaps), *_label_notes(whole, check), *_strip_notes(whole)),
+        notes=(*notes, *_overlap_notes(whole, classes, overlaps), *_label_notes(whole, check), *of_blocks),
     )
 
 
@@ -289,16 +292,28 @@ def _label_notes(whole: MapLabels, check: DataCheck) -> list[str]:
     return lines
 
 
-def _strip_notes(whole: MapLabels) -> list[str]:
-    """Return a note on a raster whose blocks are much wider than windows, so that they are decoded many times."""
-    with gdal_environment(), open_raster(whole.image) as file:
-        rows, columns = file.block_shapes[0]
-        packed = file.compression is not None or file.driver not in ("GTiff", "VRT")
-    if not packed or (rows * columns <= 2**22 and (columns < whole.width or whole.width <= 4096)):
+def _copy_tiled(whole: MapLabels, pairs: Sequence[Pair], spec: InputSpec, on_progress: OnProgress) -> list[str]:
+    """Make a tiled copy of a raster in wide compressed blocks if that is cheaper, and return a note on the blocks."""
+    blocks = wide_blocks(whole.image)
+    if blocks is None:
         return []
-    name = whole.image.name
+    name, (rows, columns) = whole.image.name, blocks
+    windows = [pair.bounds for pair in pairs if pair.bounds and _is_in_area(whole, pair.bounds)]
+    # Each window decodes all blocks of its rows at least once; the copy decodes all once, and encodes what it decodes.
+    decoded = sum(max(rows, bottom - top) for top, bottom, _, _ in windows)
+    size = make_copy(whole.image, spec, on_progress) if decoded > _COPY_COST * whole.height else None
+    made = "A tiled copy is read faster"
+    if size is not None:
+        made = (
+            f"So this command made a tiled copy of {size / 1e6:,.0f} MB in {tempfile.gettempdir()}, which goes when it "
+            "ends. To make one once and for all"
+        )
     return [
         f"{name} is compressed in blocks of {columns:,} x {rows:,} pixels, each of which is decoded again for every "
-        "window that it touches. A tiled copy is read faster: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE "
-        f"{name} tiled.tif"
+        f"window that it touches. {made}: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE {name} tiled.tif"
     ]
+
+
+def _is_in_area(whole: MapLabels, bounds: Bounds) -> bool:
+    inside = whole.inside_area(bounds, _COARSE)
+    return inside is None or bool(inside.any())

@@ -15,6 +15,7 @@ from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import NO_TEXT
 from skystill.raster.size_cap import check_size
 from skystill.raster.source import RasterSource, gdal_environment, upright_size
+from skystill.raster.tiled_copy import find_copy
 from skystill.raster.turned import UPRIGHT, turn, turned_note, turned_size
 from skystill.raster.validity import Valid
 
@@ -49,6 +50,10 @@ def read_whole(path: Path, bounds: Bounds | None = None, spec: InputSpec = RGB) 
         DataError: the file is missing, damaged or too large (`check_size`), or not an image that can be read by the
             spec.
     """
+    copy = find_copy(path, spec)
+    if copy is not None and bounds is not None:
+        planes, valid = copy.read(bounds, spec)
+        return Picture(np.ascontiguousarray(planes.transpose(1, 2, 0)), valid, ())
     with gdal_environment():
         source = _open_stored(path, spec)
         try:

@@ -49,7 +49,7 @@ def find_raster(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> P
         found = f"{chosen[0].name}, which is not made of {', '.join(path.name for path in others[:5])}"
     raise DataError(
         f"{root} holds {labels[0].name}, and {found}.",
-        mend="Keep one raster there, or make one of all: gdalbuildvrt map.vrt *.tif",
+        mend="Keep one raster there, or make one of all: gdalbuildvrt -addalpha map.vrt *.tif",
     )
 
 

@@ -95,7 +95,8 @@ class RunPictures:
 
     def _cell(self, images: TrainingImages, index: int) -> tuple[npt.NDArray[Any], Bytes, Labels]:
         """Return the middle of an image: as the network is fed it, as it is shown, and its labels."""
-        image, labels = images[index].image, images[index].labels
+        whole = images.once(index)
+        image, labels = whole.image, whole.labels
         top, left = (max(0, size - _SIDE) // 2 for size in images.sizes[index])
         middle = np.s_[top : top + _SIDE, left : left + _SIDE]
         fed = np.ascontiguousarray(image[middle])

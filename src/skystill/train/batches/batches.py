@@ -20,6 +20,7 @@ from skystill.train.batches.augment import draw_augmentation, jitter_colors, jit
 from skystill.train.batches.images import Indices, TrainingImages
 from skystill.train.teachers.logit_cache import LogitCache, StoredLogits
 
+_MAP_TILE = 512
 _REUSED = 2  # crops of each window of a map in an epoch, from which on it is read as a whole
 
 
@@ -304,7 +305,8 @@ class WholeImages:
     """Batches of whole images, for validation.
 
     Each pixel appears exactly once. Images are cut into tiles, so that the memory of a step does not grow with the
-    image.
+    image. Tiles of maps are at most half as large, so that it does not grow with the map, whose windows are larger if
+    there are many.
 
     Args:
         images: the images.
@@ -314,12 +316,13 @@ class WholeImages:
 
     def __init__(self, images: TrainingImages, tile: int = 1024, rank: int = 0, ranks: int = 1) -> None:
         self.images = images
-        self.tile = tile
+        self.tile = min(tile, _MAP_TILE) if images.of_map else tile
         self._own = range(rank, len(images), ranks)
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self._own:
-            image, labels = self.images[index].image, self.images[index].labels
+            whole = self.images.once(index)
+            image, labels = whole.image, whole.labels
             for top in range(0, labels.shape[0], self.tile):
                 for left in range(0, labels.shape[1], self.tile):
                     here = np.s_[top : top + self.tile, left : left + self.tile]

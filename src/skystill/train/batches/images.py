@@ -14,7 +14,7 @@ from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.batches.augment import Augmentation
 
 _HELD_BYTES = 4 * 2**30  # of decoded images kept in memory; other images are read from disk for each crop
-_HELD_OF_MAP_BYTES = 2**27  # of windows of a map, which may have any size
+_HELD_OF_MAP_BYTES = 96 * 2**20  # of windows of a map, which may have any size
 Indices = npt.NDArray[np.intp]
 _GROUPS = 22  # tells the random numbers of the groups from those of the crops
 
@@ -51,7 +51,7 @@ class TrainingImages:
     """A sequence of images that are kept in memory after decoding, up to 4 GiB in all.
 
     All images are read once at the start, because their sizes are needed. Windows of a map are not: their sizes are
-    known, and 128 MiB of them are kept. If there are more, an epoch goes through them in groups of that size (`near`),
+    known, and 96 MiB of them are kept. If there are more, an epoch goes through them in groups of that size (`near`),
     because to read a crop alone takes half as long as to read the window that holds sixteen.
 
     Args:
@@ -75,7 +75,7 @@ class TrainingImages:
         self._read = read
         self._held: dict[int, TrainingImage] = {}
         self._held_bytes, self._most_bytes = 0, _HELD_OF_MAP_BYTES if of_map else _HELD_BYTES
-        self._of_map = of_map
+        self.of_map = of_map
         self._groups: tuple[tuple[int, int] | None, list[Indices]] = None, []
         self.sizes = [window.size if of_map else self[index].labels.shape for index, window in enumerate(image_windows)]
         self._pixels = np.array([height * width for height, width in self.sizes], np.int64)
@@ -85,7 +85,7 @@ class TrainingImages:
     @property
     def fits(self) -> bool:
         """Whether all images can be kept in memory. Those that are no windows of a map may also be read again."""
-        return not self._of_map or int(self._window_bytes.sum()) <= self._most_bytes
+        return not self.of_map or int(self._window_bytes.sum()) <= self._most_bytes
 
     def near(self, key: tuple[int, int], place: float) -> Indices:
         """Return the images from which crops are drawn at a place of an epoch, so that few are in memory at once.
@@ -118,6 +118,10 @@ class TrainingImages:
             self._held[index] = image
             self._held_bytes += image.nbytes
         return image
+
+    def once(self, index: int) -> TrainingImage:
+        """Return an image for a use after which all others come first. A window of a map is not kept in memory."""
+        return self._read(index, self.image_windows[index]) if self.of_map else self[index]
 
     def take(self, index: int) -> TrainingImage:
         """Return an image from memory, or read it and put it into the place of those that were not used for longest."""

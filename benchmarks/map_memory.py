@@ -7,7 +7,7 @@ Maps are generated: a tiled and compressed GeoTIFF of which 3 in 10 windows are 
 many polygons per pixel as the largest map has. Each command runs in a process of its own, on both maps:
   check     skystill data check --html
   train     some hundred steps of the smallest network
-  distill   the same with cached logits of that network, and with the part of the map outside of its area
+  distill   the same with cached logits of that network
 A line per command gives the peak of its largest process on each map and their ratio. Results: map_memory.json.
 """
 

@@ -40,8 +40,10 @@ class Page(HTMLParser):
         self._text.append(data)
 
     def picture(self, kind: str) -> np.ndarray:
-        found = next(tag for tag in self.tags["image"] if tag.get("class") == kind)
-        return decoded(found["href"])
+        return decoded(self.picture_url(kind))
+
+    def picture_url(self, kind: str) -> str | None:
+        return next(tag["href"] for tag in self.tags["image"] if tag.get("class", "") == kind)
 
     def outlines(self, part: str) -> list[shapely.Polygon]:
         found = [tag["d"] for tag in self.tags["path"] if tag["class"] == part]
@@ -141,6 +143,20 @@ def test_samples_hold_every_class_and_their_own_labels(made: tuple[CheckedData, 
         assert labels["alt"] == f"labels of {image['alt']}"
         shown |= set(map(tuple, decoded(labels["src"]).reshape(-1, 3).tolist()))
     assert {ROOF, ROAD, (0, 114, 178)} <= shown
+
+
+def test_a_raster_in_strips_is_drawn_row_by_row(tmp_path: Path) -> None:
+    values = np.full((3, 400, 4400), 90, np.uint8)
+    values[:, :200, 2200:] = 0
+    to = write_raster(tmp_path / "ortho.tif", 400, 4400, values=values, compress="deflate", nodata=0)
+    write_layer(tmp_path / "labels.gpkg", [box(to, 100, 300, x, x + 90) for x in range(10, 4300, 256)], "roofs")
+    write_classes(tmp_path, {"Roof": "{layer: roofs}", "Land": "rest"})
+    check(data=tmp_path, html=tmp_path / "check.html")
+    drawn = decoded(Page(tmp_path / "check.html").picture_url("")).astype(int)
+    assert drawn.shape == (50, 550, 3)
+    grey = np.full((50, 550), 90)
+    grey[:25, 275:] = 225
+    assert (np.abs(drawn.mean(axis=2) - grey) < 12).mean() > 0.98  # JPEG blurs the edge
 
 
 def write_pairs(root: Path) -> None:

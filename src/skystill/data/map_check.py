@@ -1,5 +1,6 @@
 """Check a map before training: every layer and every window is read, and all problems are reported at once."""
 
+import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -301,7 +302,10 @@ def _copy_tiled(whole: MapLabels, pairs: Sequence[Pair], spec: InputSpec, on_pro
     windows = [pair.bounds for pair in pairs if pair.bounds and _is_in_area(whole, pair.bounds)]
     # Each window decodes all blocks of its rows at least once; the copy decodes all once, and encodes what it decodes.
     decoded = sum(max(rows, bottom - top) for top, bottom, _, _ in windows)
-    size = make_copy(whole.image, spec, on_progress) if decoded > _COPY_COST * whole.height else None
+    size = None
+    if decoded > _COPY_COST * whole.height:
+        with contextlib.suppress(DataError):  # which each window will tell
+            size = make_copy(whole.image, spec, on_progress)
     made = "A tiled copy is read faster"
     if size is not None:
         made = (

@@ -152,7 +152,7 @@ def mask_areas(pairs: Sequence[Pair], classes: ClassMap) -> Areas:
 
 def class_areas(labels: Labels, classes: ClassMap) -> npt.NDArray[np.int64]:
     """Return the number of pixels (C,) of each class in the labels (H, W) of a mask."""
-    return np.bincount(labels.ravel(), minlength=len(classes))[: len(classes)]
+    return np.bincount(labels.ravel(), minlength=len(classes))[: len(classes)].copy()  # not a part of 256
 
 
 def _choose(pairs: Sequence[Pair]) -> str:

@@ -18,6 +18,7 @@ from skystill.raster.colors import Bytes
 from skystill.raster.picture import Bounds
 from skystill.raster.shown import open_shown
 from skystill.raster.source import RasterSource, gdal_environment
+from skystill.raster.tiled_copy import wide_blocks
 from skystill.report.environment import picture_url
 
 _SIDE = 1024  # pixels of the picture
@@ -93,11 +94,15 @@ class _Pictures:
 
     def draw(self, on_progress: OnProgress) -> None:
         """Draw all windows. What cannot be read becomes a problem."""
-        name = self.whole.image.name
+        image = self.whole.image
+        by_rows = wide_blocks(image) is not None
         with gdal_environment():
-            source = open_shown(str(self.whole.image), None, factors=(self.step, self.step))
-            for bounds in tracked(self.windows, f"drawing {name}", on_progress):
-                self._draw_image(source, bounds)
+            source = open_shown(str(image), None, factors=(1, 1) if by_rows else (self.step, self.step))
+            for row in range(len(self.image)) if by_rows else ():
+                self._draw_row(source, row)
+            for bounds in tracked(self.windows, f"drawing {image.name}", on_progress):
+                if not by_rows:
+                    self._draw_image(source, bounds)
                 try:
                     self._draw_features(bounds)
                 except DataError as error:
@@ -113,6 +118,14 @@ class _Pictures:
             planes, valid = source.read(top, bottom, left, right)
             seen = np.full(planes.shape[1:], True) if valid is None else valid
             self.image[top:bottom, left:right][seen] = planes.transpose(1, 2, 0)[seen]
+
+    def _draw_row(self, source: RasterSource, row: int) -> None:
+        """Draw the middles of a row of squares: windows would decode blocks of the whole width again and again."""
+        middle = min(row * self.step + self.step // 2, source.height - 1)
+        planes, valid = source.read(middle, middle + 1, 0, source.width)
+        columns = np.minimum(np.arange(self.image.shape[1]) * self.step + self.step // 2, source.width - 1)
+        seen = np.full(len(columns), True) if valid is None else valid[0, columns]
+        self.image[row][seen] = planes[:, 0, columns].T[seen]
 
     def _draw_features(self, bounds: Bounds) -> None:
         labels = self.whole.burn(bounds, self.classes, self.step).labels

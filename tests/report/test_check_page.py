@@ -13,6 +13,7 @@ import shapely
 from PIL import Image
 
 from skystill.api import check
+from skystill.data.masks import pack_colors
 from skystill.data.prepare import CheckedData
 from skystill.errors import DiskFull, SettingsError
 from skystill.report.check_page import PART_COLORS
@@ -136,13 +137,14 @@ def test_notes_are_those_of_the_check(made: tuple[CheckedData, Page]) -> None:
 
 def test_samples_hold_every_class_and_their_own_labels(made: tuple[CheckedData, Page]) -> None:
     pictures = made[1].tags["img"]
-    shown = set()
+    shown: set[int] = set()
     assert 4 <= len(pictures) <= 24
     for image, labels in zip(pictures[::2], pictures[1::2], strict=True):
         assert decoded(image["src"]).shape[:2] == decoded(labels["src"]).shape[:2]
         assert labels["alt"] == f"labels of {image['alt']}"
-        shown |= set(map(tuple, decoded(labels["src"]).reshape(-1, 3).tolist()))
-    assert {ROOF, ROAD, (0, 114, 178)} <= shown
+        shown |= set(np.unique(pack_colors(decoded(labels["src"]))).tolist())
+    colors = np.array([[ROOF, ROAD, (0, 114, 178)]], np.uint8)
+    assert set(pack_colors(colors).ravel().tolist()) <= shown
 
 
 def test_a_raster_in_strips_is_drawn_row_by_row(tmp_path: Path) -> None:

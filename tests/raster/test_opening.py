@@ -1,6 +1,7 @@
 """Files whose content is not what their name says: none of them reaches a server, a program, or another file."""
 
 import os
+import re
 import socket
 import stat
 import struct
@@ -353,6 +354,27 @@ def test_a_pipe_does_not_block(here: Path, name: str) -> None:
     (here / "all.vrt").write_text(source("pipe.tif" if name == "pipe.tif" else "good.tif"))
     with pytest.raises(DataError, match="is a named pipe"):
         read_whole(here / "all.vrt")
+
+
+BESIDE = ["GOOD.TFW", "good.wld", "Good.WLD", "good.tab", "good.TAB", "good.aux", "good.tif.aux", "good.tif.aux.xml",
+          "good.IMD", "good_RPC.TXT", "good.TIF.msk", "METADATA.DIM", "other_MTL.txt"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_pipe_in_the_place_of_a_file_beside_a_raster_does_not_block(here: Path, name: str) -> None:
+    os.mkfifo(here / name)
+    with pytest.raises(DataError, match=f"{re.escape(name)} is a named pipe, not a file"):
+        read_whole(here / "good.tif")
+    (here / name).unlink()
+    (here / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=f"{re.escape(name)} is a device, not a file"):
+        read_whole(here / "good.tif")
+
+
+@pytest.mark.parametrize("name", ["agent.sock", "goods.tfw", "good.jpg", "good"])
+def test_a_pipe_that_is_no_part_of_a_raster_is_no_matter(here: Path, name: str) -> None:
+    os.mkfifo(here / name)
+    read_whole(here / "good.tif")
 
 
 def test_real_overviews_and_masks_beside_a_raster_are_used(here: Path) -> None:

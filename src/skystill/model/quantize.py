@@ -20,7 +20,6 @@ import onnxruntime
 from skystill.digests import ONNX_TRAILER
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.file import open_session, read_info
-from skystill.model.trial import try_once
 from skystill.progress import Message, OnProgress, ignore_progress, phase, tracked
 from skystill.raster.scratch import scratch_folder
 from skystill.run_folder import naming_failed_writes, written_whole
@@ -88,7 +87,6 @@ def quantize_model(
         SettingsError: there are no images.
         DiskFull: the file cannot be written.
     """
-    try_once(path)
     info = read_info(open_session(path), path)
     if info.precision != "float32":
         raise ModelFileError(f"{path} is {info.precision} already; quantise the float32 file that it came from.")

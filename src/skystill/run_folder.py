@@ -62,6 +62,8 @@ def naming_failed_writes(path: Path, scratch: bool = False) -> Iterator[None]:
     except OSError as error:
         raise DiskFull(path, error, scratch) from error
     except Exception as error:
+        if scratch and type(error).__name__ == "DecodeError":  # of protobuf: ONNX Runtime does not check what it wrote
+            raise DiskFull(path, "only a part of it was written", scratch) from error
         if isinstance(error, SkystillError) or write_errno(error) is None:
             raise
         raise DiskFull(path, error, scratch) from error

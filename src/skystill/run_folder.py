@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -301,6 +302,9 @@ def hold_output(path: Path, on_progress: OnProgress = ignore_progress) -> Iterat
             yield
     else:
         with hold_lock(path.with_name(f".lock-{path.name}"), str(path), on_progress):
+            for part in path.parent.iterdir():  # of a process that was killed
+                if re.fullmatch(rf"\.part-\d+-{re.escape(path.name)}", part.name):
+                    _remove(part)
             yield
 
 

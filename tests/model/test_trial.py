@@ -195,6 +195,26 @@ def test_the_bundled_model_is_not_tried_and_all_others_are(tmp_path: Path, monke
         try_once(damaged)
 
 
+def test_a_file_of_our_own_that_runs_on_no_image_is_refused(tmp_path: Path) -> None:
+    """What its trial would take is not known, and opening it does not run it."""
+    nodes = [helper.make_node("Reshape", ["picture", "to"], ["logits"])]
+    path = write(tmp_path / "m.onnx", nodes, {"to": np.array([1, 3, 7, 7], np.int64)})
+    try_once(path)  # of another program: what opens it tries it, and says why
+    model = onnx.load(path)
+    helper.set_model_props(model, {"skystill_version": '"0.1.0"'})
+    onnx.save(model, tmp_path / "own.onnx")
+    with pytest.raises(ModelFileError, match="was tried on small images and runs on none"):
+        try_once(tmp_path / "own.onnx")
+
+
+def test_a_name_that_is_no_text_is_an_error_of_the_file(tmp_path: Path) -> None:
+    path = write_foreign(tmp_path / "m.onnx")
+    name = onnx.load(path).graph.output[0].name.encode()
+    path.write_bytes(path.read_bytes().replace(name, b"\xee" * len(name)))
+    with pytest.raises(ModelFileError, match=r"m\.onnx cannot be opened as an ONNX model"):
+        open_engine(path, 1, classes=THREE)
+
+
 def test_a_program_with_python_inside_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "qgis-bin"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")

@@ -20,7 +20,7 @@ GIB, SECONDS = "SKYSTILL_TRIAL_GIB", "SKYSTILL_TRIAL_SECONDS"
 """Environment variables with other limits: memory in GiB, and time in seconds, of which 0 leaves the trial out."""
 _GIB, _SECONDS = 1.25, 25.0  # of address space, of which Python and ONNX Runtime take 0.4 GiB
 _FILE_SHARE = 4  # times the size of the file: weights are held twice while a session is made
-_TOO_LARGE = 3  # exit code of the script: memory was refused
+_TOO_LARGE, _RUNS_NOT = 3, 4  # exit codes of the script
 _SCRIPT = Path(__file__).with_name("trial_script.py")
 
 
@@ -53,8 +53,9 @@ def try_once(path: Path, bands: int | None = None) -> None:
         bands: number of bands that it is fed, if that is known.
 
     Raises:
-        ModelFileError: it needs more memory or time than the limits, its process ended without an answer, it has
-            changed since SkyStill wrote it, or it takes weights from a file outside its folder.
+        ModelFileError: it needs more memory or time than the limits, its process ended without an answer, it is
+            SkyStill's own and runs on no image, it has changed since SkyStill wrote it, or it takes weights from a file
+            outside its folder.
         SettingsError: a limit in the environment is not a number from 0 to a million.
     """
     seconds = _limit(SECONDS, _SECONDS)
@@ -88,6 +89,11 @@ def _run(path: Path, bands: int | None, most: int, seconds: float) -> list[tuple
     if done.returncode == 0:
         return _calls(done.stdout)
     said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+    if done.returncode == _RUNS_NOT:
+        raise ModelFileError(
+            f"{path} was tried on small images and runs on none ({said.splitlines()[-1][:300]}). Export it again, or "
+            "take a whole copy."
+        )
     what = f"needs more than {most / 2**30:.2f} GiB" if done.returncode == _TOO_LARGE else "ended the process"
     raise ModelFileError(
         f"{path} was tried on a small image and {what} ({said.splitlines()[-1][:300]}). It is not used. If you trust "

@@ -1,7 +1,8 @@
 """What runs in the process of `skystill.model.trial`: open a model file under a limit, and run it on made-up images.
 
 It imports nothing of SkyStill, so that it starts fast. Arguments: the file, the limit in bytes, the number of bands or
-0. Its exit code is 0 if the file was run or fails in an ordinary way, and 3 if memory was refused.
+0. Its exit code is 0 if the file was run, or if what opens it will say why it fails; 3 if memory was refused; and 4 if
+it is SkyStill's own by its metadata, and runs on no image.
 
 After each image that was run, it prints the number of values of the image, and the bytes that the call took. Where the
 file takes images of any size, the second image is larger, so that memory that grows with the image is seen.
@@ -13,7 +14,8 @@ import os
 import sys
 from typing import Any
 
-TOO_LARGE = 3
+TOO_LARGE, RUNS_NOT = 3, 4
+_OWN = "skystill_version"  # a key of the metadata
 _REFUSED = (
     "alloc", "not enough memory", "out of memory", "exceeds the supported", "require more than", "integer overflow",
     "safeint", "length_error", "vector::", "array is too big",
@@ -64,6 +66,10 @@ def _filled(fixed: list[int | None], guess: list[int]) -> Shape:
     return tuple(own or other for own, other in zip(fixed, guess, strict=True))
 
 
+class RunsNotError(Exception):
+    """A file of SkyStill's own that runs on no image. Its metadata are enough to open it, and then it is run."""
+
+
 def run(path: str, bands: int, most: int) -> None:
     """Open a file and run it until one image gives an answer. Raises what ONNX Runtime raises on the last."""
     import onnxruntime as ort
@@ -89,6 +95,8 @@ def run(path: str, bands: int, most: int) -> None:
         if small != large:
             _run_larger(session, large, most)
         return
+    if failure is not None and _OWN in session.get_modelmeta().custom_metadata_map:
+        raise RunsNotError(str(failure)) from failure
     if failure is not None:
         raise failure
 
@@ -99,7 +107,7 @@ def _run_larger(session: Any, shape: Shape, most: int) -> None:  # noqa: ANN401 
         _call(session, shape)
     except Exception as error:  # noqa: BLE001 - all others are left to what runs the file
         if is_refused(error):
-            _say(shape, most)
+            _say(shape, 2 * most)  # it would have been more, and nobody knows how much
 
 
 def _call(session: Any, shape: Shape) -> None:  # noqa: ANN401
@@ -150,9 +158,9 @@ def main() -> int:
     try:
         run(path, bands, most)
     except Exception as error:  # noqa: BLE001 - all others are left to what opens the file
-        if is_refused(error):
+        if is_refused(error) or isinstance(error, RunsNotError):
             sys.stderr.write((str(error).strip() or type(error).__name__).splitlines()[0])
-            return TOO_LARGE
+            return RUNS_NOT if isinstance(error, RunsNotError) else TOO_LARGE
     return 0
 
 

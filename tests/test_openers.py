@@ -134,7 +134,7 @@ def test_vectors_are_opened_in_one_place_after_a_look_at_their_content() -> None
     source = (PACKAGE / "data/vectors.py").read_text(encoding="utf-8")
     opened = source.split("def list_layers")[1].split("\ndef ")[0]  # a Layer comes from here only
     assert opened.index("check_vector(path)") < opened.index("pyogrio.list_layers")
-    (looked,) = (node for path, node in called("sqlite3.connect") if str(path) == "data/vectors.py")
+    (looked,) = (node for path, node in called("sqlite3.connect") if str(path) == "data/vector_files.py")
     assert "mode=ro" in ast.unparse(looked.args[0])
 
 

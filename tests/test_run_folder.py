@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skystill.errors import DiskFull, RunFolderError
-from skystill.run_folder import RunFolder, write_json, write_table, written_whole
+from skystill.run_folder import RunFolder, hold_output, write_json, write_table, written_whole
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -124,3 +124,12 @@ def test_tables_and_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert not (tmp_path / "a.json").exists()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    for name in (".part-12-page.html", ".part-12-page.html.txt", ".part-x-page.html", ".part-12-other.html"):
+        (tmp_path / name).write_text("half")
+    with hold_output(tmp_path / "page.html"):
+        assert not (tmp_path / ".part-12-page.html").exists()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {".part-12-page.html.txt", ".part-x-page.html", ".part-12-other.html"} <= left

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def naming_failed_writes(path: Path, scratch: bool = False) -> Iterator[None]:
     except OSError as error:
         raise DiskFull(path, error, scratch) from error
     except Exception as error:
+        if scratch and type(error).__name__ == "DecodeError":  # of protobuf: ONNX Runtime does not check what it wrote
+            raise DiskFull(path, "only a part of it was written", scratch) from error
         if isinstance(error, SkystillError) or write_errno(error) is None:
             raise
         raise DiskFull(path, error, scratch) from error
@@ -299,6 +302,9 @@ def hold_output(path: Path, on_progress: OnProgress = ignore_progress) -> Iterat
             yield
     else:
         with hold_lock(path.with_name(f".lock-{path.name}"), str(path), on_progress):
+            for part in path.parent.iterdir():  # of a process that was killed
+                if re.fullmatch(rf"\.part-\d+-{re.escape(path.name)}", part.name):
+                    _remove(part)
             yield
 
 

@@ -254,14 +254,6 @@ def test_maps_that_cannot_be_read_are_refused(root: Path, make: Callable[[Path],
         checked(root)
 
 
-@pytest.mark.parametrize("crs", ['{"type": "link", "properties": {"href": "http://x/y"}}',
-                                 '{"properties": {"href": "/etc/x"}, "type": "link"}'])  # fmt: skip
-def test_geojson_that_names_its_crs_elsewhere_is_refused(root: Path, crs: str) -> None:
-    (root / "labels.geojson").write_text(f'{{"type": "FeatureCollection", "crs": {crs}, "features": []}}')
-    with pytest.raises(DataError, match="takes its CRS from another file"):
-        checked(root)
-
-
 def test_a_vrt_goes_before_the_files_it_is_made_of(root: Path) -> None:
     add(root, "roofs", *spread())
     write_classes(root, {"Land": "rest", "Roof": "{layer: roofs}"})

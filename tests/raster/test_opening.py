@@ -1,6 +1,7 @@
 """Files whose content is not what their name says: none of them reaches a server, a program, or another file."""
 
 import os
+import re
 import socket
 import stat
 import struct
@@ -321,16 +322,47 @@ def test_vrts_that_people_have_are_read(here: Path) -> None:
     assert np.array_equal(read_whole(here / "warped.vrt").image, expected)
 
 
-def test_a_vrt_of_itself_and_a_tree_of_vrts_end(here: Path) -> None:
+def test_a_vrt_of_itself_ends(here: Path) -> None:
     (here / "self.vrt").write_text(source("self.vrt"))
     with pytest.raises(DataError):
         read_whole(here / "self.vrt")
-    (here / "v30.vrt").write_text(source("good.png"))
-    for level in range(30):  # 2**30 ways from the top to the bottom
-        (here / f"v{level}.vrt").write_text(
-            source(f"v{level + 1}.vrt").replace("</VRTDataset>", "") + source(f"v{level + 1}.vrt").split(">", 1)[1]
-        )
-    vrt.check_vrt(str(here / "v0.vrt"))
+
+
+def nested(folder: Path, levels: int, times: int) -> Path:
+    """VRTs that each name the next one some times; the last names a picture."""
+    for level in range(levels):
+        name = "good.png" if level == levels - 1 else f"v{level + 1}.vrt"
+        one = source(name).split(">", 1)[1].removesuffix("</VRTDataset>")
+        whole = source(name).removesuffix("</VRTDataset>") + one * (times - 1) + "</VRTDataset>"
+        (folder / f"v{level}.vrt").write_text(whole)
+    return folder / "v0.vrt"
+
+
+@pytest.mark.parametrize(
+    ("levels", "times", "words"),
+    [
+        (20, 1, ""),  # one way to the bottom
+        (21, 1, "is a VRT inside 20 others; at most 20 levels are read"),
+        (1200, 1, "at most 20 levels"),  # deeper than Python calls itself
+        (18, 2, ""),  # 2^19 - 2 files, counted with those in between
+        (19, 2, "names more than 524,288 files"),  # 2^20 - 2
+        (3, 300, "names more than 524,288 files"),
+    ],
+)
+def test_nested_vrts_are_bounded(here: Path, levels: int, times: int, words: str) -> None:
+    top = str(nested(here, levels, times))
+    if not words:
+        vrt.check_vrt(top)
+        return
+    with pytest.raises(RasterRefused, match=words):
+        vrt.check_vrt(top)
+
+
+def test_a_pipe_that_is_called_a_vrt_is_refused(here: Path) -> None:
+    os.mkfifo(here / "pipe.vrt")
+    (here / "top.vrt").write_text(source("pipe.vrt"))
+    with pytest.raises(DataError, match=r"pipe\.vrt is a named pipe"):
+        read_whole(here / "top.vrt")
 
 
 # ---- files beside a raster, which GDAL opens by their content
@@ -353,6 +385,27 @@ def test_a_pipe_does_not_block(here: Path, name: str) -> None:
     (here / "all.vrt").write_text(source("pipe.tif" if name == "pipe.tif" else "good.tif"))
     with pytest.raises(DataError, match="is a named pipe"):
         read_whole(here / "all.vrt")
+
+
+BESIDE = ["GOOD.TFW", "good.wld", "Good.WLD", "good.tab", "good.TAB", "good.aux", "good.tif.aux", "good.tif.aux.xml",
+          "good.IMD", "good_RPC.TXT", "good.TIF.msk", "METADATA.DIM", "other_MTL.txt"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_pipe_in_the_place_of_a_file_beside_a_raster_does_not_block(here: Path, name: str) -> None:
+    os.mkfifo(here / name)
+    with pytest.raises(DataError, match=f"{re.escape(name)} is a named pipe, not a file"):
+        read_whole(here / "good.tif")
+    (here / name).unlink()
+    (here / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=f"{re.escape(name)} is a device, not a file"):
+        read_whole(here / "good.tif")
+
+
+@pytest.mark.parametrize("name", ["agent.sock", "goods.tfw", "good.jpg", "good"])
+def test_a_pipe_that_is_no_part_of_a_raster_is_no_matter(here: Path, name: str) -> None:
+    os.mkfifo(here / name)
+    read_whole(here / "good.tif")
 
 
 def test_real_overviews_and_masks_beside_a_raster_are_used(here: Path) -> None:

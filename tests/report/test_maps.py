@@ -18,7 +18,7 @@ CLASSES = ClassMap(("Land", "Roof"), ((0, 0, 0), (1, 1, 1)))
 
 def test_windows_of_a_block_are_one_image() -> None:
     image, labels = np.zeros((2, 2, 3), np.uint8), np.array([[0, 1], [1, VOID]], np.uint8)
-    keys = ["a#0-0[0:2,0:2]", "a#0-0[0:2,2:4]", "a#0-1[0:2,4:6]", "a[0:2,6:8]", "a[0:2,8:10]", "b", "c"]
+    keys = ["a#0-0[0:2,0:2]", "a#0-1[0:2,4:6]", "a#0-0[0:2,2:4]", "a[0:2,6:8]", "a[0:2,8:10]", "b", "c"]
     found = evaluate(
         lambda _: np.stack([np.ones((2, 2)), np.zeros((2, 2))]), [(key, image, labels) for key in keys], CLASSES
     )

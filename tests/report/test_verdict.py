@@ -10,6 +10,7 @@ from skystill.errors import DataError
 from skystill.model.measure import ModelCost
 from skystill.report.metrics import Comparison, Evaluation, compare
 from skystill.report.records import TeacherScores
+from skystill.report.truth import shown_difference
 from skystill.report.verdict import verdict
 from tests.model_cost import cost
 
@@ -259,11 +260,35 @@ def test_a_teacher_that_was_scored_on_images_with_other_classes() -> None:
         (50.0, "1.25 times slower"),
         (400.0, "10 times slower"),
         (0.16, "250 times faster"),
+        (40.0, "as fast"),
+        (39.9, "as fast"),  # 1.0025 times
+        (40.1, "as fast"),
     ],
 )
 def test_faster_and_slower_than_the_teacher(latency_ms_per_mp: float, speed: str) -> None:
     first = distilled(None, latency_ms_per_mp=latency_ms_per_mp)[0]
     assert first.endswith(f", with 8 times fewer parameters, and is {speed} on this CPU.")
+
+
+def test_a_student_of_the_size_of_its_teacher() -> None:
+    assert ", with as many parameters, and is 4 times faster" in distilled(None, parameters=800_000)[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "between"),
+    [
+        (0.00011, 0.0123, "+0.01 to +1.2"),  # clear, and both ends say so
+        (-0.00011, 0.0123, "-0.01 to +1.2"),
+        (0.000011, 0.0005, "+0.001 to +0.1"),  # 0.05 points are rounded up
+        (0.0, 0.0, "+0.0 to +0.0"),
+        (-0.0123, -0.00049, "-1.2 to -0.05"),
+    ],
+)
+def test_the_end_of_an_interval_that_is_not_zero_is_not_written_as_zero(low: float, high: float, between: str) -> None:
+    assert shown_difference((low, high), 20) == between
+    (line, *_) = distilled(Comparison((low + high) / 2, low, high, 20), 20)[1:]
+    assert f"95 % interval {between}" in line
+    assert ("holds zero" in line) == (low <= 0 <= high)
 
 
 def test_a_large_ratio_is_written_out() -> None:

@@ -76,6 +76,21 @@ def test_scratch_files_of_quantising(most_bytes: int, network: nn.Module, tmp_pa
     assert not out.exists()
 
 
+def test_a_file_that_onnx_runtime_cut_without_a_word(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk its steps may write a part of a file only, and succeed."""
+
+    def cut(source: Path, prepared: Path, **_: object) -> None:
+        prepared.write_bytes(source.read_bytes()[:-200])
+
+    monkeypatch.setattr("skystill.model.quantize.quant_pre_process", cut)
+    source = tmp_path / "float.onnx"
+    export_network(network, describe(SPEC, network, DUBAI), source)
+    with pytest.raises(DiskFull, match=r"prepared\.onnx: only a part of it was written\."):
+        quantize_model(source, tmp_path / "int8.onnx", [paint_scene(64, 1)[0]], lambda path: 1.0)
+
+
 def test_a_checkpoint_of_a_large_network(tmp_path: Path) -> None:
     """The write of a tensor fails, not that of a small record."""
     from skystill.train.loop.checkpoint import Checkpointer, LoopState

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from skystill.data.parquet import read_parquet
-from skystill.data.vectors import DRIVERS
+from skystill.data.vector_files import DRIVERS
 from skystill.errors import DataError, shortened
 from skystill.parsing import read_csv
 from skystill.raster.files import special_kind

@@ -16,7 +16,8 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.data.vectors import DRIVERS, Features, Layer, changes_of, list_layers, read_features
+from skystill.data.vector_files import DRIVERS
+from skystill.data.vectors import Features, Layer, changes_of, list_layers, read_features
 from skystill.errors import ClassesError, DataError
 from skystill.features import FeatureSource, attribute_text
 from skystill.raster.ground import Ground, find_ground

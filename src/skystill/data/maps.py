@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rasterio.errors import RasterioError
 
-from skystill.data.vectors import DRIVERS
+from skystill.data.vector_files import DRIVERS
 from skystill.errors import DataError
 from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.picture import Bounds

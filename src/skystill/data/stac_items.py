@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from skystill.data.catalogues import Address, Entry, local_file
-from skystill.data.vectors import DRIVERS
+from skystill.data.vector_files import DRIVERS
 from skystill.errors import DataError, shortened
 from skystill.parsing import built_from, read_json
 from skystill.raster.listing import IMAGE_SUFFIXES

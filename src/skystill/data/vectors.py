@@ -1,15 +1,12 @@
 """Open vector files: their layers, and the features of a layer within a rectangle. Every error names the file.
 
 Which driver of GDAL opens a file is decided by its name, as for rasters. pyogrio leaves the choice to GDAL, so the
-first bytes of a file are compared with its name before, and the driver that GDAL took afterwards.
+first bytes of a file are compared with its name before (`vector_files`), and the driver that GDAL took afterwards.
 """
 
 import functools
-import re
-import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skystill.data.vector_files import DRIVERS, check_held, check_vector
 from skystill.errors import DataError, SettingsError, shortened
-from skystill.raster.files import check_regular
 
-DRIVERS = {
-    ".gpkg": ("GPKG", rb"SQLite format 3\x00"),
-    ".fgb": ("FlatGeobuf", rb"fgb\x03fgb"),
-    ".shp": ("ESRI Shapefile", rb"\x00\x00\x27\x0a"),
-    ".geojson": ("GeoJSON", rb"(\xef\xbb\xbf)?\s*\{"),
-}
-"""The driver for each extension, and how such a file begins."""
-MOST_HELD_BYTES = 64 * 2**20
-"""Largest file without a spatial index. It is held in memory, because each window would read all of it."""
 _BATCH = 20_000
 _SMALL_BYTES = 16 * 2**20
-_LINKED_CRS = re.compile(rb'"crs"\s*:\s*\{[^{}]*("type"\s*:\s*"link"|"href")|"crs"\s*:\s*\{[^{}]*\{[^{}]*"href"')
 Bounds = tuple[float, float, float, float]
 """Smallest x, smallest y, largest x and largest y, in the CRS of the layer."""
 
@@ -133,42 +120,6 @@ def changes_of(path: Path) -> tuple[int, ...]:
     return tuple(file.stat().st_mtime_ns for file in files if file.exists())
 
 
-def check_vector(path: Path) -> None:
-    """Check that the content of a vector file is what its name says, and that it names no other file or address.
-
-    Raises:
-        DataError: it is not.
-    """
-    driver, begins = DRIVERS[path.suffix.lower()]
-    check_regular(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(1024)
-            rest = file.read() if driver == "GeoJSON" and path.stat().st_size <= MOST_HELD_BYTES else b""
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
-    if not re.match(begins, head):
-        raise DataError(f"{path}: it does not begin as a file of {driver}, which its name says.")
-    if _LINKED_CRS.search(head + rest):
-        raise DataError(f"{path}: it takes its CRS from another file or address. Write it again with ogr2ogr.")
-    if driver == "GPKG":
-        _check_tables(path)
-    if driver == "ESRI Shapefile" and (size := 2 * int.from_bytes(head[24:28], "big")) > path.stat().st_size:
-        raise DataError(f"{path} is cut: it has {path.stat().st_size:,} of {size:,} bytes. Get a whole copy.")
-
-
-def _check_tables(path: Path) -> None:
-    """Refuse virtual tables, which may read other files. Those of spatial indices are made by every GeoPackage."""
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
-            made = file.execute("select name, sql from sqlite_master where sql like 'create virtual%'").fetchall()
-    except sqlite3.Error as error:
-        raise DataError(f"{path}: cannot be read as a GeoPackage: {error}.") from error
-    strange = [str(name) for name, sql in made if not re.search(r"using\s+[\"']?rtree", str(sql), re.IGNORECASE)]
-    if strange:
-        raise DataError(f"{path}: its table {shortened(', '.join(strange))} is a virtual one. Copy it with ogr2ogr.")
-
-
 def read_features(layer: Layer, fields: tuple[str, ...], bounds: Bounds) -> Features:
     """Return the features of a layer whose rectangle touches another one.
 
@@ -182,7 +133,7 @@ def read_features(layer: Layer, fields: tuple[str, ...], bounds: Bounds) -> Feat
     """
     if layer.indexed and not layer.is_small:
         return _read(layer, fields, bbox=bounds)
-    check_held(layer)
+    check_held(layer.path)
     features, boxes = _held(layer, fields)
     left, low, right, high = bounds
     with np.errstate(invalid="ignore"):  # features without a geometry have no rectangle
@@ -197,26 +148,11 @@ def read_batches(layer: Layer, fields: tuple[str, ...]) -> Iterator[Features]:
         DataError: as `read_features`.
     """
     if not layer.indexed:
-        check_held(layer)
+        check_held(layer.path)
         yield _held(layer, fields)[0]
         return
     for first in range(0, layer.count, _BATCH):
         yield _read(layer, fields, skip_features=first, max_features=_BATCH)
-
-
-def check_held(layer: Layer) -> None:
-    """Refuse a large file without a spatial index.
-
-    Raises:
-        DataError: it is one.
-    """
-    size = layer.path.stat().st_size
-    if not layer.indexed and size > MOST_HELD_BYTES:
-        raise DataError(
-            f"{layer.path} has {size / 2**20:,.0f} MiB and no spatial index, so that each window would read all of it; "
-            f"{MOST_HELD_BYTES // 2**20} MiB are possible.",
-            mend=f"Write it as a GeoPackage: ogr2ogr {layer.path.with_suffix('.gpkg').name} {layer.path.name}",
-        )
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ from skystill.model.adapters import RawCall, adapt
 from skystill.model.choice import RUNTIMES
 from skystill.model.file import ModelInfo, is_foreign, open_session, read_info
 from skystill.model.foreign import Foreign, find_form
-from skystill.model.trial import try_once
+from skystill.model.trial import check_call, try_once
 from skystill.symmetry import TEST_TIME_VIEWS, inverse, turned
 
 Infer = adapters.Infer
@@ -58,9 +58,8 @@ def open_engine(
 ) -> Engine:
     """Open a model file to run it.
 
-    A file of another program is tried in a process of its own, with limits (`skystill.model.trial`); then it is looked
-    at and tried on small images. It runs if its answers can be turned into logits
-    of the size of the image.
+    A file is tried in a process of its own, with limits (`skystill.model.trial`). One of another program is then looked
+    at and tried on small images. It runs if its answers can be turned into logits of the size of the image.
 
     Args:
         path: the model file.
@@ -222,7 +221,8 @@ def _call_openvino(path: Path, threads: int) -> RawCall:
 
 @contextmanager
 def _named(path: Path, image: npt.NDArray[Any]) -> Iterator[None]:
-    """Turn every error of a runtime in the block into one that names the file."""
+    """Check that the image is not too large, and turn every error of a runtime in the block into one that names it."""
+    check_call(path, image.shape, image.size)
     try:
         yield
     except (KeyboardInterrupt, MemoryError):

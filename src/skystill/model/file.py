@@ -149,13 +149,14 @@ def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
             providers=["CPUExecutionProvider"],
             provider_options=[{"arena_extend_strategy": "kSameAsRequested"}],
         )
-        session.get_modelmeta().custom_metadata_map  # noqa: B018 - raises if a property is not UTF-8
+        session.get_modelmeta().custom_metadata_map  # noqa: B018 - raises if a property is not UTF-8, and so do names
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        _ = [(value.name, value.shape) for value in (*inputs, *outputs)]
     except Exception as error:
         reason = shortened(error) or type(error).__name__
         raise ModelFileError(
             f"{path} cannot be opened as an ONNX model ({reason}). Export it again, or take a whole copy."
         ) from error
-    inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or not outputs or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 4:
         taken, given = (", ".join(f"{value.name} {value.shape}" for value in values) for values in (inputs, outputs))
         raise ModelFileError(

@@ -98,7 +98,7 @@ def quantize_model(
             source = prepared.with_name("float.onnx")
             source.write_bytes(ONNX_TRAILER.opened(path.read_bytes()))  # the steps keep properties, and change the rest
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        layers = [node.name for node in onnx.load(prepared).graph.node if node.op_type in ("Conv", "ConvTranspose")]
+        layers = [node.name for node in _load(prepared).graph.node if node.op_type in ("Conv", "ConvTranspose")]
         float_score = score(path)
         ranked, kept = list[str](), 0
         while True:
@@ -112,13 +112,19 @@ def quantize_model(
                 break
             ranked = ranked or _rank(prepared, scratch, layers, images[:4], on_progress)
             kept = min(max(1, 2 * kept), len(layers))
-        model = onnx.load(part)
+        model = _load(part)
         scores = {**info.scores, "validation_miou": round(found, 4), "validation_miou_float": round(float_score, 4)}
         del model.metadata_props[:]
         helper.set_model_props(model, replace(info, precision="int8", scores=scores).to_metadata())
         with written_whole(out) as target:
             target.write_bytes(model_bytes(model))
     return Quantized(float_score, found, tuple(ranked[:kept]), len(layers))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    """Load a file in the folder for temporary files that a library has just written."""
+    with naming_failed_writes(path, scratch=True):
+        return onnx.load(path)
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
@@ -143,7 +149,7 @@ def _quantize(prepared: Path, out: Path, images: Images, keep: Sequence[str] = (
             nodes_to_exclude=list(keep),
             nodes_to_quantize=list(only) or None,
         )
-    model = onnx.load(out)
+    model = _load(out)
     _take_bytes(model)
     _give_bytes(model)
     _shorten_names(model)

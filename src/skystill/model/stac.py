@@ -10,6 +10,7 @@ import onnxruntime
 
 from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.measure import ModelCost, measure_models
+from skystill.model.trial import try_once
 from skystill.raster.input_spec import InputSpec
 from skystill.run_folder import write_json
 
@@ -38,6 +39,7 @@ def write_stac_item(model: Path, path: Path) -> JsonObject:
         ModelFileError: the file cannot be opened or measured, or SkyStill did not export it.
         DiskFull: the item cannot be written.
     """
+    try_once(model)
     session = open_session(model)
     info = read_info(session, model)
     cost = measure_models([model])[0]

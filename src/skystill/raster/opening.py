@@ -16,7 +16,7 @@ from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from skystill.raster.files import special_kind
+from skystill.raster.files import special_beside, special_kind
 
 PICTURE_DRIVERS = (
     "GTiff", "LIBERTIFF", "JPEG", "PNG", "BMP", "WEBP", "GIF", "BIGGIF", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID",
@@ -182,10 +182,8 @@ def _refuse_special(name: str) -> None:
     """Refuse named pipes, sockets and devices, also in the place of files that GDAL opens beside a raster."""
     if not is_plain(name):
         return
-    stem, _, suffix = name.rpartition(".")
-    world = (f"{stem}.wld", f"{name}w", f"{stem}.{suffix[:1]}{suffix[-1:]}w")
-    for path in (name, f"{name}.aux.xml", *world):
-        if kind := special_kind(path):
+    for path in (name, special_beside(name, PICTURE_SUFFIXES)):
+        if path is not None and (kind := special_kind(path)):
             raise RasterRefused(f"{path} is {kind}, not a file. Write its content to a file, or take it away.")
 
 

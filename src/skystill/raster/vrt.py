@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from skystill.raster.files import special_kind
 from skystill.raster.opening import RasterRefused, check_named, is_plain, is_remote
 
 _MOST_BYTES = 256 * 2**20
+_MOST_LEVELS = 20  # of VRTs that name VRTs; the time of GDAL grows with the square
+_MOST_READS = 2**19  # of files that GDAL opens for one read of all pixels; each takes about 35 microseconds
 _FILE_KEYS = frozenset({"sourcefilename", "sourcedataset", "x_dataset", "y_dataset", "rpc_dem", "overview_file"})
 """Names of elements, attributes, metadata and options that hold a file name, in lower case: GDAL does not mind case."""
 _SUBCLASSES = frozenset(
@@ -48,7 +51,7 @@ def check_vrt(name: str) -> None:
         raise RasterRefused(
             f"{name} is a VRT inside an archive or in memory. Unpack it: only then its files are checked."
         )
-    _check_vrt(name, set())
+    _check_vrt(name, {}, 1)
 
 
 def check_remote_vrt(name: str, text: str) -> None:
@@ -73,34 +76,57 @@ def check_remote_vrt(name: str, text: str) -> None:
         check_named(source, name)
 
 
-def _check_vrt(name: str, checked: set[str]) -> None:
+def _check_vrt(name: str, reads: dict[str, int], level: int) -> int:
+    """Check a VRT and the VRTs in it, and return how many files GDAL reads for it.
+
+    Args:
+        name: the VRT.
+        reads: that number for each VRT that was checked already, by its real path.
+        level: 1 for the VRT that the user named, 2 for one that it names, and so on.
+    """
     real = os.path.realpath(name)
-    content = None if real in checked else _content(name)
-    checked.add(real)
+    if real in reads:
+        return reads[real]
+    reads[real] = 0  # one that names itself; GDAL says so when it reads it
+    content = _content(name)
     if content is None:
-        return
+        return 0
+    if level > _MOST_LEVELS:
+        raise RasterRefused(f"{name} is a VRT inside {level - 1} others; at most {_MOST_LEVELS} levels are read.")
+    total = 0
     for item in _items(name, content):
         _check_kind(name, item)
-        if item.key not in _FILE_KEYS:
-            continue
-        if _SPECIAL.match(item.text):
-            what = "a file on a server" if is_remote(item.text) else "no plain file"
+        if item.key in _FILE_KEYS:
+            total += _check_source(name, real, item, reads, level)
+        if total > _MOST_READS:
             raise RasterRefused(
-                f"{name} names {item.text[:200]}, which is {what}. A VRT may name files of this computer only: "
-                "copy the pixels first with gdal_translate IN OUT.tif."
+                f"{name} names more than {_MOST_READS:,} files, counted with those of the VRTs that it names. Write "
+                "its pixels into one file: gdal_translate IN OUT.tif."
             )
-        source = str(Path(real).parent / item.text) if item.relative else item.text
-        if not Path(source).exists():
-            continue
-        if source.lower().endswith(".vrt"):
-            _check_vrt(source, checked)
-        else:
-            check_named(source, name)
+    reads[real] = total
+    return total
+
+
+def _check_source(name: str, real: str, item: _Item, reads: dict[str, int], level: int) -> int:
+    if _SPECIAL.match(item.text):
+        what = "a file on a server" if is_remote(item.text) else "no plain file"
+        raise RasterRefused(
+            f"{name} names {item.text[:200]}, which is {what}. A VRT may name files of this computer only: "
+            "copy the pixels first with gdal_translate IN OUT.tif."
+        )
+    source = str(Path(real).parent / item.text) if item.relative else item.text
+    if source.lower().endswith(".vrt"):
+        return 1 + (_check_vrt(source, reads, level + 1) if Path(source).exists() else 0)
+    if Path(source).exists():
+        check_named(source, name)
+    return 1
 
 
 def _content(name: str) -> bytes | None:
     """Return the content of a local VRT, or None if there is no such file: opening it says so."""
     path = Path(name)
+    if kind := special_kind(name):
+        raise RasterRefused(f"{name} is {kind}, not a file.")
     if not path.is_file():
         return None
     if path.stat().st_size > _MOST_BYTES:

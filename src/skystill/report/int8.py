@@ -24,6 +24,7 @@ from skystill.errors import DataError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import ComparedCost, ModelCost, compare_models
 from skystill.model.quantize import Quantized, quantize_model
+from skystill.model.trial import try_once
 from skystill.predict.predictor import Predictor
 from skystill.progress import Message, OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import InputSpec
@@ -75,6 +76,7 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
 
 
 def _quantize(settings: QuantizeSettings, out: Path, on_progress: OnProgress) -> Quantization:
+    try_once(settings.model)
     info = read_info(open_session(settings.model), settings.model)
     train, validation, classes = _images(settings, info.classes)
     crops = _calibration(train, settings.images, settings.seed, info.input_spec)

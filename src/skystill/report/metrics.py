@@ -294,27 +294,23 @@ def evaluate(
         images: for each test image its key, the image as `predict` takes it, and labels (H, W) uint8, 255 = void.
         classes: the C classes.
 
-    Windows of one block of a map, which follow each other, count as one image: neighbours are alike, so that an
-    interval over windows would be too narrow.
+    Windows of one block of a map count as one image: neighbours are alike, so that an interval over windows would be
+    too narrow.
 
     Raises:
         DataError: there is no image.
     """
-    keys: list[str] = []
-    confusions: list[Counts] = []
+    confusions: dict[str, Counts] = {}
     curve = np.zeros((len(classes), 2, BINS), np.int64)
     for key, image, labels in images:
         probabilities = predict(image)
         counts = confusion_counts(labels, probabilities.argmax(axis=0).astype(np.uint8), len(classes))
-        if keys and keys[-1] == block_of(key):
-            confusions[-1] += counts
-        else:
-            keys.append(block_of(key))
-            confusions.append(counts)
+        name = block_of(key)
+        confusions[name] = confusions[name] + counts if name in confusions else counts
         _add_to_curve(curve, probabilities, labels)
-    if not keys:
+    if not confusions:
         raise DataError("there is no image to evaluate on.", mend="Give a --split whose test part holds images.")
-    return Evaluation(tuple(keys), np.stack(confusions), curve, classes)
+    return Evaluation(tuple(confusions), np.stack([*confusions.values()]), curve, classes)
 
 
 def _add_to_curve(curve: Counts, probabilities: npt.NDArray[np.float32], labels: Labels) -> None:

@@ -51,7 +51,14 @@ def shown_difference(interval: Interval, images: int) -> str:
     """Return "-0.4 to +1.3", in percentage points, or what an interval would need; see `shown_interval`."""
     if interval is None or images < ENOUGH_IMAGES:
         return needed(images)
-    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
+    return " to ".join(map(_signed, interval))
+
+
+def _signed(fraction: float) -> str:
+    """Return a difference in percentage points with its sign. One that is not zero has digits that say so."""
+    points = 100 * fraction
+    digits = next((digits for digits in (1, 2, 3) if round(points, digits)), 1)
+    return f"{points:+.{digits}f}"
 
 
 def needed(images: int) -> str:

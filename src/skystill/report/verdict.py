@@ -91,8 +91,9 @@ def _kept(
     evaluations: Mapping[str, Evaluation], comparisons: Mapping[str, Comparison], costs: Mapping[str, ModelCost]
 ) -> str:
     teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
-    size = _ratio(costs["teacher"].parameters / costs["student"].parameters, "fewer", "more")
-    speed = _ratio(costs["teacher"].latency_ms_per_mp / costs["student"].latency_ms_per_mp, "faster", "slower")
+    large, small = costs["teacher"], costs["student"]
+    size = _ratio(large.parameters / small.parameters, "fewer", "more", "as many")
+    speed = _ratio(large.latency_ms_per_mp / small.latency_ms_per_mp, "faster", "slower", "as fast")
     return (
         f"The distilled student reaches {_points(student.miou)} % mean IoU where its teacher reaches "
         f"{_points(teacher.miou)} % ({_span(comparisons['student-teacher'])}), with {size} parameters, "
@@ -100,10 +101,11 @@ def _kept(
     )
 
 
-def _ratio(ratio: float, above: str, below: str) -> str:
-    """A ratio in three digits, such as "8 times fewer"; below 1 the other way round."""
+def _ratio(ratio: float, above: str, below: str, same: str) -> str:
+    """A ratio in three digits, such as "8 times fewer"; below 1 the other way round, and at 1 the words for that."""
     value, word = (ratio, above) if ratio >= 1 else (1 / ratio, below)
-    return f"{value:,.0f} times {word}" if value >= 100 else f"{value:.3g} times {word}"
+    digits = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return same if digits == "1" else f"{digits} times {word}"
 
 
 def _kept_of_foreign(evaluations: Mapping[str, Evaluation], foreign: TeacherScores) -> str:

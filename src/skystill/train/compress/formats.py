@@ -17,6 +17,7 @@ from skystill.errors import DataError, ModelFileError, SettingsError, SkystillEr
 from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.ir import lower_ir, model_bytes
 from skystill.model.stac import write_stac_item
+from skystill.model.trial import try_once
 from skystill.progress import OnProgress, ignore_progress, phase
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.overwriting import check_outputs
@@ -110,6 +111,7 @@ def _with_resolution(fed: InputSpec, settings: ExportSettings, folder: RunFolder
     if settings.resolution is not None:
         return replace(fed, resolution_m=settings.resolution)
     with contextlib.suppress(ModelFileError):
+        try_once(folder.model)
         stored = read_info(open_session(folder.model), folder.model).resolution_m
         if stored is not None:
             return replace(fed, resolution_m=stored)

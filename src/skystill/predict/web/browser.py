@@ -204,7 +204,7 @@ def open_browser(binary: str, folder: Path, patience: float) -> Iterator[Browser
     process = subprocess.Popen(
         [*command, f"--user-data-dir={folder / 'profile'}"],
         pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        start_new_session=True, env=os.environ | {"TMPDIR": str(folder)},  # its own temporary folders outlive it
     )  # fmt: skip
     os.close(theirs_in)
     os.close(theirs_out)

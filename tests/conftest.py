@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from skystill.data.scenes import write_scene, write_scene_classes
+from tests.made import made_once
 
 # No deadline: how long an example takes says something of the machine's other work, and nothing of the code.
 hypothesis.settings.register_profile("skystill", deadline=None)
@@ -53,11 +54,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 12 small procedural scenes."""
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scene_classes(folder)
-    for index in range(12):
-        write_scene(folder, index, 128, seed=3)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_scene_classes(folder)
+        for index in range(12):
+            write_scene(folder, index, 128, seed=3)
+
+    return made_once("scenes", make, tmp_path_factory)
 
 
 @pytest.fixture

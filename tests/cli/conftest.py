@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from skystill.cli import commands as cli
+from tests.made import made_once
 
 TINY = ["--crop=32", "--batch-size=4", "--crops-per-image=4", "--split=0.5/0.1/0.4"]
 """Settings of runs that take a second."""
@@ -52,38 +52,29 @@ def teacher(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small trained teacher with its report."""
 
     def make(out: Path) -> None:
-        data = out.parent / "scenes"
-        shutil.copytree(scenes, data)
         flags = ["--network", "unet?channels=8&depth=3", "--epochs=3", *TINY]
-        done = process("train", "--data", data, "--out", out, *flags)
+        done = process("train", "--data", scenes, "--out", out, *flags)
         assert done.code == 0, done.err
 
-    return copy_of("teacher", make, tmp_path_factory)
+    return copied(made_once("teacher", make, tmp_path_factory), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student(teacher: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student distilled from it, with its baseline and report."""
 
     def make(out: Path) -> None:
         done = process(
-            "distill", "--data", out.parent / "scenes", "--teacher", out.with_name("teacher"), "--out", out,
-            "--student=two-level", "--epochs=3", "--alpha-end=0.3", *TINY,
+            "distill", "--data", scenes, "--teacher", out.with_name("teacher"), "--out", out, "--student=two-level",
+            "--epochs=3", "--alpha-end=0.3", *TINY,
         )  # fmt: skip
         assert done.code == 0, done.err
 
-    return copy_of("student", make, tmp_path_factory)
+    return copied(made_once("student", make, tmp_path_factory), tmp_path_factory)
 
 
-def copy_of(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
-    """Return a copy, for this test process alone, of a run that all test processes make once together."""
-    base = factory.getbasetemp()
-    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made" / name
-    made.parent.mkdir(exist_ok=True)
-    with FileLock(made.with_suffix(".lock")):
-        if not made.with_suffix(".done").exists():
-            make(made)
-            made.with_suffix(".done").touch()
-    copy = factory.mktemp("runs") / name
+def copied(made: Path, factory: pytest.TempPathFactory) -> Path:
+    """Return a copy that this test process may change."""
+    copy = factory.mktemp("runs") / made.name
     shutil.copytree(made, copy)
     return copy

@@ -33,12 +33,11 @@ def logged(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_distill_in_python_makes_the_run_folder_of_the_command(
-    scenes: Path, teacher: Path, student: Path, tmp_path: Path
-) -> None:
+def test_distill_in_python_makes_the_run_folder_of_the_command(scenes: Path, student: Path, tmp_path: Path) -> None:
     events: list[Event] = []
+    teacher = yaml.safe_load(RunFolder(student).config.read_text())["teacher"]
     run = api.distill(
-        data=scenes, teacher=[str(teacher)], out=tmp_path / "student", student="two-level", epochs=3, alpha_end=0.3,
+        data=scenes, teacher=teacher, out=tmp_path / "student", student="two-level", epochs=3, alpha_end=0.3,
         on_progress=events.append, **TINY,
     )  # fmt: skip
     command = RunFolder(student)

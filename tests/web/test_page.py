@@ -308,7 +308,7 @@ def test_what_is_seen_and_switched(browser: Browser, pages: dict[str, Path], tmp
     browser.open(pages["channel"])
     assert browser.label(tmp_path / "halves.png") == "done"
     middle = """(([x, y]) => {
-        view.paint();
+        do view.paint(); while (view.stale.length); // it paints for a few milliseconds at a time
         const { width, height } = view.canvas;
         const pixel = [...view.context.getImageData(width / 2 + x * view.scale, height / 2 + y, 1, 1).data];
         const place = view.at(width / 2 + x * view.scale, height / 2);
@@ -390,7 +390,7 @@ def test_a_second_model_is_compared_on_the_part_that_is_shown(browser: Browser, 
     shown = browser.run("""["difference", "other", "own"].map((what) => {
         chooseShown(what);
         view.opacity = 1;
-        view.paint();
+        do view.paint(); while (view.stale.length); // it paints for a few milliseconds at a time
         return [...view.base.classes.getImageData(200, 150, 1, 1).data];
     })""")
     colors = [*DUBAI.colors[second[150, 200]], 255], [*DUBAI.colors[wanted[150, 200]], 255]

@@ -11,14 +11,11 @@ finished are not run again; those that were stopped go on.
 import argparse
 from pathlib import Path
 
-from dubai_runs import finish, interval, points, without_teacher
+from dubai_runs import evaluated, finish, interval, points, scored_part, without_teacher
 
-from skystill.api import check
 from skystill.api.demo_settings import prepare_demo
-from skystill.data.read import read_pairs
-from skystill.predict import Predictor
 from skystill.progress import ignore_progress
-from skystill.report.metrics import compare, evaluate
+from skystill.report.metrics import compare
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DemoSettings
 
@@ -43,13 +40,9 @@ def run(out: Path, seed: int) -> dict[str, float]:
     alone = without_teacher(student, out / "alone")
     for settings in (teacher, student, alone):
         finish(settings)
-    data = check(data=student.data, split=student.split)
-    assert data.split is not None, data.check.problems  # noqa: S101
-    test, classes = data.split.test, data.check.classes
-    scores = {
-        name: evaluate(Predictor(RunFolder(path).model).probabilities, read_pairs(test, classes), classes)
-        for name, path in (("teacher", teacher.out), ("student", student.out), ("alone", alone.out))
-    }
+    test, classes = scored_part(student.data, student.split)
+    runs = {"teacher": teacher.out, "student": student.out, "alone": alone.out}
+    scores = {name: evaluated(RunFolder(path).model, test, classes) for name, path in runs.items()}
     miou = {name: float(evaluation.scores().miou or 0) for name, evaluation in scores.items()}
     difference = compare([scores["student"]], [scores["alone"]])
     shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in miou.items())

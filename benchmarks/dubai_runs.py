@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from skystill.api import distill, train
-from skystill.classes import DUBAI
+from skystill.api import check, distill, train
+from skystill.classes import DUBAI, ClassMap
 from skystill.cli.bars import progress_display
 from skystill.data import Pair, read_pairs
+from skystill.errors import DataError
 from skystill.predict import Predictor
 from skystill.report.metrics import Comparison, Evaluation, evaluate
 from skystill.run_folder import RunFolder
@@ -47,9 +48,22 @@ def logged(path: Path, column: str) -> list[float]:
         return [float(row[column]) for row in csv.DictReader(file)]
 
 
-def evaluated(path: Path, pairs: Sequence[Pair]) -> Evaluation:
+def arm_folder(out: Path, arm: str, seed: int) -> Path:
+    """Return the run folder of an arm and a seed."""
+    return out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def scored_part(data: Path, split: str) -> tuple[tuple[Pair, ...], ClassMap]:
+    """Return the test images of a data set, and its classes."""
+    found = check(data=data, split=split)
+    if found.split is None:
+        raise DataError(f"{data}: {len(found.check.problems)} problem(s):", found.check.problems)
+    return found.split.test, found.check.classes
+
+
+def evaluated(path: Path, pairs: Sequence[Pair], classes: ClassMap = DUBAI) -> Evaluation:
     """Evaluate a model file on whole images."""
-    return evaluate(Predictor(path).probabilities, read_pairs(pairs, DUBAI), DUBAI)
+    return evaluate(Predictor(path).probabilities, read_pairs(pairs, classes), classes)
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,26 @@ stopped are resumed, and finished ones are kept. OMP_NUM_THREADS sets the number
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from dubai_runs import finish, interval, logged, percents, points, summary, without_teacher
+from dubai_runs import (
+    arm_folder,
+    evaluated,
+    finish,
+    interval,
+    logged,
+    percents,
+    points,
+    scored_part,
+    summary,
+    without_teacher,
+)  # fmt: skip
 
-from skystill.api import check, pretrain
+from skystill.api import pretrain
 from skystill.cli.bars import progress_display
-from skystill.data.read import read_pairs
-from skystill.predict import Predictor
-from skystill.report.metrics import Evaluation, compare, evaluate
+from skystill.report.metrics import Evaluation, compare
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings, PretrainSettings
 
@@ -62,14 +72,9 @@ def main() -> None:
     score(chosen)
 
 
-def folder(out: Path, arm: str, seed: int) -> Path:
-    """Return the run folder of an arm and a seed."""
-    return out / f"{arm.replace(', ', '-')}-{seed}"
-
-
 def train(arm: str, chosen: argparse.Namespace, seed: int) -> None:
     """Train one arm with one seed."""
-    run, is_long = folder(chosen.out, arm, seed), arm.endswith("longer")
+    run, is_long = arm_folder(chosen.out, arm, seed), arm.endswith("longer")
     student = str(features(chosen, seed)) if arm.startswith("pretrained") else chosen.student
     distilled = DistillSettings(
         data=chosen.data, split=chosen.split, out=run, student=student, teacher=[str(chosen.teacher)], seed=seed,
@@ -95,19 +100,17 @@ def features(chosen: argparse.Namespace, seed: int) -> Path:
 def seconds_of(out: Path, arm: str, seed: int) -> float:
     """Return the seconds of all training of an arm."""
     before = [out / f"features-{seed}"] if arm.startswith("pretrained") else []
-    return sum(sum(logged(run, "seconds")) for run in (*before, folder(out, arm, seed)))
+    return sum(sum(logged(run, "seconds")) for run in (*before, arm_folder(out, arm, seed)))
 
 
 def score(chosen: argparse.Namespace) -> None:
     """Score every finished run on the same whole test images."""
-    data = check(data=chosen.data, split=chosen.split)
-    assert data.split is not None, data.check.problems  # noqa: S101
-    test, classes = data.split.test, data.check.classes
+    test, classes = scored_part(chosen.data, chosen.split)
     found: dict[str, list[Evaluation]] = {}
     for arm in ARMS:
-        runs = [RunFolder(folder(chosen.out, arm, seed)) for seed in range(chosen.seeds)]
+        runs = [RunFolder(arm_folder(chosen.out, arm, seed)) for seed in range(chosen.seeds)]
         done = [run for run in runs if run.model.exists()]
-        found[arm] = [evaluate(Predictor(run.model).probabilities, read_pairs(test, classes), classes) for run in done]
+        found[arm] = [evaluated(run.model, test, classes) for run in done]
         if done:
             row, taken = summary(found[arm]), mean(seconds_of(chosen.out, arm, seed) for seed in range(len(done)))
             scores = f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')}) | {percents(row.interval, ' to ')}"
@@ -116,15 +119,12 @@ def score(chosen: argparse.Namespace) -> None:
     for one, other in DIFFERENCES:
         both = min(len(found[one]), len(found[other]))
         if both:
-            found_difference = compare(found[one][:both], found[other][:both])
-            differences[f"{one} minus {other}"] = (
-                found_difference.low,
-                found_difference.difference,
-                found_difference.high,
-            )
-            print(f"| {one} minus {other} | {points(found_difference)} | {interval(found_difference)} |")
-    models = {arm: summary(evaluations).__dict__ for arm, evaluations in found.items() if evaluations}
-    write_json(chosen.out / "features.json", {"models": models, "differences": differences})
+            name = f"{one} minus {other}"
+            differences[name] = difference = compare(found[one][:both], found[other][:both])
+            print(f"| {name} | {points(difference)} | {interval(difference)} |")
+    models = {arm: asdict(summary(evaluations)) for arm, evaluations in found.items() if evaluations}
+    written = {name: asdict(difference) for name, difference in differences.items()}
+    write_json(chosen.out / "features.json", {"models": models, "differences": written})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from dubai_runs import ScoreTable, evaluated, finish, logged, summary, without_teacher
+from dubai_runs import ScoreTable, arm_folder, evaluated, finish, logged, summary, without_teacher
 
 from skystill.data import find_pairs, sample_images, split_pairs
 from skystill.report.metrics import Evaluation, compare
@@ -52,14 +52,9 @@ def main() -> None:
     score(chosen.data, chosen.out)
 
 
-def folder(out: Path, arm: str, seed: int) -> Path:
-    """Return the run folder of an arm and a seed."""
-    return out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-
-
 def train(arm: str, data: Path, teacher: Path, out: Path, epochs: int, seed: int) -> None:
     """Train one arm with one seed."""
-    run = folder(out, arm, seed)
+    run = arm_folder(out, arm, seed)
     distilled = DistillSettings(
         data=data, split="dubai", out=run, student="kite", teacher=[str(teacher)], seed=seed, limit_images=LABELED,
         epochs=epochs * 5 // 4 if arm == "alone, longer" else epochs,
@@ -88,7 +83,7 @@ def score(data: Path, out: Path) -> None:
     test = split_pairs(find_pairs(data).pairs, "dubai", 0).test
     found: dict[str, list[Evaluation]] = {}
     for arm in ARMS:
-        paths = sorted(out.glob(f"{folder(out, arm, 0).name[:-1]}[0-9]"))
+        paths = sorted(out.glob(f"{arm_folder(out, arm, 0).name[:-1]}[0-9]"))
         done = [path for path in paths if RunFolder(path).model.exists()]
         found[arm] = [evaluated(RunFolder(path).model, test) for path in done]
         if done:

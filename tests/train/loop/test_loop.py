@@ -14,6 +14,7 @@ from torch import nn
 
 from skystill.errors import CheckpointError, Interrupted, LossNotFinite
 from skystill.progress import EpochEnd, Event, Message, Progress
+from skystill.report.metrics import METRICS
 from skystill.train import Supervised
 from skystill.train.batches.batches import Batch, as_batch
 from skystill.train.loop.checkpoint import Checkpointer
@@ -53,7 +54,8 @@ def task(seed: int = 0) -> Supervised:
     torch.manual_seed(seed)
     network = nn.Sequential(_Scale(), nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 3, 1))
     made = Supervised(network, Fabric(accelerator="cpu", devices=1))
-    made.compile(torch.optim.AdamW(network.parameters(), lr=0.01))
+    # metrics of its own, as the commands have (`metrics_for`)
+    made.compile(torch.optim.AdamW(network.parameters(), lr=0.01), metrics=dict(METRICS))
     return made
 
 

@@ -34,7 +34,6 @@ class Supervised:
         self.meter = Meter(1)
         self._stepper: Stepper | None = None
         self._student_loss: StudentLoss = CrossEntropy()
-        self._metrics: Metrics = METRICS
 
     def compile(
         self,
@@ -57,7 +56,7 @@ class Supervised:
             raise SettingsError("the optimizer holds weights that are not the student's; only the student may learn.")
         self._stepper = Stepper(self.fabric, self.network, optimizer)
         self._student_loss = student_loss or CrossEntropy()
-        self._metrics = metrics
+        self.meter = Meter(1, metrics)
 
     @property
     def stepper(self) -> Stepper:
@@ -162,9 +161,9 @@ class Supervised:
         return {"loss": loss, "student_loss": loss}, logits, batch
 
     def _meter_of(self, logits: Tensor) -> Meter:
-        """Return the meter. A new one is made if the number of classes or the metrics have changed."""
-        if self.meter.confusion.shape[0] != logits.shape[1] or self.meter.metrics is not self._metrics:
-            self.meter = Meter(logits.shape[1], self._metrics)
+        """Return the meter. A new one is made if the number of classes has changed, as in the first step."""
+        if self.meter.confusion.shape[0] != logits.shape[1]:
+            self.meter = Meter(logits.shape[1], self.meter.metrics)
         return self.meter
 
 

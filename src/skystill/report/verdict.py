@@ -10,6 +10,7 @@ from skystill.report.records import TeacherScores
 from skystill.report.truth import missing_classes, needed, shown_difference, shown_interval, too_narrow
 
 _SHOWN = 0.001  # a tenth of a point, the last digit that is shown
+_COUNTS = 0.005  # half a point: an interval that ends above it does not rule out that distillation helps
 
 
 def verdict(
@@ -78,13 +79,20 @@ def _helped(against: Comparison) -> list[str]:
     elif not against.clear:
         line = (
             f"Distillation did not help here: against the same student trained alone the difference is "
-            f"{_span(against)}, and that interval holds zero."
+            f"{_span(against)}, and that interval holds zero.{_may_have_helped(against)}"
         )
     elif against.difference > 0:
         line = f"Distillation helped: against the same student trained alone the difference is {_span(against)}."
     else:
         line = f"Distillation hurt here: against the same student trained alone the difference is {_span(against)}."
     return [line, "The interval is over test images of this one run; another seed may move the difference as much."]
+
+
+def _may_have_helped(against: Comparison) -> str:
+    """Say that an interval with zero in it is too wide to rule out a gain, if it is."""
+    if against.interval is None or against.interval[1] < _COUNTS:
+        return ""
+    return f" It does not rule out a gain of up to {100 * against.interval[1]:.1f} points: more test images would tell."
 
 
 def _kept(

@@ -1,49 +1,42 @@
 """Convert a class raster to polygons that are merged across windows, in bounded memory.
 
-The raster is read window by window. Polygons that lie inside a window are written immediately. Polygons that touch its
-border are kept, and are joined with their neighbours when no later window can add to them. Needs shapely and pyogrio
+The raster is read window by window; a window in which the class changes very often is taken in strips of rows. Polygons
+that lie inside of one are written immediately. Polygons that touch its border are kept, and are joined with their
+neighbours when no later one can add to them. Needs shapely and pyogrio
 (`pip install "skystill[vector]"`).
 """
 
-import contextlib
-import json
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.features import shapes
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
-from skystill.errors import DiskFull, SettingsError
+from skystill.errors import SettingsError
 from skystill.progress import Note, OnProgress, ignore_progress, tracked
 from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
-from skystill.raster.styles import style_document
 from skystill.run_folder import written_whole
 
 try:
-    import pyogrio
     import shapely
 
-    from skystill.predict.layer_styles import add_layer_style
+    from skystill.predict.polygon_files import GeoJson, Geometry, GeoPackage
     from skystill.predict.simplify import simplified_rings
     from skystill.predict.square import Squarer
-    from skystill.predict.to_map import ToMap
 except ImportError as error:
     raise SettingsError(f'{error}: polygons need it. Install it with pip install "skystill[vector]".') from error
 
 _WINDOW = 2048
+_CHANGES = 200_000  # places of a window where the class changes: with more, it is traced in strips of rows
 _HELD_VERTICES = 2_000_000  # largest number of vertices of incomplete polygons: about 60 MB
-_BATCH = 5_000
-_GPKG_VERSION = "1.2"  # older programs warn of a newer one, such as GDAL 3.6 of Debian 12. Nothing newer is used
-
-Geometry = Any  # shapely has no type annotations
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,8 @@ def write_polygons(
         classes: names and colours of the labels. A .gpkg holds them as a style, too.
         on_progress: called with a `Progress` after each window, and with a `Note` about polygons with right angles.
         tolerance: simplifies the polygons by this many pixels. Where a border of polygons crosses a border of windows,
-            every 2048 pixels, it keeps a vertex. None keeps the edges of the pixels.
+            every 2048 pixels or, where classes change at every other pixel, more often, it keeps a vertex. None
+            keeps the edges of the pixels.
         square: labels of the polygons whose angles become right angles.
 
     Raises:
@@ -97,7 +91,7 @@ def write_polygons(
         DiskFull: the file cannot be written.
     """
     with gdal_environment(), open_raster(raster) as source, written_whole(path) as part:
-        make = _GeoPackage if path.suffix.lower() == ".gpkg" else _GeoJson
+        make = GeoPackage if path.suffix.lower() == ".gpkg" else GeoJson
         with make(part, source, classes) as writer:
             squarer = Squarer(source, square, tolerance)
             joiner = _Joiner((source.height, source.width), writer, tolerance, squarer)
@@ -161,10 +155,34 @@ class _Joiner:
             labels: (H, W) uint8; 255 = void is skipped.
         """
         left, top = int(window.col_off), int(window.row_off)
-        right, bottom = left + int(window.width), top + int(window.height)
         if left == 0:
             self._right = []
             self._end_row()
+        strips = _strips(labels)
+        sides: dict[str, Edge] = {"left": [], "right": []}
+        above = self._above.get(left, [])
+        for rows in strips:
+            edges = self._add_strip(labels[rows], left, top + rows.start, left + int(window.width))
+            self._match(above, edges["top"])
+            above = edges["bottom"]
+            for side, spans in sides.items():
+                spans.extend(edges[side])
+            if len(strips) > 1:
+                self._settle([*sides.values(), above])
+        self._match(self._right, sides["left"])
+        self._right = sides["right"]
+        self._below[left] = above
+
+    def _add_strip(self, labels: npt.NDArray[np.uint8], left: int, top: int, right: int) -> dict[str, Edge]:
+        """Write polygons that lie inside of a strip of rows, hold the others, and return where they touch its border.
+
+        Args:
+            labels: (H, W) uint8.
+            left: the first column.
+            top: the first row.
+            right: the column after the last one.
+        """
+        bottom = top + labels.shape[0]
         edges: dict[str, Edge] = {"left": [], "right": [], "top": [], "bottom": []}
         lines = {
             "left": (0, left if left > 0 else None),
@@ -185,10 +203,7 @@ class _Joiner:
             for side, spans in spans_of.items():
                 edges[side].extend((start, end, value, number) for start, end in spans)
         self._give(inner, inner_labels)
-        self._match(self._right, edges["left"])
-        self._match(self._above.get(left, []), edges["top"])
-        self._right = edges["right"]
-        self._below[left] = edges["bottom"]
+        return edges
 
     def _traced(
         self, labels: npt.NDArray[np.uint8], left: int, top: int
@@ -244,12 +259,20 @@ class _Joiner:
         return number
 
     def _end_row(self) -> None:
-        """Write polygons to which no later window can add.
+        self._above, self._below = self._below, {}
+        self._settle([])
+
+    def _settle(self, more: Sequence[Edge]) -> None:
+        """Write polygons to which nothing can be added any more.
 
         If too many vertices are held, the parts of the largest remaining polygons are written as well.
+
+        Args:
+            more: borders that later polygons may touch, besides those of finished windows.
         """
-        self._above, self._below = self._below, {}
-        open_numbers = {self._root(span[3]) for edge in self._above.values() for span in edge}
+        edges = [*self._above.values(), *self._below.values(), self._right, *more]
+        roots = {span[3]: self._root(span[3]) for edge in edges for span in edge}
+        open_numbers = set(roots.values())
         self._release([number for number in self._waiting if number not in open_numbers])
         held = sum(waiting.vertices for waiting in self._waiting.values())
         for number in sorted(self._waiting, key=lambda number: -self._waiting[number].vertices):
@@ -260,8 +283,7 @@ class _Joiner:
             self.split += 1
             self._give([self._joined(waiting, whole=False)], [waiting.label])
             self._waiting[number] = _Waiting(waiting.label, whole=False)
-        roots = {span[3]: self._root(span[3]) for edge in self._above.values() for span in edge}
-        self._parents = {**roots, **{root: root for root in roots.values()}}
+        self._parents = {**roots, **{root: root for root in open_numbers}}
 
     def _release(self, numbers: list[int]) -> None:
         done = [self._waiting.pop(number) for number in numbers]
@@ -283,86 +305,23 @@ def _union(parts: list[Geometry]) -> Geometry:
     return parts[0] if len(parts) == 1 else shapely.simplify(shapely.union_all(parts), 0)
 
 
+def _strips(labels: npt.NDArray[np.uint8]) -> list[slice]:
+    """Cut a window into strips of rows with at most `_CHANGES` places where the class changes, which bounds polygons.
+
+    Args:
+        labels: (H, W) uint8.
+    """
+    changes = np.count_nonzero(labels[:, 1:] != labels[:, :-1], axis=1)
+    changes[1:] += np.count_nonzero(labels[1:] != labels[:-1], axis=1)
+    total = np.cumsum(changes)
+    cuts = np.searchsorted(total, np.arange(_CHANGES, int(total[-1]), _CHANGES))
+    rows = [0, *np.unique(cuts[cuts > 0]).tolist(), len(labels)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(rows)]
+
+
 def _spans_on(ring: npt.NDArray[np.float64], axis: int, line: int | None) -> list[tuple[int, int]]:
     """Return the spans of a ring that lie on the line x = `line` (axis 0) or y = `line` (axis 1)."""
     on = ring[:, axis] == line
     both = np.flatnonzero(on[:-1] & on[1:])
     along = ring[:, 1 - axis].astype(int)
     return [(min(along[i], along[i + 1]), max(along[i], along[i + 1])) for i in both]
-
-
-class _GeoPackage:
-    """Appends polygons to a GeoPackage in batches."""
-
-    def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
-        self._path, self._classes = path, classes
-        self._to_map = ToMap(source, lonlat=False)
-        self._crs = source.crs.to_wkt() if source.crs else None
-        self._held: tuple[list[Geometry], list[int]] = ([], [])
-        self._begun = False
-
-    def __enter__(self) -> "_GeoPackage":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        if raised[0] is None:
-            self._flush()
-            add_layer_style(self._path, "classes", style_document(self._classes, raster=False))
-
-    def write(self, geometries: list[Geometry], labels: list[int]) -> None:
-        """Write polygons, given in pixel coordinates."""
-        self._held[0].extend(geometries)
-        self._held[1].extend(labels)
-        if len(self._held[0]) >= _BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        geometries, labels = self._held
-        self._held = ([], [])
-        if self._begun and not geometries:
-            return
-        areas = np.array([np.nan if area is None else area for area in self._to_map.areas(geometries)], float)
-        try:
-            pyogrio.raw.write(
-                self._path,
-                shapely.to_wkb(np.asarray(self._to_map(geometries), object)),
-                [np.array([self._classes.names[label] for label in labels], object), np.array(labels, np.int32), areas],
-                np.array(["class", "label", "area_m2"]),
-                layer="classes",
-                driver="GPKG",
-                geometry_type="Unknown",
-                crs=self._crs,
-                append=self._begun,
-                dataset_options={"VERSION": _GPKG_VERSION},
-            )
-        except (RuntimeError, OSError) as error:
-            raise DiskFull(self._path, error) from error
-        self._begun = True
-
-
-class _GeoJson:
-    """Writes polygons to a GeoJSON file one after the other."""
-
-    def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
-        self._path, self._classes = path, classes
-        self._to_map = ToMap(source, lonlat=True)
-        self._first = True
-        self._files = contextlib.ExitStack()
-
-    def __enter__(self) -> "_GeoJson":
-        self._file = self._files.enter_context(self._path.open("w", encoding="utf-8"))
-        self._file.write('{"type": "FeatureCollection", "features": [')
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        if raised[0] is None:
-            self._file.write("\n]}\n")
-        self._files.close()
-
-    def write(self, geometries: list[Geometry], labels: list[int]) -> None:
-        """Write polygons, given in pixel coordinates."""
-        for shape, label, area in zip(self._to_map(geometries), labels, self._to_map.areas(geometries), strict=True):
-            about = {"class": self._classes.names[label], "label": label, "area_m2": area}
-            feature = {"type": "Feature", "properties": about, "geometry": shapely.geometry.mapping(shape)}
-            self._file.write(("" if self._first else ",") + "\n" + json.dumps(feature))
-            self._first = False

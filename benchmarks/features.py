@@ -47,6 +47,7 @@ DIFFERENCES = (
     ("pretrained", "alone, longer"),
     ("distilled", "alone"),
     ("pretrained, distilled", "pretrained"),
+    ("pretrained, distilled", "alone"),
     ("pretrained, distilled", "alone, longer"),
 )
 

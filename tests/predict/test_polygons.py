@@ -108,8 +108,14 @@ def distance_to_borders(labels: np.ndarray, polygons: list[object]) -> float:
 
 @pytest.mark.parametrize(
     ("window", "changes", "tolerance"),
-    [(16, 300_000, 2.0), *[(50, 300_000, t) for t in (0.75, 5.0)], *[(4096, 300_000, t) for t in (0.75, 2.0)]]
-    + [(50, 60, 2.0), (4096, 60, 0.75), (4096, 500, 5.0)],
+    [
+        (16, 300000, 2.0),
+        *[(50, 300000, t) for t in (0.75, 5.0)],
+        *[(4096, 300000, t) for t in (0.75, 2.0)],
+        (50, 60, 2.0),
+        (4096, 60, 0.75),
+        (4096, 500, 5.0),
+    ],
 )
 def test_simplified_polygons_share_their_borders(
     tmp_path: Path, window: int, changes: int, tolerance: float, monkeypatch: pytest.MonkeyPatch

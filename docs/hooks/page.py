@@ -9,7 +9,9 @@ from typing import Any
 from mkdocs.structure.files import File
 
 from skystill.model.bundled import bundled_model
-from skystill.predict.web.export import find_built, make_page, open_model
+from skystill.predict.web.export import make_page
+from skystill.predict.web.models import open_model
+from skystill.predict.web.parts import find_built
 
 PAGE = "deploy.md"
 MARK = "<!-- page -->"

@@ -7,6 +7,8 @@ const COMMAND = "skystill predict reads it.";
 const TEXT = {
   opening: "Opening the model …",
   ready: "Ready. Drop images here, or choose them.",
+  runs: (workers, threads) => `Here it runs in up to ${workers} worker${workers > 1 ? "s" : ""} with ${threads} thread` +
+    `${threads > 1 ? "s" : ""} each.`,
   limits: (parts, whole) => `Of a TIFF up to ${parts.toLocaleString("en")} megapixels are read, part by part; of ` +
     `other files up to ${whole.toLocaleString("en")}, all at once.`,
   reading: (name) => `Reading ${name} …`,
@@ -53,6 +55,8 @@ const TEXT = {
   noUnpack: "This browser cannot unpack what is in this page (DecompressionStream). Take a browser of 2023 or later " +
     "(Chrome, Edge, Firefox 113, Safari 16.4).",
   modelFailed: (why) => `The model cannot be opened in this browser (${why}).`,
+  noPart: (file) => `a part of this page, ${file}, cannot be loaded from its server, or is not what was exported. Load ` +
+    "the page again. If that does not help, copy the whole folder to the server again.",
   notFinite: "the model answers with values that are not finite. Export the page again from a sound model file.",
   tileFailed: (why) => `the model fails on it (${why}).`,
 

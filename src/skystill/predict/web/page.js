@@ -14,7 +14,7 @@ async function begin() {
     pool = new Pool(networkUrl, { wasm, model, info: ABOUT.input });
     await pool.open();
     $("runs").textContent = TEXT.runs(pool.most, (await pool.workers[0].ready).threads);
-    for (const id of ["choose", "example"]) $(id).disabled = false;
+    for (const id of ["choose", "choose-folder", "example"]) $(id).disabled = false;
     setState("ready", TEXT.ready);
     busy = false;
     workOff();
@@ -32,16 +32,21 @@ function checkBrowser() {
 
 // ---- saving
 
-async function save(ending, make) {
-  const { picture, labels, counts, areas, file } = current;
-  const name = file.name.replace(/\.[^.]*$/, "") + ending;
+function save(ending, make) {
+  const { picture, labels, counts, areas, name } = current;
+  const saved = name.replace(/\.[^./]*$/, "").replaceAll("/", "-") + ending;
+  const told = ending.endsWith("json") && !picture.geo ? TEXT.inPixels : "";
+  return saveAs(saved, () => make({ geo: picture.geo, labels, counts, areas }, CLASSES), told);
+}
+
+// Make a file, and let the browser save it.
+async function saveAs(name, make, told = "") {
   $("status").textContent = TEXT.saving(name);
   try {
-    const blob = await make({ geo: picture.geo, labels, counts, areas }, CLASSES);
-    const link = element("a", "", { href: URL.createObjectURL(blob), download: name });
+    const link = element("a", "", { href: URL.createObjectURL(await make()), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    $("status").textContent = TEXT.saved(name) + (ending.endsWith("json") && !picture.geo ? TEXT.inPixels : "");
+    $("status").textContent = TEXT.saved(name) + told;
   } catch (error) {
     setState("refused", TEXT.notSaved(name, error.message));
   }
@@ -76,6 +81,12 @@ function listen() {
     add([...$("input").files]);
     $("input").value = "";
   });
+  $("choose-folder").addEventListener("click", () => $("folder").click());
+  $("folder").addEventListener("change", () => {
+    const files = [...$("folder").files].map((file) => ({ path: file.webkitRelativePath, open: () => file }));
+    if (files.length) addFrom([{ folder: files[0].path.split("/")[0], files }]);
+    $("folder").value = "";
+  });
   $("example").hidden = !ABOUT.spec.isColors;
   $("example").addEventListener("click", async () => add(
     [new File([await exampleImage()], "example.jpg")], TEXT.example));
@@ -97,11 +108,12 @@ function listen() {
   $("save-tif").addEventListener("click", () => save("-classes.tif", toGeotiff));
   $("save-png").addEventListener("click", () => save("-classes.png", toPng));
   $("save-geojson").addEventListener("click", () => save("-classes.geojson", toGeojson));
+  $("save-all").addEventListener("click", saveAll);
   $("save-csv").addEventListener("click", () => save("-areas.csv", async (...all) => toCsv(...all)));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    add([...event.dataTransfer.files]);
+    addFrom(listDropped(event.dataTransfer.items));
   });
 }
 

@@ -20,8 +20,8 @@ from skystill.predict.web.models import Held, describe, facts_of
 from skystill.raster.input_spec import InputSpec
 
 _SHARED = ("strings.js", "names.js", "png.js")
-PAGE = (*_SHARED, "ground.js", "grid.js", "labels.js", "save.js", "view.js", "pool.js", "work.js", "parts.js",
-        "compare.js", "show.js", "page.js")  # fmt: skip
+PAGE = (*_SHARED, "ground.js", "grid.js", "labels.js", "save.js", "zip.js", "view.js", "pool.js", "work.js", "parts.js",
+        "compare.js", "show.js", "folders.js", "page.js")  # fmt: skip
 READER = (*_SHARED, "picture.js", "tiff.js", "blocks.js", "reading.js")
 POLYGONS = ("strings.js", "names.js", "ground.js", "labels.js", "polygons.js")
 NETWORK = ("strings.js", "ground.js", "labels.js", "network.js")

@@ -21,8 +21,8 @@ const setState = (state, text) => {
   $("status").textContent = text;
 };
 
-function add(files, note = "") {
-  for (const file of files) entries.push({ file, state: TEXT.waiting, note });
+function add(files, note = "", names = files.map((file) => file.name)) {
+  files.forEach((file, i) => entries.push({ file, name: names[i], state: TEXT.waiting, note }));
   listEntries();
   workOff();
 }
@@ -52,13 +52,14 @@ function hideProgress() {
 }
 
 async function label(entry) {
-  const name = entry.file.name;
+  const { name } = entry;
   const began = performance.now();
   entry.state = "";
   try {
     setState("reading", TEXT.reading(name));
     if (!await openInReader(entry)) throw new Stopped();
     const { width, height } = entry.picture;
+    checkAll(width * height);
     entry.labels = new Labels(height, width, ABOUT.grid);
     const keep = keeper(entry);
     display(entry);
@@ -73,10 +74,17 @@ async function label(entry) {
   listEntries();
 }
 
+// The class maps of all images are kept until they are saved, without their confidences.
+function checkAll(size) {
+  const limit = 2 * LIMITS.results;
+  const pixels = entries.reduce((sum, { labels }) => sum + (labels ? labels.height * labels.width : 0), size);
+  if (pixels > limit) refuse(TEXT.allTooMany(Math.floor(limit / 1e6)));
+}
+
 class Stopped extends Error {}
 
 function giveUp(entry, error) {
-  const { name } = entry.file;
+  const { name } = entry;
   entry.picture = entry.labels = null;
   if (error instanceof Stopped) {
     for (const one of entries) if (one.state === TEXT.waiting) one.state = "stopped";

@@ -63,6 +63,7 @@ async function label(entry) {
     entry.labels = new Labels(height, width, ABOUT.grid);
     const keep = keeper(entry);
     display(entry);
+    showOverview(entry);
     setState("running", TEXT.running(name));
     if (!await pool.run(entry.labels.tiles, (tile) => readTile(entry, tile), keep)) throw new Stopped();
     if (!entry.counts.some((count, one) => count && one !== NODATA)) refuse(TEXT.noPixels);
@@ -131,6 +132,15 @@ async function readShown(area, step) {
   } catch {
     return null; // a file that has gone: its classes are still shown
   }
+}
+
+// Show a large image at once, from an overview of about as many pixels as the screen has.
+async function showOverview({ picture: { factors, width, height } }) {
+  if (!factors.length || view.base.step === 1) return;
+  const step = Math.max(factors[0], view.base.step, 2 ** Math.round(Math.log2(1 / view.scale)));
+  const { labels } = view;
+  const pixels = await readShown({ top: 0, left: 0, bottom: height, right: width }, step);
+  if (pixels && view.labels === labels) view.putOverview(pixels, step);
 }
 
 function addCost(cost, ms, pixels) {

@@ -69,30 +69,29 @@ def predicted(model: Path, image: Path, folder: Path) -> Any:
         return file.read(1)
 
 
-@pytest.mark.parametrize(
-    ("options", "factors", "step"),
-    [
-        ({"compress": "deflate", "predictor": 2}, [2, 4, 8], 4),
-        ({}, [2], 4),  # none is as coarse as the screen
-        ({"interleave": "band"}, [8], 8),  # and none as fine
-    ],
-)
 def test_an_overview_is_shown_before_the_first_tile(
-    browser: Browser, page: Path, models: dict[str, Path], tmp_path: Path, options: Any, factors: list[int], step: int
+    browser: Browser, page: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    image = write_overviews(tmp_path / "map.tif", factors, **options)
     browser.open(page)
     browser.run("view.canvas.style.width = view.canvas.style.height = '100px'; 1")
     browser.run(WATCH)
-    assert browser.label(image) == "done", browser.status
-    assert browser.run("view.base.step") == 4
-    assert browser.run("shown") == [[step, 0, [",".join(map(str, COLOR))]]]
-    with rasterio.open(browser.save("save-tif", "map-classes.tif")) as file:
-        assert np.array_equal(file.read(1), predicted(models["channel"], image, tmp_path))
-    # Each tile has put its own pixels in the place of the overview: the mean of 4 x 4 pixels.
-    seen = browser.run("[...view.base.picture.getImageData(0, 0, 100, 75).data]")
-    wanted = scene(HEIGHT, WIDTH)[:, :300, :400].reshape(3, 75, 4, 100, 4).mean((2, 4)).transpose(1, 2, 0)
-    assert np.abs(np.reshape(seen, (75, 100, 4))[..., :3] - wanted).max() <= 1
+    options: dict[str, Any]
+    for name, options, factors, step in (
+        ("packed", {"compress": "deflate", "predictor": 2}, [2, 4, 8], 4),
+        ("fine", {}, [2], 4),  # none is as coarse as the screen
+        ("coarse", {"interleave": "band"}, [8], 8),  # and none as fine
+    ):
+        image = write_overviews(tmp_path / f"{name}.tif", factors, **options)
+        browser.run("shown = []; 1")
+        assert browser.label(image) == "done", browser.status
+        assert browser.run("view.base.step") == 4
+        assert browser.run("shown") == [[step, 0, [",".join(map(str, COLOR))]]], name
+        with rasterio.open(browser.save("save-tif", f"{name}-classes.tif")) as file:
+            assert np.array_equal(file.read(1), predicted(models["channel"], image, tmp_path))
+        # Each tile has put its own pixels in the place of the overview: the mean of 4 x 4 pixels.
+        seen = browser.run("[...view.base.picture.getImageData(0, 0, 100, 75).data]")
+        wanted = scene(HEIGHT, WIDTH)[:, :300, :400].reshape(3, 75, 4, 100, 4).mean((2, 4)).transpose(1, 2, 0)
+        assert np.abs(np.reshape(seen, (75, 100, 4))[..., :3] - wanted).max() <= 1
 
 
 def test_a_part_that_is_enlarged_is_read_from_the_overview_that_is_fine_enough(

@@ -81,10 +81,13 @@ function listen() {
     add([...$("input").files]);
     $("input").value = "";
   });
+  $("choose-folder").hidden = !("webkitdirectory" in $("folder"));
   $("choose-folder").addEventListener("click", () => $("folder").click());
   $("folder").addEventListener("change", () => {
-    const files = [...$("folder").files].map((file) => ({ path: file.webkitRelativePath, open: () => file }));
-    if (files.length) addFrom([{ folder: files[0].path.split("/")[0], files }]);
+    const chosen = [...$("folder").files];
+    const folder = chosen[0]?.webkitRelativePath.split("/")[0] || null; // some browsers let only files be chosen
+    const files = chosen.map((file) => ({ path: file.webkitRelativePath || file.name, open: () => file }));
+    addFrom([{ folder, files }]);
     $("folder").value = "";
   });
   $("example").hidden = !ABOUT.spec.isColors;

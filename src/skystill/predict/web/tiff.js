@@ -152,8 +152,9 @@ async function findOverviews(tiff, { file, width, height, count, kind, photometr
     if (((await tagOf(dir, "NewSubfileType", 0)) & 5) !== 1) continue;
     const layout = await checkedLayout(file, dir, tiff.littleEndian).catch(() => null);
     const factor = layout && 2 ** Math.round(Math.log2(width / layout.width));
-    const fits = factor > 1 && layout.width === Math.ceil(width / factor) && layout.height === Math.ceil(height / factor)
-      && layout.count === count && layout.kind === kind && layout.photometric === photometric;
+    const isReduced = factor > 1 && layout.width === Math.ceil(width / factor)
+      && layout.height === Math.ceil(height / factor);
+    const fits = isReduced && layout.count === count && layout.kind === kind && layout.photometric === photometric;
     if (!fits) continue;
     layout.empty = empty;
     found.push({ factor, read: (numbers, area) => readBlocks(layout, numbers, area) });

@@ -16,7 +16,7 @@ from skystill.predict.web.parts import find_built
 PAGE = "deploy.md"
 MARK = "<!-- page -->"
 EXAMPLE = "examples/map.html"
-LINK = f"**Try it: [the page of the bundled model]({EXAMPLE})** (5.6 MB), which learnt from satellite images of Dubai."
+LINK = f"**Try it: [the page of the bundled model]({EXAMPLE})** (5.7 MB), which learnt from satellite images of Dubai."
 
 
 def on_files(files: Any, *, config: Any) -> Any:  # noqa: ANN401 - MkDocs' own types

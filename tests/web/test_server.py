@@ -159,6 +159,36 @@ def test_classes_are_those_of_predict_with_and_without_the_headers(
 
 
 @pytest.mark.slow
+def test_only_the_page_is_isolated_and_threads_that_fail_are_done_without(
+    browser: Browser, folder: Path, tmp_path: Path
+) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "other.html").write_text("<html data-state=ready>")
+    with served(tmp_path, {}) as address:
+        for name, is_isolated in (("", True), ("index.html?a=b#c", True), ("other.html", False)):
+            browser.open(address + name)
+            assert browser.run("[crossOriginIsolated, Boolean(navigator.serviceWorker.controller)]") == [
+                is_isolated, True
+            ]  # fmt: skip
+        browser.open(address)
+        threads = browser.run("""(async () => {
+            const ask = Asked.prototype.ask;
+            Asked.prototype.ask = function (message, ...all) {
+                return message.threads > 1 ? Promise.resolve({ failed: "no memory" }) : ask.call(this, message, ...all);
+            };
+            const one = Object.assign(new Pool(pool.url, pool.opening), { threads: 2 });
+            await one.open();
+            return (await one.workers[0].ready).threads;
+        })()""")
+        assert threads == 1
+        (tmp_path / "isolate.js").unlink()
+    with served(tmp_path, {}) as address:
+        browser.open(address)
+        assert not browser.run("crossOriginIsolated")  # and it works
+
+
+@pytest.mark.slow
 def test_a_part_that_is_missing_or_another_is_told(browser: Browser, folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -54,9 +54,13 @@ class Pool {
       this.workers.push(worker);
       worker.ready = worker.ask({ ...this.opening, threads: this.threads });
     }
-    for (const one of await Promise.all(this.workers.map((worker) => worker.ready))) {
-      if (one.failed) throw new Error(one.failed);
-    }
+    const opened = await Promise.all(this.workers.map((worker) => worker.ready));
+    const broken = opened.find((one) => one.failed);
+    if (!broken) return;
+    if (this.threads === 1) throw new Error(broken.failed);
+    this.threads = 1; // some browsers have too little memory that can be shared
+    for (const worker of this.workers.splice(0)) worker.end();
+    await this.open(count);
   }
 
   // Label all tiles. `read` gives the message of a tile, or why there is none; `keep` takes what is found in it.

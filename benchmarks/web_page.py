@@ -1,6 +1,6 @@
 """The page of `skystill export --format html` against ONNX Runtime: time of the network, memory, and the longest task.
 
-    python benchmarks/web_page.py                        # speed, then memory at 1, 4, 24 and 100 megapixels
+    python benchmarks/web_page.py                        # speed, threads, then memory at 1, 4, 24 and 100 megapixels
     python benchmarks/web_page.py --part speed --rounds 9
     python benchmarks/web_page.py --part memory --megapixels 4
 
@@ -8,12 +8,15 @@ It needs Chromium or Chrome. **speed**: one tile of the bundled INT8 model, and 
 with random weights, in the page (WebAssembly, one thread) and in ONNX Runtime on one and on two threads, in turn. The
 figures are processor time per megapixel, of which the least of all rounds is given: other work on the machine changes
 it less than the time on the clock, which is given for two threads. In the page it contains the classes, their
-confidence and the counting. **memory**: a tiled GeoTIFF is labelled in a fresh page; the peak is VmHWM of the page's
+confidence and the counting. **threads**: the page of `--format web`, isolated, on all cores: a worker of one thread for
+each core against one worker whose threads share memory, in turn, on one tile and on six; the median time on the clock
+per megapixel. **memory**: a tiled GeoTIFF is labelled in a fresh page; the peak is VmHWM of the page's
 process, and the longest task is processor time on the page's own thread, from the opening to saved polygons, with
 zooming and panning in between. Results: web_page.json.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +34,7 @@ from skystill.api import export
 from skystill.data.scenes import paint_scene
 from skystill.model.file import open_session
 from skystill.predict.web.browser import Browser, find_browser, open_browser
+from skystill.predict.web.check import ISOLATED, served
 from skystill.run_folder import write_json
 
 ROWS, COLUMNS = 640, 1152  # the tile of the bundled model
@@ -40,6 +44,28 @@ TILE = f"""(async () => {{
     const [top, left, bottom, right] = [0, 0, {ROWS}, {COLUMNS}];
     const tile = {{ top, left, bottom, right, readTop: top, readLeft: left, readBottom: bottom, readRight: right }};
     return (await pool.workers[0].ask({{ planes: drawn, valid: null, tile, geo: null }})).ms;
+}})()"""
+POOLS = f"""(async () => {{
+    const made = async (count, threads) => {{
+        const one = Object.assign(new Pool(pool.url, pool.opening, count), {{ threads }});
+        await one.open(count);
+        return one;
+    }};
+    const cores = navigator.hardwareConcurrency;
+    pools = {{ workers: await made(cores, 1), threads: await made(1, cores) }};
+    timed = async ({{ workers }}, tiles) => {{
+        const [top, left, bottom, right] = [0, 0, {ROWS}, {COLUMNS}];
+        const tile = {{ top, left, bottom, right, readTop: top, readLeft: left, readBottom: bottom, readRight: right }};
+        let waiting = tiles;
+        const work = async (worker) => {{
+            while (waiting-- > 0) await worker.ask({{ planes: drawn, valid: null, tile, geo: null }});
+        }};
+        const began = performance.now();
+        await Promise.all(workers.map(work));
+        return (performance.now() - began) / (tiles * {MEGAPIXELS});
+    }};
+    const opened = await Promise.all(Object.values(pools).map((one) => one.workers[0].ready));
+    return [cores, ...opened.map(({{ threads }}) => threads)];
 }})()"""
 DRAWN = f"drawn = Uint8Array.from({{ length: 3 * {ROWS} * {COLUMNS} }}, () => 256 * Math.random()); 0"
 MOVES = """(async () => {
@@ -65,7 +91,7 @@ MOVES = """(async () => {
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("speed", "memory"), default=None)
+    parser.add_argument("--part", choices=("speed", "threads", "memory"), default=None)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--megapixels", type=int, nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--out", type=Path, default=Path("runs/web_page"))
@@ -73,17 +99,19 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     models = {name: make_model(chosen.out, name) for name in ("int8", "float")}
     found: dict[str, Any] = {}
-    if chosen.part != "memory":
+    if chosen.part in (None, "speed"):
         found["speed"] = [measure_speed(chosen, name, model) for name, model in models.items()]
-    if chosen.part != "speed":
+    if chosen.part in (None, "threads"):
+        found["threads"] = measure_threads(chosen, models["int8"])
+    if chosen.part in (None, "memory"):
         page = export(run=models["int8"], format="html", out=chosen.out / "int8.html")
         found["memory"] = [measure_memory(chosen.out, page, megapixels) for megapixels in chosen.megapixels]
     write_json(chosen.out / "web_page.json", found)
 
 
 @contextmanager
-def opened(page: Path) -> Iterator[Browser]:
-    """The page in a fresh browser."""
+def opened() -> Iterator[Browser]:
+    """A fresh browser, in which workers are not watched: this takes time."""
     binary = find_browser()
     if binary is None:
         raise SystemExit("This needs Chromium or Chrome.")
@@ -91,7 +119,7 @@ def opened(page: Path) -> Iterator[Browser]:
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         open_browser(binary, Path(folder), patience=1800) as browser,
     ):
-        browser.call("Target.setAutoAttach", autoAttach=False, waitForDebuggerOnStart=False)  # watching takes time
+        browser.call("Target.setAutoAttach", autoAttach=False, waitForDebuggerOnStart=False)
         yield browser
 
 
@@ -111,7 +139,7 @@ def measure_speed(chosen: argparse.Namespace, name: str, model: Path) -> dict[st
     tile = np.random.default_rng(0).integers(0, 256, (1, 3, ROWS, COLUMNS), np.uint8)
     sessions = {threads: open_session(model, threads) for threads in (1, 2)}
     times: dict[str, list[float]] = {"page": [], "native": [], "native, 2 threads (clock)": []}
-    with opened(page) as browser:
+    with opened() as browser:
         browser.open(page)
         browser.run(DRAWN)
         for number in range(chosen.rounds + 1):
@@ -121,6 +149,26 @@ def measure_speed(chosen: argparse.Namespace, name: str, model: Path) -> dict[st
     least = {key: round(min(values), 1) for key, values in times.items()}
     print(f"{name}: {least} ms per megapixel; page / native: {least['page'] / least['native']:.1f}", flush=True)
     return {"model": name, "rounds": times, "least": least}
+
+
+def measure_threads(chosen: argparse.Namespace, model: Path) -> dict[str, Any]:
+    """Median time on the clock per megapixel: workers of one thread against one worker whose threads share memory."""
+    folder = export(run=model, format="web", out=chosen.out / "web")
+    times: dict[str, list[float]] = {}
+    with served(folder, ISOLATED) as address, opened() as browser:
+        browser.open(address)
+        browser.run(DRAWN)
+        cores, *threads = browser.run(POOLS)
+        if threads != [1, cores]:
+            raise SystemExit(f"{threads} threads were opened on {cores} cores.")
+        for tiles in (1, 6):
+            for number in range(chosen.rounds + 1):
+                for name in ("workers", "threads"):
+                    value = browser.run(f"timed(pools.{name}, {tiles})")
+                    times.setdefault(f"{name}, {tiles} tiles", []).extend([value] * (number > 0))
+    median = {key: round(statistics.median(values)) for key, values in times.items()}
+    print(f"{cores} cores: {median} ms per megapixel", flush=True)
+    return {"cores": cores, "rounds": times, "median": median}
 
 
 def page_seconds(browser: Browser) -> float:
@@ -141,7 +189,7 @@ def measure_memory(folder: Path, page: Path, megapixels: int) -> dict[str, Any]:
     """Peak memory and longest task while an image is labelled, looked at and saved."""
     image = make_image(folder, *SIDES[megapixels])
     events: list[dict[str, Any]] = []
-    with opened(page) as browser:
+    with opened() as browser:
         note = browser._note
 
         def collect(message: dict[str, Any]) -> None:

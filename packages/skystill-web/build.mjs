@@ -19,7 +19,7 @@ async function bundle(entry, name) {
     bundle: true, format: "iife", platform: "browser", target: "es2022", minify: true, charset: "ascii",
     legalComments: "none", metafile: true, write: false,
     alias: { "zstddec/stream": "zstddec" }, // the stream never ends where its data are damaged
-    define: { "import.meta.url": '"blob:"' }, // only used to find files that are inside here
+    define: { "import.meta.url": "location.href" }, // threads of ort.js run the script of the worker that opens it
     logOverride: { "empty-import-meta": "silent" },
   });
   for (const input of Object.keys(metafile.inputs)) {

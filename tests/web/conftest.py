@@ -44,6 +44,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def pages(models: dict[str, Path]) -> dict[str, Path]:
     folder = models["channel"].parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skystill.predict.web.export._EXAMPLE_SIDE", 192)  # large scenes take seconds
+        patch.setattr("skystill.predict.web.parts._EXAMPLE_SIDE", 192)  # large scenes take seconds
         patch.setattr("skystill.predict.web.check.find_browser", lambda: None)  # as does trying each page
         return {name: export(run=model, format="html", out=folder / f"{name}.html") for name, model in models.items()}

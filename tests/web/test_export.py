@@ -18,7 +18,7 @@ from skystill.classes import DUBAI, ClassMap
 from skystill.cli import app
 from skystill.errors import ModelFileError, RunFolderError, SettingsError
 from skystill.model.bundled import bundled_model, model_card
-from skystill.predict.web.export import NETWORK, PAGE, POLYGONS, READER
+from skystill.predict.web.parts import ISOLATE, NETWORK, PAGE, POLYGONS, READER
 from skystill.progress import Note
 from skystill.raster.input_spec import Band, InputSpec
 from skystill.run_folder import write_text
@@ -30,7 +30,7 @@ SCRIPTS = Path(__file__).parents[2] / "src/skystill/predict/web"
 
 @pytest.fixture(autouse=True)
 def small_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skystill.predict.web.export._EXAMPLE_SIDE", 64)  # large scenes take seconds
+    monkeypatch.setattr("skystill.predict.web.parts._EXAMPLE_SIDE", 64)  # large scenes take seconds
 
 
 def packed(page: str, name: str) -> bytes:
@@ -101,7 +101,7 @@ def test_the_policy_lets_only_this_script_and_this_style_run(tmp_path: Path) -> 
 
 def test_no_script_ends_early_and_none_is_left_out() -> None:
     files = {path.name for path in SCRIPTS.glob("*.js")}
-    assert {*PAGE, *READER, *NETWORK, *POLYGONS} == files
+    assert {*PAGE, *READER, *NETWORK, *POLYGONS, ISOLATE} == files
     for name in files:
         text = (SCRIPTS / name).read_text(encoding="utf-8")
         assert "</script" not in text.lower()

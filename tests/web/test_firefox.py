@@ -1,4 +1,4 @@
-"""The page in Firefox, opened from a file."""
+"""The page in Firefox, opened from a file and from a web server."""
 
 import json
 from pathlib import Path
@@ -8,15 +8,20 @@ import pytest
 import rasterio
 from PIL import Image
 
+from skystill.api import export
 from skystill.model.bundled import bundled_model
 from skystill.predict import Predictor
+from skystill.predict.web.check import ISOLATED, served
 from tests.web.firefox import open_firefox
 from tests.web.images import UTM, scene, write_tiff
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_page_in_firefox_gives_the_classes_of_predict(pages: dict[str, Path], tmp_path: Path) -> None:
+def test_the_page_in_firefox_gives_the_classes_of_predict(
+    pages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skystill.predict.web.parts._EXAMPLE_SIDE", 64)  # large scenes take seconds
     planes = scene(600, 700)
     holes = planes.copy()
     holes[:, 300:420, 500:640] = 0
@@ -40,5 +45,17 @@ def test_the_page_in_firefox_gives_the_classes_of_predict(pages: dict[str, Path]
         polygons = json.loads(firefox.save("save-geojson", "map-classes.geojson").read_text())["features"]
         with rasterio.open(firefox.save("save-png", "map-classes.png")) as picture:
             assert np.array_equal(picture.read(1), labels)
+        models = {"run": bundled_model(), "with_": bundled_model()}  # the second one runs in threads
+        with served(export(**models, format="web", out=tmp_path / "site"), ISOLATED) as address:
+            firefox.call("WebDriver:Navigate", url=address)
+            assert firefox.wait("ready", "failed") == "ready"
+            assert firefox.run("crossOriginIsolated")
+            assert firefox.label(tiff) == "done"
+            (tmp_path / "saved/map-classes.tif").unlink()
+            with rasterio.open(firefox.save("save-tif", "map-classes.tif")) as own:
+                assert (own.read(1) == wanted).mean() >= 0.9999
+            firefox.run("document.getElementById('compare').click()")
+            assert firefox.wait("compared", "refused") == "compared"
+            assert "the same class to 100.0 % of" in firefox.run("document.getElementById('compared').textContent")
     areas = [sum(one["properties"]["area_m2"] for one in polygons if one["properties"]["label"] == i) for i in range(6)]
     assert np.allclose(areas, np.bincount(labels.ravel(), minlength=6)[:6] * 0.25, rtol=2e-3, atol=0.1)

@@ -283,22 +283,15 @@ def test_stop_keeps_nothing_and_the_next_images_go_on(browser: Browser, pages: d
     assert browser.run("[current === entries[2], view.labels.width, view.labels.height]") == [True, 400, 300]
 
 
-def test_a_file_that_goes_and_a_folder_are_refused(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_that_goes_is_refused(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
     content = encoded(Image.fromarray(scene(40, 50).transpose(1, 2, 0)), "PNG")
     (tmp_path / "photo.png").write_bytes(content)
-    (tmp_path / "folder").mkdir()
     browser.open(pages["channel"])
     assert browser.label(tmp_path / "photo.png") == "done"
     (tmp_path / "photo.png").write_bytes(content * 2)
     browser.run("document.documentElement.dataset.state = 'chosen'; add([entries[0].file])")
     assert browser.wait("refused", "done") == "refused"
     assert "photo.png: it cannot be read any more" in browser.status
-    data = {"items": [], "files": [str(tmp_path / "folder")], "dragOperationsMask": 1}
-    browser.run("document.documentElement.dataset.state = 'chosen'")
-    for kind in ("dragEnter", "dragOver", "drop"):
-        browser.call("Input.dispatchDragEvent", type=kind, x=100, y=100, data=data)
-    assert browser.wait("refused", "done") == "refused"
-    assert browser.status.startswith("folder: ")
 
 
 def test_what_is_seen_and_switched(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def export(
 ) -> "Path":
     """Write the network of a run as a model file, and check that its logits equal those of torch.
 
-    With the format html, a model file goes into a web page as it is, and torch is not needed.
+    With the formats html and web, a model file goes into a web page as it is, and torch is not needed.
 
     Args:
         settings: settings of the command. Give either this or `keywords`.
@@ -160,13 +160,14 @@ def export(
         keywords: fields of `ExportSettings`, instead of `settings`.
 
     Returns:
-        The model file, or the page. If `stac` is set, a STAC item is written next to it, with the suffix `.stac.json`.
+        The model file, the page, or its folder. If `stac` is set, a STAC item is written next to the file, with the
+        suffix `.stac.json`.
 
     Raises:
         UserError: the folder is not a finished run, or the format cannot be written.
     """
     settings = settings_from(ExportSettings, settings, keywords)
-    if settings.format == "html":
+    if settings.format in ("html", "web"):
         from skystill.predict.web.export import export_page
 
         return export_page(settings, on_progress)

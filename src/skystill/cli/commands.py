@@ -187,7 +187,8 @@ def export(settings: ExportSettings) -> None:
 
     with progress_display() as on_progress:
         path = api.export(settings, on_progress=on_progress)
-    console.print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB", markup=False)
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    console.print(f"{path}: {sum(file.stat().st_size for file in files) / 1e3:,.0f} kB", markup=False)
     if settings.stac:
         console.print(f"{path.with_suffix('.stac.json')}", markup=False)
 

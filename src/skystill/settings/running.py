@@ -233,27 +233,28 @@ class ExportSettings(Settings):
     """Settings of `skystill export`."""
 
     run: Path
-    """Run folder that train or distill wrote. With --format html also a model file of SkyStill; of a run, the INT8 file
-    is taken if there is one."""
+    """Run folder that train or distill wrote. With --format html or web also a model file of SkyStill; of a run, the
+    INT8 file is taken if there is one."""
     out: Path
-    """File to write: .onnx, .xml with --format openvino, or .html with --format html."""
-    format: Literal["onnx", "deepness", "openvino", "html"] = "onnx"
+    """File to write: .onnx, .xml with --format openvino, or .html with --format html. With --format web a folder, which
+    holds nothing else."""
+    format: Literal["onnx", "deepness", "openvino", "html", "web"] = "onnx"
     """onnx: the format that skystill predict reads. deepness: ONNX for the QGIS plugin Deepness. openvino: an .xml and
     a .bin file. html: one web page with the model in it, which labels images in a browser, without a server and without
-    a network."""
+    a network. web: the same page as a folder for a web server, which browsers keep in their caches."""
     resolution: float | None = Field(default=None, gt=0)
     """Ground resolution of the training images in metres per pixel. It is stored in the file. By default it is read
     from the training images, if all of them are GeoTIFFs whose resolutions agree within a factor of 1.1."""
     stac: bool = False
     """Also write a STAC item (Machine Learning Model extension) next to the file."""
     with_: Path | None = None
-    """With --format html: a second model, as a run or a model file, such as the teacher. The page runs it on the part
-    of an image that is shown, and shows where the classes differ, and the time that each model takes."""
+    """With --format html or web: a second model, as a run or a model file, such as the teacher. The page runs it on the
+    part of an image that is shown, and shows where the classes differ, and the time that each model takes."""
 
     @model_validator(mode="after")
     def _check_with(self) -> "ExportSettings":
-        if self.with_ is not None and self.format != "html":
-            raise ValueError("--with is for a page: add --format html, or leave --with out")
+        if self.with_ is not None and self.format not in ("html", "web"):
+            raise ValueError("--with is for a page: add --format html or web, or leave --with out")
         return self
 
 

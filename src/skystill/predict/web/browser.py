@@ -6,6 +6,7 @@ It is driven over a pipe by its own protocol (`--remote-debugging-pipe`), which 
 import base64
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -126,21 +127,30 @@ class Browser:
             raise BrowserFailed(str(done["exceptionDetails"].get("exception", {}).get("description")))
         return done["result"].get("value")
 
-    def open(self, page: Path) -> None:
-        """Open the page, and wait until its model is ready."""
+    def open(self, page: Path | str) -> None:
+        """Open the page, a file or an address, and wait until its model is ready."""
         self.run("document.documentElement.dataset.state = 'left'")  # of the page before it
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         if self.wait("ready", "failed") == "failed":
             raise PageFailed(self.status)
 
     def wait(self, *states: str) -> str:
         """Wait until the page is in one of these states, and return it."""
         end = time.monotonic() + self._patience
-        while (state := self.run("document.documentElement?.dataset.state")) not in states:
+        while (state := self._state()) not in states:
             if time.monotonic() > end:
                 raise BrowserFailed(f"after {self._patience:g} s the page is {state}: {self.status}")
             time.sleep(0.05)
         return str(state)
+
+    def _state(self) -> object:
+        """The state of the page, or None while it is loaded anew."""
+        try:
+            return self.run("document.documentElement?.dataset.state")
+        except BrowserFailed as error:
+            if re.search("navigated|execution context|context was destroyed", str(error)) is None:
+                raise
+            return None
 
     @property
     def version(self) -> str:

@@ -1,9 +1,13 @@
-"""The page of `skystill export --format html`, tried in a browser after it was written."""
+"""The page of `skystill export`, tried in a browser after it was written."""
 
 import base64
+import functools
 import json
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,9 @@ _SIDE, _SEED = 192, 5  # pixels of the tile: a multiple of 64; larger scenes tak
 _PATIENCE = 60  # seconds for each answer of the browser
 _LEAST = 0.99  # of the pixels; INT8 rounds otherwise in WebAssembly, which changed up to 0.1 % of the pixels
 
+ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+"""The headers that isolate a page, so that its threads may share memory."""
+
 _LABEL = """(async () => {
     const bytes = Uint8Array.from(atob(%s), (letter) => letter.charCodeAt(0));
     const planes = new { uint8: Uint8Array, uint16: Uint16Array, int16: Int16Array, float32: Float32Array }[%s](
@@ -37,7 +44,7 @@ def check_page(page: Path, models: Sequence[Path]) -> str:
     """Label a tile with each model, in the page and in ONNX Runtime.
 
     Args:
-        page: the page.
+        page: the page: a file, or a folder, which is then served on this computer.
         models: the model files in it: one, or two that are compared.
 
     Returns:
@@ -54,9 +61,10 @@ def check_page(page: Path, models: Sequence[Path]) -> str:
     try:
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            served(page, ISOLATED) if page.is_dir() else nullcontext(page) as address,
             open_browser(binary, Path(folder), _PATIENCE) as browser,
         ):
-            browser.open(page)
+            browser.open(address)
             name = f"{Path(binary).name} {browser.version}"
             found = [_labelled(browser, tile, pool) for pool in ("pool", "await openOther()")[: len(models)]]
     except PageFailed as error:
@@ -66,6 +74,34 @@ def check_page(page: Path, models: Sequence[Path]) -> str:
     equal = [_equal(model, tile, labels, name) for model, labels in zip(models, found, strict=True)]
     shares = " and ".join(f"{100 * share:.3f} %" for share in equal)
     return f"In {name}, {shares} of the pixels of a test tile have the class that ONNX Runtime gives."
+
+
+@contextmanager
+def served(folder: Path, headers: Mapping[str, str]) -> Iterator[str]:
+    """Serve a folder to this computer alone, and yield its address.
+
+    Args:
+        folder: what is served.
+        headers: are sent with every file.
+    """
+
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            for name, value in headers.items():
+                self.send_header(name, value)
+            super().end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _equal(model: Path, tile: npt.NDArray[Any], labels: npt.NDArray[np.uint8], browser: str) -> float:

@@ -7,7 +7,7 @@ let otherPool = null;
 
 async function openOther() {
   const { url, opening } = pool;
-  otherPool ??= new Pool(url, { ...opening, model: await unpack("other-model"), info: OTHER.input }, 1);
+  otherPool ??= new Pool(url, { ...opening, model: await partOf("other-model"), info: OTHER.input }, 1);
   await otherPool.open();
   return otherPool;
 }

@@ -1,29 +1,32 @@
 "use strict";
-// A worker that runs the model on one thread, tile by tile. Several of them run at the same time.
+// A worker that runs the model, tile by tile. Several of them run at the same time.
 
 const HALVES = Float64Array.from({ length: 64 }, (_, i) => 2 ** -(i + 0.5));
 
 let session;
 let about;
 
-onmessage = async ({ data }) => {
-  try {
-    if (data.wasm) await open(data);
-    else await run(data);
-  } catch (error) {
-    postMessage({ failed: error.message || String(error) });
-  }
-};
+// The threads of ONNX Runtime run this script, too, and have messages of their own.
+if (self.name !== "em-pthread") {
+  onmessage = async ({ data }) => {
+    try {
+      if (data.wasm) await open(data);
+      else await run(data);
+    } catch (error) {
+      postMessage({ failed: error.message || String(error) });
+    }
+  };
+}
 
-async function open({ wasm, model, info }) {
+async function open({ wasm, model, info, threads }) {
   about = info;
-  // Nothing is fetched: the page has no network, and a file has no neighbours.
+  // Nothing is fetched: the page has given all that is needed.
   ort.env.wasm.wasmBinary = await wasm.arrayBuffer();
-  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
   const options = { executionProviders: ["wasm"], enableMemPattern: false };
   session = await ort.InferenceSession.create(new Uint8Array(await model.arrayBuffer()), options);
-  postMessage({ ready: true });
+  postMessage({ threads: ort.env.wasm.numThreads }); // one, where memory cannot be shared
 }
 
 // Label the core of one tile. `planes` are (bands, height, width); `valid` is of the core, or null for all.

@@ -5,14 +5,16 @@ async function begin() {
   setState("opening", TEXT.opening);
   try {
     checkBrowser();
-    const [wasm, model, ortCode, geotiffCode] = await Promise.all(["wasm", "model", "ort", "geotiff"].map(unpack));
-    const ownCode = (id) => $(id).textContent;
-    const networkUrl = scriptUrl(ortCode, ownCode("network-code"));
-    readerUrl = scriptUrl(geotiffCode, ownCode("reader-code"));
+    if (await isolate()) return;
+    const names = ["wasm", "model", "ort", "network-code", "geotiff", "reader-code"];
+    const [wasm, model, ...scripts] = await Promise.all(names.map(partOf));
+    const networkUrl = scriptUrl(...scripts.slice(0, 2));
+    readerUrl = scriptUrl(...scripts.slice(2));
     reader = new Asked(readerUrl);
     pool = new Pool(networkUrl, { wasm, model, info: ABOUT.input });
     await pool.open();
-    for (const id of ["choose", "example"]) $(id).disabled = false;
+    $("runs").textContent = TEXT.runs(pool.most, (await pool.workers[0].ready).threads);
+    for (const id of ["choose", "choose-folder", "example"]) $(id).disabled = false;
     setState("ready", TEXT.ready);
     busy = false;
     workOff();
@@ -28,44 +30,23 @@ function checkBrowser() {
   if (typeof WebAssembly === "undefined" || !WebAssembly.validate(simd)) refuse(TEXT.noSimd);
 }
 
-const PART = 2 ** 20; // letters of base64, four of which are three bytes
-
-// Let the page go on. A timer would wait for a second where the page is not seen.
-const pause = () => new Promise((resolve) => {
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = resolve;
-  port2.postMessage(0);
-});
-
-function fromBase64(text) {
-  return Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-}
-
-// A packed part of this page as a blob, which is passed on without a copy. Its text is dropped.
-async function unpack(id) {
-  const text = $(id).textContent;
-  $(id).textContent = "";
-  const bytes = [];
-  for (let at = 0; at < text.length; at += PART) {
-    bytes.push(fromBase64(text.slice(at, at + PART)));
-    await pause();
-  }
-  const stream = new Blob(bytes).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).blob();
-}
-
 // ---- saving
 
-async function save(ending, make) {
-  const { picture, labels, counts, areas, file } = current;
-  const name = file.name.replace(/\.[^.]*$/, "") + ending;
+function save(ending, make) {
+  const { picture, labels, counts, areas, name } = current;
+  const saved = name.replace(/\.[^./]*$/, "").replaceAll("/", "-") + ending;
+  const told = ending.endsWith("json") && !picture.geo ? TEXT.inPixels : "";
+  return saveAs(saved, () => make({ geo: picture.geo, labels, counts, areas }, CLASSES), told);
+}
+
+// Make a file, and let the browser save it.
+async function saveAs(name, make, told = "") {
   $("status").textContent = TEXT.saving(name);
   try {
-    const blob = await make({ geo: picture.geo, labels, counts, areas }, CLASSES);
-    const link = element("a", "", { href: URL.createObjectURL(blob), download: name });
+    const link = element("a", "", { href: URL.createObjectURL(await make()), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    $("status").textContent = TEXT.saved(name) + (ending.endsWith("json") && !picture.geo ? TEXT.inPixels : "");
+    $("status").textContent = TEXT.saved(name) + told;
   } catch (error) {
     setState("refused", TEXT.notSaved(name, error.message));
   }
@@ -73,7 +54,7 @@ async function save(ending, make) {
 
 // Polygons are made in a worker, which is given the labels tile by tile.
 async function toGeojson({ labels, geo }, classes) {
-  const worker = new Asked(scriptUrl($("polygons-code").textContent));
+  const worker = new Asked(scriptUrl(await partOf("polygons-code")));
   const ask = async (message) => {
     const answer = await worker.ask(message);
     if (answer.why || answer.failed) refuse(answer.why ?? answer.failed);
@@ -100,9 +81,18 @@ function listen() {
     add([...$("input").files]);
     $("input").value = "";
   });
+  $("choose-folder").hidden = !("webkitdirectory" in $("folder"));
+  $("choose-folder").addEventListener("click", () => $("folder").click());
+  $("folder").addEventListener("change", () => {
+    const chosen = [...$("folder").files];
+    const folder = chosen[0]?.webkitRelativePath.split("/")[0] || null; // some browsers let only files be chosen
+    const files = chosen.map((file) => ({ path: file.webkitRelativePath || file.name, open: () => file }));
+    addFrom([{ folder, files }]);
+    $("folder").value = "";
+  });
   $("example").hidden = !ABOUT.spec.isColors;
-  $("example").addEventListener("click", () => add(
-    [new File([fromBase64($("example-image").textContent)], "example.jpg")], TEXT.example));
+  $("example").addEventListener("click", async () => add(
+    [new File([await exampleImage()], "example.jpg")], TEXT.example));
   $("stop").addEventListener("click", () => {
     running.stop();
     reader.end();
@@ -115,17 +105,18 @@ function listen() {
   $("nearer").addEventListener("click", () => view.zoom(1.5));
   $("farther").addEventListener("click", () => view.zoom(1 / 1.5));
   $("licences").addEventListener("toggle", async () => {
-    $("licences-text").textContent ||= await (await unpack("licences-packed")).text();
+    $("licences-text").textContent ||= await (await partOf("licences-packed")).text();
   }, { once: true });
   $("whole").addEventListener("click", () => view.labels && view.fit());
   $("save-tif").addEventListener("click", () => save("-classes.tif", toGeotiff));
   $("save-png").addEventListener("click", () => save("-classes.png", toPng));
   $("save-geojson").addEventListener("click", () => save("-classes.geojson", toGeojson));
+  $("save-all").addEventListener("click", saveAll);
   $("save-csv").addEventListener("click", () => save("-areas.csv", async (...all) => toCsv(...all)));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    add([...event.dataTransfer.files]);
+    addFrom(listDropped(event.dataTransfer.items));
   });
 }
 

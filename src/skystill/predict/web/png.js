@@ -9,8 +9,9 @@ const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
   return n;
 });
 
-function crc32(bytes) {
-  let crc = ~0;
+// The check sum of bytes that follow others, whose check sum is `before`.
+function crc32(bytes, before = 0) {
+  let crc = ~before;
   for (let i = 0; i < bytes.length; i++) crc = CRC[(crc ^ bytes[i]) & 255] ^ (crc >>> 8);
   return ~crc >>> 0;
 }

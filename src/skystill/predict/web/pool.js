@@ -1,6 +1,8 @@
 "use strict";
-// The workers. Each runs whole tiles on one thread: two tiles on two cores finish sooner than one tile on both, and a
-// page from a file may have no threads that share memory.
+// The workers. Each runs whole tiles on one thread: two tiles on two cores finish sooner than one tile on both. Cores
+// that are left, because more workers would take too much memory, become threads; a page from a file may have none.
+
+const MOST_THREADS = 16; // of one worker
 
 const scriptUrl = (...parts) => URL.createObjectURL(
   new Blob(parts.flatMap((part) => [part, "\n"]), { type: "text/javascript" }));
@@ -39,7 +41,9 @@ class Pool {
     this.url = url;
     this.opening = opening; // what each worker is opened with
     const memory = navigator.deviceMemory || 4; // GB, which not every browser tells; a worker takes up to 300 MB
-    this.most = Math.max(1, Math.min(most, navigator.hardwareConcurrency || 1, Math.floor(memory)));
+    const cores = navigator.hardwareConcurrency || 1;
+    this.most = Math.max(1, Math.min(most, cores, Math.floor(memory)));
+    this.threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, Math.floor(cores / this.most)) : 1;
     this.workers = [];
   }
 
@@ -48,11 +52,15 @@ class Pool {
     while (this.workers.length < Math.min(count, this.most)) {
       const worker = new Asked(this.url);
       this.workers.push(worker);
-      worker.ready = worker.ask(this.opening);
+      worker.ready = worker.ask({ ...this.opening, threads: this.threads });
     }
-    for (const one of await Promise.all(this.workers.map((worker) => worker.ready))) {
-      if (one.failed) throw new Error(one.failed);
-    }
+    const opened = await Promise.all(this.workers.map((worker) => worker.ready));
+    const broken = opened.find((one) => one.failed);
+    if (!broken) return;
+    if (this.threads === 1) throw new Error(broken.failed);
+    this.threads = 1; // some browsers have too little memory that can be shared
+    for (const worker of this.workers.splice(0)) worker.end();
+    await this.open(count);
   }
 
   // Label all tiles. `read` gives the message of a tile, or why there is none; `keep` takes what is found in it.

@@ -6,6 +6,7 @@ const MAGIC = [["image/png", [137, 80, 78, 71]], ["image/jpeg", [255, 216, 255]]
   ["tiff", [77, 77, 0, 42]], ["tiff", [73, 73, 43, 0]], ["tiff", [77, 77, 0, 43]], ["image/webp", [82, 73, 70, 70]]];
 const SAMPLES = 4; // windows of 256 x 256 pixels, down and across, whose values are compared with the training images
 const SIDE = 256;
+const SHOWN = 16e6; // pixels of the image itself that are read for the screen at once
 const GONE = ["NotReadableError", "NotFoundError"];
 
 let image; // the one that is open
@@ -32,10 +33,12 @@ async function openFile({ file, spec, limits }) {
   const numbers = choice.alpha ? [...choice.numbers, choice.alpha] : choice.numbers;
   const mask = await raster.findMask?.() ?? null; // of a TIFF
   const read = raster.byWindow ? raster.read : windowsOf(raster, await raster.read(numbers));
-  image = { raster, choice, numbers, mask, read, spec };
+  const overviews = (spec.isColors || !mask) && await raster.findOverviews?.() || []; // they have no mask here
+  image = { raster, choice, numbers, mask, read, spec, overviews };
   const { notes, stretch } = spec.isColors ? { notes: [], stretch: null } : await compareRange(image);
   image.stretch = stretch;
-  return { picture: { width, height, geo, notes: [...choice.notes, ...notes], count, name: file.name } };
+  const factors = overviews.map(({ factor }) => factor);
+  return { picture: { width, height, geo, notes: [...choice.notes, ...notes], count, name: file.name, factors } };
 }
 
 function checkSize({ width, height, byWindow, block }, spec, { decoded, results }) {
@@ -72,8 +75,8 @@ async function readValues({ raster, choice, numbers, mask, read, spec }, area) {
 }
 
 // What the network is fed of an area.
-async function readArea(area) {
-  const { values, valid } = await readValues(image, area);
+async function readArea(area, from = image) {
+  const { values, valid } = await readValues(from, area);
   return image.spec.isColors ? toColors(image.raster, values, valid)
     : { planes: toValues(image.spec, values, valid), valid };
 }
@@ -90,8 +93,25 @@ async function sendTile({ tile, step }) {
 }
 
 async function sendShown({ area, step }) {
-  const picture = reduced((await readArea(area)).planes, area, area, step);
-  postMessage({ picture }, [picture.buffer]);
+  const size = (area.bottom - area.top) * (area.right - area.left);
+  let picture = await overviewPicture(area, step);
+  if (!picture && size <= SHOWN) picture = reduced((await readArea(area)).planes, area, area, step);
+  postMessage({ picture }, picture ? [picture.buffer] : []);
+}
+
+// A reduced picture of an area, which begins at multiples of the step, from the coarsest overview that is fine enough.
+// Null without one.
+async function overviewPicture(area, step) {
+  const overview = image.overviews.findLast(({ factor }) => factor <= step);
+  if (!overview) return null;
+  const { factor, read } = overview;
+  const own = Object.fromEntries(Object.entries(area).map(([side, place]) => [side, Math.ceil(place / factor)]));
+  try {
+    return reduced((await readArea(own, { ...image, read, mask: null })).planes, own, own, step / factor);
+  } catch {
+    image.overviews = []; // they are damaged, and the image itself may be sound
+    return null;
+  }
 }
 
 function cutOut(valid, area, core) {

@@ -31,14 +31,14 @@ function display(entry) {
   $("result").hidden = !entry;
   $("drop").classList.toggle("small", Boolean(entry));
   if (!entry) return;
-  const { picture, labels, file, note } = entry;
+  const { picture, labels, name, note } = entry;
   if (view.labels !== labels) {
     view.show(labels);
     if (OTHER) chooseShown("own");
     if (OTHER) tellCompared(entry);
   }
   const crs = picture.geo ? crsName(placeFrom(picture.geo)) : "";
-  $("facts").textContent = TEXT.total(`${picture.width} x ${picture.height} pixels`, file.name, crs);
+  $("facts").textContent = TEXT.total(`${picture.width} x ${picture.height} pixels`, name, crs);
   const notes = [note, ...picture.notes, ...placeNotes(picture.geo, crs)].filter(Boolean);
   $("notes").replaceChildren(...notes.map((one) => element("li", one)));
   for (const id of ["save-tif", "save-png", "save-geojson", "save-csv", "compare"]) $(id).disabled = !entry.finished;
@@ -95,14 +95,28 @@ function fillTable({ counts, areas }) {
   });
 }
 
+// Add the entries that are not listed yet, and tell the state of all that have another one than before.
 function listEntries() {
   $("files").hidden = entries.length < 2;
-  $("files").replaceChildren(...entries.map((entry) => {
-    const item = document.createElement("li");
-    const button = element("button", entry.file.name, { type: "button", disabled: !entry.finished });
+  $("save-all").hidden = entries.filter((one) => one.finished).length < 2;
+  for (const entry of entries) {
+    const told = `${entry.state} ${entry === current}`;
+    if (entry.told === told) continue;
+    entry.told = told;
+    entry.item ??= listItem(entry);
+    const [button, state] = entry.item.children;
+    button.disabled = !entry.finished;
     if (entry === current) button.setAttribute("aria-current", "true");
-    button.addEventListener("click", () => lookAt(entry));
-    item.append(button, element("span", entry.state === "done" ? "" : ` ${entry.state}`));
-    return item;
-  }));
+    else button.removeAttribute("aria-current");
+    state.textContent = entry.state === "done" ? "" : ` ${entry.state}`;
+  }
+}
+
+function listItem(entry) {
+  const item = document.createElement("li");
+  const button = element("button", entry.name, { type: "button" });
+  button.addEventListener("click", () => lookAt(entry));
+  item.append(button, element("span", ""));
+  $("files").append(item);
+  return item;
 }

@@ -4,9 +4,13 @@
 const AGAIN = "Write it as a tiled GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT.tif";
 const COMMAND = "skystill predict reads it.";
 
+const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
 const TEXT = {
   opening: "Opening the model …",
   ready: "Ready. Drop images here, or choose them.",
+  runs: (workers, threads) => `It runs here in at most ${counted(workers, "worker")}, of ` +
+    `${counted(threads, "thread")} each.`,
   limits: (parts, whole) => `Of a TIFF up to ${parts.toLocaleString("en")} megapixels are read, part by part; of ` +
     `other files up to ${whole.toLocaleString("en")}, all at once.`,
   reading: (name) => `Reading ${name} …`,
@@ -31,6 +35,17 @@ const TEXT = {
       `${((100 * equal) / known).toFixed(1)} % of the ${known.toLocaleString("en")} pixels that both have labelled.`;
   },
   underOther: (name, label) => `; ${name}: ${label}`,
+  listed: (folder, images, { mask, other, hidden }) => {
+    const passed = [[mask, "mask"], [other, "other file"], [hidden, "hidden file"]].filter(([files]) => files.length)
+      .map(([files, what]) => counted(files.length, what));
+    const found = images ? counted(images, "image") : "no JPEG, PNG, WebP or TIFF";
+    return `${folder}: ${found}${passed.length ? `; passed over: ${passed.join(", ")}` : ""}.`;
+  },
+  notListed: (why) => `The folder cannot be listed (${why}). Press "Choose a folder", or drop its images.`,
+  allTooMany: (limit) => `together with the images before it, it has more than the ${limit} megapixels that this ` +
+    "browser has memory for. Save their class maps, load the page again, and choose the rest.",
+  zipName: "class-maps.zip",
+  zipTooLarge: "all class maps together are more than 4 GB, or more than 32,000. Save the images one after the other.",
   saving: (name) => `Making ${name} …`,
   notSaved: (name, why) => `${name} was not saved: ${why}`,
   noPolygons: (why) => `its polygons cannot be made (${why}). skystill predict --vector geojson makes them.`,
@@ -53,6 +68,8 @@ const TEXT = {
   noUnpack: "This browser cannot unpack what is in this page (DecompressionStream). Take a browser of 2023 or later " +
     "(Chrome, Edge, Firefox 113, Safari 16.4).",
   modelFailed: (why) => `The model cannot be opened in this browser (${why}).`,
+  noPart: (file) => `a part of this page, ${file}, cannot be loaded from its server, or is not what was exported. ` +
+    "Load the page again. If that does not help, copy the whole folder to the server again.",
   notFinite: "the model answers with values that are not finite. Export the page again from a sound model file.",
   tileFailed: (why) => `the model fails on it (${why}).`,
 

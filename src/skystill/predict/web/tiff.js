@@ -42,6 +42,7 @@ async function openTiff(file) {
     nodata: Array(count).fill(nodata),
     byWindow: true, block: blockBytes(layout),
     findMask: () => findMask(tiff, layout),
+    findOverviews: () => findOverviews(tiff, layout),
     read: (numbers, area) => readBlocks(layout, numbers, area),
   };
 }
@@ -140,6 +141,25 @@ async function findMask(tiff, { file, width, height }) {
     return (area) => readBlocks(layout, [1], area);
   }
   return null;
+}
+
+// Reduced copies of the image, the finest first: { factor, read } each. Those that this page cannot read are left out.
+async function findOverviews(tiff, { file, width, height, count, kind, photometric, empty }) {
+  const found = [];
+  for (let i = 1; i < MOST_IMAGES; i++) {
+    const dir = await directoryOf(tiff, i);
+    if (!dir) break;
+    if (((await tagOf(dir, "NewSubfileType", 0)) & 5) !== 1) continue;
+    const layout = await checkedLayout(file, dir, tiff.littleEndian).catch(() => null);
+    const factor = layout && 2 ** Math.round(Math.log2(width / layout.width));
+    const isReduced = factor > 1 && layout.width === Math.ceil(width / factor)
+      && layout.height === Math.ceil(height / factor);
+    const fits = isReduced && layout.count === count && layout.kind === kind && layout.photometric === photometric;
+    if (!fits) continue;
+    layout.empty = empty;
+    found.push({ factor, read: (numbers, area) => readBlocks(layout, numbers, area) });
+  }
+  return found.sort((one, other) => one.factor - other.factor);
 }
 
 // The directory of the n-th image, or null after the last one.

@@ -81,7 +81,7 @@ class View {
     this.detail = null;
     this.isBlank = true;
     this.recolor();
-    this.fit();
+    this.fitCanvas(); // which may not have been seen before
   }
 
   // The classes that are shown have changed.
@@ -108,6 +108,16 @@ class View {
     if (picture) this.base.putPicture(tile, picture);
     this.isBlank = false;
     for (const layer of [this.base, this.detail]) layer?.putClasses(tile, this.colors);
+    this.paintSoon();
+  }
+
+  // The whole image, reduced by a step that may be larger than that of the base. Tiles replace it.
+  putOverview(rgba, step) {
+    const { area, picture } = this.base;
+    const layer = new Layer(area, step);
+    layer.putPicture(area, rgba);
+    const scale = step / this.base.step;
+    picture.drawImage(layer.picture.canvas, 0, 0, layer.columns * scale, layer.rows * scale);
     this.paintSoon();
   }
 

@@ -21,8 +21,8 @@ const setState = (state, text) => {
   $("status").textContent = text;
 };
 
-function add(files, note = "") {
-  for (const file of files) entries.push({ file, state: TEXT.waiting, note });
+function add(files, note = "", names = files.map((file) => file.name)) {
+  files.forEach((file, i) => entries.push({ file, name: names[i], state: TEXT.waiting, note }));
   listEntries();
   workOff();
 }
@@ -52,16 +52,18 @@ function hideProgress() {
 }
 
 async function label(entry) {
-  const name = entry.file.name;
+  const { name } = entry;
   const began = performance.now();
   entry.state = "";
   try {
     setState("reading", TEXT.reading(name));
     if (!await openInReader(entry)) throw new Stopped();
     const { width, height } = entry.picture;
+    checkAll(width * height);
     entry.labels = new Labels(height, width, ABOUT.grid);
     const keep = keeper(entry);
     display(entry);
+    showOverview(entry);
     setState("running", TEXT.running(name));
     if (!await pool.run(entry.labels.tiles, (tile) => readTile(entry, tile), keep)) throw new Stopped();
     if (!entry.counts.some((count, one) => count && one !== NODATA)) refuse(TEXT.noPixels);
@@ -73,10 +75,17 @@ async function label(entry) {
   listEntries();
 }
 
+// The class maps of all images are kept until they are saved, without their confidences.
+function checkAll(size) {
+  const limit = 2 * LIMITS.results;
+  const pixels = entries.reduce((sum, { labels }) => sum + (labels ? labels.height * labels.width : 0), size);
+  if (pixels > limit) refuse(TEXT.allTooMany(Math.floor(limit / 1e6)));
+}
+
 class Stopped extends Error {}
 
 function giveUp(entry, error) {
-  const { name } = entry.file;
+  const { name } = entry;
   entry.picture = entry.labels = null;
   if (error instanceof Stopped) {
     for (const one of entries) if (one.state === TEXT.waiting) one.state = "stopped";
@@ -123,6 +132,15 @@ async function readShown(area, step) {
   } catch {
     return null; // a file that has gone: its classes are still shown
   }
+}
+
+// Show a large image at once, from an overview of about as many pixels as the screen has.
+async function showOverview({ picture: { factors, width, height } }) {
+  if (!factors.length || view.base.step === 1) return;
+  const step = Math.max(factors[0], view.base.step, 2 ** Math.round(Math.log2(1 / view.scale)));
+  const { labels } = view;
+  const pixels = await readShown({ top: 0, left: 0, bottom: height, right: width }, step);
+  if (pixels && view.labels === labels) view.putOverview(pixels, step);
 }
 
 function addCost(cost, ms, pixels) {

@@ -3,19 +3,24 @@
 import glob
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from skystill.errors import DataError, SettingsError, first_few
 from skystill.predict.layers import written_rasters
 from skystill.predict.predictor import Predictor
+from skystill.raster.buckets import Found, find_in_bucket, is_bucket
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
-from skystill.raster.opening import open_raster
+from skystill.raster.opening import open_raster, suffix_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
 
 _FILES = (".tif", ".tiff", ".png")
+LISTS = (".csv", ".parquet", ".geoparquet", ".json", ".geojson")
+"""Extensions of files that list images: tables and STAC (`skystill.data.image_lists`)."""
 
 
 @dataclass(frozen=True)
@@ -25,34 +30,40 @@ class FoundInputs:
     Args:
         sources: each input once, with the folder below --out that its result goes to.
         notes: what was passed over: masks, and sub-folders without --recursive.
+        dates: when an input was taken, if a list says it.
     """
 
     sources: dict[str, Path]
     notes: tuple[str, ...]
+    dates: dict[str, datetime] = field(default_factory=dict)
 
 
 def find_inputs(settings: PredictSettings) -> FoundInputs:
-    """Replace folders and patterns by the images in them. Files, URLs and other names of GDAL stay as they are.
+    """Replace folders, patterns and lists by the images in them, also in buckets. Other names of GDAL stay as they are.
 
     Args:
         settings: settings of the command.
 
     Raises:
-        DataError: a folder or a pattern has no images, or a folder cannot be listed.
+        DataError: a folder, a pattern or a list has no images, or cannot be read.
         SettingsError: results would be written into a folder whose images are predicted, or --recursive is set and no
-            input is a folder or a pattern.
+            input is a folder, a pattern or a list.
     """
     finder = _Finder(settings)
     for name in settings.inputs:
         if Path(name).is_dir():
             finder.add_folder(Path(name))
+        elif is_bucket(name) and (found := find_in_bucket(name, settings.recursive)):
+            finder.add_bucket(name, found)
+        elif suffix_of(name) in LISTS:
+            finder.add_list(name)
         elif glob.has_magic(name) and not Path(name).exists() and "://" not in name:
             finder.add_pattern(name)
         else:
             finder.add(name, Path())
     if settings.recursive and not finder.searched:
-        raise SettingsError("--recursive is for folders and patterns, and no input is one; leave it out.")
-    return FoundInputs(finder.sources, tuple(finder.notes))
+        raise SettingsError("--recursive is for folders, patterns and lists, and no input is one; leave it out.")
+    return FoundInputs(finder.sources, tuple(finder.notes), finder.dates)
 
 
 class _Finder:
@@ -63,6 +74,7 @@ class _Finder:
         self._known: set[str] = set()
         self.sources: dict[str, Path] = {}
         self.notes: list[str] = []
+        self.dates: dict[str, datetime] = {}
         self.searched = False
 
     def add(self, source: str, below: Path) -> None:
@@ -80,20 +92,32 @@ class _Finder:
         matched, root = match_images(pattern)
         self._take(pattern, [matched, *(self._list(folder, root) for folder in matched.folders)], root)
 
+    def add_bucket(self, name: str, found: Found) -> None:
+        self._take(name, [found.listing], Path(), found.address)
+
+    def add_list(self, name: str) -> None:
+        from skystill.data.image_lists import read_image_list  # it loads what training needs
+
+        self.searched = True
+        for image in read_image_list(name):
+            self.add(image.source, image.below if self._recursive else Path())
+            if image.date is not None:
+                self.dates[image.source] = image.date
+
     def _list(self, folder: Path, base: Path) -> Listing:
         listing = list_images(folder, self._recursive, base)
         for searched in dict.fromkeys([folder, *(path.parent for path in listing.images)]):
             self._check_outside(searched)
         return listing
 
-    def _take(self, name: str, listings: list[Listing], base: Path) -> None:
+    def _take(self, name: str, listings: list[Listing], base: Path, address: Callable[[Path], str] = str) -> None:
         self.searched = True
         images = [path for listing in listings for path in listing.images]
         passed_over = self._passed_over(listings)
         if not images:
             raise DataError(f"{name}: no images there ({', '.join(sorted(IMAGE_SUFFIXES))}).", passed_over)
         for path in images:
-            self.add(str(path), path.parent.relative_to(base) if self._recursive else Path())
+            self.add(address(path), path.parent.relative_to(base) if self._recursive else Path())
         self.notes.extend(f"{name}: {line}" for line in passed_over)
 
     def _passed_over(self, listings: list[Listing]) -> list[str]:

@@ -152,7 +152,8 @@ class PredictSettings(RasterSettings):
 
     inputs: list[str] = Field(min_length=1)
     """Images and rasters to predict: files, folders, patterns such as 'photos/*.jpg', URLs, or other names of
-    GDAL. Hidden files and masks in folders are passed over."""
+    GDAL. Also buckets (s3://BUCKET/FOLDER/, 's3://BUCKET/**/*.tif', gs://, az://) and lists of images: a table with the
+    column image (CSV, GeoParquet), or STAC. Hidden files and masks in folders are passed over."""
     model: Path | None = None
     """Model file from a run folder or from skystill export. By default the bundled model, which was trained on aerial
     photographs of Dubai (skystill box describes it)."""
@@ -161,7 +162,8 @@ class PredictSettings(RasterSettings):
     input."""
     recursive: bool = False
     """Also predict the images in the sub-folders of the folders that are given. The results keep the sub-folders below
-    --out. By default sub-folders are not predicted, and a note says how many there are."""
+    --out; those of a list keep the folders below the list. By default sub-folders are not predicted, and a note says
+    how many there are."""
     classes: str | None = None
     """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
     default the classes in the model file."""

@@ -224,6 +224,7 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file on photographs and rasters of any size in bounded memory."""
     from skystill.allocator import use_one_heap
     from skystill.predict.batch import predict_inputs
+    from skystill.predict.stac_results import collection_of, item_of
     from skystill.progress import Note
 
     use_one_heap()
@@ -241,6 +242,8 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
             )
             for path in done.beside:
                 console.print(f"{path}", markup=False)
+        if settings.stac:
+            console.print(f"{collection_of(settings) or item_of(settings.out)}", markup=False)
 
 
 @app.command()

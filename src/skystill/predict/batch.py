@@ -31,6 +31,7 @@ from skystill.predict.inputs import check_targets, find_inputs, name_targets, si
 from skystill.predict.layers import wanted_layers
 from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.several import run_in_order
+from skystill.predict.stac_results import stac_files, write_stac
 from skystill.progress import Event, Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.band_names import wanted_bands
 from skystill.raster.opening import NO_TEXT, open_raster
@@ -65,7 +66,7 @@ def predict_inputs(
     Several small images are in work at the same time: one is read or written while the network computes another.
 
     Args:
-        settings: settings of the command.
+        settings: settings of the command, without a mosaic.
         resume: continue predictions that were interrupted.
         on_progress: called with a `Note` about masks and sub-folders that are passed over, with a `Progress` in pixels
             for each input, and with a `Message` where a prediction goes on. With small images, the calls come from
@@ -78,23 +79,22 @@ def predict_inputs(
         UserError: some inputs were not found, are damaged or failed. This is raised at the end and names all of them.
             A folder without images, an --out that does not fit, and a result that would overwrite an input or another
             result are refused before the first prediction. So is a class of --square that the model does not have.
-        InputFailed, InputsFailed: an input failed in a way that SkyStill does not expect. This, too, is raised at the
-            end.
+        InputFailed, InputsFailed: an input failed in a way that SkyStill does not expect. Raised at the end, too.
         PredictionStopped: the user pressed Ctrl-C.
     """
-    if settings.vector:
-        # The packages that it needs may be missing: fail now and not after hours of work.
+    if settings.vector:  # the packages that it needs may be missing: fail now and not after hours of work
         importlib.import_module("skystill.predict.polygons")
     clear_scratch()
     predictor = open_predictor(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
-    check_targets(targets, settings, predictor)
+    check_targets(targets, settings, predictor, stac_files(targets, settings))
     report_notes((*predictor.notes, *found.notes), on_progress)
     for line in _what_is_unfinished(targets) if resume else ():
         on_progress(Message(line))
     on_progress = tell = _Telling(on_progress)
     failed: list[SkystillError] = []
+    made: list[tuple[str, Path]] = []
     square_labels(settings, predictor.classes)  # it may name a class that there is not
     predict = partial(predict_one, predictor, settings, resume, on_progress)
     waiting = deque(target for _, target in targets)
@@ -103,6 +103,7 @@ def predict_inputs(
         for (source, target), outcome in run_in_order(targets, predict, partial(is_small, predictor), at_a_time):
             waiting.popleft()
             if isinstance(outcome, PredictedInput):
+                made.append((source, target))
                 yield outcome
                 if outcome.prediction.damaged:
                     failed.append(DamagedSource(source, target, outcome.prediction.damaged))
@@ -115,6 +116,7 @@ def predict_inputs(
         if isinstance(error, KeyboardInterrupt):
             raise PredictionStopped(waiting[0]) from error
         raise
+    write_stac(made, settings, predictor.classes, found.dates)
     raise_failed(failed, len(targets))
 
 

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -168,7 +168,7 @@ def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tu
             path.
     """
     out = settings.out
-    if out.suffix.lower() in _FILES:
+    if is_one_file(settings):
         if len(sources) > 1:
             raise SettingsError(f"--out {out} is one file, and there are {len(sources)} inputs; give a folder.")
         return [(source, out) for source in sources]
@@ -182,6 +182,11 @@ def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tu
             f"several inputs would be written to {', '.join(first_few(twice))}; predict them into two folders."
         )
     return targets
+
+
+def is_one_file(settings: PredictSettings) -> bool:
+    """Return whether --out names a file, and not a folder."""
+    return settings.out.suffix.lower() in _FILES
 
 
 def _suffix(source: str, settings: PredictSettings) -> str:
@@ -209,23 +214,30 @@ def side_files(target: Path, settings: PredictSettings) -> dict[str, Path]:
 
 def possible_files(target: Path) -> tuple[Path, ...]:
     """Return every file that some settings write beside a class raster, in its folder."""
-    ends = ("-confidence.tif", "-probabilities.tif", "-areas.csv", "-overlay.png", ".gpkg", ".geojson")
+    ends = ("-confidence.tif", "-probabilities.tif", "-areas.csv", "-overlay.png", ".gpkg", ".geojson", ".stac.json")
     return tuple(target.with_name(target.stem + end) for end in ends)
 
 
-def check_targets(targets: list[tuple[str, Path]], settings: PredictSettings, predictor: Predictor) -> None:
+def check_targets(
+    targets: list[tuple[str, Path]],
+    settings: PredictSettings,
+    predictor: Predictor,
+    further: Sequence[tuple[str, Path]] = (),
+) -> None:
     """Check all files that will be written, also those beside the class rasters, against all files that are read.
 
     Args:
         targets: result of `name_targets`.
         settings: settings of the command.
         predictor: the model.
+        further: what else will be written, such as "STAC collection", and its path.
 
     Raises:
         SettingsError: a file to write is an input, or would be written twice.
     """
-    outputs: list[tuple[str, Path]] = []
+    outputs = list(further)
     inputs = [predictor.path, *([Path(settings.classes)] if settings.classes else [])]
+    inputs += [Path(name) for name in settings.inputs if suffix_of(name) in LISTS]
     for source, target in targets:
         inputs.extend(source_files(source))
         outputs.extend(written_rasters(source, target, settings, predictor.classes))

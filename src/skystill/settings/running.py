@@ -202,6 +202,10 @@ class PredictSettings(RasterSettings):
     is if the squared one would overlap with less than 85 % of both together, and a note gives the number of these. By
     default no polygon is squared."""
 
+    stac: bool = False
+    """Also write a STAC item beside each result, as OUT.stac.json, and if --out is a folder, collection.json with all
+    of them. The date is that of the input, if a list says it."""
+
     @field_validator("simplify")
     @classmethod
     def _check_simplify(cls, value: str | None) -> str | None:

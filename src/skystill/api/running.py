@@ -15,6 +15,7 @@ from skystill.settings import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from skystill.data.prepare import CheckedData
@@ -193,13 +194,37 @@ def predict(
 
     Returns:
         The inputs with the files that were written for each. To get each input as soon as it is done, iterate over
-        `skystill.predict.batch.predict_inputs`.
+        `predict_each`.
 
     Raises:
         UserError: inputs were not found or failed. If some failed, all of them are listed and the others are done.
         InputFailed, InputsFailed: the same, where at least one failed by a fault of SkyStill.
         PredictionStopped: the user pressed Ctrl-C. The finished part is kept for `resume`.
     """
+    return list(predict_each(settings_from(PredictSettings, settings, keywords), resume, on_progress))
+
+
+def predict_each(
+    settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+) -> "Iterator[PredictedInput]":
+    """Predict as `predict`, and yield each input as soon as it is done.
+
+    Args:
+        settings: settings of the command.
+        resume: continue a prediction that was interrupted.
+        on_progress: as in `predict`.
+
+    Yields:
+        each input that was predicted, or the mosaic of all of them.
+
+    Raises:
+        UserError, InputFailed, InputsFailed, PredictionStopped: as `predict`.
+    """
     from skystill.predict.batch import predict_inputs
 
-    return list(predict_inputs(settings_from(PredictSettings, settings, keywords), resume, on_progress))
+    if settings.mosaic is not None:
+        from skystill.predict.mosaic_batch import predict_mosaic
+
+        yield from predict_mosaic(settings, resume, on_progress, predict_inputs)
+    else:
+        yield from predict_inputs(settings, resume, on_progress)

@@ -223,7 +223,7 @@ def measure(settings: MeasureSettings) -> None:
 def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
     """Run a model file on photographs and rasters of any size in bounded memory."""
     from skystill.allocator import use_one_heap
-    from skystill.predict.batch import predict_inputs
+    from skystill.api import predict_each
     from skystill.predict.stac_results import collection_of, item_of
     from skystill.progress import Note
 
@@ -233,7 +233,7 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
             on_progress(
                 Note("the bundled student (classes of Dubai) is used; skystill box describes it. Your own: --model.")
             )
-        for done in predict_inputs(settings, resume, on_progress):  # each result is printed as soon as it is done
+        for done in predict_each(settings, resume, on_progress):  # each result is printed as soon as it is done
             for note in done.prediction.notes:
                 on_progress(Note(note))
             speed = rate(done.prediction.pixels, done.seconds)

@@ -1,6 +1,7 @@
 """What `skystill predict` predicts, what each result is called, and the check that no result is an input."""
 
 import glob
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -174,6 +175,8 @@ def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tu
         return [(source, out) for source in sources]
     if len(sources) == 1 and out.suffix and not out.is_dir():
         raise SettingsError(f"--out {out}: name it .tif (GeoTIFF) or .png, or give a folder.")
+    if settings.mosaic is not None:  # results of their own for a time: names that no two inputs share
+        return [(s, out / f"{Path(s).stem}-{hashlib.sha256(os.fsencode(s)).hexdigest()[:16]}.tif") for s in sources]
     targets = [(s, out / below / (Path(s).stem + _suffix(s, settings))) for s, below in sources.items()]
     times = Counter(target for _, target in targets)
     twice = sorted(str(target.relative_to(out)) for target, count in times.items() if count > 1)
@@ -223,6 +226,7 @@ def check_targets(
     settings: PredictSettings,
     predictor: Predictor,
     further: Sequence[tuple[str, Path]] = (),
+    read: Sequence[Path] = (),
 ) -> None:
     """Check all files that will be written, also those beside the class rasters, against all files that are read.
 
@@ -231,12 +235,13 @@ def check_targets(
         settings: settings of the command.
         predictor: the model.
         further: what else will be written, such as "STAC collection", and its path.
+        read: what else is read.
 
     Raises:
         SettingsError: a file to write is an input, or would be written twice.
     """
     outputs = list(further)
-    inputs = [predictor.path, *([Path(settings.classes)] if settings.classes else [])]
+    inputs = [predictor.path, *read, *([Path(settings.classes)] if settings.classes else [])]
     inputs += [Path(name) for name in settings.inputs if suffix_of(name) in LISTS]
     for source, target in targets:
         inputs.extend(source_files(source))

@@ -206,6 +206,12 @@ class PredictSettings(RasterSettings):
     """Also write a STAC item beside each result, as OUT.stac.json, and if --out is a folder, collection.json with all
     of them. The date is that of the input, if a list says it."""
 
+    mosaic: Path | None = None
+    """YAML file of a grid: all results are joined into one Cloud Optimized GeoTIFF, instead of one result for each
+    input. The file has crs and resolution, and may have extent (left, bottom, right, top) and order (first, last,
+    newest, oldest): which input is on top. Areas and polygons are those of the mosaic. --out is its file, or a folder
+    for mosaic.tif. By default each input has its own result."""
+
     @field_validator("simplify")
     @classmethod
     def _check_simplify(cls, value: str | None) -> str | None:
@@ -217,6 +223,13 @@ class PredictSettings(RasterSettings):
             raise ValueError("--simplify is for polygons: add --vector gpkg or geojson, or leave --simplify out")
         if self.square is not None and self.vector is None:
             raise ValueError("--square is for polygons: add --vector gpkg or geojson, or leave --square out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mosaic(self) -> "PredictSettings":
+        with_source = [name for name in ("confidence", "probabilities", "overlay") if getattr(self, name)]
+        if self.mosaic is not None and with_source:
+            raise ValueError(f"--mosaic joins class rasters: leave --{' and --'.join(with_source)} out")
         return self
 
     @model_validator(mode="after")

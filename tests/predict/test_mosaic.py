@@ -73,7 +73,7 @@ def expected(rasters: list[str], grid: MosaicGrid) -> tuple[Pixels, Pixels]:
                 inside = (column >= 0) & (row >= 0) & (column < content.shape[1]) & (row < content.shape[0])
                 off = np.minimum(np.abs(column - np.round(column)), np.abs(row - np.round(row)))
                 close = (column > -1) & (row > -1) & (column < content.shape[1] + 1) & (row < content.shape[0] + 1)
-            near |= close & (off < 1e-4)
+            near |= close & (off < 1.1e-3)
             picked = np.full(labels.shape, 255, np.uint8)
             picked[inside] = content[row[inside].astype(int), column[inside].astype(int)]
             labels = np.where(labels == 255, picked, labels)

@@ -40,8 +40,8 @@ class Bucket:
         content: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return content
 
-    def keys(self) -> list[str]:
-        """Return the names of all objects, sorted."""
+    def list(self) -> list[str]:
+        """Return the keys of all objects, sorted."""
         return sorted(one["Key"] for one in self._client.list_objects_v2(Bucket=self.name).get("Contents", []))
 
 

@@ -1,5 +1,6 @@
 """The commands that do not train: check data; evaluate, quantise, measure, export and run models."""
 
+import functools
 from typing import TYPE_CHECKING
 
 from skystill.progress import OnProgress, ignore_progress, phase, report_notes
@@ -221,10 +222,15 @@ def predict_each(
         UserError, InputFailed, InputsFailed, PredictionStopped: as `predict`.
     """
     from skystill.predict.batch import predict_inputs
+    from skystill.raster.buckets import bucket_address
 
+    run = predict_inputs
     if settings.mosaic is not None:
         from skystill.predict.mosaic_batch import predict_mosaic
 
-        yield from predict_mosaic(settings, resume, on_progress, predict_inputs)
-    else:
-        yield from predict_inputs(settings, resume, on_progress)
+        run = functools.partial(predict_mosaic, predict=run)
+    if bucket_address(settings.out) is not None:
+        from skystill.predict.to_bucket import predict_to_bucket
+
+        run = functools.partial(predict_to_bucket, predict=run)
+    yield from run(settings, resume, on_progress)

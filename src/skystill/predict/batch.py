@@ -3,7 +3,7 @@
 import importlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from skystill.predict.inputs import check_targets, find_inputs, name_targets, si
 from skystill.predict.layers import wanted_layers
 from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.several import run_in_order
-from skystill.predict.stac_results import stac_files, write_stac
+from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Event, Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.band_names import wanted_bands
 from skystill.raster.opening import NO_TEXT, open_raster
@@ -56,6 +56,10 @@ class PredictedInput:
     prediction: Prediction
     seconds: float
     beside: tuple[Path, ...]
+
+
+Predict = Callable[[PredictSettings, bool, OnProgress], Iterator[PredictedInput]]
+"""Predicts into local files as `predict_inputs` does: here, on a cluster, or as a mosaic of all inputs."""
 
 
 def predict_inputs(
@@ -94,7 +98,7 @@ def predict_inputs(
         on_progress(Message(line))
     on_progress = tell = _Telling(on_progress)
     failed: list[SkystillError] = []
-    made: list[tuple[str, Path]] = []
+    items = StacItems(settings, predictor.classes, found.dates)
     square_labels(settings, predictor.classes)  # it may name a class that there is not
     predict = partial(predict_one, predictor, settings, resume, on_progress)
     waiting = deque(target for _, target in targets)
@@ -103,7 +107,7 @@ def predict_inputs(
         for (source, target), outcome in run_in_order(targets, predict, partial(is_small, predictor), at_a_time):
             waiting.popleft()
             if isinstance(outcome, PredictedInput):
-                made.append((source, target))
+                items.add(source, target)
                 yield outcome
                 if outcome.prediction.damaged:
                     failed.append(DamagedSource(source, target, outcome.prediction.damaged))
@@ -116,7 +120,7 @@ def predict_inputs(
         if isinstance(error, KeyboardInterrupt):
             raise PredictionStopped(waiting[0]) from error
         raise
-    write_stac(made, settings, predictor.classes, found.dates)
+    items.finish()
     raise_failed(failed, len(targets))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from skystill.errors import DataError, SettingsError, first_few
 from skystill.predict.layers import written_rasters
 from skystill.predict.predictor import Predictor
-from skystill.raster.buckets import Found, find_in_bucket, is_bucket
+from skystill.raster.buckets import Found, bucket_address, find_in_bucket, is_bucket
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
 from skystill.raster.opening import open_raster, suffix_of
 from skystill.raster.overwriting import check_outputs, source_files
@@ -240,6 +240,10 @@ def check_targets(
     Raises:
         SettingsError: a file to write is an input, or would be written twice.
     """
+    if bucket_address(settings.out) is not None:
+        raise SettingsError(
+            f"--out {settings.out} is in a bucket, where results are copied by skystill.api.predict_each."
+        )
     outputs = list(further)
     inputs = [predictor.path, *read, *([Path(settings.classes)] if settings.classes else [])]
     inputs += [Path(name) for name in settings.inputs if suffix_of(name) in LISTS]

@@ -3,9 +3,8 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from rasterio.errors import RasterioError
 
 from skystill.errors import DataError, PredictionStopped, RunFolderError, SettingsError, SkystillError, first_few
 from skystill.locks import hold_lock
-from skystill.predict.batch import PredictedInput, open_predictor, predict_inputs
+from skystill.predict.batch import Predict, PredictedInput, open_predictor, predict_inputs
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.further import Further, Shapes, square_labels
 from skystill.predict.inputs import FoundInputs, check_targets, find_inputs, is_one_file, name_targets, side_files
@@ -23,15 +22,13 @@ from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.mosaic import MosaicFile, write_mosaic
 from skystill.predict.mosaic_grid import GridFile, MosaicGrid, Place, find_place, fit_grid, in_order, read_grid_file
 from skystill.predict.predictor import Prediction, Predictor
-from skystill.predict.stac_results import stac_files, write_stac
+from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Note, OnProgress, ignore_progress, report_notes, tracked
 from skystill.raster.overwriting import source_files
+from skystill.raster.scratch import empty_folder
 from skystill.raster.states import FileStates
 from skystill.raster.steps import FinishedSteps
 from skystill.settings import PredictSettings
-
-Predict = Callable[[PredictSettings, bool, OnProgress], Iterator[PredictedInput]]
-"""Predicts every input, as `predict_inputs` does; on a cluster, or here."""
 
 _NAME = "mosaic.tif"
 _LOCK = "lock"
@@ -99,10 +96,7 @@ def predict_mosaic(
             notes = write_mosaic(rasters, plan.grid, output, resume, on_progress)
         except KeyboardInterrupt as error:
             raise PredictionStopped(target) from error
-        cog = settings.model_copy(update={"cog": True})
-        dates = [plan.dates[source] for source in plan.sources if source in plan.dates]
-        name = str(settings.mosaic)
-        write_stac([(name, target)], cog, predictor.classes, {name: max(dates)} if dates else {})
+        _write_item(plan, target, settings, predictor)
         pixels = plan.grid.height * plan.grid.width
         beside = tuple(side_files(target, settings).values())
         yield PredictedInput(
@@ -111,9 +105,7 @@ def predict_mosaic(
         if failure is not None:
             on_progress(Note(f"the class rasters that are done are kept in {work}; --resume predicts the others."))
             raise failure
-        for entry in work.iterdir():
-            if entry.name != _LOCK:
-                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+        empty_folder(work, but=_LOCK)
 
 
 def mosaic_target(settings: PredictSettings) -> Path:
@@ -195,6 +187,16 @@ def _check(plan: _Plan, target: Path, work: Path, settings: PredictSettings, pre
     jobs = [(str(settings.mosaic), target)]
     read = [path for source in plan.sources for path in source_files(source)]
     check_targets(jobs, settings, predictor, [*stac_files(jobs, settings), ("unfinished work", work)], read)
+
+
+def _write_item(plan: _Plan, target: Path, settings: PredictSettings, predictor: Predictor) -> None:
+    """Write the STAC item of the mosaic. Its date is the latest of its inputs."""
+    name = str(settings.mosaic)
+    dates = [plan.dates[source] for source in plan.sources if source in plan.dates]
+    cog = settings.model_copy(update={"cog": True})
+    items = StacItems(cog, predictor.classes, {name: max(dates)} if dates else {})
+    items.add(name, target)
+    items.finish()
 
 
 @contextlib.contextmanager

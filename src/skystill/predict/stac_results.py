@@ -50,7 +50,7 @@ def collection_of(settings: PredictSettings) -> Path | None:
 
 
 def stac_files(targets: Iterable[tuple[str, Path]], settings: PredictSettings) -> list[tuple[str, Path]]:
-    """Return what `write_stac` writes, and what each file is, for the check of outputs.
+    """Return what `StacItems` writes, and what each file is, for the check of outputs.
 
     Args:
         targets: each input with the path of its class raster.
@@ -63,49 +63,58 @@ def stac_files(targets: Iterable[tuple[str, Path]], settings: PredictSettings) -
     return found if collection is None else [*found, ("STAC collection", collection)]
 
 
-def write_stac(
-    targets: Sequence[tuple[str, Path]],
-    settings: PredictSettings,
-    classes: ClassMap,
-    dates: Mapping[str, datetime.datetime],
-) -> list[Path]:
-    """Write the items of finished class rasters, and the collection if --out is a folder. Without --stac, nothing.
+class StacItems:
+    """Writes the item of each class raster, and at the end the collection if --out is a folder. Nothing without --stac.
 
     Args:
-        targets: each input with the path of its class raster, which exists.
         settings: settings of the command.
         classes: names and colours of the labels.
         dates: when an input was taken, where that is known. Others get the time at which their item is written.
-
-    Returns:
-        the files that were written.
-
-    Raises:
-        DiskFull: a file cannot be written.
     """
-    if not settings.stac or not targets:
-        return []
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    collection = collection_of(settings)
-    taken: set[str] = set()
-    items = []
-    for source, target in targets:
-        item = _item(target, settings, classes, dates.get(source, now))
-        item["id"] = _unique(_name(target, settings.out if collection else target.parent), taken)
-        if collection is not None:
-            href = _relative(collection, target)
-            item["collection"] = _collection_id(collection)
+
+    def __init__(self, settings: PredictSettings, classes: ClassMap, dates: Mapping[str, datetime.datetime]) -> None:
+        self._settings, self._classes, self._dates = settings, classes, dates
+        self._collection = collection_of(settings)
+        self._taken: set[str] = set()
+        self._items: list[tuple[Path, str, list[float] | None]] = []
+
+    def add(self, source: str, target: Path) -> None:
+        """Write the item of a finished class raster.
+
+        Args:
+            source: the input.
+            target: its class raster.
+
+        Raises:
+            DiskFull: the item cannot be written.
+        """
+        if not self._settings.stac:
+            return
+        date = self._dates.get(source) or datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        text = date.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+        item, bbox = _item(target, self._settings, self._classes, text)
+        item["id"] = _unique(_name(target, self._collection.parent if self._collection else target.parent), self._taken)
+        if self._collection is not None:
+            href = _relative(self._collection, target)
+            item["collection"] = _collection_id(self._collection)
             item["links"] = [_link(rel, href, "application/json") for rel in ("root", "parent", "collection")]
         write_json(item_of(target), item)
-        items.append((item_of(target), item))
-    written = [path for path, _ in items]
-    if collection is not None:
-        write_json(collection, _collection(collection, items, classes))
-        written.append(collection)
-    return written
+        self._items.append((item_of(target), text, bbox))
+
+    def finish(self) -> None:
+        """Write the collection of all items.
+
+        Raises:
+            DiskFull: it cannot be written.
+        """
+        if self._collection is not None and self._items:
+            write_json(self._collection, _describe_all(self._collection, self._items, self._classes))
 
 
-def _item(target: Path, settings: PredictSettings, classes: ClassMap, date: datetime.datetime) -> JsonObject:
+def _item(
+    target: Path, settings: PredictSettings, classes: ClassMap, date: str
+) -> tuple[JsonObject, list[float] | None]:
+    """Return the item of a class raster, and its bounds."""
     with gdal_environment(), open_raster(target) as file:
         geometry, bbox = footprint(file)
         place = _place(file)
@@ -128,14 +137,14 @@ def _item(target: Path, settings: PredictSettings, classes: ClassMap, date: date
         "id": target.stem,
         "geometry": geometry,
         "properties": {
-            "datetime": date.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z"),
+            "datetime": date,
             "description": f"Classes by SkyStill {__version__}.",
             **place,
         },
         "links": [],
         "assets": assets,
     }
-    return item if bbox is None else {**item, "bbox": bbox}
+    return (item if bbox is None else {**item, "bbox": bbox}), bbox
 
 
 def footprint(file: rasterio.DatasetReader) -> tuple[JsonObject | None, list[float] | None]:
@@ -243,9 +252,10 @@ def _collection_id(collection: Path) -> str:
     return collection.resolve().parent.name or "classes"
 
 
-def _collection(path: Path, items: Sequence[tuple[Path, JsonObject]], classes: ClassMap) -> JsonObject:
-    dates = sorted(str(item["properties"]["datetime"]) for _, item in items)  # type: ignore[index]
-    links = [_link("item", _relative(one, path), "application/geo+json") for one, _ in items]
+def _describe_all(path: Path, items: Sequence[tuple[Path, str, list[float] | None]], classes: ClassMap) -> JsonObject:
+    """Return the collection of items, each with its date and its bounds."""
+    dates = sorted(date for _, date, _ in items)
+    links = [_link("item", _relative(item, path), "application/geo+json") for item, _, _ in items]
     return {
         "type": "Collection",
         "stac_version": "1.1.0",
@@ -253,7 +263,7 @@ def _collection(path: Path, items: Sequence[tuple[Path, JsonObject]], classes: C
         "description": f"Class rasters by SkyStill {__version__}: {', '.join(classes.names)}.",
         "license": "other",
         "extent": {
-            "spatial": {"bbox": [_extent([item["bbox"] for _, item in items if "bbox" in item])]},
+            "spatial": {"bbox": [_extent([bbox for _, _, bbox in items if bbox is not None])]},
             "temporal": {"interval": [[dates[0], dates[-1]]]},
         },
         "links": [_link("root", f"./{path.name}", "application/json"), *links],

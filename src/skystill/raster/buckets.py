@@ -9,6 +9,7 @@ import ctypes
 import functools
 import glob
 import stat
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from rasterio.errors import RasterioError
 from skystill.errors import DataError, SettingsError
 from skystill.raster.listing import Listing, depth_of, divided, is_passed_over, matched
 from skystill.raster.opening import is_plain, open_raster, suffix_of
+from skystill.raster.scratch import scratch_folder
 from skystill.raster.source import gdal_environment
 
 SCHEMES = {"s3://": "/vsis3/", "gs://": "/vsigs/", "az://": "/vsiaz/"}
@@ -59,6 +61,40 @@ def vsi_name(name: str) -> str:
     return next((gdal + name[len(own) :] for own, gdal in SCHEMES.items() if name.startswith(own)), name)
 
 
+def bucket_address(path: Path) -> str | None:
+    """Return the address of a bucket that was read as a path, such as s3:/bucket/a, or None if a path is none."""
+    parts = path.parts
+    if parts and f"{parts[0]}//" in SCHEMES:
+        return f"{parts[0]}//{'/'.join(parts[1:])}"
+    return str(path) if is_bucket(str(path)) else None
+
+
+def fixed_part(name: str) -> str:
+    """Return the address of a folder or a pattern in a bucket up to its first part that is a pattern, with a slash."""
+    scheme = next(one for one in (*SCHEMES, *SCHEMES.values()) if name.startswith(one))
+    parts = PurePosixPath(name.removeprefix(scheme)).parts
+    fixed = next((count for count, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return f"{scheme}{'/'.join(parts[:fixed])}/"
+
+
+def check_writable(folder: str) -> None:
+    """Write a small object into a folder of a bucket, and delete it.
+
+    Args:
+        folder: address of the folder, with a slash at its end.
+
+    Raises:
+        DataError: it cannot be written. The message holds GDAL's reason.
+        SettingsError: this build of rasterio does not offer GDAL's functions.
+    """
+    address = f"{folder}.skystill-{uuid.uuid4().hex}"
+    with scratch_folder() as scratch:
+        (scratch / "probe").write_bytes(b"skystill")
+        copy_file(scratch / "probe", address)
+    with gdal_environment():
+        _with_reason(address, _remove, vsi_name(address))
+
+
 def find_in_bucket(name: str, recursive: bool) -> Found | None:
     """List the images of a folder in a bucket, or those that match a pattern. The rules are those of local folders.
 
@@ -73,15 +109,12 @@ def find_in_bucket(name: str, recursive: bool) -> Found | None:
         DataError: there is no such folder, or it cannot be listed. The message holds GDAL's reason.
         SettingsError: this build of rasterio does not offer GDAL's functions.
     """
-    scheme = next(one for one in (*SCHEMES, *SCHEMES.values()) if name.startswith(one))
-    parts = PurePosixPath(name.removeprefix(scheme)).parts
-    if not parts:
-        raise SettingsError(f"{name} names no bucket; write {scheme}BUCKET/FOLDER/.")
-    fixed = next((count for count, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    pattern = parts[fixed:]
-    if not pattern and not name.endswith("/") and suffix_of(name) and len(parts) > 1:
+    root = fixed_part(name)
+    pattern = PurePosixPath(f"{name.rstrip('/')}/".removeprefix(root)).parts
+    if root in (f"{scheme}/" for scheme in (*SCHEMES, *SCHEMES.values())):
+        raise SettingsError(f"{name} names no bucket; write s3://BUCKET/FOLDER/, or gs:// or az://.")
+    if not pattern and not name.endswith("/") and suffix_of(name) and root.count("/") > 3:
         return None
-    root = f"{scheme}{'/'.join(parts[:fixed])}/"
     if not pattern:
         return Found(root, divided(_walk(root, None if recursive else 1), recursive, Path()))
     entries = list(_walk(root, None if recursive else depth_of(pattern)))
@@ -168,6 +201,7 @@ def _gdal() -> Any:  # noqa: ANN401 - a library has the functions that it has
         library.VSIGetNextDirEntry.argtypes = [ctypes.c_void_p]
         library.VSICloseDir.argtypes = [ctypes.c_void_p]
         library.CPLCopyFile.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+        library.VSIUnlink.argtypes = [ctypes.c_char_p]
         library.VSIGetLastErrorMsg.restype = library.CPLGetLastErrorMsg.restype = ctypes.c_char_p
     except AttributeError as error:  # on Windows, a library does not show those that it is linked with
         raise SettingsError(
@@ -204,6 +238,10 @@ def _list(library: Any, folder: str, depth: int) -> tuple[list[tuple[str, bool]]
     finally:
         library.VSICloseDir(opened)
     return found, _reason(library)
+
+
+def _remove(library: Any, name: str) -> None:  # noqa: ANN401
+    library.VSIUnlink(name.encode())
 
 
 def _copy(library: Any, source: str, target: str) -> str | None:  # noqa: ANN401

@@ -159,7 +159,8 @@ class PredictSettings(RasterSettings):
     photographs of Dubai (skystill box describes it)."""
     out: Path = Path("classes")
     """File to write (.tif or .png) if there is one input. Otherwise a folder, in which each result has the name of its
-    input."""
+    input. Either may be in a bucket (s3://BUCKET/FOLDER/): results are made in a folder .skystill-out-... below the
+    current one, and copied when they are done."""
     recursive: bool = False
     """Also predict the images in the sub-folders of the folders that are given. The results keep the sub-folders below
     --out; those of a list keep the folders below the list. By default sub-folders are not predicted, and a note says

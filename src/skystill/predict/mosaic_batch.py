@@ -248,12 +248,14 @@ def _predict_sources(
     left = [one for one in plan.sources if not finished.has(targets[one].name, about[one], [targets[one]])]
     for source in left:
         targets[source].unlink(missing_ok=True)  # of other settings, or of a file that has changed
+    by_name = {path.name: source for source, path in targets.items()}
     failure: SkystillError | None = None
     begun = how[0] and any(work.glob(".unfinished-*"))
     try:
         for done in predict(inner.model_copy(update={"inputs": left}), begun, how[1]) if left else ():
+            source = by_name[done.prediction.path.name]  # a cluster names sources by absolute paths
             if not done.prediction.damaged:
-                finished.add(targets[done.source].name, about[done.source], [targets[done.source]])
+                finished.add(targets[source].name, about[source], [targets[source]])
     except PredictionStopped:
         raise
     except SkystillError as error:

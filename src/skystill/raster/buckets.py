@@ -150,11 +150,16 @@ def copy_file(source: str | Path, target: str | Path) -> None:
 def _walk(root: str, depth: int | None) -> Iterator[tuple[Path, bool]]:
     """Yield every visible file and folder below a folder of a bucket, by its path there, and whether it is a folder.
 
+    Args:
+        root: the folder.
+        depth: 1 for the content of the folder alone. Otherwise everything below is listed, a thousand names with each
+            request; level by level, each sub-folder would take one.
+
     Raises:
         DataError: there is nothing.
     """
     with gdal_environment():
-        entries, reason = _with_reason(root, _list, vsi_name(root).rstrip("/"), -1 if depth is None else depth - 1)
+        entries, reason = _with_reason(root, _list, vsi_name(root).rstrip("/"), 0 if depth == 1 else -1)
         if not entries:
             raise DataError(f"{root}: nothing can be listed there: {reason or _reason_of(root)}. {_CREDENTIALS}.")
     folders: set[Path] = set()

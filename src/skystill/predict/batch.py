@@ -100,7 +100,7 @@ def predict_inputs(
         # The packages that it needs may be missing: fail now and not after hours of work.
         importlib.import_module("skystill.predict.polygons")
     clear_scratch()
-    predictor = _open(settings)
+    predictor = open_predictor(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
     check_targets(targets, settings, predictor)
@@ -109,11 +109,12 @@ def predict_inputs(
         on_progress(Message(line))
     on_progress = tell = _Telling(on_progress)
     failed: list[SkystillError] = []
-    predict = partial(_predict_one, predictor, settings, _square(settings, predictor.classes), resume, on_progress)
+    _square(settings, predictor.classes)
+    predict = partial(predict_one, predictor, settings, resume, on_progress)
     waiting = deque(target for _, target in targets)
-    at_a_time = 1 if resume else _images_at_a_time(settings, len(targets))
+    at_a_time = 1 if resume else images_at_a_time(settings, len(targets))
     try:
-        for (source, target), outcome in run_in_order(targets, predict, partial(_is_small, predictor), at_a_time):
+        for (source, target), outcome in run_in_order(targets, predict, partial(is_small, predictor), at_a_time):
             waiting.popleft()
             if isinstance(outcome, PredictedInput):
                 yield outcome
@@ -122,25 +123,30 @@ def predict_inputs(
             elif tell.cancelled or isinstance(outcome, ImportError | PredictionStopped):
                 raise outcome  # with ImportError, a package is at fault, or Ctrl-C while it was imported
             else:
-                failed.append(_as_failure(source, outcome))
+                failed.append(as_failure(source, outcome))
     except (PredictionStopped, KeyboardInterrupt) as error:
         report_notes(first_few([str(error) for error in failed]), on_progress)  # nobody else would tell them
         if isinstance(error, KeyboardInterrupt):
             raise PredictionStopped(waiting[0]) from error
         raise
-    _raise_failed(failed, len(targets))
+    raise_failed(failed, len(targets))
 
 
-def _open(settings: PredictSettings) -> Predictor:
+def open_predictor(settings: PredictSettings) -> Predictor:
+    """Open the model of the settings."""
     classes = read_classes(settings.classes) if settings.classes else None
     path, bands = settings.model or bundled_model(), wanted_bands(settings.bands)
     return Predictor(path, settings.threads, settings.runtime, classes, settings.input, bands)
 
 
-def _images_at_a_time(settings: PredictSettings, count: int) -> int:
+def images_at_a_time(settings: PredictSettings, count: int) -> int:
     """Return how many small images are read, predicted and written at the same time. The network takes them in turn.
 
     Only class rasters, confidence and probabilities are made like that: further files take memory of their own.
+
+    Args:
+        settings: settings of the command.
+        count: number of images.
     """
     bounded = settings.max_memory is not None or settings.resolution is not None
     further = settings.areas or settings.overlay or settings.vector
@@ -149,8 +155,13 @@ def _images_at_a_time(settings: PredictSettings, count: int) -> int:
     return settings.threads or cores()
 
 
-def _is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
-    """Return whether an input is a local file of a single tile."""
+def is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
+    """Return whether an input is a local file of a single tile.
+
+    Args:
+        predictor: the model.
+        job: the input, and the path of its result.
+    """
     source = job[0]
     if not Path(source).is_file():
         return False
@@ -161,24 +172,42 @@ def _is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
         return False  # the prediction reports it
 
 
-def _predict_one(
-    predictor: Predictor,
-    settings: PredictSettings,
-    square: tuple[int, ...],
-    resume: bool,
-    on_progress: OnProgress,
-    job: tuple[str, Path],
+def predict_one(
+    predictor: Predictor, settings: PredictSettings, resume: bool, on_progress: OnProgress, job: tuple[str, Path]
 ) -> PredictedInput:
+    """Predict one input, and write what is wanted beside it.
+
+    Args:
+        predictor: the model.
+        settings: settings of the command. Their inputs are not used.
+        resume: continue an interrupted prediction.
+        on_progress: as in `Predictor.predict`.
+        job: the input, and the path of its result.
+
+    Raises:
+        UserError: as `Predictor.predict`; or a setting does not fit the input.
+    """
     source, target = job
-    # The tolerance and --show may not fit the source: fail now and not after hours of work.
-    shapes = _Shapes(_tolerance(source, settings), square)
-    _check_shown(source, settings)
-    _check_name(target)
-    further = _Further(source, target, predictor, settings, shapes, on_progress)
+    further = check_one(predictor, settings, on_progress, job)
     began = time.monotonic()
     prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
     seconds = time.monotonic() - began - further.seconds
     return PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
+
+
+def check_one(
+    predictor: Predictor, settings: PredictSettings, on_progress: OnProgress, job: tuple[str, Path]
+) -> "Further":
+    """Check that the settings fit an input, and return what is made from its class raster.
+
+    The tolerance and --show may not fit the source: this fails before hours of work, and not after. The arguments and
+    the errors are those of `predict_one`.
+    """
+    source, target = job
+    shapes = _Shapes(_tolerance(source, settings), _square(settings, predictor.classes))
+    _check_shown(source, settings)
+    _check_name(target)
+    return Further(source, target, predictor, settings, shapes, on_progress)
 
 
 class _Telling:
@@ -201,8 +230,13 @@ class _Telling:
             raise
 
 
-def _as_failure(source: str, error: Exception) -> SkystillError:
-    """Return the error to raise at the end for what an input raised."""
+def as_failure(source: str, error: Exception) -> SkystillError:
+    """Return the error to raise at the end for what an input raised.
+
+    Args:
+        source: the input.
+        error: what it raised.
+    """
     if isinstance(error, SkystillError):
         return error
     failure: SkystillError
@@ -220,8 +254,13 @@ def _as_failure(source: str, error: Exception) -> SkystillError:
     return failure
 
 
-def _raise_failed(failed: list[SkystillError], total: int) -> None:
-    """Raise one error about all inputs that failed. Its exit code is 2 only if the user can mend all of them."""
+def raise_failed(failed: list[SkystillError], total: int) -> None:
+    """Raise one error about all inputs that failed. Its exit code is 2 only if the user can mend all of them.
+
+    Args:
+        failed: the errors, none if no input failed.
+        total: number of all inputs.
+    """
     if len(failed) == 1:
         raise failed[0]
     problems = [str(error) for error in failed]
@@ -246,7 +285,7 @@ def _what_is_unfinished(targets: Sequence[tuple[str, Path]]) -> list[str]:
 
 
 @dataclass
-class _Further:
+class Further:
     """Makes areas, overlay and polygons from the class raster. Confidence and probabilities come together with it."""
 
     source: str

@@ -1,10 +1,9 @@
 """`skystill predict`: predict every input, and write further files beside each result."""
 
-import contextlib
 import importlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from threading import Lock
 import rasterio
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 
-from skystill.classes import ClassMap, read_classes
+from skystill.classes import read_classes
 from skystill.errors import (
     DamagedSource,
     DataError,
@@ -21,28 +20,23 @@ from skystill.errors import (
     InputsFailed,
     NotEnoughMemory,
     PredictionStopped,
-    SettingsError,
     SkystillError,
-    SourceChanged,
     UserError,
     first_few,
 )
 from skystill.model.bundled import bundled_model
 from skystill.model.measure import cores
-from skystill.predict.inputs import check_targets, find_inputs, name_targets, possible_files, side_files
+from skystill.predict.further import check_one, square_labels
+from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
 from skystill.predict.layers import wanted_layers
-from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.several import run_in_order
-from skystill.progress import Event, Message, OnProgress, Progress, ignore_progress, report_notes
-from skystill.raster.band_names import pick_bands, wanted_bands
-from skystill.raster.opening import NO_TEXT, is_text, open_raster
+from skystill.progress import Event, Message, OnProgress, ignore_progress, report_notes
+from skystill.raster.band_names import wanted_bands
+from skystill.raster.opening import NO_TEXT, open_raster
 from skystill.raster.output import journal_of
-from skystill.raster.overwriting import source_files
 from skystill.raster.scratch import clear_scratch
 from skystill.raster.source import gdal_environment, gdal_reason
-from skystill.raster.states import FileStates
-from skystill.raster.steps import FurtherFiles, Step
 from skystill.settings import PredictSettings
 
 
@@ -61,14 +55,6 @@ class PredictedInput:
     prediction: Prediction
     seconds: float
     beside: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """How polygons are shaped: the tolerance of `--simplify` in pixels, and the labels of `--square`."""
-
-    tolerance: float | None
-    square: tuple[int, ...]
 
 
 def predict_inputs(
@@ -109,7 +95,7 @@ def predict_inputs(
         on_progress(Message(line))
     on_progress = tell = _Telling(on_progress)
     failed: list[SkystillError] = []
-    _square(settings, predictor.classes)
+    square_labels(settings, predictor.classes)  # it may name a class that there is not
     predict = partial(predict_one, predictor, settings, resume, on_progress)
     waiting = deque(target for _, target in targets)
     at_a_time = 1 if resume else images_at_a_time(settings, len(targets))
@@ -195,21 +181,6 @@ def predict_one(
     return PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
 
 
-def check_one(
-    predictor: Predictor, settings: PredictSettings, on_progress: OnProgress, job: tuple[str, Path]
-) -> "Further":
-    """Check that the settings fit an input, and return what is made from its class raster.
-
-    The tolerance and --show may not fit the source: this fails before hours of work, and not after. The arguments and
-    the errors are those of `predict_one`.
-    """
-    source, target = job
-    shapes = _Shapes(_tolerance(source, settings), _square(settings, predictor.classes))
-    _check_shown(source, settings)
-    _check_name(target)
-    return Further(source, target, predictor, settings, shapes, on_progress)
-
-
 class _Telling:
     """Passes events on to a callback, and remembers whether the callback raised an exception to cancel everything.
 
@@ -284,124 +255,7 @@ def _what_is_unfinished(targets: Sequence[tuple[str, Path]]) -> list[str]:
     ]
 
 
-@dataclass
-class Further:
-    """Makes areas, overlay and polygons from the class raster. Confidence and probabilities come together with it."""
-
-    source: str
-    target: Path
-    predictor: Predictor
-    settings: PredictSettings
-    shapes: _Shapes
-    on_progress: OnProgress
-    seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._states = FileStates(map(str, source_files(self.source) if self.settings.overlay else ()))
-
-    def files(self) -> FurtherFiles:
-        """Return what is wanted."""
-        wanted = self.settings
-        about = {"areas": None, "overlay": wanted.show, "polygons": [wanted.simplify, wanted.square]}
-        makers = {"areas": self._areas, "overlay": self._overlay, "polygons": self._polygons}
-        steps = [
-            Step(name, path, about[name], partial(self._timed, makers[name], path))
-            for name, path in side_files(self.target, wanted).items()
-        ]
-        return FurtherFiles(tuple(steps), possible_files(self.target))
-
-    def _timed(self, make: Callable[[Path], None], path: Path) -> None:
-        began = time.monotonic()
-        make(path)
-        self.seconds += time.monotonic() - began
-
-    def _areas(self, path: Path) -> None:
-        from skystill.predict.summary import write_areas
-
-        write_areas(self.target, path, self.predictor.classes, self.on_progress)
-
-    def _overlay(self, path: Path) -> None:
-        from skystill.predict.summary import write_overlay
-
-        task = f"overlay of {self.target.name}"
-        self.on_progress(Progress(task, 0, 1))
-        self._states.check("the overlay")
-        write_overlay(
-            self.source, self.target, path, self.predictor.classes, self.settings.for_raster(),
-            self.predictor.info.input_spec, self.settings.show,
-        )  # fmt: skip
-        try:
-            self._states.check("the overlay")
-        except SourceChanged:
-            path.unlink(missing_ok=True)
-            raise
-        self.on_progress(Progress(task, 1, 1))
-
-    def _polygons(self, path: Path) -> None:
-        from skystill.predict.polygons import write_polygons
-
-        shapes = self.shapes
-        write_polygons(self.target, path, self.predictor.classes, self.on_progress, shapes.tolerance, shapes.square)
-
-
 def _files_beside(target: Path, predictor: Predictor, settings: PredictSettings) -> tuple[Path, ...]:
     """Return the paths of all files beside a class raster that the settings ask for."""
     layers = wanted_layers(target, settings.for_raster(), predictor.classes)[1:]
     return (*(layer.path for layer in layers), *side_files(target, settings).values())
-
-
-def _square(settings: PredictSettings, classes: ClassMap) -> tuple[int, ...]:
-    """Return the labels of `--square`.
-
-    Raises:
-        SettingsError: the model has no class of a name.
-    """
-    if settings.square is None:
-        return ()
-    from skystill.predict.square import find_square_labels
-
-    return find_square_labels(settings.square, classes)
-
-
-def _check_shown(source: str, settings: PredictSettings) -> None:
-    """Check that a raster has the bands of `--show`.
-
-    Raises:
-        SettingsError: it lacks one.
-    """
-    wanted = wanted_bands(settings.show, "--show")
-    if wanted is None:
-        return
-    with contextlib.suppress(rasterio.errors.RasterioError), gdal_environment(), open_raster(source) as file:
-        pick_bands(file, source, wanted)  # what cannot be opened, the prediction reports in full
-
-
-def _check_name(target: Path) -> None:
-    """Check that GDAL can write a file of this name.
-
-    Raises:
-        SettingsError: it cannot.
-    """
-    if not is_text(str(target)):
-        raise SettingsError(
-            f"{target}: the bytes of this name are no text in UTF-8. Rename the input, or choose another --out."
-        )
-
-
-def _tolerance(source: str, settings: PredictSettings) -> float | None:
-    """Return the tolerance of `--simplify` in pixels of the result, or None if polygons are not simplified.
-
-    Raises:
-        SettingsError: the size of the pixels is needed and not known, or the tolerance is too small for any effect.
-    """
-    if settings.simplify is None:
-        return None
-    try:
-        with gdal_environment(), open_raster(source) as file:
-            grid = (file.height, file.width, file.crs, file.transform)
-            pixel_m2 = pixel_m2_at(grid, file.width / 2, file.height / 2)
-    except rasterio.errors.RasterioError:
-        return None  # the prediction reports the error in full
-    if pixel_m2 is not None and settings.resolution is not None:
-        pixel_m2 = settings.resolution**2
-    return tolerance_in_pixels(settings.simplify, source, pixel_m2)

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import logging
 import re
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,16 +142,14 @@ def check_versions(connection: Connection) -> None:
 
 
 def check_worker(expected: Versions) -> None:
-    """Check this process, which runs a task. It may have joined the cluster after its check.
+    """Check this process, which does work of a cluster. It may have joined after `check_versions`.
 
     Raises:
         ClusterError: it lacks a package, or has it in another version.
     """
-    from distributed import get_worker
-
     found = versions_here(tuple(name for name in expected if name not in ("Python", "skystill")))
     if found != expected:
-        _compare(f"worker {get_worker().address}", found, expected)
+        _compare(f"the worker on {socket.gethostname()}", found, expected)
 
 
 def versions_here(needs: Sequence[str] = RUNTIME) -> Versions:

@@ -11,7 +11,7 @@ returns the result. It raises exceptions of `skystill.errors` and reports to `on
 torch is imported only inside the functions that need it, so `import skystill.api` is fast.
 """
 
-from skystill.api.running import check, count_ahead, evaluate, export, measure, predict, predict_each, quantize
+from skystill.api.running import check, count_ahead, evaluate, export, measure, predict, predict_each, quantize, status
 from skystill.api.training import cache, demo, distill, pretrain, prune, train, tune
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "pretrain",
     "prune",
     "quantize",
+    "status",
     "train",
     "tune",
 ]

@@ -11,6 +11,7 @@ from skystill.settings import (
     MeasureSettings,
     PredictSettings,
     QuantizeSettings,
+    StatusSettings,
     settings_from,
 )
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from skystill.cluster.status import Status
     from skystill.data.prepare import CheckedData
     from skystill.model.measure import ComparedCost
     from skystill.predict.ahead import Ahead
@@ -259,3 +261,30 @@ def count_ahead(
     from skystill.predict.ahead import count_ahead as count_here
 
     return count_here(settings, on_progress)
+
+
+def status(settings: StatusSettings | None = None, **keywords: object) -> "Status":
+    """Return how far a prediction on a cluster is, while its command runs or after it.
+
+    With `html` the status is written as a page, too.
+
+    Args:
+        settings: settings of the command. Give either this or `keywords`.
+        keywords: fields of `StatusSettings`, instead of `settings`.
+
+    Returns:
+        What is done and what failed, the rate, and the time that is left.
+
+    Raises:
+        RunFolderError: no prediction on a cluster wrote there.
+        DiskFull: the page cannot be written.
+    """
+    from skystill.cluster.status import read_status
+
+    settings = settings_from(StatusSettings, settings, keywords)
+    found = read_status(settings.out)
+    if settings.html is not None:
+        from skystill.report.archive_page import write_archive_page
+
+        write_archive_page(settings.html, found)
+    return found

@@ -12,8 +12,8 @@ from typing import Any
 from skystill import __version__
 from skystill.cluster.connection import RUNTIME, ClusterError, Connection, open_connection
 from skystill.cluster.dispatch import Dispatch, absolute
-from skystill.cluster.manifest import Manifest
-from skystill.cluster.orders import archive_folder, end_run, take_signs, unshared, write_order
+from skystill.cluster.manifest import LOCK, MANIFEST, Manifest, archive_folder
+from skystill.cluster.orders import end_run, take_signs, unshared, write_order
 from skystill.cluster.tasks import Ended, Fatal, file_state, look_around
 from skystill.errors import DataError, InputsFailed, PredictionStopped, RunFolderError, first_few
 from skystill.locks import hold_lock
@@ -27,7 +27,6 @@ from skystill.raster.scratch import clear_scratch
 from skystill.run_folder import naming_failed_writes
 from skystill.settings import PredictSettings
 
-MANIFEST, LOCK = "manifest.sqlite", "lock"
 _SIGN_SECONDS = 60.0  # disks of the network show new files late
 _WAIT_SECONDS = 30.0
 _MOST_PROBLEMS = 1000
@@ -81,10 +80,11 @@ def predict_archive(settings: PredictSettings, on_progress: OnProgress = ignore_
         _compare_with_disk(manifest, on_progress)
         total = len(targets)
         del targets, found
-        with open_connection(settings, on_progress, needs) as connection:
-            ordered = settings.model_copy(update={"runtime": runtime})
-            token = write_order(folder, ordered, predictor.path, connection.versions)
-            yield from _run(connection, manifest, (folder.absolute(), token), settings.out, on_progress)
+        if manifest.inputs("waiting", most=1):
+            with open_connection(settings, on_progress, needs) as connection:
+                ordered = settings.model_copy(update={"runtime": runtime})
+                token = write_order(folder, ordered, predictor.path, connection.versions)
+                yield from _run(connection, manifest, (folder.absolute(), token), settings.out, on_progress)
         _raise_failed(manifest, total, settings.out)
 
 
@@ -187,17 +187,16 @@ def _run(
 ) -> Iterator[PredictedInput]:
     """Do all that is left."""
     folder, token = run
-    first = next(iter(manifest.inputs("waiting", most=1)), None)
+    first = manifest.inputs("waiting", most=1)[0][1]
     dispatch = Dispatch(connection, manifest, run, on_progress)
     manifest.tell(state="running", began=time.time(), dashboard=connection.dashboard, updated=time.time())
     manifest.commit()
     state = "stopped"
     try:
-        if first is not None:
-            _wait_for_worker(connection, on_progress)
-            _look_around(connection, folder, token, first[1] if Path(first[1]).exists() else None)
-            for found in dispatch.results():
-                yield _as_given(found, out)
+        _wait_for_worker(connection, on_progress)
+        _look_around(connection, folder, token, first if Path(first).exists() else None)
+        for found in dispatch.results():
+            yield _as_given(found, out)
         state = "ended"
     except KeyboardInterrupt as error:
         raise ArchiveStopped(out) from error

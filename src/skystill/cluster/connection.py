@@ -73,7 +73,8 @@ class Connection:
     def dashboard(self) -> str | None:
         """Address of the dashboard, or None if the scheduler has none (it needs the package bokeh)."""
         services = self.client.scheduler_info(n_workers=0).get("services", {})
-        return str(self.client.dashboard_link) if "dashboard" in services else None
+        has_pages = "dashboard" in services and self.client.run_on_scheduler(_finder("bokeh"))
+        return str(self.client.dashboard_link) if has_pages else None
 
     @property
     def is_lost(self) -> bool:
@@ -114,8 +115,9 @@ def open_connection(
         versions = versions_here(needs)
         connection = Connection(client, where, versions)
         check_versions(connection)
-        if connection.dashboard:
-            on_progress(Message(f"dashboard of Dask: {connection.dashboard}"))
+        dashboard = connection.dashboard
+        if dashboard:
+            on_progress(Message(f"dashboard of Dask: {dashboard}"))
         yield connection
 
 
@@ -181,6 +183,17 @@ def _versions_function(needs: tuple[str, ...]) -> Callable[[], dict[str, str | N
         return found
 
     return read
+
+
+def _finder(package: str) -> Callable[[], bool]:
+    """Return a function that tells whether a process has a package. It is sent as it is, as that of the versions."""
+
+    def has() -> bool:
+        import importlib.util
+
+        return importlib.util.find_spec(package) is not None
+
+    return has
 
 
 def _compare(place: str, found: Versions, expected: Versions) -> None:

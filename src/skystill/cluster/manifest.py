@@ -18,6 +18,9 @@ from typing import Any
 
 from skystill.errors import DiskFull, RunFolderError, shortened
 
+MANIFEST, LOCK = "manifest.sqlite", "lock"
+"""Names in the folder of an archive."""
+
 VERSION = 1
 _BUSY_SECONDS = 30.0
 _TABLES = """
@@ -37,6 +40,12 @@ create index if not exists pieces_by_state on pieces (state, id);
 create index if not exists pieces_by_input on pieces (input);
 create index if not exists pieces_by_end on pieces (ended);
 """
+
+
+def archive_folder(out: Path) -> Path:
+    """Return the folder in which the command keeps what belongs to an output: manifest, lock, and orders."""
+    is_file = out.suffix.lower() in (".tif", ".tiff", ".png") and not out.is_dir()
+    return out.with_name(f".skystill-{out.name}") if is_file else out / ".skystill"
 
 
 @dataclass(frozen=True)
@@ -82,27 +91,29 @@ class Done:
 
 
 class Manifest:
-    """The manifest, open for the one process that writes it.
+    """The manifest, open for the one process that writes it, or to be read.
 
     Args:
         path: the file. It is made if it does not exist.
+        read_only: only look at it, while another process may write it.
 
     Raises:
         RunFolderError: the file is damaged, or of another version.
         DiskFull: it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         with naming_failures(path):
-            self._base = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-            self._base.execute("pragma synchronous = normal")
-            self._base.executescript(_TABLES)
-            found = self.about().get("version", VERSION)
-        if found != VERSION:
+            self._base = _to_read(path) if read_only else sqlite3.connect(path, timeout=_BUSY_SECONDS)
+            if not read_only:
+                self._base.execute("pragma synchronous = normal")
+                self._base.executescript(_TABLES)
+        if self.about().get("version", VERSION) != VERSION:
             raise RunFolderError(f"{path} was written by another version of skystill. Choose another --out.")
-        self.tell(version=VERSION)
-        self.commit()
+        if not read_only:
+            self.tell(version=VERSION)
+            self.commit()
 
     def close(self) -> None:
         """Commit, and close the file."""
@@ -292,6 +303,19 @@ class Manifest:
         )
         return int(found[0][0])
 
+    def pixels_since(self, moment: float) -> int:
+        """Return the number of pixels of pieces that were done since a moment, in seconds since 1970."""
+        query = "select coalesce(sum(pixels), 0) from pieces where ended > ? and kind != 'files'"
+        return int(self._all(query, moment)[0][0])
+
+    def hosts(self) -> list[tuple[str, int, int, float]]:
+        """Return each machine with the number of pieces that it did, their pixels, and the seconds that they took."""
+        found = self._all(
+            "select host, count(*), sum(pixels), sum(seconds) from pieces where state = 'done' group by host "
+            "order by host"
+        )
+        return [(str(host), int(count), int(pixels), float(seconds)) for host, count, pixels, seconds in found]
+
     def _all(self, query: str, *values: object) -> list[Any]:
         with naming_failures(self.path):
             return self._base.execute(query, values).fetchall()
@@ -303,6 +327,17 @@ class Manifest:
     def _many(self, query: str, rows: Iterable[tuple[object, ...]]) -> None:
         with naming_failures(self.path):
             self._base.executemany(query, rows)
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    """Open a manifest to read it. Of a process that was killed, a change may have to be taken back first."""
+    base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=_BUSY_SECONDS, uri=True)
+    try:
+        base.execute("select count(*) from about").fetchall()
+    except sqlite3.OperationalError:
+        base.close()
+        base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=_BUSY_SECONDS, uri=True)
+    return base
 
 
 @contextmanager

@@ -50,12 +50,6 @@ class Order:
     copy: Path
 
 
-def archive_folder(out: Path) -> Path:
-    """Return the folder in which the command keeps what belongs to an output: manifest, lock, and orders."""
-    is_file = out.suffix.lower() in (".tif", ".tiff", ".png") and not out.is_dir()
-    return out.with_name(f".skystill-{out.name}") if is_file else out / ".skystill"
-
-
 def write_order(folder: Path, settings: PredictSettings, model: Path, versions: Versions) -> str:
     """Write what the tasks of a run need, and return the number of the run.
 

@@ -33,3 +33,12 @@ class ClusterSettings(Settings):
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} each name a cluster: give one of them")
         return self
+
+
+class StatusSettings(Settings):
+    """Settings of `skystill status`."""
+
+    out: Path
+    """The --out of a skystill predict that runs on a cluster, or ran."""
+    html: Path | None = None
+    """Also write the status as one HTML file, such as status.html. By default none is written."""

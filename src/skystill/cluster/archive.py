@@ -179,7 +179,8 @@ def _compare_with_disk(manifest: Manifest, on_progress: OnProgress) -> None:
     manifest.commit()
     if done or gone:
         again = f"; {gone:,} results have gone or changed, and are made again" if gone else ""
-        on_progress(Message(f"{done:,} inputs are done already{again}; it goes on with the others."))
+        goes_on = "it goes on with the others" if manifest.inputs("waiting", most=1) else "these are all"
+        on_progress(Message(f"{done:,} inputs are done already{again}; {goes_on}."))
 
 
 def _run(

@@ -271,11 +271,10 @@ class Dispatch:
         self._manifest.add_pieces(found.number, kind, pieces or [(0, 0, 0)])
 
     def _finish(self, number: int, found: Outcome) -> PredictedInput:
-        done = replace(_done(found), size=found.size)
-        self._manifest.finish_input(number, found.source_state, found.target_state, done)
+        self._manifest.finish_input(number, found.source_state, found.target_state, _done(found))
         self._manifest.note_damage(number, found.error)
         assert found.about is not None, "what is done has a result"  # noqa: S101
-        return found.about
+        return replace(found.about, seconds=self._manifest.seconds_of(number))
 
     def _died(self, work: Batch | Piece, error: BaseException) -> None:
         """Record a task that took its workers with it. Of several inputs, it is not known which: each goes alone."""

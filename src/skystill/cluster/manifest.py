@@ -280,6 +280,10 @@ class Manifest:
 
     # ---- what `skystill status` and the end of the command say
 
+    def seconds_of(self, number: int) -> float:
+        """Return how long the workers took for an input, together."""
+        return float(self._all("select coalesce(sum(seconds), 0) from pieces where input = ?", number)[0][0])
+
     def failed(self, most: int) -> list[tuple[str, str, bool]]:
         """Return source, reason, and whether SkyStill is at fault, of inputs that failed or are damaged."""
         found = self._all("select source, error, ours from inputs where error is not null order by id limit ?", most)

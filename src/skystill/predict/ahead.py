@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 
@@ -27,6 +28,7 @@ from skystill.tiling import Grid
 
 _MOST_OPENED = 1000
 """Inputs that are opened. Of more, as many are taken at even distances, and stand for all."""
+_UNREADABLE = (rasterio.errors.RasterioError, CPLE_BaseError, OSError, TypeError, DataError)
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,13 @@ def count_pixels(sources: Sequence[str], on_progress: OnProgress) -> Sizes:
     opened = pixels = size = 0
     sample, largest = "", 0
     for source in tracked(list(sources[::step]), "counting", on_progress):
-        with contextlib.suppress(rasterio.errors.RasterioError, CPLE_BaseError, OSError, DataError), gdal_environment():
+        with (
+            contextlib.suppress(rasterio.errors.RasterioError, CPLE_BaseError, OSError, TypeError, DataError),
+            gdal_environment(),
+        ):
             with open_raster(source) as file:
                 here = int(file.height) * int(file.width)
-                decoded = here * sum(rasterio.dtypes.dtype(kind).itemsize for kind in file.dtypes)
+                decoded = here * sum(np.dtype(kind).itemsize for kind in file.dtypes)
             path = Path(source)
             size += path.stat().st_size if path.is_file() else decoded
             opened, pixels = opened + 1, pixels + here

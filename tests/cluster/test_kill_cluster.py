@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from skystill.cluster.status import read_status
 from tests.cluster.archives import contents, small_tiles, write_raster
 from tests.cluster.scheduler import DEADLINE_SECONDS, running, start_worker
 
@@ -74,37 +75,35 @@ def test_killed_workers_cost_nothing(given: Path, tmp_path: Path) -> None:
         _, said = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 0, said
     assert contents(out) == contents(given / "whole")
+    assert read_status(out).inputs == {"done": 4}
 
 
-def test_a_killed_scheduler_costs_nothing(given: Path, tmp_path: Path) -> None:
+def test_a_killed_scheduler_costs_nothing(given: Path, tmp_path: Path, address: str) -> None:
     rng, out = random.Random(2), tmp_path / "out"
     for number in range(KILLS):
-        with running(tmp_path / f"dask-{number}", 2) as (address, processes):
-            process = subprocess.Popen(command(given, out, address), stderr=subprocess.PIPE, text=True)
+        with running(tmp_path / f"dask-{number}", 2) as (own, processes):
+            process = subprocess.Popen(command(given, out, own), stderr=subprocess.PIPE, text=True)
             if wait_for_piece(out, process, rng.randint(1, 4)):
                 processes[0].send_signal(signal.SIGKILL)
             _, said = process.communicate(timeout=DEADLINE_SECONDS)
         assert process.returncode in (0, 2), said
         assert process.returncode == 0 or ("the scheduler of --dask" in said and "it goes on" in said), said
-    finish(given, out, tmp_path)
+    finish(given, out, address)
 
 
-def test_a_killed_command_costs_nothing(given: Path, tmp_path: Path) -> None:
+def test_a_killed_command_costs_nothing(given: Path, tmp_path: Path, address: str) -> None:
     rng, out = random.Random(3), tmp_path / "out"
-    with running(tmp_path / "dask", 2) as (address, _):
-        for _ in range(KILLS):
-            process = subprocess.Popen(command(given, out, address), stderr=subprocess.DEVNULL)
-            wait_for_piece(out, process, rng.randint(1, 4))
-            process.kill()
-            process.wait()
-        before = pieces_done(out)
-        done = subprocess.run(command(given, out, address), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert before > 0 and contents(out) == contents(given / "whole")
+    for _ in range(KILLS):
+        process = subprocess.Popen(command(given, out, address), stderr=subprocess.DEVNULL, text=True)
+        wait_for_piece(out, process, rng.randint(1, 4))
+        process.kill()
+        process.wait()
+    assert pieces_done(out) > 0
+    finish(given, out, address)
 
 
-def finish(given: Path, out: Path, tmp_path: Path) -> None:
-    with running(tmp_path / "dask-at-last", 2) as (address, _):
-        done = subprocess.run(command(given, out, address), capture_output=True, text=True, check=False)
+def finish(given: Path, out: Path, address: str) -> None:
+    done = subprocess.run(command(given, out, address), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert contents(out) == contents(given / "whole")
+    assert read_status(out).inputs == {"done": 4}

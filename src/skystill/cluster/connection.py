@@ -250,6 +250,8 @@ def _local_cluster(workers: int) -> LocalCluster:
         dashboard_address="127.0.0.1:0",
         memory_limit=0,
         silence_logs=logging.CRITICAL,
+        scheduler_kwargs={"allowed_failures": 1},  # an input that kills a worker should not kill many
+        preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],  # Ctrl-C is for this process
     )
 
 

@@ -1,0 +1,20 @@
+"""One cluster of two worker processes for all tests that do not kill it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.scheduler import running
+
+
+@pytest.fixture(scope="package")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("dask"), 2) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def short_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of a fraction of a second, so that small rasters are cut into pieces."""
+    monkeypatch.setattr("skystill.cluster.dispatch.TASK_SECONDS", 0.1)
+    monkeypatch.setattr("skystill.cluster.dispatch.FIRST_PIXELS", 20_000)

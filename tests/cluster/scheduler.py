@@ -12,7 +12,7 @@ from pathlib import Path
 DEADLINE_SECONDS = 120
 
 
-def start(kind: str, log: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+def start(kind: str, log: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start `dask scheduler` or `dask worker`. What it prints goes into a file."""
     command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments, "--no-dashboard"]
     with log.open("w") as out:
@@ -32,17 +32,17 @@ def address_in(log: Path) -> str:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, workers: int = 2, preload: str = "", worker_preload: str = "", port: int = 0
-) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    folder: Path, workers: int = 2, preload: str = "", worker_preload: str = "", nanny: bool = False
+) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """Yield the address of a scheduler, and all processes: the scheduler, then its workers."""
     folder.mkdir(parents=True, exist_ok=True)
     code = ["--preload", preload] if preload else []
-    where = ["--host", "127.0.0.1", "--port", str(port)]
+    where = ["--host", "127.0.0.1", "--port", "0"]
     scheduler = start("scheduler", folder / "scheduler.log", *where, *code)
     processes = [scheduler]
     try:
         address = address_in(folder / "scheduler.log")
-        processes.extend(start_worker(address, folder, n, worker_preload) for n in range(workers))
+        processes.extend(start_worker(address, folder, n, worker_preload, nanny) for n in range(workers))
         yield address, processes
     finally:
         for process in processes:
@@ -51,8 +51,16 @@ def running(
             process.wait()
 
 
-def start_worker(address: str, folder: Path, number: int, preload: str = "") -> subprocess.Popen:
-    """Start a worker of one thread, without a nanny: nothing starts it again."""
+def start_worker(
+    address: str, folder: Path, number: int, preload: str = "", nanny: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a worker of one thread. Only with a nanny is it started again when it dies."""
     code = ["--preload", preload] if preload else []
-    own = ["--nthreads", "1", "--no-nanny", "--local-directory", str(folder / f"worker-{number}")]
+    own = [
+        "--nthreads",
+        "1",
+        "--nanny" if nanny else "--no-nanny",
+        "--local-directory",
+        str(folder / f"worker-{number}"),
+    ]
     return start("worker", folder / f"worker-{number}.log", address, "--host", "127.0.0.1", *own, *code)

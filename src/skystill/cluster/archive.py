@@ -230,7 +230,7 @@ def _look_around(connection: Connection, folder: Path, token: str, source: str |
     answers = {name: answer for name, answer in found.items() if not isinstance(answer, Exception)}
     for answer in answers.values():
         if isinstance(answer, Ended):
-            raise ClusterError(unshared(str(folder.parent)))
+            raise ClusterError(unshared(answer.host, folder.parent))
         _answer(answer)
     until, missing = time.monotonic() + _SIGN_SECONDS, set(answers)
     while missing:

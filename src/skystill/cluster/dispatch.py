@@ -19,6 +19,7 @@ from distributed import Future, KilledWorker
 from skystill.cluster import tasks
 from skystill.cluster.connection import ClusterError, Connection
 from skystill.cluster.manifest import Done, Manifest, Piece
+from skystill.cluster.orders import unshared
 from skystill.cluster.tasks import Ended, Fatal, Item, Outcome
 from skystill.errors import shortened
 from skystill.predict.batch import PredictedInput
@@ -203,7 +204,7 @@ class Dispatch:
         if isinstance(found, Fatal):
             raise ClusterError(found.text)
         if isinstance(found, Ended):
-            raise ClusterError("another command has begun with this output, so this one ends.")
+            raise ClusterError(unshared(found.host, Path(self._run[0]).parent))
         if isinstance(found, ImportError):
             raise ClusterError(
                 f"a worker cannot run the tasks of skystill ({shortened(found)}). Install skystill there, in the same "

@@ -25,7 +25,7 @@ from skystill.run_folder import naming_failed_writes, write_json, written_whole
 from skystill.settings import PredictSettings, build_settings
 
 _RUN, _SEEN = "run.json", "seen-by"
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 10.0
 """How long a worker waits for a file of the command: disks of the network show new files late."""
 
 
@@ -111,7 +111,7 @@ def read_order(folder: Path, token: str) -> Order:
         time.sleep(0.5)
     found = _current(folder)
     if not folder.is_dir():
-        raise ClusterError(unshared(str(folder.parent)))
+        raise ClusterError(unshared(socket.gethostname(), folder.parent))
     if found.get("token") != token:
         raise Stale
     check_worker(found["versions"])
@@ -119,12 +119,17 @@ def read_order(folder: Path, token: str) -> Order:
     return Order(settings, Path(found["model"]), found["model_sha256"], Path(found["copy"]))
 
 
-def unshared(path: str) -> str:
-    """Return the message about a worker that does not see the output."""
+def unshared(host: str, path: Path) -> str:
+    """Return the message about a worker that does not see the output.
+
+    Args:
+        host: the machine of the worker.
+        path: the folder of the output.
+    """
     return (
-        f"the worker on {socket.gethostname()} does not see {path}, into which the results go. All workers and this "
-        "command need the output on one disk that they share, under the same path. Nothing was predicted; choose "
-        "another --out."
+        f"the worker on {host} does not see {path}, into which the results go, or not what this command writes there. "
+        "All workers and this command need the output on one disk that they share, under the same path: choose such "
+        "an --out. What is done is kept."
     )
 
 

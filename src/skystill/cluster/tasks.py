@@ -90,7 +90,13 @@ class Fatal:
 
 @dataclass(frozen=True)
 class Ended:
-    """A task whose command has ended."""
+    """A task whose command has ended, or whose worker does not see what the command wrote.
+
+    Args:
+        host: the worker.
+    """
+
+    host: str
 
 
 def _reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended]":
@@ -101,7 +107,7 @@ def _reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended]":
         try:
             return work(*arguments, **keywords)
         except Stale:
-            return Ended()
+            return Ended(socket.gethostname())
         except ImportError as error:
             return Fatal(f"the worker on {socket.gethostname()} lacks a package: {error}. Install it there.")
         except SkystillError as error:

@@ -180,11 +180,12 @@ def test_other_settings_are_refused(archive: dict[str, Any]) -> None:
 
 
 def test_a_second_command_on_one_output_is_refused(archive: dict[str, Any], tmp_path: Path) -> None:
-    with (
-        hold_lock(tmp_path / "out/.skystill/lock", "out"),
-        pytest.raises(RunFolderError, match="in use by another process"),
-    ):
-        predict(**archive)
+    for where in (archive, {"dask": None}):  # also the command of one machine
+        with (
+            hold_lock(tmp_path / "out/.skystill/lock", "out"),
+            pytest.raises(RunFolderError, match="in use by another process"),
+        ):
+            predict(**{**archive, **where})
     assert contents(tmp_path / "out") == {}
 
 

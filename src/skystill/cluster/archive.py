@@ -12,12 +12,13 @@ from typing import Any
 from skystill import __version__
 from skystill.cluster.connection import RUNTIME, ClusterError, Connection, open_connection
 from skystill.cluster.dispatch import Dispatch, absolute
-from skystill.cluster.manifest import LOCK, MANIFEST, Manifest, archive_folder
+from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
 from skystill.cluster.tasks import Ended, Fatal, file_state, look_around
 from skystill.errors import DataError, InputsFailed, PredictionStopped, RunFolderError, first_few
 from skystill.locks import hold_lock
 from skystill.predict.ahead import Ahead, check_inputs, cost_of, count_pixels
+from skystill.predict.archive_folder import LOCK, MANIFEST, archive_folder
 from skystill.predict.batch import PredictedInput, open_predictor
 from skystill.predict.further import square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets

@@ -101,7 +101,7 @@ def open_connection(
     Args:
         settings: which cluster. One of its fields must be set.
         on_progress: receives a `Message` with the address of the dashboard, if there is one.
-        needs: packages that each worker must have in the version of this process, besides skystill and Python.
+        needs: packages that each worker must have in the version of this process, besides Python and skystill.
 
     Raises:
         ClusterError: the scheduler does not answer, the cluster cannot be started, or a process has other versions.

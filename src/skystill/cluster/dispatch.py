@@ -207,8 +207,8 @@ class Dispatch:
             raise ClusterError(unshared(found.host, Path(self._run[0]).parent))
         if isinstance(found, ImportError):
             raise ClusterError(
-                f"a worker cannot run the tasks of skystill ({shortened(found)}). Install skystill there, in the same "
-                "version, with the extra cluster."
+                f"a worker cannot run the tasks ({shortened(found)}). Install there, in the version of this process, "
+                'what they need: pip install "skystill[cluster]".'
             )
         if isinstance(found, BaseException):
             self._died(work, found)

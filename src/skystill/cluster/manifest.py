@@ -18,9 +18,6 @@ from typing import Any
 
 from skystill.errors import DiskFull, RunFolderError, shortened
 
-MANIFEST, LOCK = "manifest.sqlite", "lock"
-"""Names in the folder of an archive."""
-
 VERSION = 1
 _BUSY_SECONDS = 30.0
 _TABLES = """
@@ -40,12 +37,6 @@ create index if not exists pieces_by_state on pieces (state, id);
 create index if not exists pieces_by_input on pieces (input);
 create index if not exists pieces_by_end on pieces (ended);
 """
-
-
-def archive_folder(out: Path) -> Path:
-    """Return the folder in which the command keeps what belongs to an output: manifest, lock, and orders."""
-    is_file = out.suffix.lower() in (".tif", ".tiff", ".png") and not out.is_dir()
-    return out.with_name(f".skystill-{out.name}") if is_file else out / ".skystill"
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ Workers and command meet in the output folder, which all of them see. The messag
 the folder, the number of the run, and what to do.
 
 The number of the run is a fence, too. A worker whose command was killed works on until its task ends. It looks at the
-number before each unit that it writes, and stops if another command has begun since, or if its own has ended.
+number while it works, and stops if another command has begun since, or if its own has ended.
 """
 
 import contextlib
 import hashlib
+import math
 import secrets
 import shutil
 import socket
@@ -21,12 +22,14 @@ from typing import Any
 from skystill.cluster.connection import ClusterError, Versions, check_worker
 from skystill.errors import RunFolderError
 from skystill.parsing import read_json
+from skystill.progress import Event
 from skystill.run_folder import naming_failed_writes, write_json, written_whole
 from skystill.settings import PredictSettings, build_settings
 
 _RUN, _SEEN = "run.json", "seen-by"
 _PATIENCE_SECONDS = 10.0
 """How long a worker waits for a file of the command: disks of the network show new files late."""
+_LOOK_SECONDS = 1.0
 
 
 class Stale(Exception):
@@ -88,14 +91,28 @@ def end_run(folder: Path) -> None:
         (folder / _RUN).unlink(missing_ok=True)
 
 
-def check_fence(folder: Path, token: str) -> None:
-    """Check that a run goes on.
+class Fence:
+    """Stops the work of a task whose run has ended, or after which another has begun. It looks once a second.
+
+    Args:
+        folder: the folder of the archive.
+        token: number of the run.
 
     Raises:
-        Stale: it has ended, or another has begun.
+        Stale: the run has ended. Calls raise it, too.
     """
-    if _current(folder).get("token") != token:
-        raise Stale
+
+    def __init__(self, folder: str, token: str) -> None:
+        self._folder, self._token, self._looked = Path(folder), token, -math.inf
+        self()
+
+    def __call__(self, event: Event | None = None) -> None:
+        """Look whether the run goes on. It is a callback for progress, too."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            if _current(self._folder).get("token") != self._token:
+                raise Stale
 
 
 @lru_cache(maxsize=2)

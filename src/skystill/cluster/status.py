@@ -6,8 +6,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from skystill.cluster.manifest import MANIFEST, Manifest, archive_folder
+from skystill.cluster.manifest import Manifest
 from skystill.errors import RunFolderError
+from skystill.predict.archive_folder import MANIFEST, archive_folder
 
 _RECENT_SECONDS = 600.0
 _SILENT_SECONDS = 120.0

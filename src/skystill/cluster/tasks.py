@@ -19,7 +19,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 
 from skystill.cluster.connection import ClusterError
-from skystill.cluster.orders import Stale, check_fence, leave_sign, model_of, read_order
+from skystill.cluster.orders import Fence, Stale, leave_sign, model_of, read_order
 from skystill.errors import DamagedSource, DataError, InUse, SkystillError, UserError, first_few
 from skystill.predict.batch import (
     PredictedInput,
@@ -33,7 +33,7 @@ from skystill.predict.further import check_one
 from skystill.predict.pieces import begin_raster, compute_units
 from skystill.predict.predictor import Predictor
 from skystill.predict.several import run_in_order
-from skystill.progress import Event, ignore_progress
+from skystill.progress import ignore_progress
 from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
 from skystill.settings import PredictSettings
@@ -155,13 +155,13 @@ def predict_inputs_of(
     After `budget_seconds` no other is begun: it is left for later.
     """
     predictor, settings = _opened(folder, token)
-    began = time.monotonic()
+    fence, began = Fence(folder, token), time.monotonic()
 
     def run(item: Item) -> Outcome:
         if time.monotonic() - began > budget_seconds:
             return Outcome(item[0], "later")
-        check_fence(Path(folder), token)
-        return _predict_or_begin(predictor, settings, _fence(folder, token), item, most_pixels)
+        fence()
+        return _predict_or_begin(predictor, settings, fence, item, most_pixels)
 
     def small(item: Item) -> bool:
         return is_small(predictor, (item[1], Path(item[2])))
@@ -176,12 +176,13 @@ def compute_piece(folder: str, token: str, item: Item, first: int, last: int) ->
     """Compute units of a large raster, and write their entries into its journal."""
     predictor, settings = _opened(folder, token)
     number, source, target = item
+    fence = Fence(folder, token)
     began, size, pixels, digest = time.monotonic(), 0, 0, hashlib.sha256()
 
     def on_unit(unit: Unit, content: bytes) -> None:
         nonlocal size, pixels
         if not content:
-            check_fence(Path(folder), token)
+            fence()
             return
         size += len(content)
         pixels += (unit.bottom - unit.top) * (unit.right - unit.left)
@@ -200,9 +201,8 @@ def compute_piece(folder: str, token: str, item: Item, first: int, last: int) ->
 def write_files(folder: str, token: str, item: Item) -> Outcome:
     """Write the results of a large raster whose units are all computed."""
     predictor, settings = _opened(folder, token)
-    check_fence(Path(folder), token)
     try:
-        return _predicted(predictor, settings, _fence(folder, token), item)
+        return _predicted(predictor, settings, Fence(folder, token), item)
     except Exception as error:  # noqa: BLE001 - whatever one input raises, the others are predicted
         return _outcome(item, error)
 
@@ -218,7 +218,7 @@ def measure_rate(folder: str, token: str, source: str) -> tuple[float, float, in
 
 
 def _predict_or_begin(
-    predictor: Predictor, settings: PredictSettings, on_progress: Callable[[Event], None], item: Item, most_pixels: int
+    predictor: Predictor, settings: PredictSettings, fence: Fence, item: Item, most_pixels: int
 ) -> Outcome:
     number, source, target = item
     if Path(source).is_absolute() and not os.path.lexists(source):
@@ -229,21 +229,19 @@ def _predict_or_begin(
     except (rasterio.errors.RasterioError, CPLE_BaseError, OSError):
         pixels = 0  # the prediction reports it
     if pixels <= most_pixels:
-        return _predicted(predictor, settings, on_progress, item)
+        return _predicted(predictor, settings, fence, item)
     further = check_one(predictor, settings, ignore_progress, (source, Path(target)))
     begun = _patiently(lambda: begin_raster(predictor, source, Path(target), settings.for_raster(), further.files()))
     if begun.units == 1:
-        return _predicted(predictor, settings, on_progress, item)
+        return _predicted(predictor, settings, fence, item)
     stretches = tuple(_stretches(begun.missing))
     return Outcome(number, "large", begun.pixels, units=begun.units, missing=stretches)
 
 
-def _predicted(
-    predictor: Predictor, settings: PredictSettings, on_progress: Callable[[Event], None], item: Item
-) -> Outcome:
+def _predicted(predictor: Predictor, settings: PredictSettings, fence: Fence, item: Item) -> Outcome:
     number, source, target = item
     source_state, began = file_state(source), time.monotonic()
-    found = _patiently(lambda: predict_one(predictor, settings, True, on_progress, (source, Path(target))))
+    found = _patiently(lambda: predict_one(predictor, settings, True, fence, (source, Path(target))))
     seconds = time.monotonic() - began
     prediction = found.prediction
     error = None
@@ -281,15 +279,6 @@ def _outcome(item: Item, found: Outcome | Exception) -> Outcome:
 def shortened_text(text: str) -> str:
     """Return a message that may have several lines, but no more than some."""
     return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 4] + " ..."
-
-
-def _fence(folder: str, token: str) -> Callable[[Event], None]:
-    """Return a callback that ends a prediction whose command has ended."""
-
-    def on_progress(event: Event) -> None:
-        check_fence(Path(folder), token)
-
-    return on_progress
 
 
 def _stretches(indices: Sequence[int]) -> Iterator[tuple[int, int]]:

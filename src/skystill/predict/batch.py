@@ -26,6 +26,7 @@ from skystill.errors import (
 )
 from skystill.model.bundled import bundled_model
 from skystill.model.measure import cores
+from skystill.predict.archive_folder import check_free
 from skystill.predict.further import check_one, square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
 from skystill.predict.layers import wanted_layers
@@ -77,15 +78,16 @@ def predict_inputs(
     Raises:
         UserError: some inputs were not found, are damaged or failed. This is raised at the end and names all of them.
             A folder without images, an --out that does not fit, and a result that would overwrite an input or another
-            result are refused before the first prediction. So is a class of --square that the model does not have.
+            result are refused before the first prediction. So is a class of --square that the model does not have, and
+            an output that a prediction on a cluster works on.
         InputFailed, InputsFailed: an input failed in a way that SkyStill does not expect. This, too, is raised at the
             end.
         PredictionStopped: the user pressed Ctrl-C.
     """
-    if settings.vector:
-        # The packages that it needs may be missing: fail now and not after hours of work.
+    if settings.vector:  # the packages that it needs may be missing: fail now and not after hours of work
         importlib.import_module("skystill.predict.polygons")
     clear_scratch()
+    check_free(settings.out)
     predictor = open_predictor(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)

@@ -13,6 +13,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="package")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler without workers, on which one failed attempt is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+        with running(tmp_path_factory.mktemp("scheduler"), 0) as (address, _):
+            yield address
+
+
 @pytest.fixture
 def short_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks of a fraction of a second, so that small rasters are cut into pieces."""

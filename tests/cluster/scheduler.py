@@ -64,3 +64,22 @@ def start_worker(
         str(folder / f"worker-{number}"),
     ]
     return start("worker", folder / f"worker-{number}.log", address, "--host", "127.0.0.1", *own, *code)
+
+
+@contextlib.contextmanager
+def worker_of(address: str, folder: Path, preload: str, nanny: bool = False) -> Iterator[None]:
+    """Run one worker of a scheduler that has no other, from when it is there until it has gone."""
+    from distributed import Client
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with Client(address, set_as_default=False) as client:
+        process = start_worker(address, folder, 0, preload, nanny)
+        try:
+            client.wait_for_workers(1, timeout=DEADLINE_SECONDS)
+            yield
+        finally:
+            process.terminate() if nanny else process.kill()  # a nanny ends its worker first
+            process.wait()
+            until = time.monotonic() + DEADLINE_SECONDS
+            while client.nthreads() and time.monotonic() < until:
+                time.sleep(0.05)

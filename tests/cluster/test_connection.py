@@ -10,17 +10,10 @@ from skystill.cluster.connection import ClusterError, open_connection, versions_
 from skystill.errors import SettingsError
 from skystill.settings import ClusterSettings
 
-from .scheduler import running
+from .scheduler import running, worker_of
 
 OLD = "import skystill; skystill.__version__ = '0.0.1'"
 WITHOUT_RUNTIME = "import sys; sys.modules['onnxruntime'] = None"
-
-
-def wait_for_workers(address: str, count: int) -> None:
-    from distributed import Client
-
-    with Client(address, set_as_default=False) as client:
-        client.wait_for_workers(count, timeout=120)
 
 
 def test_a_local_cluster_of_processes_is_started_checked_and_ended() -> None:
@@ -34,21 +27,40 @@ def test_a_local_cluster_of_processes_is_started_checked_and_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of_scheduler", "of_workers", "said"),
+    ("code", "said"),
     [
-        (OLD, "", ["the scheduler has skystill 0.0.1", f"this process has {__version__}"]),
-        ("", OLD, ["worker tcp://", "has skystill 0.0.1", f"this process has {__version__}"]),
-        ("", WITHOUT_RUNTIME, ["worker tcp://", "has no onnxruntime", "skystill[cluster]"]),
+        (OLD, ["worker tcp://", "has skystill 0.0.1", f"this process has {__version__}"]),
+        (WITHOUT_RUNTIME, ["worker tcp://", "has no onnxruntime", "skystill[cluster]"]),
     ],
 )
-def test_another_version_is_refused_and_both_are_named(
-    tmp_path: Path, of_scheduler: str, of_workers: str, said: Any
-) -> None:
-    with running(tmp_path, 1, of_scheduler, of_workers) as (address, _):
-        wait_for_workers(address, 1)
-        with pytest.raises(ClusterError) as error, open_connection(ClusterSettings(dask=address)):
-            pass
+def test_a_worker_of_another_version_is_refused(scheduler: str, tmp_path: Path, code: str, said: list[str]) -> None:
+    with (
+        worker_of(scheduler, tmp_path, code),
+        pytest.raises(ClusterError) as error,
+        open_connection(ClusterSettings(dask=scheduler)),
+    ):
+        pass
     assert all(part in str(error.value) for part in said), error.value
+
+
+def test_a_scheduler_of_another_version_is_refused(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, 0, OLD) as (address, _),
+        pytest.raises(ClusterError, match=rf"the scheduler has skystill 0\.0\.1, and this process has {__version__}"),
+        open_connection(ClusterSettings(dask=address)),
+    ):
+        pass
+
+
+def test_another_python_is_refused_before_anything_is_sent_to_it(
+    scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skystill.cluster.connection._short", lambda version: "3.99")
+    with (
+        pytest.raises(ClusterError, match=r"the scheduler has Python 3\.99, and this process has 3\.1"),
+        open_connection(ClusterSettings(dask=scheduler)),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -99,7 +111,10 @@ def test_a_file_that_describes_no_cluster_is_refused(tmp_path: Path, text: str, 
 
 def test_a_cluster_that_cannot_start_says_why(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
-    path.write_text("cluster: distributed.LocalCluster\noptions: {no_such_keyword: 1}\n")
+    path.write_text(
+        "cluster: distributed.LocalCluster\n"
+        "options: {no_such_keyword: 1, n_workers: 1, dashboard_address: '127.0.0.1:0'}\n"
+    )
     with pytest.raises(ClusterError, match="no_such_keyword"), open_connection(ClusterSettings(dask_config=path)):
         pass
 

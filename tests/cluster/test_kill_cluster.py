@@ -28,7 +28,7 @@ OPTIONS = ("--threads=1", "--vector=gpkg", "--confidence", "--areas", "--cog")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A large raster, some small ones, a model, and what one machine makes of them."""
     folder = tmp_path_factory.mktemp("given")
-    write_raster(folder / "in/large.tif", 1000, 900)
+    write_raster(folder / "in/large.tif", 800, 900)
     for number in range(3):
         write_raster(folder / f"in/small-{number}.tif", 90, 110, number)
     model = small_tiles(folder)

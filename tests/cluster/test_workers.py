@@ -14,7 +14,7 @@ from skystill.errors import InputsFailed, PredictionStopped, UserError
 from skystill.progress import Event, Progress
 from skystill.settings import ClusterSettings
 from tests.cluster.archives import contents, small_tiles, write_raster
-from tests.cluster.scheduler import running
+from tests.cluster.scheduler import worker_of
 
 OLD = "import skystill; skystill.__version__ = '0.0.1'"
 OTHER_DISK = """
@@ -52,24 +52,22 @@ def nothing_was_written(archive: dict[str, Any]) -> bool:
     ],
 )
 def test_an_output_that_workers_do_not_share_is_refused_before_the_first_unit(
-    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, code: str, said: str
 ) -> None:
     monkeypatch.setattr("skystill.cluster.archive._SIGN_SECONDS", 0.2)
-    with running(tmp_path / "dask", 1, worker_preload=code) as (address, _):
-        with pytest.raises(ClusterError, match=said):
-            predict(**archive, dask=address)
-        assert nothing_was_written(archive)
+    with worker_of(scheduler, tmp_path / "dask", code), pytest.raises(ClusterError, match=said):
+        predict(**archive, dask=scheduler)
+    assert nothing_was_written(archive)
 
 
 def test_a_worker_that_joins_late_with_another_version_is_found_by_its_task(
-    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
     monkeypatch.setattr(connection, "check_versions", lambda connection: None)  # it was not there yet
     monkeypatch.setattr("skystill.cluster.archive._look_around", lambda *arguments: None)
-    with running(tmp_path / "dask", 1, worker_preload=OLD) as (address, _):
-        with pytest.raises(ClusterError, match=r"has skystill 0\.0\.1, and this process has"):
-            predict(**archive, dask=address)
-        assert nothing_was_written(archive)
+    with worker_of(scheduler, tmp_path / "dask", OLD), pytest.raises(ClusterError, match=r"has skystill 0\.0\.1, and"):
+        predict(**archive, dask=scheduler)
+    assert nothing_was_written(archive)
 
 
 def test_an_input_that_workers_do_not_see_is_named(
@@ -85,14 +83,13 @@ def test_an_input_that_workers_do_not_see_is_named(
 
 
 def test_an_input_that_kills_workers_is_listed_and_the_others_are_done(
-    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:
     monkeypatch.setattr("skystill.cluster.dispatch.ATTEMPTS", 1)
-    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
     write_raster(tmp_path / "in/poison.tif", 60, 80, 7)
-    with running(tmp_path / "dask", 1, worker_preload=POISON, nanny=True) as (address, _):
+    with worker_of(scheduler, tmp_path / "dask", POISON, nanny=True):
         with pytest.raises(UserError, match=r"poison\.tif: a worker was lost") as error:
-            predict(**archive, dask=address)
+            predict(**archive, dask=scheduler)
         assert not isinstance(error.value, InputsFailed)
         assert {f"{number}.tif" for number in range(3)} <= set(contents(archive["out"]))
 

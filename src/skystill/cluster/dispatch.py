@@ -232,7 +232,7 @@ class Dispatch:
         else:
             self._know(found.pixels)
             self._measure(found)
-            self._done_pixels += found.pixels
+            self._done_pixels += found.pixels - self._manifest.piece_pixels(found.number)
             self._manifest.add_whole(found.number, _done(found))
             yield self._finish(found.number, found)
 
@@ -251,7 +251,7 @@ class Dispatch:
             yield self._finish(piece.input, found)
             return
         self._measure(found)
-        self._done_pixels += found.pixels
+        self._done_pixels += piece.pixels
         if not manifest.open_pieces(piece.input):
             manifest.add_pieces(piece.input, "files", [(0, 0, 0)])
 
@@ -262,7 +262,9 @@ class Dispatch:
         most = max(1, int(self._task_pixels() / each))
         if self._is_scarce():
             most = min(most, max(1, math.ceil(missing / (_AHEAD * self._workers))))
-        self._done_pixels += round((found.units - missing) * each)
+        self._done_pixels -= self._manifest.piece_pixels(found.number)
+        self._manifest.keep_pieces(found.number, found.missing)
+        self._done_pixels += self._manifest.piece_pixels(found.number)
         pieces = [
             (first, min(first + most, last), round((min(first + most, last) - first) * each))
             for begin, last in found.missing

@@ -213,7 +213,7 @@ class Manifest:
     def try_again(self) -> None:
         """Let all inputs that are not done wait, without attempts, and forget pieces that are not done."""
         self._run("update inputs set state = 'waiting', attempts = 0, error = null where state != 'done'")
-        self._run("delete from pieces where state != 'done' or input in (select id from inputs where state != 'done')")
+        self._run("delete from pieces where state != 'done'")
 
     def forget_result(self, number: int) -> None:
         """Let an input wait whose result has gone."""
@@ -250,6 +250,24 @@ class Manifest:
             Piece(number, input_, kind, first, last, _name(source), _name(target), pixels)
             for number, input_, kind, first, last, source, target, pixels in found
         ]
+
+    def keep_pieces(self, number: int, missing: Iterable[tuple[int, int]]) -> None:
+        """Forget the pieces of a raster that are not done, or whose units are not all in its journal.
+
+        Args:
+            number: number of the input.
+            missing: first unit, and the one after the last, of each stretch that is not there.
+        """
+        self._run("delete from pieces where input = ? and not (state = 'done' and kind = 'units')", number)
+        self._many(
+            "delete from pieces where input = ? and first < ? and last > ?",
+            ((number, last, first) for first, last in missing),
+        )
+
+    def piece_pixels(self, number: int) -> int:
+        """Return the number of pixels of the pieces of an input that are done."""
+        query = "select coalesce(sum(pixels), 0) from pieces where input = ? and state = 'done' and kind = 'units'"
+        return int(self._all(query, number)[0][0])
 
     def finish_piece(self, number: int, done: Done) -> None:
         """Record that a piece is done."""

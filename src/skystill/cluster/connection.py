@@ -107,7 +107,8 @@ def open_connection(
         ClusterError: the scheduler does not answer, the cluster cannot be started, or a process has other versions.
         SettingsError: the file of `dask_config` cannot be used.
     """
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    for name in ("distributed", "distributed.client", "distributed.core", "distributed.comm"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is lost, this module says in words
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", VersionMismatchWarning)  # it is about packages that do not matter here

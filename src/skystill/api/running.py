@@ -228,7 +228,7 @@ def predict_each(
     if settings.on_cluster:
         from skystill.cluster.archive import predict_archive
 
-        yield from predict_archive(settings, on_progress)
+        yield from predict_archive(settings, resume, on_progress)
     else:
         from skystill.predict.batch import predict_inputs
 

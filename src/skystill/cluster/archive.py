@@ -42,13 +42,16 @@ class ArchiveStopped(PredictionStopped):
         Exception.__init__(self, f"stopped; what is done is kept. The same command goes on ({out}).")
 
 
-def predict_archive(settings: PredictSettings, on_progress: OnProgress = ignore_progress) -> Iterator[PredictedInput]:
+def predict_archive(
+    settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+) -> Iterator[PredictedInput]:
     """Predict every input on the workers of a cluster. What was done by an earlier call is not done again.
 
     Results are those of `predict_inputs`, to the byte.
 
     Args:
         settings: settings of the command, which name a cluster.
+        resume: makes no difference: every call goes on.
         on_progress: called with a `Progress` in pixels of all inputs, and with notes and messages.
 
     Yields:

@@ -53,6 +53,10 @@ class RunFolderError(UserError):
     """A run folder that is missing or incomplete, that holds another run, or that another process uses."""
 
 
+class InUse(RunFolderError):
+    """Something that another process is writing."""
+
+
 class CheckpointError(UserError):
     """A checkpoint or weights file that cannot be read, or that belongs to another run."""
 

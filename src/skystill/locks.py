@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from skystill.errors import DiskFull, RunFolderError, SkystillError, shortened
+from skystill.errors import DiskFull, InUse, RunFolderError, SkystillError, shortened
 from skystill.parsing import read_json
 from skystill.progress import Message, Note, OnProgress, ignore_progress
 
@@ -37,7 +37,7 @@ def hold_lock(path: Path, what: str, on_progress: OnProgress = ignore_progress, 
         wait: wait for another process that holds the lock, instead of refusing.
 
     Raises:
-        RunFolderError: another process holds the lock. The message says which, where, and since when.
+        InUse: another process holds the lock. The message says which, where, and since when.
         DiskFull: the file cannot be made.
     """
     lock = FileLock(path)
@@ -71,7 +71,7 @@ def _acquire(lock: FileLock, path: Path, what: str, on_progress: OnProgress, wai
             return True
         except Timeout as error:
             if not wait:
-                raise RunFolderError(
+                raise InUse(
                     f"{what} is in use by {_who(path)}. Wait until it has ended, or choose another --out."
                 ) from error
         except OSError as error:

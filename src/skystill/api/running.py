@@ -11,14 +11,18 @@ from skystill.settings import (
     MeasureSettings,
     PredictSettings,
     QuantizeSettings,
+    StatusSettings,
     settings_from,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from skystill.cluster.status import Status
     from skystill.data.prepare import CheckedData
     from skystill.model.measure import ComparedCost
+    from skystill.predict.ahead import Ahead
     from skystill.predict.batch import PredictedInput
     from skystill.report.int8 import Quantization
 
@@ -193,13 +197,94 @@ def predict(
 
     Returns:
         The inputs with the files that were written for each. To get each input as soon as it is done, iterate over
-        `skystill.predict.batch.predict_inputs`.
+        `predict_each`. On a cluster (`dask`, `workers`, `dask_config`), those that an earlier call finished are not
+        done again, and are left out.
 
     Raises:
         UserError: inputs were not found or failed. If some failed, all of them are listed and the others are done.
         InputFailed, InputsFailed: the same, where at least one failed by a fault of SkyStill.
         PredictionStopped: the user pressed Ctrl-C. The finished part is kept for `resume`.
+        ClusterError: a cluster was named that cannot be used, or was lost. What is done is kept.
     """
-    from skystill.predict.batch import predict_inputs
+    return list(predict_each(settings_from(PredictSettings, settings, keywords), resume, on_progress))
 
-    return list(predict_inputs(settings_from(PredictSettings, settings, keywords), resume, on_progress))
+
+def predict_each(
+    settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+) -> "Iterator[PredictedInput]":
+    """Predict as `predict`, and yield each input as soon as it is done.
+
+    Args:
+        settings: settings of the command.
+        resume: continue a prediction that was interrupted. On a cluster, every call does so.
+        on_progress: as in `predict`.
+
+    Yields:
+        each input that was predicted.
+
+    Raises:
+        UserError, InputFailed, InputsFailed, PredictionStopped: as `predict`.
+    """
+    if settings.on_cluster:
+        from skystill.cluster.archive import predict_archive
+
+        yield from predict_archive(settings, resume, on_progress)
+    else:
+        from skystill.predict.batch import predict_inputs
+
+        yield from predict_inputs(settings, resume, on_progress)
+
+
+def count_ahead(
+    settings: PredictSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
+) -> "Ahead":
+    """Count the megapixels of a prediction, and measure one window, without predicting anything.
+
+    With a cluster the window is measured on one of its workers.
+
+    Args:
+        settings: settings of `predict`. Give either this or `keywords`.
+        on_progress: receives a `Progress` while inputs are counted.
+        keywords: fields of `PredictSettings`, instead of `settings`.
+
+    Returns:
+        Megapixels, bytes read and written, and hours for any number of workers.
+
+    Raises:
+        UserError: `predict` would be refused, or no input can be opened.
+    """
+    settings = settings_from(PredictSettings, settings, keywords)
+    if settings.on_cluster:
+        from skystill.cluster.archive import count_archive
+
+        return count_archive(settings, on_progress)
+    from skystill.predict.ahead import count_ahead as count_here
+
+    return count_here(settings, on_progress)
+
+
+def status(settings: StatusSettings | None = None, **keywords: object) -> "Status":
+    """Return how far a prediction on a cluster is, while its command runs or after it.
+
+    With `html` the status is written as a page, too.
+
+    Args:
+        settings: settings of the command. Give either this or `keywords`.
+        keywords: fields of `StatusSettings`, instead of `settings`.
+
+    Returns:
+        What is done and what failed, the rate, and the time that is left.
+
+    Raises:
+        RunFolderError: no prediction on a cluster wrote there.
+        DiskFull: the page cannot be written.
+    """
+    from skystill.cluster.status import read_status
+
+    settings = settings_from(StatusSettings, settings, keywords)
+    found = read_status(settings.out)
+    if settings.html is not None:
+        from skystill.report.archive_page import write_archive_page
+
+        write_archive_page(settings.html, found)
+    return found

@@ -17,8 +17,8 @@ from rich.table import Table
 from skystill import __version__
 from skystill.cli.bars import console, messages, progress_display, rate
 from skystill.cli.interrupts import noting_interrupts
-from skystill.cli.options import ConfigOption, ReportOption, ResumeOption, settings_options
-from skystill.cli.tables import show_check, show_costs, show_verdict
+from skystill.cli.options import ConfigOption, DryRunOption, ReportOption, ResumeOption, settings_options
+from skystill.cli.tables import show_ahead, show_check, show_costs, show_status, show_verdict
 from skystill.errors import CommandFailed, DiskFull, Interrupted, SkystillError
 from skystill.settings import (
     CacheSettings,
@@ -32,6 +32,7 @@ from skystill.settings import (
     PretrainSettings,
     PruneSettings,
     QuantizeSettings,
+    StatusSettings,
     TrainSettings,
     TuneSettings,
 )
@@ -47,7 +48,7 @@ app.add_typer(data_app, name="data")
 
 _EXTRAS = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
 _EXTRAS |= dict.fromkeys(("jinja2", "matplotlib"), "report")
-_EXTRAS |= {"optuna": "train,tune", "torch_pruning": "train,prune"}
+_EXTRAS |= {"distributed": "cluster", "dask": "cluster", "optuna": "train,tune", "torch_pruning": "train,prune"}
 """The extra of the package that installs a missing module."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -220,10 +221,10 @@ def measure(settings: MeasureSettings) -> None:
 
 @app.command()
 @settings_options(PredictSettings, "inputs")
-def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
-    """Run a model file on photographs and rasters of any size in bounded memory."""
+def predict(settings: PredictSettings, resume: ResumeOption = False, dry_run: DryRunOption = False) -> None:
+    """Run a model file on photographs and rasters of any size in bounded memory, here or on a cluster of Dask."""
     from skystill.allocator import use_one_heap
-    from skystill.predict.batch import predict_inputs
+    from skystill.api import count_ahead, predict_each
     from skystill.progress import Note
 
     use_one_heap()
@@ -232,7 +233,11 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
             on_progress(
                 Note("the bundled student (classes of Dubai) is used; skystill box describes it. Your own: --model.")
             )
-        for done in predict_inputs(settings, resume, on_progress):  # each result is printed as soon as it is done
+        if dry_run:
+            ahead = count_ahead(settings, on_progress=on_progress)
+            show_ahead(ahead, settings.workers)
+            return
+        for done in predict_each(settings, resume, on_progress):  # each result is printed as soon as it is done
             for note in done.prediction.notes:
                 on_progress(Note(note))
             speed = rate(done.prediction.pixels, done.seconds)
@@ -241,6 +246,17 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
             )
             for path in done.beside:
                 console.print(f"{path}", markup=False)
+
+
+@app.command()
+@settings_options(StatusSettings, "out")
+def status(settings: StatusSettings) -> None:
+    """Show how far a prediction on a cluster is: what is done, what failed and why, the rate, and the time left."""
+    from skystill import api
+
+    show_status(api.status(settings))
+    if settings.html is not None:
+        console.print(f"page: {settings.html}", markup=False)
 
 
 @app.command()

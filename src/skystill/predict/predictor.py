@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -20,15 +19,14 @@ from skystill.classes import VOID, ClassMap, Labels
 from skystill.errors import (
     AnswersNotFinite,
     DataError,
-    ModelFileError,
     PredictionStopped,
     RunFolderError,
-    SourceChanged,
 )
 from skystill.model.choice import Choice, read_choice
 from skystill.model.engine import Infer, average_test_time_views, open_engine
 from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
+from skystill.predict.discarding import discarding
 from skystill.predict.images import Image, logits_of_tiles, planes_of
 from skystill.predict.layers import style_notes, wanted_layers, written_rasters
 from skystill.predict.opening import open_source
@@ -242,7 +240,7 @@ class Predictor:
             other = self._in_runtime(str(begun["runtime"]))
             on_progress(Note(f"{source.path} was begun with --runtime {other.runtime}, and goes on with it."))
             return other._predict(source, target, settings, resume, on_progress, further)
-        plan = self._plan(source, settings, begun, output.journal, further)
+        plan = self.plan_begun(source, settings, begun, output.journal, further)
         output.rework = cleaning = choose_cleaning(settings, source.path, place, on_progress)
         output.styled = not shares_style(source.path, target)
         output.further, output.on_progress = further, on_progress
@@ -256,8 +254,8 @@ class Predictor:
             on_progress(Progress(name, finished, total, "pixels"))
 
         with (
-            self._discarding(output),
-            output.opened(self._identity(source, settings, plan), resume) as done,
+            discarding(output.journal, self.path),
+            output.opened(self.identity(source, settings, plan), resume) as done,
             contextlib.ExitStack() as stack,
         ):
             damage = DamageRecord(source, output.journal)
@@ -310,21 +308,6 @@ class Predictor:
             self._others[runtime] = Predictor(self.path, self.threads, runtime, *self._foreign)
         return self._others[runtime]
 
-    @contextlib.contextmanager
-    def _discarding(self, output: RasterOutput) -> Iterator[None]:
-        """Delete the unfinished rasters if the model file is at fault, or the source has changed.
-
-        `resume` would only fail again, or its units would be those of two sources.
-        """
-        try:
-            yield
-        except SourceChanged:
-            shutil.rmtree(output.journal, ignore_errors=True)
-            raise
-        except (FloatingPointError, ModelFileError) as error:
-            shutil.rmtree(output.journal, ignore_errors=True)
-            raise error if isinstance(error, ModelFileError) else AnswersNotFinite(self.path) from error
-
     def single_threaded(self) -> Infer:
         """Return the network with one thread per call, for several calls at the same time."""
         with self._opening:  # tasks of dask begin at the same time
@@ -332,9 +315,18 @@ class Predictor:
                 self._single = open_engine(self.path, 1, self.runtime, *self._foreign).infer
             return self._single
 
-    def _plan(
+    def plan_begun(
         self, source: RasterSource, settings: RasterSettings, begun: dict[str, Any], folder: Path, further: FurtherFiles
     ) -> Plan:
+        """Return the plan of a raster: with a memory limit that of its journal, if there is one.
+
+        Args:
+            source: the raster that is read.
+            settings: as in `predict`.
+            begun: what the journal was begun with (`RasterOutput.begun_with`).
+            folder: the journal, for messages.
+            further: as in `predict`.
+        """
         if "grid" in begun and settings.max_memory:  # measured memory varies, but the grid must stay the same
             return built_from(
                 begun,
@@ -370,20 +362,21 @@ class Predictor:
         return self._memory[views]
 
     @functools.cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """SHA-256 of the model file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
-    def _identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
+    def identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
         """Return everything that determines the result.
 
         An interrupted prediction is continued only if all of it is the same. Values of keys that begin with "_" may
-        differ.
+        differ. The arguments are those of `plan_begun`, and its result.
         """
         input_scale = self._foreign[1]
         return {
             "source": source.path,
             "source_state": [source.height, source.width, source.states.digest],
-            "model": self._digest,
+            "model": self.digest,
             "version": __version__,
             "runtime": self.runtime,
             "grid": asdict(plan.grid),

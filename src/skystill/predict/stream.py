@@ -154,6 +154,8 @@ class Stream:
         units = list(self.grid.units())
         to_compute = _to_compute(units, {unit.index for unit in units} - set(wanted), self.grid.blend)
         with self._threads() as (reading, working):
+            if self.lean:
+                self._take_memory(working)
             for unit, arrays in self._computed(reading, working, to_compute):
                 if unit.index in wanted:
                     yield unit, arrays

@@ -1,5 +1,10 @@
-"""The record of damaged places of a source in a journal, so that a resumed prediction still names them."""
+"""The record of damaged places of a source in a journal, so that a resumed prediction still names them.
 
+Several processes that compute parts of one raster have a record each.
+"""
+
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from skystill.errors import RunFolderError
@@ -14,10 +19,11 @@ class DamageRecord:
     Args:
         source: the raster that is read.
         journal: folder of the unfinished work.
+        part: what the record of a part of the raster is called, if several processes compute it.
     """
 
-    def __init__(self, source: RasterSource, journal: Path) -> None:
-        self._source, self._path = source, journal / "damage.json"
+    def __init__(self, source: RasterSource, journal: Path, part: str = "") -> None:
+        self._source, self._path = source, journal / f"damage{part}.json"
         self._kept = 0
 
     def begin(self, continued: bool) -> None:
@@ -29,19 +35,27 @@ class DamageRecord:
         Raises:
             RunFolderError: the record is damaged.
         """
+        records = sorted(self._path.parent.glob("damage*.json"))
         if not continued:
-            self._path.unlink(missing_ok=True)
-        elif self._path.exists():
-            places, pixels, reason = built_from(
-                read_json(self._path, self._refuse),
-                lambda found: ([str(place) for place in found["places"]], int(found["pixels"]), str(found["reason"])),
-                self._refuse,
-            )
-            source = self._source
-            if not source.damaged:
-                source.notes.append(f"{source.path}: a part cannot be read: {reason}.")
-            source.take_damage(places, pixels, reason)
-            self._kept = len(places)
+            for path in records:
+                path.unlink(missing_ok=True)
+            return
+        found = [self._read(path) for path in records]
+        if not found:
+            return
+        places, pixels, reason = found[0] if len(found) == 1 else _joined(found)
+        source = self._source
+        if not source.damaged:
+            source.notes.append(f"{source.path}: a part cannot be read: {reason}.")
+        source.take_damage(places, pixels, reason)
+        self._kept = len(places)
+
+    def _read(self, path: Path) -> "_Damage":
+        return built_from(
+            read_json(path, self._refuse),
+            lambda found: ([str(place) for place in found["places"]], int(found["pixels"]), str(found["reason"])),
+            self._refuse,
+        )
 
     def _refuse(self, reason: str) -> RunFolderError:
         return RunFolderError(f"{self._path} is damaged ({reason}). Delete {self._path.parent} and begin again.")
@@ -61,3 +75,25 @@ class DamageRecord:
                 self._path,
                 {"places": source.damaged, "pixels": source.damaged_pixels, "reason": source.reason},
             )
+
+
+_Damage = tuple[list[str], int, str]
+"""Places, the number of their pixels, and why they cannot be read."""
+_PLACE = re.compile(r"rows (\d+) to (\d+), columns (\d+) to (\d+)(.*)")
+
+
+def _joined(records: Sequence[_Damage]) -> _Damage:
+    """Join the records of several parts: each place once, and none that lies within another."""
+    places = dict.fromkeys(place for record in records for place in record[0])
+    found = {place: match for place in places if (match := _PLACE.fullmatch(place))}
+    areas = {place: tuple(map(int, match.groups()[:4])) for place, match in found.items()}
+    within = {
+        one
+        for one, (top, bottom, left, right) in areas.items()
+        for other, (above, below, before, behind) in areas.items()
+        if one != other and found[one][5] == found[other][5]
+        and above <= top and bottom <= below and before <= left and right <= behind
+    }  # fmt: skip
+    kept = sorted((place for place in areas if place not in within), key=lambda place: areas[place])
+    pixels = sum((areas[p][1] - areas[p][0] + 1) * (areas[p][3] - areas[p][2] + 1) for p in kept)
+    return kept, pixels, records[0][2]

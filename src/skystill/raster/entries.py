@@ -1,14 +1,26 @@
-"""Entries of the journal of a prediction: the arrays of one unit, packed, with a digest."""
+"""Entries of the journal of a prediction: the arrays of one unit, packed, with a digest; and what it was begun with."""
 
+import hashlib
+import json
+import os
+import secrets
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from skystill.digests import TEXT_TRAILER
+from skystill.digests import TEXT_TRAILER, DigestDiffers
+from skystill.errors import RunFolderError
+from skystill.parsing import read_json
+from skystill.run_folder import naming_failed_writes, write_json
+
+SETTINGS = "settings.json"
+"""Name of the file of a journal that says what it was begun with."""
+_DIGEST = "_sha256"
 
 _HEAD = struct.Struct("<cQ")
 _BESIDE = 2**16  # most bytes of an entry beside its pixels, which deflate makes hardly longer
@@ -18,6 +30,97 @@ def pack_entry(arrays: Sequence[npt.NDArray[np.uint8]]) -> bytes:
     """Return the bytes of an entry that holds these arrays."""
     content = b"".join(_pack(array) for array in arrays)
     return content + TEXT_TRAILER.of(content)
+
+
+def entry_path(journal: Path, index: int) -> Path:
+    """Return the file of the entry of a unit."""
+    return journal / f"{index:08d}.unit"
+
+
+def write_entry(journal: Path, index: int, arrays: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+    """Write an entry beside other processes, also of other machines, that write into the same journal.
+
+    Args:
+        journal: the folder of the journal. It is not made: whoever deleted it has no use for the entry.
+        index: index of the unit.
+        arrays: its arrays.
+
+    Returns:
+        the bytes of the entry.
+
+    Raises:
+        DiskFull: the entry cannot be written, or the journal has gone.
+    """
+    path, content = entry_path(journal, index), pack_entry(arrays)
+    part = journal / f".part-{secrets.randbits(60)}-{path.name}"  # processes of two machines may have one number
+    try:
+        with naming_failed_writes(path):
+            with open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return content
+
+
+def read_settings(journal: Path) -> dict[str, Any]:
+    """Return what a journal was begun with, or an empty dictionary if there is none.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    about = journal / SETTINGS
+    if not about.exists():
+        return {}
+
+    def refuse(reason: str) -> RunFolderError:
+        return RunFolderError(f"{about} is damaged: {reason}. Delete {journal} and begin again.")
+
+    content = read_json(about, refuse)
+    if not isinstance(content, dict):
+        raise refuse("it holds no settings")
+    digest = content.pop(_DIGEST, None)
+    if digest not in (None, _settings_digest(content)):
+        raise refuse(str(DigestDiffers()))
+    return content
+
+
+def write_settings(journal: Path, settings: Mapping[str, Any]) -> None:
+    """Write what a journal is begun with."""
+    write_json(journal / SETTINGS, {**settings, _DIGEST: _settings_digest(json.loads(json.dumps(settings)))})
+
+
+def check_settings(before: Mapping[str, Any], settings: Mapping[str, Any], target: Path, journal: Path) -> None:
+    """Check that a journal was begun with the same settings. Keys that begin with "_" may differ.
+
+    Args:
+        before: what the journal was begun with.
+        settings: what it would be continued with.
+        target: the raster that is predicted, for messages.
+        journal: the folder of the journal, for messages.
+
+    Raises:
+        RunFolderError: something differs.
+    """
+    now = json.loads(json.dumps(settings))
+    changed = [key for key in now if not key.startswith("_") and before.get(key) != now[key]]
+    if "source_state" in changed and "source" not in changed:
+        raise RunFolderError(
+            f"{now['source']}, or a file that it is made of, has changed since the prediction of {target} was "
+            f"interrupted: the result would be a mixture of old and new. Bring the old file back, or delete {journal} "
+            "to begin again."
+        )
+    if changed:
+        raise RunFolderError(
+            f"the interrupted prediction of {target} had other settings ({', '.join(changed)}). Use the same ones, or "
+            f"delete {journal} to begin again."
+        )
+
+
+def _settings_digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_entry(path: Path, sizes: Sequence[int]) -> list[npt.NDArray[np.uint8]]:

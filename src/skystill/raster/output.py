@@ -1,8 +1,6 @@
 """Class rasters on disk: a journal of finished units, and rasters that appear only when they are complete."""
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -26,18 +24,24 @@ from rasterio.shutil import copy as convert
 from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
-from skystill.digests import DigestDiffers
 from skystill.errors import DiskFull, RunFolderError, shortened
 from skystill.locks import hold_lock, lock_files
-from skystill.parsing import read_json
 from skystill.progress import OnProgress, Progress, ignore_progress
 from skystill.raster.beside import category_names_of, place_png, style_of, write_category_names
-from skystill.raster.entries import pack_entry, read_entry
+from skystill.raster.entries import (
+    SETTINGS,
+    check_settings,
+    entry_path,
+    pack_entry,
+    read_entry,
+    read_settings,
+    write_settings,
+)
 from skystill.raster.ground import Control
 from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
 from skystill.raster.styles import style_document
 from skystill.raster.whole import check_whole
-from skystill.run_folder import write_json, write_text, written_whole
+from skystill.run_folder import write_text, written_whole
 from skystill.tiling import Unit
 
 Arrays = Mapping[str, npt.NDArray[np.uint8]]
@@ -51,7 +55,6 @@ NODATA = VOID
 PROBABILITY_SCALE = 1 / 250
 """Scale of stored probabilities, which is also written into the raster. Bytes 0 to 250 mean 0 to 1; 255 is nodata."""
 _BLOCK = 512
-_DIGEST, _SETTINGS = "_sha256", "settings.json"
 _RASTERS = "rasters"
 _FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
 
@@ -134,20 +137,7 @@ class RasterOutput:
 
     def begun_with(self) -> dict[str, Any]:
         """Return the settings of an unfinished journal, or an empty dictionary if there is none."""
-        about = self.journal / _SETTINGS
-        if not about.exists():
-            return {}
-
-        def refuse(reason: str) -> RunFolderError:
-            return RunFolderError(f"{about} is damaged: {reason}. Delete {self.journal} and begin again.")
-
-        content = read_json(about, refuse)
-        if not isinstance(content, dict):
-            raise refuse("it holds no settings")
-        digest = content.pop(_DIGEST, None)
-        if digest not in (None, _settings_digest(content)):
-            raise refuse(str(DigestDiffers()))
-        return content
+        return read_settings(self.journal)
 
     @contextmanager
     def opened(self, settings: Mapping[str, Any], resume: bool) -> Iterator[list[int]]:
@@ -184,6 +174,14 @@ class RasterOutput:
             self.further.write(self.finished)
             self._remove_journal()
 
+    def begin(self, settings: Mapping[str, Any]) -> list[int]:
+        """Begin the journal, or check that of an interrupted prediction. No raster is opened.
+
+        The arguments, the result and the errors are those of `opened` with `resume`.
+        """
+        with self._locked():
+            return self._begin(settings, resume=True)
+
     def where_it_goes_on(self, done: int, units: int) -> str:
         """Return the line that says what a resumed prediction has, and what it goes on with."""
         path = self.layers[0].path
@@ -205,7 +203,7 @@ class RasterOutput:
             DiskFull: the disk is full. The units before this one are kept.
         """
         if self.keeps_units:
-            with written_whole(self._entry(unit.index)) as part:
+            with written_whole(entry_path(self.journal, unit.index)) as part:
                 part.write_bytes(pack_entry([arrays[layer.name] for layer in self.layers]))
         self._put(unit, arrays)
 
@@ -219,7 +217,7 @@ class RasterOutput:
             RunFolderError: the entry of the journal is missing or damaged.
             DiskFull: the disk is full.
         """
-        path = self._entry(unit.index)
+        path = entry_path(self.journal, unit.index)
         shape = (unit.bottom - unit.top, unit.right - unit.left)
         arrays: dict[str, npt.NDArray[np.uint8]] = {}
         try:
@@ -256,7 +254,7 @@ class RasterOutput:
                 self.journal.rmdir()  # it stays if there is work to continue
 
     def _begin(self, settings: Mapping[str, Any], resume: bool) -> list[int]:
-        about = self.journal / _SETTINGS
+        about = self.journal / SETTINGS
         for part in self.journal.glob(".part-*"):
             part.unlink(missing_ok=True)  # left by a killed process
         entries = sorted(self.journal.glob("*.unit"))
@@ -267,20 +265,7 @@ class RasterOutput:
                     f"an earlier prediction of {self.layers[0].path} was interrupted. Go on with --resume, or delete "
                     f"{self.journal} to begin again."
                 )
-            before = self.begun_with()
-            now = json.loads(json.dumps(settings))
-            changed = [key for key in now if not key.startswith("_") and before.get(key) != now[key]]
-            if "source_state" in changed and "source" not in changed:
-                raise RunFolderError(
-                    f"{now['source']}, or a file that it is made of, has changed since the prediction of "
-                    f"{self.layers[0].path} was interrupted: the result would be a mixture of old and new. Bring the "
-                    f"old file back, or delete {self.journal} to begin again."
-                )
-            if changed:
-                raise RunFolderError(
-                    f"the interrupted prediction of {self.layers[0].path} had other settings ({', '.join(changed)}). "
-                    f"Use the same ones, or delete {self.journal} to begin again."
-                )
+            check_settings(self.begun_with(), settings, self.layers[0].path, self.journal)
             return [int(entry.stem) for entry in entries if re.fullmatch("[0-9]{8}", entry.stem)]
         self.is_complete = False
         for entry in entries:  # of a journal whose settings are lost: they must not be taken for units of this one
@@ -288,11 +273,8 @@ class RasterOutput:
         if not self.keeps_units:
             about.unlink(missing_ok=True)
             return []
-        write_json(about, {**settings, _DIGEST: _settings_digest(json.loads(json.dumps(settings)))})
+        write_settings(self.journal, settings)
         return []
-
-    def _entry(self, index: int) -> Path:
-        return self.journal / f"{index:08d}.unit"
 
     def _part(self, layer: Layer) -> Path:
         return self.journal / f"{layer.name}.tif"
@@ -308,7 +290,7 @@ class RasterOutput:
 
     def _remove_journal(self) -> None:
         """Delete what the journal holds but its lock. What is finished goes last: a kill on the way costs nothing."""
-        last = {self.finished.path.name: 1, _SETTINGS: 2}
+        last = {self.finished.path.name: 1, SETTINGS: 2}
         entries = sorted(self.journal.iterdir(), key=lambda entry: last.get(entry.name, 0))
         for entry in (one for one in entries if one not in lock_files(self._lock)):
             with contextlib.suppress(OSError):
@@ -394,7 +376,3 @@ class RasterOutput:
             write_category_names(layer.path, self.classes)
         if layer.is_classes and self.styled:
             write_text(style_of(layer.path), style_document(self.classes))
-
-
-def _settings_digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

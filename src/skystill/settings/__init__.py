@@ -16,6 +16,7 @@ from skystill.settings.base import (
     with_current_names,
 )
 from skystill.settings.class_weights import AUTO, parse_weights
+from skystill.settings.cluster import ClusterSettings, StatusSettings
 from skystill.settings.fitting import LOGGERS, FitSettings, Precision, Schedule, StudentLossName
 from skystill.settings.running import (
     ArraySettings,
@@ -49,6 +50,7 @@ __all__ = [
     "BudgetSettings",
     "CacheSettings",
     "CheckSettings",
+    "ClusterSettings",
     "DemoSettings",
     "DistillSettings",
     "EvaluateSettings",
@@ -64,6 +66,7 @@ __all__ = [
     "RasterSettings",
     "Schedule",
     "Settings",
+    "StatusSettings",
     "StudentLossName",
     "TeacherSettings",
     "TrainSettings",

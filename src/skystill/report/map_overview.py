@@ -84,7 +84,7 @@ class _Pictures:
 
     def __init__(self, whole: MapLabels, classes: ClassMap) -> None:
         self.whole, self.classes = whole, classes
-        self.windows = map_windows(whole.height, whole.width)
+        (self.windows,) = map_windows((whole.height, whole.width))
         self.step = _step(whole, self.windows)
         size = -(-whole.height // self.step), -(-whole.width // self.step)
         self.image = np.full((*size, 3), _NOTHING, np.uint8)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from skystill.data.split import PARTS
 from skystill.data.split_map import split_map
 from skystill.data.unlabeled import find_unlabeled
 from skystill.errors import SettingsError, UserError
+from skystill.report import map_overview
+from skystill.report.check_page import write_check_page
 from tests.maps import LEFT, TOP, UTM, write_classes, write_layer, write_raster
 
 SIDE, PIXEL = 520, 0.5
@@ -191,6 +194,16 @@ def test_what_is_said_of_rasters(tmp_path: Path) -> None:
            "sheet_3.tif is Land (from: rest)." in text  # fmt: skip
     assert "show the same ground" not in text
     assert found.check.problems == ()
+
+
+def test_the_page_draws_some_of_many_rasters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, ALIKE)
+    monkeypatch.setattr(map_overview, "_MOST", 3)
+    write_check_page(tmp_path / "check.html", tmp_path, checked(tmp_path))
+    page = (tmp_path / "check.html").read_text(encoding="utf-8")
+    assert re.findall(r"Overview of (\w+\.tif)", page) == ["sheet_0.tif", "sheet_1.tif", "sheet_2.tif"]
+    assert "3 of 4 rasters are drawn." in page
+    assert "sheet_0.tif, sheet_1.tif, sheet_2.tif, and 1 more: 16 windows" in page
 
 
 def without_crs(root: Path) -> None:

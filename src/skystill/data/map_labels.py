@@ -26,7 +26,7 @@ from skystill.raster.picture import Bounds
 from skystill.raster.source import gdal_environment
 
 _NOMINAL = 0.002  # as in skystill.data.resolution
-_RASTERS = 512  # of maps, of which the place is kept; it takes about 0.1 MB each
+_RASTERS = 2048  # of maps, of which the place is kept; it takes about 0.1 MB each
 _POLYGONS, _COLLECTION = (3, 6), 7  # types of shapely
 Geometries = npt.NDArray[np.object_]
 

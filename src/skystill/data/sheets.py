@@ -34,6 +34,7 @@ class Sheets:
 
     def __init__(self, labels: Mapping[Path, Path]) -> None:
         self.images, self._labels = sorted(labels), labels
+        self._known_near: dict[tuple[Path, tuple[int, int]], list[Path]] = {}
 
     @functools.cached_property
     def opened(self) -> dict[Path, MapLabels]:
@@ -133,40 +134,45 @@ class Sheets:
         """Return the pairs of rasters that show the same ground."""
         import shapely
 
-        whole = {image: [(0, one.height, 0, one.width)] for image, one in self.opened.items()}
         found = []
         for image, one in self.opened.items():
-            later = {other: bounds for other, bounds in whole.items() if other > image}
             own = shapely.box(0, 0, one.width, one.height)
-            for other in self._near(image, later, (0, 0)):
-                over = self.others_over(image, {other: later[other]})
-                if (shapely.area(shapely.intersection(over, own)) > 1).any():
+            for other in self._near(image, (0, 0)):
+                over = shapely.polygons(self._in_pixels(self.opened[other], image, self._on_ground[other][None]))
+                if other > image and (shapely.area(shapely.intersection(over, own)) > 1).any():
                     found.append((image, other))
-        return found
+        return sorted(found)
 
     def _near_outlines(self, image: Path, windows: Windows, reach: tuple[int, int]) -> Iterable[Floats]:
         """Yield the outlines (N, points, 2) in the pixels of a raster of windows of others that are near it."""
-        for other in self._near(image, windows, reach):
-            outlines = self._seen(other, image, _outlines(np.array(windows[other], float)))
+        if not windows.keys() - {image}:
+            return
+        for other in self._near(image, reach):
+            outlines = self._seen(other, image, _outlines(np.array(windows.get(other, ()), float).reshape(-1, 4)))
             outlines = outlines[self._touches(image, outlines, reach)]
             if len(outlines):
                 yield outlines
 
-    def _near(self, image: Path, windows: Windows, reach: tuple[int, int]) -> list[Path]:
-        """Return the other rasters with windows that lie near a raster."""
-        others = [other for other in windows if other != image and len(windows[other])]
-        if not others:
-            return []
-        near = []
+    def _near(self, image: Path, reach: tuple[int, int]) -> list[Path]:
+        """Return the other rasters that lie near a raster."""
+        if (image, reach) not in self._known_near:
+            self._known_near[image, reach] = [
+                alike[place]
+                for alike, ground in self._alike
+                for place in np.flatnonzero(
+                    self._touches(image, self._in_pixels(self.opened[alike[0]], image, ground), reach)
+                )
+                if alike[place] != image
+            ]
+        return self._known_near[image, reach]
+
+    @functools.cached_property
+    def _alike(self) -> list[tuple[list[Path], Floats]]:
+        """The rasters of each CRS, with their outlines in it (N, points, 2)."""
         by_crs: dict[Any, list[Path]] = defaultdict(list)
-        for other in others:
-            by_crs[self.opened[other].ground.crs].append(other)
-        for alike in by_crs.values():
-            ground = np.stack([self._on_ground[other] for other in alike])
-            outlines = self._in_pixels(self.opened[alike[0]], image, ground)
-            touching = self._touches(image, outlines, reach)
-            near += [other for other, touches in zip(alike, touching, strict=True) if touches]
-        return near
+        for image, one in self.opened.items():
+            by_crs[one.ground.crs].append(image)
+        return [(images, np.stack([self._on_ground[image] for image in images])) for images in by_crs.values()]
 
     def _touches(self, image: Path, outlines: Floats, reach: tuple[int, int]) -> npt.NDArray[np.bool_]:
         one = self.opened[image]

@@ -14,6 +14,7 @@ from skystill.allocator import return_large_arrays
 from skystill.classes import VOID, ClassMap
 from skystill.data.bands import image_statistics
 from skystill.data.check import DataCheck, ImageRecord
+from skystill.data.map_holes import Holes, open_holes
 from skystill.data.map_labels import FlatFeatures, MapLabels
 from skystill.data.map_notes import label_notes
 from skystill.data.map_survey import survey_layers
@@ -56,9 +57,10 @@ def check_map(
     of_blocks = [] if problems else _copy_tiled(sheets, search.pairs, spec, on_progress)
     records: list[ImageRecord] = []
     overlaps: dict[Path, Counter[tuple[int, int]]] = defaultdict(Counter)
+    holes = {image: open_holes(image) for image in sheets.images}
     for pair in tracked(search.pairs, "reading windows of the map and their labels", on_progress):
         try:
-            record, lost = window_record(pair, classes, spec)
+            record, lost = window_record(pair, classes, spec, holes[pair.image])
         except FlatFeatures as error:  # one problem of the layer, not of each window
             problems += [] if error.layer in flat else [str(error)]
             flat.add(error.layer)
@@ -70,15 +72,32 @@ def check_map(
         overlaps[pair.image].update(lost)
     check = DataCheck(classes, tuple(records), ())
     problems += _missing(check) if not problems else []
+    problems += [line for one in holes.values() for line in one.problem()]
+    rest = next((name for name, given in zip(classes.names, classes.sources, strict=True) if given[0].rest), None)
+    of_holes = [line for one in holes.values() for line in one.note(rest)]
     return replace(
         check,
         problems=tuple(dict.fromkeys((*search.problems, *problems))),
-        notes=(*notes, *_overlap_notes(sheets, classes, overlaps), *label_notes(sheets, check), *of_blocks),
+        notes=(
+            *notes,
+            *_overlap_notes(sheets, classes, overlaps),
+            *label_notes(sheets, check),
+            *first_few(of_holes, _NAMED),
+            *of_blocks,
+        ),
     )
 
 
-def window_record(pair: Pair, classes: ClassMap, spec: InputSpec) -> tuple[ImageRecord, dict[tuple[int, int], int]]:
+def window_record(
+    pair: Pair, classes: ClassMap, spec: InputSpec, holes: Holes | None = None
+) -> tuple[ImageRecord, dict[tuple[int, int], int]]:
     """Read a window. Where nothing is labelled, its pixels are not read: they are in no part of a split.
+
+    Args:
+        pair: the window.
+        classes: the classes with their sources.
+        spec: what a network will be fed.
+        holes: what is known of the raster, to which that of the window is added.
 
     Returns:
         its record, whose areas leave out pixels without data, and its overlaps (`Burnt`).
@@ -95,6 +114,8 @@ def window_record(pair: Pair, classes: ClassMap, spec: InputSpec) -> tuple[Image
         statistics = image_statistics(picture.image, picture.valid)
         unseen = 0 if picture.valid is None else int((~picture.valid).sum())
         labels = void_unseen(labels, picture)
+        if holes is not None and pair.bounds is not None:
+            holes.add(pair.bounds, picture.image, labels)
     counts = np.bincount(labels.ravel(), minlength=256)
     unlabeled = int((reading.labels == VOID).sum())
     areas = class_areas(labels, classes)

@@ -221,7 +221,7 @@ class MapLabels:
         if self.area is None:
             return None
         found = self.features(self.area, (), bounds)
-        return _mask(self.polygons(self.area, found, None), bounds, step)
+        return burnt_mask(self.polygons(self.area, found, None), bounds, step)
 
     def burn(self, bounds: Bounds, classes: ClassMap, step: int = 1) -> Burnt:
         """Return the labels of a window.
@@ -244,7 +244,7 @@ class MapLabels:
         for name, label, source in drawn_sources(classes):
             layer = self.layers.layer_of(source, name)
             found = chosen(near[layer], source)
-            mask = _mask(self.polygons(layer, found, source.buffer_m), bounds, step) if len(found) else None
+            mask = burnt_mask(self.polygons(layer, found, source.buffer_m), bounds, step) if len(found) else None
             if mask is None:
                 continue
             mask = mask if inside is None else mask & inside
@@ -313,7 +313,7 @@ def mended(geometries: Geometries) -> Geometries:
     return np.asarray(parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)], object)
 
 
-def _mask(polygons: Iterable[Any], bounds: Bounds, step: int) -> npt.NDArray[np.bool_]:
+def burnt_mask(polygons: Iterable[Any], bounds: Bounds, step: int) -> npt.NDArray[np.bool_]:
     """Return (H, W) bool, True for squares of step x step pixels of a window whose centre lies in a polygon."""
     top, bottom, left, right = bounds
     shape, shapes = (-(-(bottom - top) // step), -(-(right - left) // step)), [(polygon, 1) for polygon in polygons]

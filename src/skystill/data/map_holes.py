@@ -84,7 +84,7 @@ class Holes:
         name = self.path.name
         return [
             f"about {self.on_holes:,} labelled pixels of {name} lie where none of the files that it is made of has "
-            "pixels. It has neither nodata nor alpha, so that they would be taught as black ground. Make it again with: "
+            "pixels. It has neither nodata nor alpha, so that they would be taught as black ground. Make it again: "
             f"gdalbuildvrt -addalpha {name} FILES"
         ]
 

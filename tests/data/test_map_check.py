@@ -253,7 +253,7 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (no_classes, "layer roofs: 64 features; attributes kind"),
     (classes_of_masks, "give each class a from"),
     (some_without, "class Land has no from, others have"),
-    (two_files, "labels.gpkg and labels.geojson"),
+    (two_files, "labels.geojson and labels.gpkg"),
     (no_raster, "no raster directly in it"),
     (no_vector, "cannot be read as a GeoPackage"),
     (another_kind, "does not begin as a file of GPKG"),

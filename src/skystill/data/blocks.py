@@ -205,6 +205,7 @@ def _by_layer(layer: Layer, pairs: Sequence[Pair], sheets: Sheets) -> Placed:
         raise DataError(f"{layer}: its attribute split must say train, validation or test; it has "
                         f"{', '.join(layer.fields) or 'no attributes'}.")  # fmt: skip
     placed: Placed = []
+    drawn: set[str] = set()
     by_image: defaultdict[Path, list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_image[pair.image].append(pair)
@@ -216,6 +217,13 @@ def _by_layer(layer: Layer, pairs: Sequence[Pair], sheets: Sheets) -> Placed:
             parts = [part for part in PARTS if shapely.intersection(shapes[part], box).area > 0]
             if len(parts) == 1 and shapely.covers(shapes[parts[0]].buffer(1e-6), box):
                 placed.append((pair, parts[0]))
+        drawn |= {part for part in PARTS if not shapes[part].is_empty}
+    if lost := sorted(drawn - {part for _, part in placed}):
+        raise DataError(
+            f"{layer}: no window goes to {' and '.join(lost)}: its polygons there hold no whole window with labels "
+            "that no polygon of another part touches.",
+            mend="Draw them larger, or apart from those of other parts.",
+        )
     return placed
 
 

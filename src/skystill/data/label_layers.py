@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skystill.classes import ClassMap
-from skystill.data.vector_files import DRIVERS
+from skystill.data.vector_files import files_called
 from skystill.data.vectors import Layer, changes_of, list_layers
 from skystill.errors import ClassesError, DataError
 from skystill.features import FeatureSource
@@ -28,14 +28,13 @@ class LabelLayers:
     def __init__(self, path: Path) -> None:
         self.path = path
         own = list_layers(path)
-        self.by_name = {layer.name: layer for layer in own if len(own) == 1 or layer.name not in (AREA, SPLIT)}
+        self.by_name = {layer.name: layer for layer in own if len(own) == 1 or layer.name.lower() not in (AREA, SPLIT)}
         self.area, self.split = (self._special(name, own) for name in (AREA, SPLIT))
 
     def _special(self, name: str, own: Sequence[Layer]) -> Layer | None:
         """Return the layer of this name, or that of the file of this name beside the labels."""
-        found = [layer for layer in own if layer.name == name and len(own) > 1]
-        beside = [path for suffix in DRIVERS if (path := self.path.with_name(name + suffix)).is_file()]
-        found += [layer for path in beside for layer in list_layers(path)]
+        found = [layer for layer in own if layer.name.lower() == name and len(own) > 1]
+        found += [layer for path in files_called(self.path.parent, name) for layer in list_layers(path)]
         if len(found) > 1:
             raise DataError(
                 f"{self.path.parent}: there are {len(found)} layers for {name}: {', '.join(map(str, found))}.",
@@ -108,7 +107,7 @@ def drawn_sources(classes: ClassMap) -> list[tuple[str, int, FeatureSource]]:
 
 def label_changes(path: Path) -> tuple[tuple[int, ...], ...]:
     """Return when a vector file, and those of the area and the split beside it, were changed last, in nanoseconds."""
-    beside = [path.with_name(name + suffix) for name in (AREA, SPLIT) for suffix in DRIVERS]
+    beside = [one for name in (AREA, SPLIT) for one in files_called(path.parent, name)]
     return tuple(changes_of(one) for one in (path, *beside))
 
 

@@ -17,7 +17,7 @@ from rasterio.transform import Affine
 
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.data.label_layers import LabelLayers, drawn_sources, label_changes, open_layers
-from skystill.data.vectors import Features, Layer, changes_of, read_features
+from skystill.data.vectors import Features, Layer, changes_of, join_features, read_features
 from skystill.errors import DataError
 from skystill.features import FeatureSource, attribute_text
 from skystill.raster.ground import Ground, find_ground
@@ -29,6 +29,7 @@ _NOMINAL = 0.002  # as in skystill.data.resolution
 _RASTERS = 2048  # of maps, of which the place is kept; it takes about 0.1 MB each
 _POLYGONS, _COLLECTION = (3, 6), 7  # types of shapely
 Geometries = npt.NDArray[np.object_]
+Floats = npt.NDArray[np.float64]
 
 
 class FlatFeatures(DataError):
@@ -125,14 +126,17 @@ class MapLabels:
 
         to_map, to_pixels = self._from[layer.crs], ~self.transform
 
-        def move(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        def move(points: Floats) -> Floats:
             x, y = to_map.transform(points[:, 0], points[:, 1])
             return _placed(to_pixels, np.stack([x, y], axis=1))
 
         try:
             moved: Geometries = np.asarray(shapely.transform(geometries, move), object)
         except shapely.errors.GEOSException as error:  # a ring of which only one end is at infinity
-            raise DataError(f"{layer}: a geometry is damaged: {error}.") from error
+            raise DataError(
+                f"{layer}: a geometry is damaged, or has no place in the CRS of {self.image.name} in part: the CRS of "
+                f"the layer may not be the right one ({error})."
+            ) from error
         if must and not np.isfinite(shapely.get_coordinates(moved)).all():
             raise DataError(
                 f"{layer}: features have no place in the CRS of {self.image.name}: they lie too far from it, or the "
@@ -156,11 +160,18 @@ class MapLabels:
 
         down, across = (2 + 1.5 * reach_m / side for side in self._smallest_pixel(bounds))
         top, bottom, left, right = bounds
-        corners = shapely.transform(
-            shapely.box(left - across, top - down, right + across, bottom + down),
-            lambda points: _placed(self.transform, points),
-        ).bounds
-        low_x, low_y, high_x, high_y = corners
+        near = shapely.box(left - across, top - down, right + across, bottom + down)
+        parts = [self._features_near(layer, fields, near, offset) for offset in self.turns]
+        return parts[0] if len(parts) == 1 else join_features(parts)
+
+    def _features_near(self, layer: Layer, fields: tuple[str, ...], near: Any, offset: Floats) -> Features:  # noqa: ANN401
+        """Return the features that lie in a rectangle of pixels once they are moved by an offset."""
+        import shapely
+
+        def place(points: Floats) -> Floats:
+            return _placed(self.transform, points - offset)
+
+        low_x, low_y, high_x, high_y = shapely.transform(near, place).bounds
         west, south, east, north = self._from[layer.crs].transform_bounds(
             low_x, low_y, high_x, high_y, direction="INVERSE"
         )
@@ -170,7 +181,30 @@ class MapLabels:
             raise DataError(f"{layer}: its CRS has no place for {self.image.name}.")
         found = read_features(layer, fields, (west, south, east, north))
         found = found.select(~(shapely.is_missing(found.geometries) | shapely.is_empty(found.geometries)))
-        return Features(found.ids, self.in_pixels(layer, found.geometries), found.values)
+        moved = self.in_pixels(layer, found.geometries)
+        if offset.any():
+            moved = np.asarray(shapely.transform(moved, lambda points: points + offset), object)
+        return Features(found.ids, moved, found.values)
+
+    @property
+    def turn_step(self) -> Floats | None:
+        """The step in pixels, column and row, once round the Earth; None in a CRS in which that has no meaning."""
+        turn, to = self.ground.turn, ~self.transform
+        return None if turn is None else np.array([to.a, to.d]) * turn
+
+    @functools.cached_property
+    def turns(self) -> list[Floats]:
+        """Steps in pixels by which features are moved to be found: none, and once round the Earth.
+
+        The latter is needed by rasters that reach beyond the antimeridian: features there may have longitudes of the
+        other sign.
+        """
+        step, turn, none = self.turn_step, self.ground.turn, np.zeros(2)
+        if step is None or turn is None:
+            return [none]
+        corners = [[column, row] for column in (0, self.width) for row in (0, self.height)]
+        x = _placed(self.transform, np.array(corners, float))[:, 0]
+        return [none, *([step] if x.max() > turn / 2 else []), *([-step] if x.min() < -turn / 2 else [])]
 
     def _smallest_pixel(self, bounds: Bounds) -> tuple[float, float]:
         known, smallest = self._smallest
@@ -271,7 +305,7 @@ class MapLabels:
         }
 
 
-def _placed(to: Affine, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _placed(to: Affine, points: Floats) -> Floats:
     """Return points (N, 2) moved by a transform."""
     x, y = points[:, 0], points[:, 1]
     with np.errstate(invalid="ignore"):  # points at infinity
@@ -300,14 +334,24 @@ def is_flat(geometries: Geometries) -> npt.NDArray[np.bool_]:
 
 
 def mended(geometries: Geometries) -> Geometries:
-    """Return the polygons of geometries; those that are not valid, such as a self-crossing ring, are mended."""
+    """Return the polygons of geometries; those that are not valid, such as a self-crossing ring, are mended.
+
+    Each polygon of a multi-polygon is mended by itself, so that what two of them cover is covered.
+    """
     import shapely
 
-    invalid = ~shapely.is_valid(geometries)
+    parts = _polygons(geometries)
+    invalid = ~shapely.is_valid(parts)
     if invalid.any():
-        geometries = geometries.copy()
-        geometries[invalid] = shapely.make_valid(geometries[invalid])
-    parts = geometries
+        parts[invalid] = shapely.make_valid(parts[invalid])
+        parts = _polygons(parts)
+    return parts
+
+
+def _polygons(geometries: Geometries) -> Geometries:
+    import shapely
+
+    parts = np.asarray(geometries, object).copy()
     while (shapely.get_type_id(parts) >= 4).any():  # multi-polygons and collections
         parts = shapely.get_parts(parts)
     return np.asarray(parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)], object)

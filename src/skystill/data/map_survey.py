@@ -31,13 +31,17 @@ class _Place:
         self.names = name_all(sheets.images)
         self.first: MapLabels = sheets.opened[sheets.images[0]]
         self.boxes = sheets.boxes_in_first()
+        step = self.first.turn_step  # of several rasters, others may reach beyond the antimeridian
+        self.turns = self.first.turns if len(self.boxes) == 1 or step is None else [0 * step, step, -step]
 
     def holds(self, boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Return which rectangles (N, 4) of left, top, right and bottom share ground with a raster."""
         inside = np.zeros(len(boxes), bool)
-        with np.errstate(invalid="ignore"):  # those that have no place there
-            for left, top, right, bottom in self.boxes:
-                inside |= (boxes[:, 0] < right) & (boxes[:, 2] > left) & (boxes[:, 1] < bottom) & (boxes[:, 3] > top)
+        for turn in self.turns:
+            low, high = boxes[:, :2] + turn, boxes[:, 2:] + turn
+            with np.errstate(invalid="ignore"):  # those that have no place there
+                for box in self.boxes:
+                    inside |= ((low < box[2:]) & (high > box[:2])).all(axis=1)
         return inside
 
     def extent(self) -> str:

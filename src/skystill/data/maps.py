@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rasterio.errors import RasterioError
 
-from skystill.data.vector_files import DRIVERS
+from skystill.data.vector_files import files_called
 from skystill.errors import DataError, first_few
 from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.picture import Bounds
@@ -25,7 +25,7 @@ _WINDOW_KEY = re.compile(r"(?P<name>.*)\[(\d+):(\d+),(\d+):(\d+)\]")
 
 def find_labels(root: Path) -> list[Path]:
     """Return the vector files in a folder that would label a raster. A map has one."""
-    return [path for suffix in DRIVERS if (path := root / (LABELS + suffix)).is_file()]
+    return files_called(root, LABELS)
 
 
 def find_rasters(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> list[Path]:

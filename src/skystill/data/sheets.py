@@ -202,8 +202,8 @@ class Sheets:
         if transformer is not None:
             x, y = transformer.transform(ground[..., 0], ground[..., 1])
             ground = np.stack([x, y], axis=-1)
-        if to.ground.geographic:  # longitudes may go on beyond 180 degrees
-            turn = 2 * math.pi / float(to.ground.crs.axis_info[0].unit_conversion_factor)
+        turn = to.ground.turn
+        if turn is not None:  # longitudes may go on beyond 180 degrees
             x, middle = ground[..., 0], _moved(to.transform, np.array([to.width / 2, to.height / 2]))[0]
             with np.errstate(invalid="ignore"):
                 x = x - turn * np.round((x - x[:, :1]) / turn)

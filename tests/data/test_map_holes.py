@@ -8,6 +8,7 @@ import pytest
 from rasterio.transform import from_origin
 
 from skystill.api import check
+from skystill.data.map_holes import open_holes
 from skystill.data.prepare import CheckedData
 from tests.maps import LEFT, TOP, UTM, box, write_classes, write_layer, write_raster
 
@@ -82,6 +83,14 @@ def test_vrts_without_holes(tmp_path: Path, columns: list[tuple[float, float]], 
     vrt(tmp_path, *columns, **more)
     found, text = said(tmp_path)
     assert found.check.problems == () and "neither nodata" not in text
+
+
+@pytest.mark.parametrize("written", ["xOff='much'", "xoff='0'"])
+def test_places_that_are_no_numbers_are_no_holes(tmp_path: Path, written: str) -> None:
+    vrt(tmp_path, (0, 400))
+    text = (tmp_path / "map.vrt").read_text()
+    (tmp_path / "map.vrt").write_text(text.replace("<DstRect xOff='0'", f"<DstRect {written}"))
+    assert open_holes(tmp_path / "map.vrt").uncovered is None
 
 
 def test_an_area_leaves_holes_out(tmp_path: Path) -> None:

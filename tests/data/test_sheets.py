@@ -215,16 +215,21 @@ def two_without_crs(root: Path) -> None:
     write_raster(root / "sheet_2.tif", 40, 40, crs=None, transform=Affine.scale(2, -2))
 
 
+def damaged(root: Path) -> None:
+    (root / "sheet_1.tif").write_bytes(b"II*\0" + b"x" * 400)
+
+
+def alone_and_damaged(root: Path) -> None:
+    (root / "sheet_0.tif").unlink()
+    damaged(root)
+
+
 def coarse(root: Path) -> None:
     write_raster(root / "sheet_1.tif", 300, 300, 1.1, origin=(LEFT + 300, TOP))
 
 
 def same_name(root: Path) -> None:
     (root / "sheet_0.jp2").write_bytes((root / "sheet_0.tif").read_bytes())
-
-
-def far_away(root: Path) -> None:
-    write_raster(root / "sheet_1.tif", 300, 300, crs="EPSG:32633", origin=(3e9, 3e9))
 
 
 def nothing_near(root: Path) -> None:
@@ -235,6 +240,8 @@ def nothing_near(root: Path) -> None:
 REFUSED = [
     (without_crs, r"sheet_1\.tif has no CRS with a transform"),
     (two_without_crs, r"2 of 3 rasters cannot be used:\n.*sheet_1\.tif has no CRS.*\n.*sheet_2\.tif has no CRS"),
+    (damaged, r"sheet_1\.tif: cannot be opened as a raster \("),
+    (alone_and_damaged, r"sheet_1\.tif: cannot be opened as a raster \("),
     (coarse, r"sheet_0\.tif has 0\.5 m per pixel, and sheet_1\.tif 1\.1 m: the rasters of a map may differ by a factor "
              r"of 2\. .*gdalwarp -tr"),
     (same_name, r"the same name but for folder or extension: .*sheet_0\.jp2, .*sheet_0\.tif"),

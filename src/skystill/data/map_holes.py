@@ -119,7 +119,7 @@ def _uncovered(path: Path, height: int, width: int) -> Any:  # noqa: ANN401 - a 
     """Return the part of a VRT that no file covers in any band; None if there is none, or it is no plain mosaic."""
     import shapely
 
-    root = ElementTree.fromstring(path.read_bytes())  # which `open_raster` has checked
+    root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(encoding="utf-8"))  # checked when opened
     boxes = []
     for band in root.findall("VRTRasterBand"):
         sources = [source for kind in _SOURCES for source in band.iter(kind)]
@@ -127,18 +127,21 @@ def _uncovered(path: Path, height: int, width: int) -> Any:  # noqa: ANN401 - a 
         if not sources or band.get("subClass", "VRTSourcedRasterBand") != "VRTSourcedRasterBand" or None in places:
             return None
         boxes += [_box(place) for place in places if place is not None]
-    if not boxes:
+    if not boxes or None in boxes:
         return None
     grown = shapely.union_all(boxes).buffer(_ROUNDING, join_style="mitre")
     uncovered = shapely.box(0, 0, width, height).difference(grown)
     return None if uncovered.is_empty else uncovered.buffer(_ROUNDING, join_style="mitre")
 
 
-def _box(place: ElementTree.Element) -> Any:  # noqa: ANN401 - a geometry of shapely
+def _box(place: ElementTree.Element) -> Any:  # noqa: ANN401 - a geometry of shapely, or None
     import shapely
 
-    left, top, across, down = (float(place.get(name, "0")) for name in ("xOff", "yOff", "xSize", "ySize"))
-    return shapely.box(left, top, left + across, top + down)
+    try:
+        left, top, across, down = (float(place.get(name, "")) for name in ("xOff", "yOff", "xSize", "ySize"))
+    except ValueError:
+        return None
+    return shapely.box(left, top, left + across, top + down) if np.isfinite([left, top, across, down]).all() else None
 
 
 def _cells(pixels: Cells) -> Cells:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
@@ -66,7 +67,7 @@ class MapLabels:
         layers: those of the vector file with its labels.
 
     Raises:
-        DataError: the raster has no CRS or no transform, or the features cannot be brought to it.
+        DataError: the raster cannot be opened, has no CRS or no transform, or the features cannot be brought to it.
     """
 
     def __init__(self, image: Path, layers: LabelLayers) -> None:
@@ -74,9 +75,12 @@ class MapLabels:
 
         self.image, self.path, self.layers = image, layers.path, layers
         self.area, self.split = layers.area, layers.split
-        with gdal_environment(), open_raster(image) as file:
-            self.height, self.width, self.transform = file.height, file.width, file.transform
-            ground = find_ground(file.crs, file.transform, file.height, file.width)
+        try:
+            with gdal_environment(), open_raster(image) as file:
+                self.height, self.width, self.transform = file.height, file.width, file.transform
+                ground = find_ground(file.crs, file.transform, file.height, file.width)
+        except RasterioError as error:
+            raise DataError(f"{image}: cannot be opened as a raster ({error}).") from error
         if ground is None or not ground.transform.determinant:
             raise DataError(
                 f"{image} has no CRS with a transform, so that nobody knows where in it the features of "

@@ -1,5 +1,6 @@
 """The part of a map without labels: windows that may teach a student through its teacher."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from skystill.data.masks import read_stored_labels
 from skystill.data.pairs import sheets_of, windows_by_image
 from skystill.data.split import Split
 from skystill.data.unlabeled import ImageWindow
+from skystill.errors import DataError
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import open_raster
@@ -52,9 +54,6 @@ def count_rest(check: DataCheck, split: Split, spec: InputSpec = RGB) -> Rest:
         check: the content of the map.
         split: its split.
         spec: what the student is fed.
-
-    Raises:
-        DataError: a window cannot be read.
     """
     exact, unknown = 0, []
     full = {path for path in check.maps if _is_full(path)}
@@ -72,8 +71,10 @@ def count_rest(check: DataCheck, split: Split, spec: InputSpec = RGB) -> Rest:
 
 def _count_window(record: ImageRecord, window: ImageWindow, check: DataCheck, spec: InputSpec) -> int:
     assert window.bounds is not None  # noqa: S101 - it is one of a map
-    labels = read_stored_labels(record.pair.cut(window.bounds), check.classes).labels
-    return int(((labels == VOID) & window.read(spec)[1]).sum())
+    with contextlib.suppress(DataError):  # it is damaged, and does not teach
+        labels = read_stored_labels(record.pair.cut(window.bounds), check.classes).labels
+        return int(((labels == VOID) & window.read(spec)[1]).sum())
+    return 0
 
 
 def find_rest(

@@ -32,7 +32,10 @@ _MOST_CRS_BYTES = 2**16
 
 def files_called(folder: Path, name: str) -> list[Path]:
     """Return the vector files in a folder that have a name, in upper or lower case as is the extension."""
-    return [path for path in _vector_files(folder, folder.stat().st_mtime_ns) if path.stem.lower() == name]
+    try:
+        return [path for path in _vector_files(folder, folder.stat().st_mtime_ns) if path.stem.lower() == name]
+    except OSError:  # opening the file that was asked for says why
+        return []
 
 
 @functools.lru_cache(maxsize=16)

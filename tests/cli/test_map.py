@@ -35,7 +35,7 @@ def test_a_map_teaches_and_is_scored(root: Path, tmp_path: Path, skystill: Calla
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     done = skystill("train", "--data", root, "--out", teacher, "--network=two-level", "--no-report", *TINY)
     assert done.code == 0, done.err
-    assert f"327,680 pixels of ortho.tif have no labels. A student learns from them, too, with: skystill distill " \
+    assert f"196,608 pixels of ortho.tif have data and no labels. A student learns from them, too, with: skystill distill " \
            f"--unlabeled {root}" in " ".join(done.err.split())  # fmt: skip
     split = json.loads((teacher / "split.json").read_text())
     shown = json.loads((teacher / "split.geojson").read_text())

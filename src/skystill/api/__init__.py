@@ -11,7 +11,7 @@ returns the result. It raises exceptions of `skystill.errors` and reports to `on
 torch is imported only inside the functions that need it, so `import skystill.api` is fast.
 """
 
-from skystill.api.running import check, evaluate, export, measure, predict, quantize
+from skystill.api.running import check, evaluate, export, measure, predict, quantize, serve
 from skystill.api.training import cache, demo, distill, pretrain, prune, train, tune
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "pretrain",
     "prune",
     "quantize",
+    "serve",
     "train",
     "tune",
 ]

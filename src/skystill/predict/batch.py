@@ -100,7 +100,7 @@ def predict_inputs(
         # The packages that it needs may be missing: fail now and not after hours of work.
         importlib.import_module("skystill.predict.polygons")
     clear_scratch()
-    predictor = _open(settings)
+    predictor = open_predictor(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
     check_targets(targets, settings, predictor)
@@ -122,7 +122,7 @@ def predict_inputs(
             elif tell.cancelled or isinstance(outcome, ImportError | PredictionStopped):
                 raise outcome  # with ImportError, a package is at fault, or Ctrl-C while it was imported
             else:
-                failed.append(_as_failure(source, outcome))
+                failed.append(as_failure(source, outcome))
     except (PredictionStopped, KeyboardInterrupt) as error:
         report_notes(first_few([str(error) for error in failed]), on_progress)  # nobody else would tell them
         if isinstance(error, KeyboardInterrupt):
@@ -131,7 +131,36 @@ def predict_inputs(
     _raise_failed(failed, len(targets))
 
 
-def _open(settings: PredictSettings) -> Predictor:
+def predict_one(
+    predictor: Predictor,
+    settings: PredictSettings,
+    source: str,
+    target: Path,
+    on_progress: OnProgress = ignore_progress,
+) -> PredictedInput:
+    """Predict one input with a model that is open, and write what the settings ask for beside its result.
+
+    Args:
+        predictor: the model.
+        settings: what is written, and how. Its `inputs` and `out` are not used.
+        source: the input.
+        target: the class raster.
+        on_progress: as in `predict_inputs`.
+
+    Raises:
+        SkystillError: as in `Predictor.predict`. Any other exception is turned into one by `as_failure`.
+    """
+    square = _square(settings, predictor.classes)
+    return _predict_one(predictor, settings, square, False, on_progress, (source, target))
+
+
+def open_predictor(settings: PredictSettings) -> Predictor:
+    """Open the model of the settings.
+
+    Raises:
+        ModelFileError, SettingsError: as in `Predictor`.
+        ClassesError: the classes cannot be read.
+    """
     classes = read_classes(settings.classes) if settings.classes else None
     path, bands = settings.model or bundled_model(), wanted_bands(settings.bands)
     return Predictor(path, settings.threads, settings.runtime, classes, settings.input, bands)
@@ -201,7 +230,7 @@ class _Telling:
             raise
 
 
-def _as_failure(source: str, error: Exception) -> SkystillError:
+def as_failure(source: str, error: Exception) -> SkystillError:
     """Return the error to raise at the end for what an input raised."""
     if isinstance(error, SkystillError):
         return error

@@ -27,6 +27,7 @@ from skystill.settings.running import (
     QuantizeSettings,
     RasterSettings,
 )
+from skystill.settings.serving import ServeSettings
 from skystill.settings.training import (
     BudgetSettings,
     CacheSettings,
@@ -63,6 +64,7 @@ __all__ = [
     "QuantizeSettings",
     "RasterSettings",
     "Schedule",
+    "ServeSettings",
     "Settings",
     "StudentLossName",
     "TeacherSettings",

@@ -49,7 +49,7 @@ class Serving:
 
     def files(self) -> list[str]:
         """Images and results that are kept, without the folder of the service and its lock."""
-        found = (path.relative_to(self.scratch) for path in self.scratch.rglob("*") if path.is_file())
+        found = (path.relative_to(self.scratch) for path in self.scratch.glob("skystill-*/**/*") if path.is_file())
         return [str(path) for path in found if path.name != "lock"]
 
     def post(self, path: str, body: Any, kind: str | None = None, **headers: str) -> httpx.Response:

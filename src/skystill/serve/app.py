@@ -54,7 +54,7 @@ def make_app(service: Service) -> ASGIApp:
     ]
     app = Starlette(
         routes=_routes(table),
-        exception_handlers={Problem: _problem, DiskFull: _disk_full, HTTPException: _http_problem},
+        exception_handlers={Problem: _problem, DiskFull: _disk_full, HTTPException: _http_problem, Exception: _internal},
         lifespan=lambda _: _clearing(service),
     )
     app.router.redirect_slashes = False
@@ -267,6 +267,11 @@ async def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
     return error.response()
+
+
+async def _internal(request: Request, error: Exception) -> Response:
+    """Answer what nobody expected. `Watched` writes it to the log."""
+    return internal_problem().response()
 
 
 async def _disk_full(request: Request, error: Exception) -> Response:

@@ -116,14 +116,14 @@ def read_execution(path: Path) -> Execution:
             400, f"The body is no request to execute the process: {found}. /processes/segment describes it."
         ) from error
     given = request.inputs.image
-    inline = InlineImage(value=given) if isinstance(given, str) else given
-    image = _decoded(inline.value)
-    kind = check_kind(image[:HEAD_BYTES], stated_kind(inline.mediaType))
+    text, media_type = (given, None) if isinstance(given, str) else (given.value, given.mediaType)
+    image = _decoded(text)
+    kind = check_kind(image[:HEAD_BYTES], stated_kind(media_type))
     values: dict[str, Any] = {
         name: getattr(request.inputs, name) for name in NAMES if getattr(request.inputs, name) is not None
     }
-    media_type = request.outputs.result.format.mediaType
-    form: Form | None = None if media_type is None else form_of_media_type(media_type)
+    result_type = request.outputs.result.format.mediaType
+    form: Form | None = None if result_type is None else form_of_media_type(result_type)
     return Execution(kind, image, checked(values, form), request.response == "document")
 
 

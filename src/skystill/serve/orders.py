@@ -208,7 +208,7 @@ def _check_megapixels(width: int, height: int, most: float) -> None:
 
 def _apart() -> rasterio.Env:
     """Return an environment of GDAL in which no file beside an image is looked for."""
-    return rasterio.Env(**{LISTING: NOTHING_BESIDE}, GDAL_MAX_BAND_COUNT=str(4 * MOST_BANDS))
+    return rasterio.Env(**{LISTING: NOTHING_BESIDE})
 
 
 @contextlib.contextmanager

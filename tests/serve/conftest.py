@@ -7,6 +7,8 @@ import pytest
 from tests.banded_model import write_banded
 from tests.banded_rasters import spec_of
 from tests.channel_model import INFO, write_model
+from tests.cli.conftest import skystill as skystill
+from tests.serve.images import waves, write_tif
 from tests.serve.serving import Serving
 
 SIX = spec_of("uint16", 6, ("blue", "green", "red", "nir", "swir16", "swir22"))
@@ -23,6 +25,13 @@ def channel_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def six_bands_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_banded(tmp_path_factory.mktemp("model") / "six.onnx", SIX)
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A GeoTIFF of some hundred tiles, which takes long enough to be seen at work, above all with views=8."""
+    path = write_tif(tmp_path_factory.mktemp("large") / "large.tif", waves(1900, 1900), tiled=True, compress="deflate")
+    return path.read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +57,7 @@ def serving(tmp_path: Path, channel_model: Path) -> Iterator[Callable[..., Servi
 
     yield start
     for one in started:
+        one.client.close()
         if one.process.poll() is None:
             one.process.kill()
             one.process.wait()

@@ -38,8 +38,8 @@ def png_of(width: int, height: int, data: bytes = b"", interlaced: int = 0) -> b
 def tiff_of(width: int, height: int, bands: int = 3, bits: int = 8, sample_format: int = 1, packing: int = 8) -> bytes:
     """A TIFF that declares a size, in one strip that is not there."""
     tags = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, packing), (262, 3, 1, 1), (273, 4, 1, 8),
-        (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, 8), (339, 3, 1, sample_format),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, packing), (262, 3, 1, 1),
+        (273, 4, 1, 8), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, 8), (339, 3, 1, sample_format),
     ]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
@@ -330,7 +330,9 @@ def test_a_length_that_is_not_that_of_the_body(service: Serving) -> None:
 
 def test_a_body_in_chunks(service: Serving) -> None:
     body = png()
-    parts = b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 100]), body[at : at + 100]) for at in range(0, len(body), 100))
+    parts = b"".join(
+        b"%x\r\n%s\r\n" % (len(body[at : at + 100]), body[at : at + 100]) for at in range(0, len(body), 100)
+    )
     sent = head("Transfer-Encoding: chunked", "Connection: close")
     assert b"HTTP/1.1 200" in talk(service, sent, parts, b"0\r\n\r\n")
     assert b"HTTP/1.1 400" in talk(service, sent, b"zz\r\n")

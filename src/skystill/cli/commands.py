@@ -323,6 +323,11 @@ def _without_quotes_of_gdal(ignored: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(ignored)
 
 
+def _missing(error: ModuleNotFoundError) -> str:
+    """Return the package of a missing module."""
+    return (error.name or "").partition(".")[0]
+
+
 def _report(error: Exception) -> int:
     """Print the error message and return the exit code."""
     if isinstance(error, CommandFailed):  # the failed process has printed the reason
@@ -342,8 +347,8 @@ def _report(error: Exception) -> int:
             f"error: {DiskFull(folders, OSError(errno.ENOSPC, ''), scratch=True)}", markup=False, style="red"
         )
         return DiskFull.exit_code
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        extra = _EXTRAS[error.name]
+    if isinstance(error, ModuleNotFoundError) and _missing(error) in _EXTRAS:
+        extra = _EXTRAS[_missing(error)]
         torch = " (on Linux without a GPU take torch's CPU build first, as the README says)"
         hint = torch if extra.startswith("train") else ""
         messages.print(

@@ -54,7 +54,12 @@ def make_app(service: Service) -> ASGIApp:
     ]
     app = Starlette(
         routes=_routes(table),
-        exception_handlers={Problem: _problem, DiskFull: _disk_full, HTTPException: _http_problem, Exception: _internal},
+        exception_handlers={
+            Problem: _problem,
+            DiskFull: _disk_full,
+            HTTPException: _http_problem,
+            Exception: _internal,
+        },
         lifespan=lambda _: _clearing(service),
     )
     app.router.redirect_slashes = False

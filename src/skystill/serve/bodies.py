@@ -71,6 +71,8 @@ async def save_body(
         with open(path, "wb") as file:
             while True:
                 left = began + PATIENCE_SECONDS + size / LEAST_RATE - clock()
+                if left <= 0:
+                    raise TimeoutError
                 async with asyncio.timeout(min(left, PATIENCE_SECONDS)):
                     chunk = await anext(chunks, None)
                 if chunk is None:

@@ -99,6 +99,10 @@ def predict_inputs(
     if settings.vector:
         # The packages that it needs may be missing: fail now and not after hours of work.
         importlib.import_module("skystill.predict.polygons")
+    if settings.vector == "gpkg":
+        from skystill.predict.polygon_files import check_geopackages
+
+        check_geopackages()
     clear_scratch()
     predictor = open_predictor(settings)
     found = find_inputs(settings)

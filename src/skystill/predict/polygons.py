@@ -2,7 +2,7 @@
 
 The raster is read window by window; a window in which the class changes very often is taken in strips of rows. Polygons
 that lie inside of one are written immediately. Polygons that touch its border are kept, and are joined with their
-neighbours when no later one can add to them. Needs shapely and pyogrio
+neighbours when no later one can add to them. Needs shapely
 (`pip install "skystill[vector]"`).
 """
 

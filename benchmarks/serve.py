@@ -3,8 +3,8 @@
     python benchmarks/serve.py [--model MODEL] [--images 200] [--clients 8] [--side 512] [--rounds 3]
 
 Both in turn, so that other work on the machine meets both. The engine runs one image after the other, with all cores on
-each, in a process of its own: no file is opened, decoded or written. The clients of the service send a PNG or a tiled GeoTIFF
-over loopback and read the classes as PNG; they run in this process, on the same cores.
+each, in a process of its own: no file is opened, decoded or written. The clients of the service send a PNG or a tiled
+GeoTIFF over loopback and read the classes as PNG; they run in this process, on the same cores.
 """
 
 import argparse

@@ -98,11 +98,9 @@ def predict_inputs(
     """
     if settings.vector:
         # The packages that it needs may be missing: fail now and not after hours of work.
-        importlib.import_module("skystill.predict.polygons")
-    if settings.vector == "gpkg":
-        from skystill.predict.polygon_files import check_geopackages
-
-        check_geopackages()
+        polygons = importlib.import_module("skystill.predict.polygons")
+        if settings.vector == "gpkg":
+            polygons.check_geopackages()
     clear_scratch()
     predictor = open_predictor(settings)
     found = find_inputs(settings)
@@ -136,26 +134,21 @@ def predict_inputs(
 
 
 def predict_one(
-    predictor: Predictor,
-    settings: PredictSettings,
-    source: str,
-    target: Path,
-    on_progress: OnProgress = ignore_progress,
+    predictor: Predictor, settings: PredictSettings, resume: bool, on_progress: OnProgress, job: tuple[str, Path]
 ) -> PredictedInput:
     """Predict one input with a model that is open, and write what the settings ask for beside its result.
 
     Args:
         predictor: the model.
         settings: what is written, and how. Its `inputs` and `out` are not used.
-        source: the input.
-        target: the class raster.
+        resume: continue an interrupted prediction.
         on_progress: as in `predict_inputs`.
+        job: the input, and the path of its result.
 
     Raises:
         SkystillError: as in `Predictor.predict`. Any other exception is turned into one by `as_failure`.
     """
-    square = _square(settings, predictor.classes)
-    return _predict_one(predictor, settings, square, False, on_progress, (source, target))
+    return _predict_one(predictor, settings, _square(settings, predictor.classes), resume, on_progress, job)
 
 
 def open_predictor(settings: PredictSettings) -> Predictor:

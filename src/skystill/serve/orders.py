@@ -161,7 +161,9 @@ def carry_out(order: Order, predictor: Predictor) -> Result:
     target, path = result_path(order.folder / "out", order.form, order.wanted.confidence)
     with _apart(), _named():
         order.on_progress(Progress("image", 0, 1, "pixels"))
-        done = predict_one(predictor, order.wanted.settings(order.form), str(order.source), target, order.on_progress)
+        done = predict_one(
+            predictor, order.wanted.settings(order.form), False, order.on_progress, (str(order.source), target)
+        )  # fmt: skip
         damaged = done.prediction.damaged
         if damaged:
             raise DataError(f"the image is damaged: {'; '.join(damaged[:3])} cannot be read. Send a whole copy.")

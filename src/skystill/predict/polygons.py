@@ -91,10 +91,11 @@ def write_polygons(
         DiskFull: the file cannot be written.
         SettingsError: a GeoPackage is to be written, and pyogrio is not installed.
     """
-    make = GeoPackage if path.suffix.lower() == ".gpkg" else GeoJson
-    if make is GeoPackage:
+    is_geopackage = path.suffix.lower() == ".gpkg"
+    if is_geopackage:
         check_geopackages()
     with gdal_environment(), open_raster(raster) as source, written_whole(path) as part:
+        make = GeoPackage if is_geopackage else GeoJson
         with make(part, source, classes) as writer:
             squarer = Squarer(source, square, tolerance)
             joiner = _Joiner((source.height, source.width), writer, tolerance, squarer)

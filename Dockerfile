@@ -1,4 +1,4 @@
-# SkyStill's command line and its service, without PyTorch: `docker build -t skystill .`, `docker run -p 8000:8000 skystill`.
+# SkyStill's command line and its service, without PyTorch: `docker build . -t skystill`, `docker run -p 8000:8000 skystill`.
 # docs/deploy.md says how to run it behind a proxy, and how large it is.
 FROM python:3.11-slim AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*

@@ -49,6 +49,38 @@ def tif(tmp_path: Path, bands: np.ndarray[Any, Any], **more: Any) -> bytes:
     return write_tif(tmp_path / "image.tif", bands, **more).read_bytes()
 
 
+def png_with(chunks: bytes) -> bytes:
+    """A PNG with these chunks before its pixels."""
+    at = png().index(b"IDAT") - 4
+    return png()[:at] + chunks + png()[at:]
+
+
+def tiff_with(tags: int, images: int, order: str = "<", big: bool = False, again: bool = False) -> bytes:
+    """Tables of a TIFF: so many texts of a megabyte each in so many images, which may go round."""
+    count, entry, place = ("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")
+    table = struct.pack(order + count, tags) + tags * struct.pack(order + entry, 42112, 2, 2**20, 8)
+    size = len(table) + struct.calcsize(place)
+    mark = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
+    found = mark + (struct.pack(order + "HHQ", 8, 0, 16) if big else struct.pack(order + "I", 8))
+    at = len(found)
+    for number in range(images):
+        following = 0 if number == images - 1 and not again else at + size * ((number + 1) % images)
+        found += table + struct.pack(order + place, following)
+    return found
+
+
+AROUND = {
+    "a PNG of packed texts": lambda: png_with(9 * chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(7_900_000)))),
+    "a PNG of many chunks": lambda: png()[:-12] + 200_000 * chunk(b"IDAT", b"") + png()[-12:],
+    "a PNG of long texts": lambda: png_with(chunk(b"tEXt", b"k\0" + 5_000_000 * b"a")),
+    "a TIFF of metadata": lambda: tiff_with(5, 1),
+    "a BigTIFF of metadata": lambda: tiff_with(5, 1, ">", big=True),
+    "a TIFF of many images": lambda: tiff_with(0, 65, ">"),
+    "a TIFF that goes round": lambda: tiff_with(0, 2, big=True, again=True),
+    "a TIFF of many tags": lambda: tiff_with(1025, 1),
+}
+"""What stands around the pixels, and is read when a file is opened."""
+
 IMAGES: dict[str, tuple[int, str]] = {
     # what is sent: the status, and a word of the answer
     "nothing": (400, "no body"),
@@ -83,6 +115,14 @@ IMAGES: dict[str, tuple[int, str]] = {
     "no bands for colours": (422, "bands"),
     "a TIFF that names overviews": (422, "overviews"),
     "empty noise": (422, "cannot be opened"),
+    "a PNG of packed texts": (413, "64 kB of texts"),
+    "a PNG of many chunks": (413, "chunks"),
+    "a PNG of long texts": (413, "4,096 kB of texts"),
+    "a TIFF of metadata": (413, "4,096 kB of texts"),
+    "a BigTIFF of metadata": (413, "4,096 kB of texts"),
+    "a TIFF of many images": (413, "64 images"),
+    "a TIFF that goes round": (413, "64 images"),
+    "a TIFF of many tags": (413, "tags"),
 }
 
 
@@ -116,6 +156,8 @@ def image_of(name: str, tmp_path: Path) -> tuple[bytes, str | None, dict[str, st
     }
     if name in plain:
         return *plain[name], {}
+    if name in AROUND:
+        return AROUND[name](), None, {}
     buffer = io.BytesIO()
     picture = Image.fromarray(bands.transpose(1, 2, 0))
     if name in ("a BMP", "a GIF called a PNG", "a JPEG cut off"):
@@ -252,6 +294,7 @@ REQUESTS: list[tuple[Any, int, str]] = [
     ("{}", 400, "inputs"),
     ('{"inputs": {}, "inputs": {}}', 400, "twice"),
     ("[" * 200 + "]" * 200, 400, "deep"),
+    ("[" + "[]," * 2_000_000 + "[]]", 400, "1,000 values"),
     ({"inputs": {}}, 400, "image"),
     ({"inputs": {"image": {"href": "http://127.0.0.1:9/x.tif"}}}, 400, "by reference"),
     ({"inputs": {"image": {"href": "file:///etc/passwd", "value": ""}}}, 400, "by reference"),
@@ -363,6 +406,14 @@ def test_nothing_of_the_client_becomes_a_header_or_a_line_of_the_log(service: Se
 def test_trailing_bytes_of_a_png_are_not_read(service: Serving) -> None:
     clean = service.post("/predict", png(), "image/png")
     assert service.post("/predict", png() + b"PK\x03\x04<VRTDataset>" * 99, "image/png").content == clean.content
+
+
+def test_plain_texts_around_a_png_are_taken(service: Serving) -> None:
+    clean = service.post("/predict", png(), "image/png")
+    texts = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + 500_000 * b"a") + chunk(
+        b"zTXt", b"k\0\0" + zlib.compress(b"a")
+    )
+    assert service.post("/predict", png_with(texts), "image/png").content == clean.content
 
 
 def test_range_is_for_results_that_are_fetched(service: Serving) -> None:

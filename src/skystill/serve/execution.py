@@ -17,6 +17,8 @@ from skystill.serve.problems import Problem
 
 MOST_JSON = 32 * 2**20
 """Most bytes of such a request: it is held in memory. Larger images are sent as the body itself."""
+MOST_VALUES = 1_000
+"""Most values of such a request. It has about ten."""
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
@@ -106,6 +108,7 @@ def read_execution(path: Path) -> Execution:
     Raises:
         Problem: it is not such a request, or asks for what is not supported.
     """
+    _check_values(path)
     content = read_json(path, _refuse("the body"))
     _refuse_references(content)
     try:
@@ -125,6 +128,13 @@ def read_execution(path: Path) -> Execution:
     result_type = request.outputs.result.format.mediaType
     form: Form | None = None if result_type is None else form_of_media_type(result_type)
     return Execution(kind, image, checked(values, form), request.response == "document")
+
+
+def _check_values(path: Path) -> None:
+    """Refuse JSON of many values, each of which takes a hundred bytes of memory. Base64 has none of their marks."""
+    raw = path.read_bytes()
+    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
+        raise Problem(400, f"The body has more than {MOST_VALUES:,} values. /processes/segment describes a request.")
 
 
 def _refuse(what: str) -> Callable[[str], UserError]:

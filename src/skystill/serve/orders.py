@@ -21,6 +21,7 @@ from skystill.progress import Event, Progress
 from skystill.raster.opening import LISTING, NOTHING_BESIDE, open_raster
 from skystill.raster.refusals import refuse_unreadable
 from skystill.raster.source import gdal_environment, is_georeferenced
+from skystill.serve.around import check_around
 from skystill.serve.bodies import check_room
 from skystill.serve.kinds import Form, Kind, default_form, source_name
 from skystill.serve.parameters import Wanted, result_path
@@ -131,6 +132,7 @@ def look_at(order: Order, predictor: Predictor, most_megapixels: float) -> None:
         Problem: it cannot be opened, or is too large.
     """
     with _apart(), gdal_environment(), _named():
+        check_around(order.source, order.kind)
         try:
             file = open_raster(order.source)
         except RasterioError as error:

@@ -49,7 +49,7 @@ class Service:
         self.waiting = 0
         self.is_closing = False
         self._folder, self._on_progress = folder, on_progress
-        self._looking = ThreadPoolExecutor(1, "look")
+        self._looking = ThreadPoolExecutor(2, "look")
         self._small = ThreadPoolExecutor(settings.threads or cores(), "small")
         self._large = ThreadPoolExecutor(1, "large")
 
@@ -170,9 +170,12 @@ class Service:
     async def _looked_at(self, order: Order) -> Order:
         order.work = self._looking.submit(look_at, order, self.predictor, self.settings.max_megapixels)
         try:
-            await asyncio.wrap_future(order.work)
+            async with asyncio.timeout(self.settings.request_seconds):
+                await asyncio.wrap_future(order.work)
         except BaseException as error:
             order.release()
+            if isinstance(error, TimeoutError):
+                raise Problem(503, "The image could not be opened in time. Send it again later.") from error
             if isinstance(error, SkystillError):
                 raise self.problem_of(error, order) from error
             raise

@@ -21,8 +21,8 @@ from tests.cli.conftest import Done
 from tests.serve.images import png, waves, write_tif
 from tests.serve.serving import Serving, wait_until
 
-MANY = int(os.environ.get("SKYSTILL_TEST_REQUESTS", "40"))
-"""Requests at once. The gate sends 40; 200 take a minute."""
+MANY = int(os.environ.get("SKYSTILL_TEST_REQUESTS", "24"))
+"""Requests at once. The gate sends 24; 200 take a minute."""
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_without_its_packages_it_says_what_to_install(
 
 def begin_work(service: Serving, body: bytes, pool: ThreadPoolExecutor) -> "Future[httpx.Response]":
     """Send a large image, and return when it is being predicted."""
-    answer = pool.submit(service.post, "/predict?views=8", body, "image/tiff")
+    answer = pool.submit(service.post, "/predict?views=4", body, "image/tiff")
     wait_until(lambda: [name for name in service.files() if ".unfinished" in name])
     return answer
 

@@ -11,7 +11,18 @@ returns the result. It raises exceptions of `skystill.errors` and reports to `on
 torch is imported only inside the functions that need it, so `import skystill.api` is fast.
 """
 
-from skystill.api.running import check, count_ahead, evaluate, export, measure, predict, predict_each, quantize, status
+from skystill.api.running import (
+    check,
+    count_ahead,
+    evaluate,
+    export,
+    measure,
+    predict,
+    predict_each,
+    quantize,
+    serve,
+    status,
+)
 from skystill.api.training import cache, demo, distill, pretrain, prune, train, tune
 
 __all__ = [
@@ -28,6 +39,7 @@ __all__ = [
     "pretrain",
     "prune",
     "quantize",
+    "serve",
     "status",
     "train",
     "tune",

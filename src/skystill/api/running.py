@@ -1,4 +1,4 @@
-"""The commands that do not train: check data; evaluate, quantise, measure, export and run models."""
+"""The commands that do not train: check data; evaluate, quantise, measure, export, run and serve models."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from skystill.settings import (
     MeasureSettings,
     PredictSettings,
     QuantizeSettings,
+    ServeSettings,
     StatusSettings,
     settings_from,
 )
@@ -288,3 +289,24 @@ def status(settings: StatusSettings | None = None, **keywords: object) -> "Statu
 
         write_archive_page(settings.html, found)
     return found
+
+
+def serve(
+    settings: ServeSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
+) -> bool:
+    """Serve a model over HTTP, until SIGTERM or Ctrl-C.
+
+    Args:
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Message` for each line of the log, and a `Note` about the model.
+        keywords: fields of `ServeSettings`, instead of `settings`.
+
+    Returns:
+        Whether it was ended by Ctrl-C.
+
+    Raises:
+        UserError: the address cannot be listened on, or the model cannot be opened.
+    """
+    from skystill.serve.run import run_service
+
+    return run_service(settings_from(ServeSettings, settings, keywords), on_progress)

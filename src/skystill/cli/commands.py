@@ -32,6 +32,7 @@ from skystill.settings import (
     PretrainSettings,
     PruneSettings,
     QuantizeSettings,
+    ServeSettings,
     StatusSettings,
     TrainSettings,
     TuneSettings,
@@ -48,6 +49,7 @@ app.add_typer(data_app, name="data")
 
 _EXTRAS = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
 _EXTRAS |= dict.fromkeys(("jinja2", "matplotlib"), "report")
+_EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve")
 _EXTRAS |= {"distributed": "cluster", "dask": "cluster", "optuna": "train,tune", "torch_pruning": "train,prune"}
 """The extra of the package that installs a missing module."""
 
@@ -260,6 +262,18 @@ def status(settings: StatusSettings) -> None:
 
 
 @app.command()
+@settings_options(ServeSettings, "model")
+def serve(settings: ServeSettings) -> None:
+    """Serve a model over HTTP: images and GeoTIFFs in, classes out, at once or as jobs of OGC API - Processes."""
+    from skystill import api
+
+    with progress_display() as on_progress:
+        by_ctrl_c = api.serve(settings, on_progress=on_progress)
+    if by_ctrl_c:
+        raise typer.Exit(Interrupted.exit_code)
+
+
+@app.command()
 @settings_options(DemoSettings)
 def demo(settings: DemoSettings, resume: ResumeOption = False) -> None:
     """Generate aerial scenes, train a teacher, distil a student, and write the report. Takes a few minutes."""
@@ -325,6 +339,11 @@ def _without_quotes_of_gdal(ignored: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(ignored)
 
 
+def _missing(error: ModuleNotFoundError) -> str:
+    """Return the package of a missing module."""
+    return (error.name or "").partition(".")[0]
+
+
 def _report(error: Exception) -> int:
     """Print the error message and return the exit code."""
     if isinstance(error, CommandFailed):  # the failed process has printed the reason
@@ -344,10 +363,12 @@ def _report(error: Exception) -> int:
             f"error: {DiskFull(folders, OSError(errno.ENOSPC, ''), scratch=True)}", markup=False, style="red"
         )
         return DiskFull.exit_code
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+    if isinstance(error, ModuleNotFoundError) and _missing(error) in _EXTRAS:
+        extra = _EXTRAS[_missing(error)]
+        torch = " (on Linux without a GPU take torch's CPU build first, as the README says)"
+        hint = torch if extra.startswith("train") else ""
         messages.print(
-            f'error: {error}. Install what this command needs: pip install "skystill[{_EXTRAS[error.name]}]" (on '
-            "Linux without a GPU take torch's CPU build first, as the README says).",
+            f'error: {error}. Install what this command needs: pip install "skystill[{extra}]"{hint}.',
             markup=False,
             style="red",
         )

@@ -85,7 +85,9 @@ def predict_inputs(
         PredictionStopped: the user pressed Ctrl-C.
     """
     if settings.vector:  # the packages that it needs may be missing: fail now and not after hours of work
-        importlib.import_module("skystill.predict.polygons")
+        polygons = importlib.import_module("skystill.predict.polygons")
+        if settings.vector == "gpkg":
+            polygons.check_geopackages()
     clear_scratch()
     check_free(settings.out)
     predictor = open_predictor(settings)
@@ -121,7 +123,12 @@ def predict_inputs(
 
 
 def open_predictor(settings: PredictSettings) -> Predictor:
-    """Open the model of the settings."""
+    """Open the model of the settings.
+
+    Raises:
+        ModelFileError, SettingsError: as in `Predictor`.
+        ClassesError: the classes cannot be read.
+    """
     classes = read_classes(settings.classes) if settings.classes else None
     path, bands = settings.model or bundled_model(), wanted_bands(settings.bands)
     return Predictor(path, settings.threads, settings.runtime, classes, settings.input, bands)
@@ -173,7 +180,8 @@ def predict_one(
         job: the input, and the path of its result.
 
     Raises:
-        UserError: as `Predictor.predict`; or a setting does not fit the input.
+        SkystillError: as `Predictor.predict`, or a setting does not fit the input. `as_failure` makes one of any other
+            exception.
     """
     source, target = job
     further = check_one(predictor, settings, on_progress, job)

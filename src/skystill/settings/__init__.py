@@ -28,6 +28,7 @@ from skystill.settings.running import (
     QuantizeSettings,
     RasterSettings,
 )
+from skystill.settings.serving import ServeSettings
 from skystill.settings.training import (
     BudgetSettings,
     CacheSettings,
@@ -65,6 +66,7 @@ __all__ = [
     "QuantizeSettings",
     "RasterSettings",
     "Schedule",
+    "ServeSettings",
     "Settings",
     "StatusSettings",
     "StudentLossName",

@@ -75,14 +75,24 @@ def outline(pair: Pair, image: Path | None = None) -> Any:
         return moved(ground, file.crs.to_wkt(), UTM)
 
 
+def apart(split: Split) -> list[tuple[Any, Any]]:
+    """What windows of different parts show of the ground, each with each."""
+    ground = {part: [outline(pair) for pair in getattr(split, part)] for part in PARTS}
+    return [
+        both
+        for one, other in itertools.combinations(PARTS, 2)
+        for both in itertools.product(ground[one], ground[other])
+    ]
+
+
 def nearest(split: Split) -> float:
     """Metres between the windows of different parts that are nearest to each other."""
-    ground = {part: [outline(pair) for pair in getattr(split, part)] for part in PARTS}
-    return min(
-        shapely.distance(a, b)
-        for one, other in itertools.combinations(PARTS, 2)
-        for a, b in itertools.product(ground[one], ground[other])
-    )
+    return min(shapely.distance(one, other) for one, other in apart(split))
+
+
+def shared(split: Split) -> float:
+    """The largest area in square metres that windows of two parts show both."""
+    return max(shapely.area(shapely.intersection(one, other)) for one, other in apart(split))
 
 
 def checked(root: Path, how: str = "blocks:128/20") -> CheckedData:
@@ -117,7 +127,7 @@ def test_no_ground_is_in_two_parts(tmp_path: Path, sheets: Sequence[Sequence[Any
     assert all(getattr(split, part) for part in PARTS)
     assert len({pair.image for part in PARTS for pair in getattr(split, part)}) == len(sheets)
     gap_m = {"blocks:128/20": 20, "blocks:200/0": 0}.get(how, 128 * PIXEL)
-    assert nearest(split) >= 0.99 * gap_m - 0.01
+    assert nearest(split) >= 0.99 * gap_m - 0.01 and shared(split) < PIXEL**2
     assert any("rasters show the same ground (sheet_0.tif and sheet_1.tif, " in note for note in found.notes)
 
 
@@ -165,7 +175,7 @@ def test_a_layer_split_decides_for_all_rasters(tmp_path: Path) -> None:
     for part, shape in zip(PARTS, shapes, strict=True):
         assert getattr(split, part)
         assert all(shape.buffer(0.1).covers(outline(pair)) for pair in getattr(split, part))
-    assert nearest(split) >= -1e-9
+    assert shared(split) < PIXEL**2
 
 
 def test_the_rest_keeps_away_from_what_other_rasters_show(tmp_path: Path) -> None:

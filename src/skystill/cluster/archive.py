@@ -1,7 +1,6 @@
 """`skystill predict` on a cluster: an archive of many rasters, which goes on where it was however it was stopped."""
 
 import contextlib
-import importlib
 import os
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from skystill.errors import DataError, InputsFailed, PredictionStopped, RunFolde
 from skystill.locks import hold_lock
 from skystill.predict.ahead import Ahead, check_inputs, cost_of, count_pixels
 from skystill.predict.archive_folder import LOCK, MANIFEST, archive_folder
-from skystill.predict.batch import PredictedInput, open_predictor
+from skystill.predict.batch import PredictedInput, check_packages, open_predictor
 from skystill.predict.further import square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets
 from skystill.predict.predictor import Predictor
@@ -130,10 +129,9 @@ def count_archive(settings: PredictSettings, on_progress: OnProgress = ignore_pr
 def _needs(settings: PredictSettings) -> tuple[str, ...]:
     """Return the packages that workers need, and fail now if they are missing here."""
     runtime = (*RUNTIME, *(["openvino"] if settings.runtime == "openvino" else []))
-    if not settings.vector:
-        return runtime
-    importlib.import_module("skystill.predict.polygons")
-    return (*runtime, "pyogrio", "shapely")
+    check_packages(settings)
+    polygons = {None: (), "geojson": ("shapely",), "gpkg": ("pyogrio", "shapely")}
+    return (*runtime, *polygons[settings.vector])
 
 
 def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) -> str:

@@ -84,10 +84,7 @@ def predict_inputs(
             end.
         PredictionStopped: the user pressed Ctrl-C.
     """
-    if settings.vector:  # the packages that it needs may be missing: fail now and not after hours of work
-        polygons = importlib.import_module("skystill.predict.polygons")
-        if settings.vector == "gpkg":
-            polygons.check_geopackages()
+    check_packages(settings)
     clear_scratch()
     check_free(settings.out)
     predictor = open_predictor(settings)
@@ -165,6 +162,21 @@ def is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
             return bool(max(file.height, file.width) <= predictor.info.tile_size)
     except (rasterio.errors.RasterioError, CPLE_BaseError, OSError):
         return False  # the prediction reports it
+
+
+def check_packages(settings: PredictSettings) -> None:
+    """Check that the packages are there that polygons need: they must not be missing after hours of work.
+
+    Args:
+        settings: settings of the command.
+
+    Raises:
+        SettingsError: one is missing.
+    """
+    if settings.vector:
+        polygons = importlib.import_module("skystill.predict.polygons")
+        if settings.vector == "gpkg":
+            polygons.check_geopackages()
 
 
 def predict_one(

@@ -160,3 +160,13 @@ def report_notes(notes: Sequence[str], on_progress: OnProgress) -> None:
     """Report each text as a `Note`."""
     for note in notes:
         on_progress(Note(note))
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people, such as "42 s", "3 min 05 s" or "2 h 07 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -14,7 +14,7 @@ from skystill.classes import read_classes
 from skystill.data import Pair, Split, find_named, find_pairs, mask_areas, split_pairs
 from skystill.data.blocks import with_gap
 from skystill.data.maps import block_of, map_windows, window_key, window_of
-from skystill.data.pairs import count_known
+from skystill.data.pairs import count_known, sheets_of
 from skystill.data.split import PARTS
 from skystill.data.split_map import split_map
 from skystill.errors import DataError, SettingsError
@@ -55,7 +55,7 @@ def distances(split: Split) -> list[tuple[int, int]]:
      (1500, 1500, 256, 36), (100, 100, 256, 1), (300, 10_000, 256, 39), (1, 1, 256, 1)],
 )  # fmt: skip
 def test_windows_cover_a_raster_once(height: int, width: int, side: int, count: int) -> None:
-    windows = map_windows(height, width)
+    (windows,) = map_windows((height, width))
     assert len(windows) == count
     assert sum((bottom - top) * (right - left) for top, bottom, left, right in windows) == height * width
     assert all(top % side == 0 and left % side == 0 for top, _, left, _ in windows)
@@ -94,7 +94,7 @@ def test_the_gap_holds_for_any_parts(made: Sequence[tuple[int, int, str]], down:
         )
         for row, column, part in made
     ]
-    kept = with_gap(placed, (down, across))
+    kept = with_gap(placed, (down, across), sheets_of(pair for pair, _ in placed))
     split = Split("", *(tuple(pair for pair, where in kept if where == part) for part in PARTS))
     assert all(rows >= down or columns >= across for rows, columns in distances(split))
     before = {pair.bounds for pair, part in placed if part == "test"}

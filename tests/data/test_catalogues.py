@@ -228,11 +228,19 @@ def test_a_split_of_some_images_is_a_problem(words: list[str], said: str, pairs_
         check_folder(CheckSettings(data=path)).check.raise_problems(path)
 
 
+def test_rows_with_the_same_features_are_a_map_of_several_rasters(map_folder: Path) -> None:
+    shutil.copy(map_folder / "ortho.tif", map_folder / "a.tif")
+    path = table(map_folder, "image,labels", "ortho.tif,labels.geojson", "a.tif,labels.geojson")
+    assert find_pairs(path) == find_pairs(map_folder)
+    assert {pair.image.name for pair in find_pairs(path).pairs} == {"a.tif", "ortho.tif"}
+
+
 @pytest.mark.parametrize(
-    "rows", [["a.tif,labels.geojson", "ortho.tif,labels.geojson"], ["ortho.tif,labels.geojson", "a.tif,m.png"]]
+    "rows", [["a.tif,labels.geojson", "ortho.tif,area.geojson"], ["ortho.tif,labels.geojson", "a.tif,m.png"]]
 )
 def test_a_map_stands_alone(rows: list[str], map_folder: Path, write_picture: Callable[..., Path]) -> None:
     shutil.copy(map_folder / "ortho.tif", map_folder / "a.tif")
+    shutil.copy(map_folder / "labels.geojson", map_folder / "area.geojson")
     write_picture(map_folder / "m.png")
     with pytest.raises(DataError, match=r"lists 2 image\(s\), . of them with features"):
         find_pairs(table(map_folder, "image,labels", *rows))

@@ -36,7 +36,7 @@ def opened(root: Path) -> tuple[MapLabels, ClassMap]:
     for suffix in (".gpkg", ".geojson", ".fgb", ".shp"):
         labels = root / f"labels{suffix}" if (root / f"labels{suffix}").exists() else labels
     whole, classes = open_map(root / "ortho.tif", labels), read_classes(root / "classes.yaml")
-    whole.check_classes(classes)
+    whole.layers.check_classes(classes)
     return whole, classes
 
 

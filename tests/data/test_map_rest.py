@@ -9,9 +9,9 @@ import rasterio
 import torch
 
 from skystill.classes import read_classes
-from skystill.data import Split, check_data, find_pairs, split_pairs
+from skystill.data import Split, check_data, find_pairs, map_rest, split_pairs
 from skystill.data.map_check import check_map
-from skystill.data.map_rest import count_rest, find_rest
+from skystill.data.map_rest import Rest, count_rest, find_rest
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.data.unlabeled import ImageWindow, find_unlabeled
 from skystill.errors import DataError
@@ -127,10 +127,36 @@ def test_a_map_that_is_labelled_everywhere_has_no_rest(tmp_path: Path) -> None:
         find_unlabeled(tmp_path, split.test, find_rest=lambda: rest)
 
 
-def test_pixels_without_labels_are_counted(root: Path, scenes: Path) -> None:
+def counted(root: Path, how: str) -> tuple[Rest, int]:
+    """What is counted, and the pixels with data and without a label in the windows that teach."""
     search = find_pairs(root)
-    assert count_rest(check_map(search, read_classes(root / "classes.yaml"))) == (SIDE - 800) * SIDE
-    assert count_rest(check_data(find_pairs(scenes), SCENE_CLASSES)) == 0
+    check = check_map(search, read_classes(root / "classes.yaml"))
+    split = split_pairs(search.pairs, how, areas=check.areas_of)
+    rest = mask_of([window.bounds for window in find_rest(check, split) if window.bounds])
+    with rasterio.open(root / "ortho.tif") as file:
+        has_data = file.dataset_mask() > 0
+    return count_rest(check, split), int((rest & has_data)[800:].sum())
+
+
+@pytest.mark.parametrize("how", ["blocks:256/0", "blocks:256/200", "blocks:512/20"])
+def test_pixels_without_labels_are_counted(root: Path, how: str) -> None:
+    found, expected = counted(root, how)
+    assert found.pixels == expected > 0 and found.read == found.windows
+
+
+def test_pixels_without_data_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, expected = counted(make(tmp_path, nodata=0), "blocks:256/0")
+    assert found.pixels == expected > 0 and found.read == found.windows > 6
+    monkeypatch.setattr(map_rest, "_READ", 5)
+    found, _ = counted(tmp_path, "blocks:256/0")
+    assert found.pixels == pytest.approx(expected, rel=0.3)
+    assert str(found).startswith("about ") and str(found).endswith(f" pixels (seen in 5 of {found.windows} windows)")
+
+
+def test_images_with_masks_have_no_rest(scenes: Path) -> None:
+    check = check_data(find_pairs(scenes), SCENE_CLASSES)
+    split = split_pairs(find_pairs(scenes).pairs, "auto")
+    assert count_rest(check, split) == Rest(0) and find_rest(check, split) == []
 
 
 def test_crops_of_the_rest_have_no_labels_and_are_taught(root: Path) -> None:

@@ -175,3 +175,9 @@ def test_addresses_as_paths() -> None:
     assert bucket_address(Path("s3://b/out/")) == "s3://b/out"
     assert bucket_address(Path("/vsigs/b/out")) == "/vsigs/b/out"
     assert [bucket_address(Path(name)) for name in ("out", "/s3/b", "s3", "./s3x:/b", ".")] == [None] * 5
+
+
+def test_the_cost_is_counted_without_the_bucket(here: Path) -> None:
+    ahead = api.count_ahead(inputs=["in/a.tif"], model=Path("m.onnx"), threads=1, out="s3://no-such-bucket/out/")
+    assert (ahead.inputs, ahead.megapixels) == (1, 130 * 150 / 1e6)
+    assert not list(here.glob(".skystill*"))

@@ -11,12 +11,24 @@ returns the result. It raises exceptions of `skystill.errors` and reports to `on
 torch is imported only inside the functions that need it, so `import skystill.api` is fast.
 """
 
-from skystill.api.running import check, evaluate, export, measure, predict, predict_each, quantize
+from skystill.api.running import (
+    check,
+    count_ahead,
+    evaluate,
+    export,
+    measure,
+    predict,
+    predict_each,
+    quantize,
+    serve,
+    status,
+)
 from skystill.api.training import cache, demo, distill, pretrain, prune, train, tune
 
 __all__ = [
     "cache",
     "check",
+    "count_ahead",
     "demo",
     "distill",
     "evaluate",
@@ -27,6 +39,8 @@ __all__ = [
     "pretrain",
     "prune",
     "quantize",
+    "serve",
+    "status",
     "train",
     "tune",
 ]

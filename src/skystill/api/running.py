@@ -1,4 +1,4 @@
-"""The commands that do not train: check data; evaluate, quantise, measure, export and run models."""
+"""The commands that do not train: check data; evaluate, quantise, measure, export, run and serve models."""
 
 import functools
 from typing import TYPE_CHECKING
@@ -12,6 +12,8 @@ from skystill.settings import (
     MeasureSettings,
     PredictSettings,
     QuantizeSettings,
+    ServeSettings,
+    StatusSettings,
     settings_from,
 )
 
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from skystill.cluster.status import Status
     from skystill.data.prepare import CheckedData
     from skystill.model.measure import ComparedCost
-    from skystill.predict.batch import PredictedInput
+    from skystill.predict.ahead import Ahead
+    from skystill.predict.batch import Predict, PredictedInput
     from skystill.report.int8 import Quantization
 
 
@@ -195,12 +199,14 @@ def predict(
 
     Returns:
         The inputs with the files that were written for each. To get each input as soon as it is done, iterate over
-        `predict_each`.
+        `predict_each`. On a cluster (`dask`, `workers`, `dask_config`), those that an earlier call finished are not
+        done again, and are left out.
 
     Raises:
         UserError: inputs were not found or failed. If some failed, all of them are listed and the others are done.
         InputFailed, InputsFailed: the same, where at least one failed by a fault of SkyStill.
         PredictionStopped: the user pressed Ctrl-C. The finished part is kept for `resume`.
+        ClusterError: a cluster was named that cannot be used, or was lost. What is done is kept.
     """
     return list(predict_each(settings_from(PredictSettings, settings, keywords), resume, on_progress))
 
@@ -212,7 +218,7 @@ def predict_each(
 
     Args:
         settings: settings of the command.
-        resume: continue a prediction that was interrupted.
+        resume: continue a prediction that was interrupted. On a cluster, every call does so.
         on_progress: as in `predict`.
 
     Yields:
@@ -221,10 +227,9 @@ def predict_each(
     Raises:
         UserError, InputFailed, InputsFailed, PredictionStopped: as `predict`.
     """
-    from skystill.predict.batch import predict_inputs
     from skystill.raster.buckets import bucket_address
 
-    run = predict_inputs
+    run = _predictor_of(settings)
     if settings.mosaic is not None:
         from skystill.predict.mosaic_batch import predict_mosaic
 
@@ -234,3 +239,92 @@ def predict_each(
 
         run = functools.partial(predict_to_bucket, predict=run)
     yield from run(settings, resume, on_progress)
+
+
+def _predictor_of(settings: PredictSettings) -> "Predict":
+    """Return what predicts the inputs: this process, or a cluster."""
+    if settings.on_cluster:
+        from skystill.cluster.archive import predict_archive
+
+        return predict_archive
+    from skystill.predict.batch import predict_inputs
+
+    return predict_inputs
+
+
+def count_ahead(
+    settings: PredictSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
+) -> "Ahead":
+    """Count the megapixels of a prediction, and measure one window, without predicting anything.
+
+    With a cluster the window is measured on one of its workers.
+
+    Args:
+        settings: settings of `predict`. Give either this or `keywords`.
+        on_progress: receives a `Progress` while inputs are counted.
+        keywords: fields of `PredictSettings`, instead of `settings`.
+
+    Returns:
+        Megapixels, bytes read and written, and hours for any number of workers.
+
+    Raises:
+        UserError: `predict` would be refused, or no input can be opened.
+    """
+    from skystill.predict.to_bucket import with_local_out
+
+    settings = with_local_out(settings_from(PredictSettings, settings, keywords))
+    if settings.on_cluster:
+        from skystill.cluster.archive import count_archive
+
+        return count_archive(settings, on_progress)
+    from skystill.predict.ahead import count_ahead as count_here
+
+    return count_here(settings, on_progress)
+
+
+def status(settings: StatusSettings | None = None, **keywords: object) -> "Status":
+    """Return how far a prediction on a cluster is, while its command runs or after it.
+
+    With `html` the status is written as a page, too.
+
+    Args:
+        settings: settings of the command. Give either this or `keywords`.
+        keywords: fields of `StatusSettings`, instead of `settings`.
+
+    Returns:
+        What is done and what failed, the rate, and the time that is left.
+
+    Raises:
+        RunFolderError: no prediction on a cluster wrote there.
+        DiskFull: the page cannot be written.
+    """
+    from skystill.cluster.status import read_status
+
+    settings = settings_from(StatusSettings, settings, keywords)
+    found = read_status(settings.out)
+    if settings.html is not None:
+        from skystill.report.archive_page import write_archive_page
+
+        write_archive_page(settings.html, found)
+    return found
+
+
+def serve(
+    settings: ServeSettings | None = None, *, on_progress: OnProgress = ignore_progress, **keywords: object
+) -> bool:
+    """Serve a model over HTTP, until SIGTERM or Ctrl-C.
+
+    Args:
+        settings: settings of the command. Give either this or `keywords`.
+        on_progress: receives a `Message` for each line of the log, and a `Note` about the model.
+        keywords: fields of `ServeSettings`, instead of `settings`.
+
+    Returns:
+        Whether it was ended by Ctrl-C.
+
+    Raises:
+        UserError: the address cannot be listened on, or the model cannot be opened.
+    """
+    from skystill.serve.run import run_service
+
+    return run_service(settings_from(ServeSettings, settings, keywords), on_progress)

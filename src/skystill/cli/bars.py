@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from skystill.errors import visible
-from skystill.progress import EpochEnd, Event, Message, Note, OnProgress, Progress
+from skystill.progress import EpochEnd, Event, Message, Note, OnProgress, Progress, duration
 
 
 class VisibleConsole(Console):
@@ -147,16 +147,6 @@ class ProgressDisplay:
             self._bars.remove_task(self._tasks.pop(event.task))
             if not self._tasks:
                 self.close()
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people, such as "42 s", "3 min 05 s" or "2 h 07 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _progress_line(timed: _Timed, now: float) -> str:

@@ -17,8 +17,8 @@ from rich.table import Table
 from skystill import __version__
 from skystill.cli.bars import console, messages, progress_display, rate
 from skystill.cli.interrupts import noting_interrupts
-from skystill.cli.options import ConfigOption, ReportOption, ResumeOption, settings_options
-from skystill.cli.tables import show_check, show_costs, show_verdict
+from skystill.cli.options import ConfigOption, DryRunOption, ReportOption, ResumeOption, settings_options
+from skystill.cli.tables import show_ahead, show_check, show_costs, show_status, show_verdict
 from skystill.errors import CommandFailed, DiskFull, Interrupted, SkystillError
 from skystill.settings import (
     CacheSettings,
@@ -32,6 +32,8 @@ from skystill.settings import (
     PretrainSettings,
     PruneSettings,
     QuantizeSettings,
+    ServeSettings,
+    StatusSettings,
     TrainSettings,
     TuneSettings,
 )
@@ -47,7 +49,8 @@ app.add_typer(data_app, name="data")
 
 _EXTRAS = dict.fromkeys(("torch", "lightning_fabric", "safetensors", "onnx", "onnxscript"), "train")
 _EXTRAS |= dict.fromkeys(("jinja2", "matplotlib"), "report")
-_EXTRAS |= {"optuna": "train,tune", "torch_pruning": "train,prune"}
+_EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), "serve")
+_EXTRAS |= {"distributed": "cluster", "dask": "cluster", "optuna": "train,tune", "torch_pruning": "train,prune"}
 """The extra of the package that installs a missing module."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -220,10 +223,10 @@ def measure(settings: MeasureSettings) -> None:
 
 @app.command()
 @settings_options(PredictSettings, "inputs")
-def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
-    """Run a model file on photographs and rasters of any size in bounded memory."""
+def predict(settings: PredictSettings, resume: ResumeOption = False, dry_run: DryRunOption = False) -> None:
+    """Run a model file on photographs and rasters of any size in bounded memory, here or on a cluster of Dask."""
     from skystill.allocator import use_one_heap
-    from skystill.api import predict_each
+    from skystill.api import count_ahead, predict_each
     from skystill.predict.stac_results import collection_of, item_of
     from skystill.progress import Note
 
@@ -233,6 +236,10 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
             on_progress(
                 Note("the bundled student (classes of Dubai) is used; skystill box describes it. Your own: --model.")
             )
+        if dry_run:
+            ahead = count_ahead(settings, on_progress=on_progress)
+            show_ahead(ahead, settings.workers)
+            return
         for done in predict_each(settings, resume, on_progress):  # each result is printed as soon as it is done
             for note in done.prediction.notes:
                 on_progress(Note(note))
@@ -244,6 +251,29 @@ def predict(settings: PredictSettings, resume: ResumeOption = False) -> None:
                 console.print(_shown(path), markup=False)
         if settings.stac:
             console.print(_shown(collection_of(settings) or item_of(settings.out)), markup=False)
+
+
+@app.command()
+@settings_options(StatusSettings, "out")
+def status(settings: StatusSettings) -> None:
+    """Show how far a prediction on a cluster is: what is done, what failed and why, the rate, and the time left."""
+    from skystill import api
+
+    show_status(api.status(settings))
+    if settings.html is not None:
+        console.print(f"page: {settings.html}", markup=False)
+
+
+@app.command()
+@settings_options(ServeSettings, "model")
+def serve(settings: ServeSettings) -> None:
+    """Serve a model over HTTP: images and GeoTIFFs in, classes out, at once or as jobs of OGC API - Processes."""
+    from skystill import api
+
+    with progress_display() as on_progress:
+        by_ctrl_c = api.serve(settings, on_progress=on_progress)
+    if by_ctrl_c:
+        raise typer.Exit(Interrupted.exit_code)
 
 
 @app.command()
@@ -319,6 +349,11 @@ def _without_quotes_of_gdal(ignored: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(ignored)
 
 
+def _missing(error: ModuleNotFoundError) -> str:
+    """Return the package of a missing module."""
+    return (error.name or "").partition(".")[0]
+
+
 def _report(error: Exception) -> int:
     """Print the error message and return the exit code."""
     if isinstance(error, CommandFailed):  # the failed process has printed the reason
@@ -338,10 +373,12 @@ def _report(error: Exception) -> int:
             f"error: {DiskFull(folders, OSError(errno.ENOSPC, ''), scratch=True)}", markup=False, style="red"
         )
         return DiskFull.exit_code
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+    if isinstance(error, ModuleNotFoundError) and _missing(error) in _EXTRAS:
+        extra = _EXTRAS[_missing(error)]
+        torch = " (on Linux without a GPU take torch's CPU build first, as the README says)"
+        hint = torch if extra.startswith("train") else ""
         messages.print(
-            f'error: {error}. Install what this command needs: pip install "skystill[{_EXTRAS[error.name]}]" (on '
-            "Linux without a GPU take torch's CPU build first, as the README says).",
+            f'error: {error}. Install what this command needs: pip install "skystill[{extra}]"{hint}.',
             markup=False,
             style="red",
         )

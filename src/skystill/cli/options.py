@@ -20,6 +20,12 @@ ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue a run or prediction that was stopped or killed.")
 ]
 
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Count inputs and megapixels, measure one window, and say how long all of it takes. "
+                 "Nothing is predicted."),
+]  # fmt: skip
+
 
 def use_config(context: typer.Context, config: Path | None) -> Path | None:
     """Use the values of a YAML file as defaults of the options.

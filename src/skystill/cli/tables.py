@@ -1,5 +1,6 @@
 """Print the results of commands: the cost of model files, the content of a data set, the verdict of a run."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from skystill.cli.bars import console, messages
+from skystill.progress import duration
 
 if TYPE_CHECKING:
+    from skystill.cluster.status import Status
     from skystill.data.prepare import CheckedData
     from skystill.model.measure import ComparedCost
+    from skystill.predict.ahead import Ahead
     from skystill.raster.input_spec import InputSpec
     from skystill.run_folder import RunFolder
 
@@ -104,3 +108,50 @@ def show_verdict(run: "RunFolder", reported: bool = True) -> None:
     for line in read_results(run).verdict:
         console.print(line)
     console.print(f"report: {run.report}")
+
+
+def show_ahead(ahead: "Ahead", workers: int | None) -> None:
+    """Print what a prediction will cost.
+
+    Args:
+        ahead: its cost.
+        workers: number of workers of the cluster, or None if it is not known.
+    """
+    of = "" if ahead.opened == ahead.inputs else f" (by {ahead.opened:,} of them)"
+    console.print(f"inputs: {ahead.inputs:,}")
+    console.print(f"megapixels: {ahead.megapixels:,.1f}{of}")
+    console.print(f"read: {ahead.read_bytes / 1e9:,.3f} GB, written: about {ahead.written_bytes / 1e9:,.3f} GB")
+    console.print(f"rate: {ahead.megapixels_per_second:,.2f} MP/s of one worker, measured on one window")
+    for count in sorted({1, 10, 100, 1000, *([workers] if workers else [])}):
+        console.print(f"  {count:,} worker{'s' if count > 1 else ''}: {duration(3600 * ahead.hours(count))}")
+
+
+_SHOWN = 20
+_STATES = {
+    "running": "running",
+    "ended": "ended",
+    "stopped": "stopped; the same command goes on",
+    "silent": "no sign of life; the same command goes on",
+}
+
+
+def show_status(status: "Status") -> None:
+    """Print how far a prediction on a cluster is."""
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
+    console.print(f"{status.out}: {_STATES[status.state]} ({moment}, {status.workers:,} workers)", markup=False)
+    begun = status.inputs.get("begun", 0)
+    console.print(f"inputs: {status.done:,} of {status.total:,} done, {status.failed:,} failed, {begun:,} begun")
+    console.print(
+        f"megapixels: {status.pixels / 1e6:,.1f} of about {status.total_pixels / 1e6:,.1f} "
+        f"({100 * status.fraction:.0f} %)"
+    )
+    left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
+    console.print(f"rate: {status.rate / 1e6:,.2f} MP/s{left}")
+    if status.dashboard:
+        console.print(f"dashboard of Dask: {status.dashboard}", markup=False)
+    if status.problem_count:
+        console.print(f"problems: {status.problem_count:,}")
+        for _, text in status.problems[:_SHOWN]:
+            console.print(f"  - {text}", markup=False)
+        if status.problem_count > _SHOWN:
+            console.print(f"  and {status.problem_count - _SHOWN:,} more; --html lists them")

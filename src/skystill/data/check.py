@@ -39,6 +39,8 @@ class ImageRecord:
         statistics: of the bands of the image.
         areas: (C,) int64, number of pixels of each class in the mask file, whatever its image holds there.
         nodata: number of pixels that are void because the mask file or the image has no data there.
+        unlabeled: of a window of a map, the number of pixels that have no label even if the raster has data there.
+        outside: how many of these lie outside of the area of complete labels.
     """
 
     pair: Pair
@@ -48,6 +50,8 @@ class ImageRecord:
     statistics: BandStatistics
     areas: npt.NDArray[np.int64]
     nodata: int = 0
+    unlabeled: int = 0
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class DataCheck:
     def by_key(self) -> dict[str, ImageRecord]:
         """The records of all pairs, and of all windows of the split of a map."""
         return {record.pair.key: record for record in (*self.records, *self.cut)}
+
+    @property
+    def maps(self) -> dict[Path, Path]:
+        """The rasters of a map, each with its vector file; empty for images with masks."""
+        return {record.pair.image: record.pair.mask for record in self.records if record.pair.is_window}
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -146,14 +155,14 @@ def _classes_of_map(root: Path, given: str | None, window: Pair) -> ClassMap:
     beside = next((path for name in _BESIDE if (path := folder_of(root) / name).is_file()), None)
     name = given or beside
     if name is None:
-        listed = "\n  - ".join(["", *whole.describe()])
+        listed = "\n  - ".join(["", *whole.layers.describe()])
         raise ClassesError(
             f"no classes: {folder_of(root)} has no classes.yaml, and no --classes was given. Write which features "
             "each class is drawn from, such as {name: Road, from: {layer: roads, buffer: 3}}. "
             f"{window.mask} has:{listed}"
         )
     classes = read_classes(name)
-    whole.check_classes(classes)
+    whole.layers.check_classes(classes)
     return classes
 
 

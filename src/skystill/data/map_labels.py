@@ -12,24 +12,36 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from skystill.classes import VOID, ClassMap, Labels
-from skystill.data.vector_files import DRIVERS
-from skystill.data.vectors import Features, Layer, changes_of, list_layers, read_features
-from skystill.errors import ClassesError, DataError
+from skystill.data.label_layers import LabelLayers, drawn_sources, label_changes, open_layers
+from skystill.data.vectors import Features, Layer, changes_of, join_features, read_features
+from skystill.errors import DataError
 from skystill.features import FeatureSource, attribute_text
 from skystill.raster.ground import Ground, find_ground
 from skystill.raster.opening import open_raster
 from skystill.raster.picture import Bounds
 from skystill.raster.source import gdal_environment
 
-AREA, SPLIT = "area", "split"
-"""Names of the layers, or of files beside the labels, that say where labels are complete and what part a place has."""
 _NOMINAL = 0.002  # as in skystill.data.resolution
+_RASTERS = 2048  # of maps, of which the place is kept; it takes about 0.1 MB each
 _POLYGONS, _COLLECTION = (3, 6), 7  # types of shapely
 Geometries = npt.NDArray[np.object_]
+Floats = npt.NDArray[np.float64]
+
+
+class FlatFeatures(DataError):
+    """Lines or points without a buffer."""
+
+    def __init__(self, layer: Layer, number: int, kind: str) -> None:
+        self.layer = layer
+        super().__init__(
+            f"{layer}: feature {number} is a {kind}; lines and points cover no pixel.",
+            mend="Give its class a width in classes.yaml: from: {layer: ..., buffer: METRES}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,12 @@ class Burnt:
     Args:
         labels: (H, W) uint8, 255 = void.
         overlaps: number of pixels that a class took from another one, by (label that lost, label that won).
+        outside: number of pixels outside of the area of complete labels.
     """
 
     labels: Labels
     overlaps: dict[tuple[int, int], int] = field(default_factory=dict)
+    outside: int = 0
 
 
 class MapLabels:
@@ -50,51 +64,37 @@ class MapLabels:
 
     Args:
         image: the raster.
-        labels: the vector file with its labels.
+        layers: those of the vector file with its labels.
 
     Raises:
-        DataError: the raster has no CRS or no transform, or a vector file cannot be used.
-        SettingsError: pyogrio or shapely is not installed.
+        DataError: the raster cannot be opened, has no CRS or no transform, or the features cannot be brought to it.
     """
 
-    def __init__(self, image: Path, labels: Path) -> None:
+    def __init__(self, image: Path, layers: LabelLayers) -> None:
         import pyproj
 
-        self.image, self.path = image, labels
-        with gdal_environment(), open_raster(image) as file:
-            self.height, self.width, self.transform = file.height, file.width, file.transform
-            ground = find_ground(file.crs, file.transform, file.height, file.width)
+        self.image, self.path, self.layers = image, layers.path, layers
+        self.area, self.split = layers.area, layers.split
+        try:
+            with gdal_environment(), open_raster(image) as file:
+                self.height, self.width, self.transform = file.height, file.width, file.transform
+                ground = find_ground(file.crs, file.transform, file.height, file.width)
+        except RasterioError as error:
+            raise DataError(f"{image}: cannot be opened as a raster ({error}).") from error
         if ground is None or not ground.transform.determinant:
             raise DataError(
-                f"{image} has no CRS with a transform, so that nobody knows where the features of {labels.name} lie in "
-                "it.",
+                f"{image} has no CRS with a transform, so that nobody knows where in it the features of "
+                f"{self.path.name} lie.",
                 mend="Georeference it, or give the labels as masks.",
             )
         self.ground: Ground = ground
         self._smallest: tuple[Bounds | None, tuple[float, float]] = None, (0.0, 0.0)
-        own = list_layers(labels)
-        self.layers = {layer.name: layer for layer in own if len(own) == 1 or layer.name not in (AREA, SPLIT)}
-        self.area, self.split = (self._special(name, own) for name in (AREA, SPLIT))
         try:
-            self._from = {
-                layer.crs: pyproj.Transformer.from_crs(layer.crs, ground.crs, always_xy=True)
-                for layer in (*own, self.area, self.split)
-                if layer is not None
-            }
+            self._from = {layer.crs: _transformer(layer.crs, ground.crs) for layer in layers.all}
         except pyproj.exceptions.ProjError as error:
-            raise DataError(f"{labels}: its features cannot be brought to the CRS of {image.name}: {error}.") from error
-
-    def _special(self, name: str, own: Sequence[Layer]) -> Layer | None:
-        """Return the layer of this name, or that of the file of this name beside the labels."""
-        found = [layer for layer in own if layer.name == name and len(own) > 1]
-        beside = [path for suffix in DRIVERS if (path := self.path.with_name(name + suffix)).is_file()]
-        found += [layer for path in beside for layer in list_layers(path)]
-        if len(found) > 1:
             raise DataError(
-                f"{self.path.parent}: there are {len(found)} layers for {name}: {', '.join(map(str, found))}.",
-                mend=f"Keep one, in {self.path.name} or in a file beside it.",
-            )
-        return found[0] if found else None
+                f"{self.path}: its features cannot be brought to the CRS of {image.name}: {error}."
+            ) from error
 
     @functools.cached_property
     def pixel_m(self) -> tuple[float, float]:
@@ -115,52 +115,6 @@ class MapLabels:
         west, east, south, north = x.min(), x.max(), y.min(), y.max()
         return f"x {west:.10g} to {east:.10g}, y {south:.10g} to {north:.10g}"
 
-    def describe(self) -> list[str]:
-        """Return one line for each layer: its name, the number of its features, and its attributes."""
-        return [
-            f"layer {layer.name}: {layer.count:,} features; attributes {', '.join(layer.fields) or '(none)'}"
-            for layer in self.layers.values()
-        ]
-
-    def layer_of(self, source: FeatureSource, name: str) -> Layer:
-        """Return the layer that a class is drawn from.
-
-        Args:
-            source: where its features are.
-            name: name of the class, for messages.
-
-        Raises:
-            ClassesError: there is no such layer or attribute.
-        """
-        if source.layer is None and len(self.layers) == 1:
-            found = next(iter(self.layers.values()))
-        elif source.layer in self.layers:
-            found = self.layers[str(source.layer)]
-        else:
-            asked = "its from names no layer" if source.layer is None else f"there is no layer {source.layer}"
-            raise ClassesError("\n  - ".join([f"class {name}: {asked}. {self.path} has:", *self.describe()]))
-        if source.field is not None and source.field not in found.fields:
-            raise ClassesError(
-                f"class {name}: {found} has no attribute {source.field}; there are {', '.join(found.fields) or 'none'}."
-            )
-        return found
-
-    def check_classes(self, classes: ClassMap) -> None:
-        """Check that every class has its features here.
-
-        Raises:
-            ClassesError: a class has none, a layer or attribute does not exist, or several classes are the rest.
-        """
-        if not classes.sources:
-            lines = [f"{classes.source}: the labels of {self.image.name} are the features of {self.path.name}, and the "
-                     "classes do not say which: give each class a from. There are:", *self.describe()]  # fmt: skip
-            raise ClassesError("\n  - ".join(lines) + "\nSuch as: {name: Road, from: {layer: roads, buffer: 3}}.")
-        rest = [name for name, sources in zip(classes.names, classes.sources, strict=True) if sources[0].rest]
-        if len(rest) > 1:
-            raise ClassesError(f"{classes.source}: {', '.join(rest)} are all from: rest; one class can be.")
-        for name, _, source in _drawn(classes):
-            self.layer_of(source, name)
-
     def in_pixels(self, layer: Layer, geometries: Geometries, must: bool = True) -> Geometries:
         """Return geometries in columns and rows of the raster, from its top left corner. Edges stay straight lines.
 
@@ -176,14 +130,17 @@ class MapLabels:
 
         to_map, to_pixels = self._from[layer.crs], ~self.transform
 
-        def move(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        def move(points: Floats) -> Floats:
             x, y = to_map.transform(points[:, 0], points[:, 1])
             return _placed(to_pixels, np.stack([x, y], axis=1))
 
         try:
             moved: Geometries = np.asarray(shapely.transform(geometries, move), object)
         except shapely.errors.GEOSException as error:  # a ring of which only one end is at infinity
-            raise DataError(f"{layer}: a geometry is damaged: {error}.") from error
+            raise DataError(
+                f"{layer}: a geometry is damaged, or has no place in the CRS of {self.image.name} in part: the CRS of "
+                f"the layer may not be the right one ({error})."
+            ) from error
         if must and not np.isfinite(shapely.get_coordinates(moved)).all():
             raise DataError(
                 f"{layer}: features have no place in the CRS of {self.image.name}: they lie too far from it, or the "
@@ -207,11 +164,18 @@ class MapLabels:
 
         down, across = (2 + 1.5 * reach_m / side for side in self._smallest_pixel(bounds))
         top, bottom, left, right = bounds
-        corners = shapely.transform(
-            shapely.box(left - across, top - down, right + across, bottom + down),
-            lambda points: _placed(self.transform, points),
-        ).bounds
-        low_x, low_y, high_x, high_y = corners
+        near = shapely.box(left - across, top - down, right + across, bottom + down)
+        parts = [self._features_near(layer, fields, near, offset) for offset in self.turns]
+        return parts[0] if len(parts) == 1 else join_features(parts)
+
+    def _features_near(self, layer: Layer, fields: tuple[str, ...], near: Any, offset: Floats) -> Features:  # noqa: ANN401
+        """Return the features that lie in a rectangle of pixels once they are moved by an offset."""
+        import shapely
+
+        def place(points: Floats) -> Floats:
+            return _placed(self.transform, points - offset)
+
+        low_x, low_y, high_x, high_y = shapely.transform(near, place).bounds
         west, south, east, north = self._from[layer.crs].transform_bounds(
             low_x, low_y, high_x, high_y, direction="INVERSE"
         )
@@ -221,7 +185,30 @@ class MapLabels:
             raise DataError(f"{layer}: its CRS has no place for {self.image.name}.")
         found = read_features(layer, fields, (west, south, east, north))
         found = found.select(~(shapely.is_missing(found.geometries) | shapely.is_empty(found.geometries)))
-        return Features(found.ids, self.in_pixels(layer, found.geometries), found.values)
+        moved = self.in_pixels(layer, found.geometries)
+        if offset.any():
+            moved = np.asarray(shapely.transform(moved, lambda points: points + offset), object)
+        return Features(found.ids, moved, found.values)
+
+    @property
+    def turn_step(self) -> Floats | None:
+        """The step in pixels, column and row, once round the Earth; None in a CRS in which that has no meaning."""
+        turn, to = self.ground.turn, ~self.transform
+        return None if turn is None else np.array([to.a, to.d]) * turn
+
+    @functools.cached_property
+    def turns(self) -> list[Floats]:
+        """Steps in pixels by which features are moved to be found: none, and once round the Earth.
+
+        The latter is needed by rasters that reach beyond the antimeridian: features there may have longitudes of the
+        other sign.
+        """
+        step, turn, none = self.turn_step, self.ground.turn, np.zeros(2)
+        if step is None or turn is None:
+            return [none]
+        corners = [[column, row] for column in (0, self.width) for row in (0, self.height)]
+        x = _placed(self.transform, np.array(corners, float))[:, 0]
+        return [none, *([step] if x.max() > turn / 2 else []), *([-step] if x.min() < -turn / 2 else [])]
 
     def _smallest_pixel(self, bounds: Bounds) -> tuple[float, float]:
         known, smallest = self._smallest
@@ -242,20 +229,13 @@ class MapLabels:
             buffer_m: metres on the ground; None for none.
 
         Raises:
-            DataError: there are lines or points, and no buffer.
+            FlatFeatures: there are lines or points, and no buffer.
         """
-        import shapely
-
         geometries = found.geometries
         if buffer_m is None:
-            kinds = shapely.get_type_id(geometries)
-            flat = ~np.isin(kinds, (*_POLYGONS, _COLLECTION))
+            flat = is_flat(geometries)
             if flat.any():
-                raise DataError(
-                    f"{layer}: feature {found.ids[flat][0]} is a {geometries[flat][0].geom_type}, which covers no "
-                    "pixel.",
-                    mend="Give its class a width in classes.yaml: from: {layer: ..., buffer: METRES}.",
-                )
+                raise FlatFeatures(layer, int(found.ids[flat][0]), geometries[flat][0].geom_type)
         else:
             geometries = self._grown(geometries, buffer_m)
         return mended(geometries)
@@ -279,7 +259,7 @@ class MapLabels:
         if self.area is None:
             return None
         found = self.features(self.area, (), bounds)
-        return _mask(self.polygons(self.area, found, None), bounds, step)
+        return burnt_mask(self.polygons(self.area, found, None), bounds, step)
 
     def burn(self, bounds: Bounds, classes: ClassMap, step: int = 1) -> Burnt:
         """Return the labels of a window.
@@ -296,13 +276,13 @@ class MapLabels:
         labels = np.full((-(-(bottom - top) // step), -(-(right - left) // step)), VOID, np.uint8)
         inside = self.inside_area(bounds, step)
         if inside is not None and not inside.any():
-            return Burnt(labels)
+            return Burnt(labels, outside=labels.size)
         overlaps: dict[tuple[int, int], int] = {}
         near = self._near(bounds, classes)
-        for name, label, source in _drawn(classes):
-            layer = self.layer_of(source, name)
+        for name, label, source in drawn_sources(classes):
+            layer = self.layers.layer_of(source, name)
             found = chosen(near[layer], source)
-            mask = _mask(self.polygons(layer, found, source.buffer_m), bounds, step) if len(found) else None
+            mask = burnt_mask(self.polygons(layer, found, source.buffer_m), bounds, step) if len(found) else None
             if mask is None:
                 continue
             mask = mask if inside is None else mask & inside
@@ -314,13 +294,13 @@ class MapLabels:
         rest = [label for label, sources in enumerate(classes.sources) if sources[0].rest]
         if rest:
             labels[(labels == VOID) if inside is None else (labels == VOID) & inside] = rest[0]
-        return Burnt(labels, overlaps)
+        return Burnt(labels, overlaps, 0 if inside is None else int((~inside).sum()))
 
     def _near(self, bounds: Bounds, classes: ClassMap) -> dict[Layer, Features]:
         """Return the features of each layer of the classes in or near a window; each layer is read once."""
         wanted: dict[Layer, tuple[set[str], float]] = {}
-        for name, _, source in _drawn(classes):
-            layer = self.layer_of(source, name)
+        for name, _, source in drawn_sources(classes):
+            layer = self.layers.layer_of(source, name)
             fields, reach = wanted.get(layer, (set(), 0.0))
             wanted[layer] = fields | ({source.field} if source.field else set()), max(reach, source.buffer_m or 0.0)
         return {
@@ -329,7 +309,7 @@ class MapLabels:
         }
 
 
-def _placed(to: Affine, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _placed(to: Affine, points: Floats) -> Floats:
     """Return points (N, 2) moved by a transform."""
     x, y = points[:, 0], points[:, 1]
     with np.errstate(invalid="ignore"):  # points at infinity
@@ -344,32 +324,44 @@ def chosen(found: Features, source: FeatureSource) -> Features:
     return found.select(np.isin(np.array(values, object).astype(str), source.values) if values else np.zeros(0, bool))
 
 
-def mended(geometries: Geometries) -> Geometries:
-    """Return the polygons of geometries; those that are not valid, such as a self-crossing ring, are mended."""
+def is_flat(geometries: Geometries) -> npt.NDArray[np.bool_]:
+    """Return which geometries are lines or points, or hold some."""
     import shapely
 
-    invalid = ~shapely.is_valid(geometries)
+    parts, owners = np.asarray(geometries, object), np.arange(len(geometries))
+    while (shapely.get_type_id(parts) == _COLLECTION).any():
+        parts, inner = shapely.get_parts(parts, return_index=True)
+        owners = owners[inner]
+    flat = np.zeros(len(geometries), bool)
+    flat[owners[~np.isin(shapely.get_type_id(parts), _POLYGONS)]] = True
+    return flat
+
+
+def mended(geometries: Geometries) -> Geometries:
+    """Return the polygons of geometries; those that are not valid, such as a self-crossing ring, are mended.
+
+    Each polygon of a multi-polygon is mended by itself, so that what two of them cover is covered.
+    """
+    import shapely
+
+    parts = _polygons(geometries)
+    invalid = ~shapely.is_valid(parts)
     if invalid.any():
-        geometries = geometries.copy()
-        geometries[invalid] = shapely.make_valid(geometries[invalid])
-    parts = geometries
+        parts[invalid] = shapely.make_valid(parts[invalid])
+        parts = _polygons(parts)
+    return parts
+
+
+def _polygons(geometries: Geometries) -> Geometries:
+    import shapely
+
+    parts = np.asarray(geometries, object).copy()
     while (shapely.get_type_id(parts) >= 4).any():  # multi-polygons and collections
         parts = shapely.get_parts(parts)
     return np.asarray(parts[(shapely.get_type_id(parts) == 3) & ~shapely.is_empty(parts)], object)
 
 
-def _drawn(classes: ClassMap) -> list[tuple[str, int, FeatureSource]]:
-    """Return name, label and source of everything that is burnt, in the order in which it is."""
-    found = [
-        (name, label, source)
-        for label, (name, sources) in enumerate(zip(classes.names, classes.sources, strict=True))
-        for source in sources
-        if not source.rest
-    ]
-    return sorted(found, key=lambda one: (one[2].order, one[1]))
-
-
-def _mask(polygons: Iterable[Any], bounds: Bounds, step: int) -> npt.NDArray[np.bool_]:
+def burnt_mask(polygons: Iterable[Any], bounds: Bounds, step: int) -> npt.NDArray[np.bool_]:
     """Return (H, W) bool, True for squares of step x step pixels of a window whose centre lies in a polygon."""
     top, bottom, left, right = bounds
     shape, shapes = (-(-(bottom - top) // step), -(-(right - left) // step)), [(polygon, 1) for polygon in polygons]
@@ -386,11 +378,18 @@ def open_map(image: Path, labels: Path) -> MapLabels:
     Raises:
         DataError: as `MapLabels`, or a file is missing.
     """
-    beside = [labels.with_name(name + suffix) for name in (AREA, SPLIT) for suffix in DRIVERS]
-    changed = tuple(changes_of(path) for path in (image, labels, *beside))
-    return _opened(image, labels, changed)
+    return _opened(image, labels, changes_of(image), label_changes(labels))
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(image: Path, labels: Path, changed: tuple[tuple[int, ...], ...]) -> MapLabels:
-    return MapLabels(image, labels)
+@functools.lru_cache(maxsize=_RASTERS)
+def _opened(
+    image: Path, labels: Path, changed: tuple[int, ...], of_labels: tuple[tuple[int, ...], ...]
+) -> MapLabels:  # when the raster changed is only part of the key
+    return MapLabels(image, open_layers(labels, of_labels))
+
+
+@functools.lru_cache(maxsize=64)
+def _transformer(layer: str, raster: Any) -> Any:  # noqa: ANN401 - from pyproj, which is imported where it is used
+    import pyproj
+
+    return pyproj.Transformer.from_crs(layer, raster, always_xy=True)

@@ -1,14 +1,15 @@
-"""Find a map in a data folder: one raster with a vector file that labels it, presented as windows."""
+"""Find a map in a data folder: rasters with a vector file that labels them, presented as windows."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from rasterio.errors import RasterioError
 
-from skystill.data.vector_files import DRIVERS
-from skystill.errors import DataError
+from skystill.data.vector_files import files_called
+from skystill.errors import DataError, first_few
 from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.picture import Bounds
 from skystill.raster.source import files_of, gdal_environment
@@ -18,16 +19,17 @@ LABELS = "labels"
 SIDES = (1024, 512, 256)
 _MANY_WINDOWS = 64
 _BLOCK = re.compile(r"#\d+-\d+$")
+_SHARED = "/map"  # no name of a file holds a slash
 _WINDOW_KEY = re.compile(r"(?P<name>.*)\[(\d+):(\d+),(\d+):(\d+)\]")
 
 
 def find_labels(root: Path) -> list[Path]:
     """Return the vector files in a folder that would label a raster. A map has one."""
-    return [path for suffix in DRIVERS if (path := root / (LABELS + suffix)).is_file()]
+    return files_called(root, LABELS)
 
 
-def find_raster(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> Path:
-    """Return the raster of a map: the only image directly in the folder, or the only VRT, made of all others.
+def find_rasters(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> list[Path]:
+    """Return the rasters of a map: the images directly in the folder, without those that a VRT there is made of.
 
     Args:
         root: the data folder.
@@ -35,44 +37,68 @@ def find_raster(root: Path, images: Sequence[Path], labels: Sequence[Path]) -> P
         labels: the vector files.
 
     Raises:
-        DataError: there is none, it is not clear which one it is, or there are several vector files.
+        DataError: there is none, or one cannot be opened, or there are several vector files.
     """
     if len(labels) > 1:
         raise DataError(f"{root} holds {' and '.join(path.name for path in labels)}.", mend="Keep one of them.")
     here = [path for path in images if path.parent == root]
     virtual = [path for path in here if path.suffix.lower() == VRT_SUFFIX]
-    chosen = here if len(here) == 1 else virtual
-    if len(chosen) == 1 and not (others := _not_part(here, chosen[0])):
-        return chosen[0]
-    found = f"{len(here)} rasters that it could label" if here else "no raster directly in it"
-    if len(chosen) == 1:
-        found = f"{chosen[0].name}, which is not made of {', '.join(path.name for path in others[:5])}"
-    raise DataError(
-        f"{root} holds {labels[0].name}, and {found}.",
-        mend="Keep one raster there, or make one of all: gdalbuildvrt -addalpha map.vrt *.tif",
-    )
+    if not here:
+        raise DataError(
+            f"{root} holds {labels[0].name}, and no raster directly in it.", mend="Put the rasters beside it."
+        )
+    parts = set().union(*map(_parts, virtual)) if len(here) > 1 else set()
+    return [path for path in here if path.resolve() not in parts]
 
 
-def _not_part(files: Sequence[Path], raster: Path) -> list[Path]:
-    """Return the files that a raster is not read from."""
-    try:
-        with gdal_environment(), open_raster(raster) as file:
-            parts = {Path(name).resolve() for name in files_of(file)}
-    except RasterioError as error:
-        raise DataError(f"{raster}: cannot be opened as a raster ({error}).") from error
-    return [path for path in files if path.resolve() not in parts]
+def check_names(rasters: Sequence[Path]) -> None:
+    """Check that the rasters of a map have different names, by which their windows are known.
 
-
-def map_windows(height: int, width: int) -> list[Bounds]:
-    """Return windows that cover a raster, row by row.
-
-    Their side is the largest of 1,024, 512 and 256 pixels of which there are at least 64, so that there is something to
-    split. They begin at multiples of the side, as the blocks of a file do. The last ones are up to half shorter or
-    longer.
+    Raises:
+        DataError: some have not.
     """
-    cuts = [(_cuts(height, side), _cuts(width, side)) for side in SIDES]
-    rows, columns = next((c for c in cuts if (len(c[0]) - 1) * (len(c[1]) - 1) >= _MANY_WINDOWS), cuts[-1])
-    return [(top, bottom, left, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for raster in rasters:
+        by_stem[raster.stem].append(str(raster))
+    if same := [", ".join(paths) for paths in by_stem.values() if len(paths) > 1]:
+        raise DataError(
+            f"rasters of a map have the same name but for folder or extension: {'; '.join(first_few(same, 5))}.",
+            mend="Keep one of them, or rename one.",
+        )
+
+
+def name_all(rasters: Sequence[Path]) -> str:
+    """Return the names of the rasters of a map in words: the first ones, and how many there are."""
+    return ", ".join(first_few([path.name for path in rasters], 3))
+
+
+def _parts(virtual: Path) -> set[Path]:
+    """Return the other files that a VRT is read from."""
+    try:
+        with gdal_environment(), open_raster(virtual) as file:
+            return {Path(name).resolve() for name in files_of(file)} - {virtual.resolve()}
+    except RasterioError as error:
+        raise DataError(f"{virtual}: cannot be opened as a raster ({error}).") from error
+
+
+def map_windows(*sizes: tuple[int, int]) -> list[list[Bounds]]:
+    """Return windows that cover each of some rasters, row by row.
+
+    Their side is the largest of 1,024, 512 and 256 pixels of which there are at least 64 in all, so that there is
+    something to split. They begin at multiples of the side, as the blocks of a file do. The last ones of a raster are
+    up to half shorter or longer.
+
+    Args:
+        sizes: height and width of each raster.
+    """
+    for side in SIDES:
+        cuts = [(_cuts(height, side), _cuts(width, side)) for height, width in sizes]
+        if side == SIDES[-1] or sum((len(c[0]) - 1) * (len(c[1]) - 1) for c in cuts) >= _MANY_WINDOWS:
+            break
+    return [
+        [(top, bottom, left, right) for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
+        for rows, columns in cuts
+    ]
 
 
 def _cuts(size: int, side: int) -> list[int]:
@@ -117,15 +143,31 @@ def window_of(key: str) -> tuple[str, Bounds] | None:
     return found["name"], (top, bottom, left, right)
 
 
-def block_name(name: str, row: int, column: int) -> str:
-    """Return the name that a split gives to the windows of a block, such as ortho#03-11."""
-    return f"{name}#{row:02}-{column:02}"
+def block_name(name: str, row: int, column: int, shared: bool = False) -> str:
+    """Return the name that a split gives to the windows of a block, such as ortho#03-11.
+
+    Args:
+        name: name of the raster.
+        row: of the block.
+        column: of the block.
+        shared: whether several rasters have windows in the blocks. The name is then such as sheet_3/map#03-11.
+    """
+    return f"{name}{_SHARED if shared else ''}#{row:02}-{column:02}"
 
 
 def block_of(key: str) -> str:
-    """Return the name of the block of a window, or the key itself of anything else."""
+    """Return the name of the block of a window, or the key itself of anything else.
+
+    Blocks of several rasters have names such as map#03-11: windows of different rasters may show the same ground.
+    """
     named = window_of(key)
-    return named[0] if named and _BLOCK.search(named[0]) else key
+    return named[0].rpartition("/")[2] if named and _BLOCK.search(named[0]) else key
+
+
+def raster_names(name: str) -> list[str]:
+    """Return the names that a raster may have, from what stands before the brackets of a key of one of its windows."""
+    without = _BLOCK.sub("", name)
+    return list(dict.fromkeys([name, without, without.removesuffix(_SHARED)]))
 
 
 def share_a_pixel(one: Bounds, other: Bounds) -> bool:

@@ -32,7 +32,7 @@ class MaskReading:
             These pixels are void in `labels`. `OTHERS` stands for the rarest of very many.
         nodata: number of pixels that are void because the raster has no data there.
         jpeg: whether the file is compressed as JPEG, which changes colours and numbers.
-        overlaps: as in `skystill.data.map_labels.Burnt`; empty for a mask.
+        overlaps, outside: as in `skystill.data.map_labels.Burnt`; empty, and 0, for a mask.
     """
 
     labels: Labels
@@ -40,6 +40,7 @@ class MaskReading:
     nodata: int = 0
     jpeg: bool = False
     overlaps: dict[tuple[int, int], int] = field(default_factory=dict)
+    outside: int = 0
 
 
 def read_labels(path: Path, classes: ClassMap) -> MaskReading:
@@ -89,7 +90,7 @@ def read_stored_labels(pair: Pair, classes: ClassMap) -> MaskReading:
     if pair.bounds is None:
         return read_labels(pair.mask, classes)
     burnt = open_map(pair.image, pair.mask).burn(pair.bounds, classes)
-    return MaskReading(burnt.labels, {}, overlaps=burnt.overlaps)
+    return MaskReading(burnt.labels, {}, overlaps=burnt.overlaps, outside=burnt.outside)
 
 
 def read_pair_labels(pair: Pair, classes: ClassMap, size: tuple[int, int]) -> MaskReading:

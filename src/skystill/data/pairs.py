@@ -6,18 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from skystill.data.catalogues import is_catalogue, read_catalogue
 from skystill.data.map_labels import open_map
 from skystill.data.maps import (
-    block_of,
+    check_names,
     cut_key,
     find_labels,
-    find_raster,
+    find_rasters,
     map_windows,
+    raster_names,
     share_a_pixel,
     window_key,
     window_of,
 )
+from skystill.data.sheets import Sheets
 from skystill.errors import DataError, UserError
 from skystill.raster.listing import Listing, key_and_role, list_images
 from skystill.raster.picture import Bounds
@@ -89,7 +94,7 @@ def find_pairs(root: Path, fit_masks: bool = False) -> PairSearch:
     `skystill.raster.listing`. Images below a folder called unlabeled or unlabelled need no mask: they are the pool of
     images without labels, for `--unlabeled`.
 
-    A folder without masks that holds one raster and a vector file called labels is a map: its pairs are windows.
+    A folder without masks that holds rasters and a vector file called labels is a map: its pairs are windows.
 
     A catalogue, a file that lists images with their labels, gives pairs, too: see `skystill.data.catalogues`.
 
@@ -156,16 +161,38 @@ def files_of_data(root: Path) -> list[Path]:
 
 def _find_map(root: Path, listing: Listing, vectors: Sequence[Path]) -> PairSearch:
     pools = {path: _pool(root, path) for path in listing.images}
-    raster = find_raster(root, [path for path in listing.images if pools[path] is None], vectors)
-    windows = _windows_of(raster, vectors[0])
+    rasters = find_rasters(root, [path for path in listing.images if pools[path] is None], vectors)
+    windows = _windows_of(rasters, vectors[0])
     return PairSearch(windows, (), dict(Counter(pool for pool in pools.values() if pool is not None)))
 
 
-def _windows_of(raster: Path, labels: Path) -> tuple[Pair, ...]:
-    opened = open_map(raster, labels)
-    size = opened.height, opened.width
+def _windows_of(rasters: Sequence[Path], labels: Path) -> tuple[Pair, ...]:
+    """Return the windows of the rasters of a map.
+
+    Raises:
+        DataError: a raster cannot be used, which is said of all.
+    """
+    check_names(rasters)
+    sizes, problems = [], []
+    for raster in rasters:
+        try:
+            opened = open_map(raster, labels)
+            sizes.append((opened.height, opened.width))
+        except DataError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        lines = [str(problem).partition("\n")[0] for problem in problems]
+        raise DataError(
+            f"{len(problems)} of {len(rasters)} rasters cannot be used:", lines, "Mend them, or take them out."
+        )
     return tuple(
-        sorted(Pair(window_key(raster.stem, part, size), raster, labels, bounds=part) for part in map_windows(*size))
+        sorted(
+            Pair(window_key(raster.stem, part, size), raster, labels, bounds=part)
+            for raster, size, parts in zip(rasters, sizes, map_windows(*sizes), strict=True)
+            for part in parts
+        )
     )
 
 
@@ -179,14 +206,14 @@ def _find_listed(path: Path, fit_masks: bool) -> PairSearch:
     if not listed:
         raise DataError(f"{path} lists no image with labels.", problems, "Each needs an image and a mask, or features.")
     maps = [one for one in listed if one.is_map]
-    if maps and (len(listed) > 1 or maps[0].subset):
+    if maps and (len(listed) > len(maps) or len({one.labels.resolve() for one in maps}) > 1 or maps[0].subset):
         raise DataError(
             f"{path} lists {len(listed)} image(s), {len(maps)} of them with features as labels.",
-            mend="A map is one raster, without other images, and is split by blocks: make one raster of all, "
-            "gdalbuildvrt map.vrt *.tif, or burn the features into masks.",
+            mend="A map has rasters with one vector file, no other images, and is split by blocks: put all features "
+            "into one file, or burn them into masks.",
         )
     if maps:
-        return PairSearch(_windows_of(maps[0].image, maps[0].labels), tuple(problems))
+        return PairSearch(_windows_of(list(dict.fromkeys(one.image for one in maps)), maps[0].labels), tuple(problems))
     pairs = [Pair(_listed_key(path, one.image), one.image, one.labels, one.subset, fit_masks) for one in listed]
     return PairSearch(tuple(sorted(pairs)), (*problems, *_same_keys(pairs)))
 
@@ -215,34 +242,72 @@ def find_named(pairs: Sequence[Pair], keys: Iterable[str]) -> dict[str, Pair]:
         keys: the keys. One of a map may be that of any window inside its raster, as splits cut windows.
     """
     by_key = {pair.key: pair for pair in pairs}
+    by_raster = {pair.image.stem: pair for pair in pairs if pair.is_window}
     found: dict[str, Pair] = {}
     for key in keys:
-        pair = by_key.get(key) or _window_named(pairs, key)
+        pair = by_key.get(key) or _window_named(by_raster, key)
         found |= {key: pair} if pair else {}
     return found
 
 
-def _window_named(pairs: Sequence[Pair], key: str) -> Pair | None:
+def _window_named(by_raster: Mapping[str, Pair], key: str) -> Pair | None:
     named = window_of(key)
-    if named is None or not pairs or not pairs[0].is_window:
+    known = next((by_raster[name] for name in raster_names(named[0]) if name in by_raster), None) if named else None
+    if named is None or known is None:
         return None
-    whole = open_map(pairs[0].image, pairs[0].mask)
+    whole = open_map(known.image, known.mask)
     top, bottom, left, right = named[1]
     if not (0 <= top < bottom <= whole.height and 0 <= left < right <= whole.width):
         return None
-    pair = pairs[0].cut(named[1], named[0])
-    own = named[0] == pair.image.stem or (block_of(key) == named[0] and named[0].rpartition("#")[0] == pair.image.stem)
-    return pair if own and pair.key == key else None
+    pair = known.cut(named[1], named[0])
+    return pair if pair.key == key else None
 
 
-def count_known(pairs: Sequence[Pair], keys: Iterable[str]) -> int:
-    """Return how many pairs are among those of some keys, or overlap with one of them if they are windows."""
+def count_known(pairs: Sequence[Pair], keys: Iterable[str], every: Sequence[Pair] = ()) -> int:
+    """Return how many pairs are among those of some keys, or show the same ground as one of them if they are windows.
+
+    Args:
+        pairs: the pairs.
+        keys: the keys.
+        every: all pairs of the data, for maps of several rasters.
+    """
     known = set(keys)
-    windows = [named[1] for key in known if (named := window_of(key))]
+    sheets = sheets_of(every or pairs)
+    if len(sheets.images) < 2:
+        bounds = [named[1] for key in known if (named := window_of(key))]
+        return sum(pair.key in known or _share_one(pair, bounds) for pair in pairs)
+    windows = windows_by_image(find_named(every or pairs, known).values())
+    over = {image: sheets.others_over(image, windows) for image in {pair.image for pair in pairs}}
     return sum(
-        pair.key in known or (pair.bounds is not None and any(share_a_pixel(pair.bounds, other) for other in windows))
+        pair.key in known or _share_one(pair, windows.get(pair.image, ())) or _is_over(pair, over[pair.image])
         for pair in pairs
     )
+
+
+def _share_one(pair: Pair, windows: Sequence[Bounds]) -> bool:
+    return pair.bounds is not None and any(share_a_pixel(pair.bounds, other) for other in windows)
+
+
+def _is_over(pair: Pair, others: npt.NDArray[np.object_]) -> bool:
+    """Return whether a window shows more than a pixel of what others show."""
+    import shapely
+
+    top, bottom, left, right = pair.bounds or (0, 0, 0, 0)
+    return bool((shapely.area(shapely.intersection(others, shapely.box(left, top, right, bottom))) > 1).any())
+
+
+def sheets_of(pairs: Iterable[Pair]) -> Sheets:
+    """Return the rasters of the windows of a map."""
+    return Sheets({pair.image: pair.mask for pair in pairs if pair.is_window})
+
+
+def windows_by_image(pairs: Iterable[Pair]) -> dict[Path, list[Bounds]]:
+    """Return the windows of each raster of a map."""
+    found: dict[Path, list[Bounds]] = defaultdict(list)
+    for pair in pairs:
+        if pair.bounds:
+            found[pair.image].append(pair.bounds)
+    return dict(found)
 
 
 def _pool(root: Path, path: Path) -> Path | None:

@@ -19,6 +19,7 @@ from skystill.data import (
 from skystill.data.bands import ALL, equal_bands, find_spec, with_statistics
 from skystill.data.map_check import check_map, gap_note, with_cut
 from skystill.data.map_rest import count_rest
+from skystill.data.maps import name_all
 from skystill.data.parts import PartCounts, count_parts
 from skystill.data.resolution import with_resolution
 from skystill.data.run_split import find_split
@@ -89,7 +90,7 @@ def prepare_data(
     check = with_cut(check, split, spec)
     lost = gap_note(check, split) if settings.limit_images is None else []
     parts = count_parts(check, split)
-    notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(settings.data, search, check)
+    notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(settings.data, search, check, split, spec)
     spec, of_bands = _complete(spec, check, split, known)
     return PreparedData(
         check,
@@ -194,15 +195,19 @@ def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progr
     every = Split("", search.pairs, (), ())
     spec, of_bands = _complete(spec, check, split or every, None)
     of_parts = [*gap_note(check, split), *parts.warnings()] if split and parts else []
-    notes = (*notes, *search.notes, *_unlabeled_notes(settings.data, search, check), *check.notes, *of_parts, *of_bands)
+    of_rest = _unlabeled_notes(settings.data, search, check, split, spec)
+    notes = (*notes, *search.notes, *of_rest, *check.notes, *of_parts, *of_bands)
     return CheckedData(check, notes, split, spec, parts)
 
 
-def _unlabeled_notes(root: Path, search: PairSearch, check: DataCheck) -> tuple[str, ...]:
+def _unlabeled_notes(
+    root: Path, search: PairSearch, check: DataCheck, split: Split | None, spec: InputSpec
+) -> tuple[str, ...]:
     """Return what a student could learn from without labels: folders of images, and the rest of a map."""
-    rest = count_rest(check)
     pools = {folder: f"{folder} holds {count:,} image(s) without masks" for folder, count in search.unlabeled.items()}
-    pools |= {root: f"{rest:,} pixels of {search.pairs[0].image.name} have no labels"} if rest else {}
+    rest = count_rest(check, split, spec) if split and check.maps else None
+    if rest and rest.pixels:
+        pools[root] = f"{rest} of {name_all([*check.maps])} have data and no labels"
     return tuple(
         f"{what}. A student learns from them, too, with: skystill distill --unlabeled {shlex.quote(str(folder))}"
         for folder, what in pools.items()

@@ -42,7 +42,7 @@ def find_split(
     if settings.limit_images is not None:
         drawn = sample_images(split.train, settings.limit_images, settings.seed)
         split = replace(split, train=drawn)
-    return split, (*notes, *_leaks(settings, split))
+    return split, (*notes, *_leaks(settings, split, pairs))
 
 
 def run_split(run: RunFolder, pairs: Sequence[Pair]) -> Split | None:
@@ -92,7 +92,7 @@ def _run_before(settings: FitSettings | CacheSettings) -> RunFolder | None:
     return RunFolder(teacher) if teacher else None
 
 
-def _leaks(settings: FitSettings | CacheSettings, split: Split) -> tuple[str, ...]:
+def _leaks(settings: FitSettings | CacheSettings, split: Split, pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Return a note for each teacher that was trained on test images of this data folder."""
     notes = []
     for teacher in getattr(settings, "teacher", []):
@@ -101,7 +101,7 @@ def _leaks(settings: FitSettings | CacheSettings, split: Split) -> tuple[str, ..
             continue
         if Path(str(run.read_config().get("data"))).resolve() != settings.data.resolve():
             continue
-        seen = count_known(split.test, map(str, run.read_json(run.split).get("train", [])))
+        seen = count_known(split.test, map(str, run.read_json(run.split).get("train", [])), pairs)
         if seen:
             notes.append(
                 f"the teacher {teacher} was trained on {seen} of the {len(split.test)} test images: its scores there "

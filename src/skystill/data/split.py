@@ -247,7 +247,7 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
             f"--split {path} names images twice, so that a part would leak: {shortened(', '.join(twice))}."
         )
     split = replace(_collect(shortened(content.get("rule", path.name)), chosen), gap=read_gap(content))
-    leaking = count_known(split.test, [*(p.key for p in (*split.train, *split.validation) if p.is_window)])
+    leaking = count_known(split.test, [*(p.key for p in (*split.train, *split.validation) if p.is_window)], pairs)
     if leaking:
         raise SettingsError(f"--split {path}: {leaking} test windows overlap with windows of other parts.")
     return split

@@ -18,12 +18,11 @@ def split_map(split: Split) -> dict[str, object]:
     Args:
         split: of a map.
     """
-    whole = open_map(split.test[0].image, split.test[0].mask)
     features = [
         {
             "type": "Feature",
             "properties": {"part": part, "key": pair.key, "block": block_of(pair.key)},
-            "geometry": {"type": "Polygon", "coordinates": [_ring(whole, pair.bounds)]},
+            "geometry": {"type": "Polygon", "coordinates": [_ring(open_map(pair.image, pair.mask), pair.bounds)]},
         }
         for part in PARTS
         for pair in getattr(split, part)

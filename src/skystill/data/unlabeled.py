@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -122,6 +122,7 @@ def find_unlabeled(
     held_out: Sequence[Pair],
     spec: InputSpec = RGB,
     find_rest: Callable[[], list[ImageWindow]] = list,
+    maps: Collection[Path] = (),
 ) -> list[ImageWindow]:
     """Find every image and raster below a folder, and cut large ones into windows.
 
@@ -132,12 +133,15 @@ def find_unlabeled(
             which those windows are taken that have no labels and are not held out.
         spec: what the student is fed.
         find_rest: returns these windows, as `skystill.data.map_rest.find_rest`.
+        maps: the rasters of the map, if the data is one. Some may be in no part of its split.
 
     Raises:
         DataError: the folder does not exist or holds no images, or some files cannot be opened or are copies of
             validation or test images. The message lists these files.
     """
-    files, own, problems = _without_maps(_image_files(folder), {pair.image for pair in held_out if pair.is_window})
+    files, own, problems = _without_maps(
+        _image_files(folder), {*maps, *(pair.image for pair in held_out if pair.is_window)}
+    )
     image_windows = [window for window in find_rest() if window.path in own] if own else []
     if own and not image_windows:
         problems.append(

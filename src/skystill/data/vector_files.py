@@ -3,6 +3,7 @@
 GDAL opens a file and those beside it before anybody can ask what is in them, so that this is checked before.
 """
 
+import functools
 import json
 import re
 import sqlite3
@@ -27,6 +28,19 @@ _MOST_TEXT_BYTES = 2**20  # of a CRS beside a Shapefile, which GDAL reads whole
 # A text of the three letters, each written as it is or escaped, in quotes of JSON or of GDAL's lenient parser.
 _CRS = re.compile(rb"[\"'](?:c|\\u0*[46]3)(?:r|\\u0*[57]2)(?:s|\\u0*[57]3)[\"']", re.IGNORECASE)
 _MOST_CRS_BYTES = 2**16
+
+
+def files_called(folder: Path, name: str) -> list[Path]:
+    """Return the vector files in a folder that have a name, in upper or lower case as is the extension."""
+    try:
+        return [path for path in _vector_files(folder, folder.stat().st_mtime_ns) if path.stem.lower() == name]
+    except OSError:  # opening the file that was asked for says why
+        return []
+
+
+@functools.lru_cache(maxsize=16)
+def _vector_files(folder: Path, changed: int) -> list[Path]:  # when the folder changed is only part of the key
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in DRIVERS and path.is_file())
 
 
 def check_vector(path: Path) -> None:

@@ -6,7 +6,7 @@ first bytes of a file are compared with its name before (`vector_files`), and th
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,13 @@ class Features:
         """Return the features at some places: indices, or (N,) bool."""
         values = {name: column[chosen] for name, column in self.values.items()}
         return Features(self.ids[chosen], self.geometries[chosen], values, self.warnings)
+
+
+def join_features(parts: Sequence[Features]) -> Features:
+    """Return features of one layer that were read in parts."""
+    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+    ids, geometries = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "geometries"))
+    return Features(ids, geometries, values, parts[0].warnings)
 
 
 def list_layers(path: Path) -> tuple[Layer, ...]:

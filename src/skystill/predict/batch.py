@@ -26,6 +26,7 @@ from skystill.errors import (
 )
 from skystill.model.bundled import bundled_model
 from skystill.model.measure import cores
+from skystill.predict.archive_folder import check_free
 from skystill.predict.further import check_one, square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets, side_files
 from skystill.predict.layers import wanted_layers
@@ -72,23 +73,22 @@ def predict_inputs(
     Args:
         settings: settings of the command, without a mosaic.
         resume: continue predictions that were interrupted.
-        on_progress: called with a `Note` about masks and sub-folders that are passed over, with a `Progress` in pixels
-            for each input, and with a `Message` where a prediction goes on. With small images, the calls come from
-            several threads, but never at the same time.
+        on_progress: called with a `Note` about what is passed over, a `Progress` in pixels for each input, and a
+            `Message` where a prediction goes on; with small images from several threads, but never at the same time.
 
     Yields:
         each input when it is finished.
 
     Raises:
-        UserError: some inputs were not found, are damaged or failed. This is raised at the end and names all of them.
-            A folder without images, an --out that does not fit, and a result that would overwrite an input or another
-            result are refused before the first prediction. So is a class of --square that the model does not have.
+        UserError: some inputs were not found, are damaged or failed: raised at the end, with all of them. A folder
+            without images, an --out that does not fit or that a cluster works on, a result that would overwrite an
+            input or another, and an unknown class of --square are refused before the first prediction.
         InputFailed, InputsFailed: an input failed in a way that SkyStill does not expect. Raised at the end, too.
         PredictionStopped: the user pressed Ctrl-C.
     """
-    if settings.vector:  # the packages that it needs may be missing: fail now and not after hours of work
-        importlib.import_module("skystill.predict.polygons")
+    check_packages(settings)
     clear_scratch()
+    check_free(settings.out)
     predictor = open_predictor(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
@@ -125,7 +125,12 @@ def predict_inputs(
 
 
 def open_predictor(settings: PredictSettings) -> Predictor:
-    """Open the model of the settings."""
+    """Open the model of the settings.
+
+    Raises:
+        ModelFileError, SettingsError: as in `Predictor`.
+        ClassesError: the classes cannot be read.
+    """
     classes = read_classes(settings.classes) if settings.classes else None
     path, bands = settings.model or bundled_model(), wanted_bands(settings.bands)
     return Predictor(path, settings.threads, settings.runtime, classes, settings.input, bands)
@@ -164,6 +169,21 @@ def is_small(predictor: Predictor, job: tuple[str, Path]) -> bool:
         return False  # the prediction reports it
 
 
+def check_packages(settings: PredictSettings) -> None:
+    """Check that the packages are there that polygons need: they must not be missing after hours of work.
+
+    Args:
+        settings: settings of the command.
+
+    Raises:
+        SettingsError: one is missing.
+    """
+    if settings.vector:
+        polygons = importlib.import_module("skystill.predict.polygons")
+        if settings.vector == "gpkg":
+            polygons.check_geopackages()
+
+
 def predict_one(
     predictor: Predictor, settings: PredictSettings, resume: bool, on_progress: OnProgress, job: tuple[str, Path]
 ) -> PredictedInput:
@@ -177,7 +197,8 @@ def predict_one(
         job: the input, and the path of its result.
 
     Raises:
-        UserError: as `Predictor.predict`; or a setting does not fit the input.
+        SkystillError: as `Predictor.predict`, or a setting does not fit the input. `as_failure` makes one of any other
+            exception.
     """
     source, target = job
     further = check_one(predictor, settings, on_progress, job)

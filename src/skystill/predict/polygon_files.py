@@ -1,21 +1,20 @@
 """Files of polygons: a GeoPackage that grows in batches, and GeoJSON that is written one feature after the other.
 
-Needs shapely and pyogrio (`pip install "skystill[vector]"`).
+Needs shapely, and GeoPackages need pyogrio, too (`pip install "skystill[vector]"`).
 """
 
 import contextlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import rasterio
 import shapely
 
 from skystill.classes import ClassMap
-from skystill.errors import DiskFull
-from skystill.predict.layer_styles import add_layer_style
+from skystill.errors import DiskFull, SettingsError
 from skystill.predict.to_map import ToMap
 from skystill.raster.styles import style_document
 
@@ -25,8 +24,20 @@ _GPKG_VERSION = "1.2"  # older programs warn of a newer one, such as GDAL 3.6 of
 Geometry = Any  # shapely has no type annotations
 
 
+def check_geopackages() -> None:
+    """Check that GeoPackages can be written.
+
+    Raises:
+        SettingsError: pyogrio is not installed.
+    """
+    if importlib.util.find_spec("pyogrio") is None:
+        raise SettingsError(
+            "No module named 'pyogrio': GeoPackages need it. Install it with pip install \"skystill[vector]\"."
+        )
+
+
 class GeoPackage:
-    """Appends polygons to a GeoPackage in batches."""
+    """Appends polygons to a GeoPackage in batches. `check_geopackages` says whether it can."""
 
     def __init__(self, path: Path, source: rasterio.DatasetReader, classes: ClassMap) -> None:
         self._path, self._classes = path, classes
@@ -40,6 +51,8 @@ class GeoPackage:
 
     def __exit__(self, *raised: object) -> None:
         if raised[0] is None:
+            from skystill.predict.layer_styles import add_layer_style  # needs pyogrio
+
             self._flush()
             add_layer_style(self._path, "classes", style_document(self._classes, raster=False))
 
@@ -59,6 +72,8 @@ class GeoPackage:
             self._append(geometries[first : first + _BATCH], labels[first : first + _BATCH])
 
     def _append(self, geometries: list[Geometry], labels: list[int]) -> None:
+        import pyogrio  # with a GDAL of its own, it is larger than all that GeoJSON needs
+
         areas = np.array([np.nan if area is None else area for area in self._to_map.areas(geometries)], float)
         try:
             pyogrio.raw.write(

@@ -2,7 +2,7 @@
 
 The raster is read window by window; a window in which the class changes very often is taken in strips of rows. Polygons
 that lie inside of one are written immediately. Polygons that touch its border are kept, and are joined with their
-neighbours when no later one can add to them. Needs shapely and pyogrio
+neighbours when no later one can add to them. Needs shapely
 (`pip install "skystill[vector]"`).
 """
 
@@ -28,7 +28,7 @@ from skystill.run_folder import written_whole
 try:
     import shapely
 
-    from skystill.predict.polygon_files import GeoJson, Geometry, GeoPackage
+    from skystill.predict.polygon_files import GeoJson, Geometry, GeoPackage, check_geopackages
     from skystill.predict.simplify import simplified_rings
     from skystill.predict.square import Squarer
 except ImportError as error:
@@ -89,9 +89,13 @@ def write_polygons(
     Raises:
         DataError: GeoJSON of a raster whose CRS has no longitude and latitude.
         DiskFull: the file cannot be written.
+        SettingsError: a GeoPackage is to be written, and pyogrio is not installed.
     """
+    is_geopackage = path.suffix.lower() == ".gpkg"
+    if is_geopackage:
+        check_geopackages()
     with gdal_environment(), open_raster(raster) as source, written_whole(path) as part:
-        make = GeoPackage if path.suffix.lower() == ".gpkg" else GeoJson
+        make = GeoPackage if is_geopackage else GeoJson
         with make(part, source, classes) as writer:
             squarer = Squarer(source, square, tolerance)
             joiner = _Joiner((source.height, source.width), writer, tolerance, squarer)

@@ -362,7 +362,8 @@ class Predictor:
         return self._memory[views]
 
     @functools.cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """SHA-256 of the model file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
@@ -375,7 +376,7 @@ class Predictor:
         return {
             "source": source.path,
             "source_state": [source.height, source.width, source.states.digest],
-            "model": self._digest,
+            "model": self.digest,
             "version": __version__,
             "runtime": self.runtime,
             "grid": asdict(plan.grid),

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from skystill.errors import DataError, SettingsError
 from skystill.locks import hold_lock
@@ -32,6 +32,15 @@ def local_folder(address: str) -> Path:
     return Path(f".skystill-out-{hashlib.sha256(address.encode()).hexdigest()[:16]}")
 
 
+def with_local_out(settings: PredictSettings) -> PredictSettings:
+    """Return settings with a local --out in place of one in a bucket. Others stay as they are."""
+    address = bucket_address(settings.out)
+    if address is None:
+        return settings
+    local = local_folder(address)
+    return settings.model_copy(update={"out": local / settings.out.name if is_one_file(settings) else local})
+
+
 def predict_to_bucket(
     settings: PredictSettings, resume: bool, on_progress: OnProgress, predict: Predict
 ) -> Iterator[PredictedInput]:
@@ -48,17 +57,19 @@ def predict_to_bucket(
 
     Raises:
         DataError: the bucket cannot be written. This is tried before anything is predicted.
-        SettingsError: a result could replace an input, or would be one the next time.
+        SettingsError: a result could replace an input, or would be one the next time; or a cluster is named.
         UserError, InputFailed, InputsFailed, PredictionStopped: as `predict`.
     """
     address = bucket_address(settings.out)
     assert address is not None  # noqa: S101 - the caller looks at it
+    if settings.on_cluster:
+        raise SettingsError(f"--out {address}: a cluster writes to a disk; give a folder that all workers share.")
     one_file = is_one_file(settings)
     folder = f"{address.rpartition('/')[0] if one_file else address.rstrip('/')}/"
     _check_outside(settings, address, folder)
     check_writable(folder)
     local = local_folder(address)
-    inner = settings.model_copy(update={"out": local / PurePosixPath(address).name if one_file else local})
+    inner = with_local_out(settings)
     with hold_lock(local / _LOCK, address, on_progress):
         for done in predict(inner, resume, on_progress):
             yield _copied(done, local, folder)

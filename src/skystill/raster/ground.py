@@ -5,6 +5,7 @@ at 60 degrees north, and a degree of longitude shrinks towards the poles. pyproj
 CRS.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
+_MERCATOR = ("Mercator", "Popular Visualisation Pseudo Mercator")  # and not Transverse Mercator
 _REACH_M = 50.0  # PROJ inverts projections to about 1e-10 radians, 0.6 mm: 6e-6 of this distance each way
 _EVEN = 1e-4  # relative spread of pixel areas below which one area serves all pixels
 _SMOOTH = 0.2  # relative spread up to which a polynomial of degree 4 is exact to 1e-5
@@ -71,6 +73,21 @@ class Ground:
         even = bool(np.isfinite(nodes).all()) and np.ptp(nodes) <= _EVEN * nodes.mean()
         self.even_pixel_m2 = float(nodes.mean()) if even else None
         """Area of a pixel in square metres, if it is the same everywhere in the raster; otherwise None."""
+
+    @functools.cached_property
+    def turn(self) -> float | None:
+        """Step of x once round the Earth, after which places are the same; None in a CRS in which that has no meaning.
+
+        It is known for geographic CRSs and for Mercator projections with the middle at longitude 0.
+        """
+        if self.geographic:
+            return 2 * math.pi / self._unit
+        operation = self.crs.coordinate_operation
+        if self._to_base is None or operation is None or not operation.method_name.startswith(_MERCATOR):
+            return None
+        quarter = math.pi / 2 / self._base_unit
+        (middle, side), _ = self._to_base.transform([0.0, quarter], [0.0, 0.0], direction="INVERSE")
+        return float(4 * side) if middle == 0 else None
 
     def pixel_metres(self, column: float, row: float) -> tuple[float, float]:
         """Return the height and the width in metres on the ground of the pixel at a place.

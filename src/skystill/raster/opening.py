@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
-from rasterio.env import ensure_env_with_credentials
+from rasterio.env import ensure_env_with_credentials, getenv, hasenv
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
@@ -47,8 +47,20 @@ _HEAD_BYTES = 4096  # GDAL looks for the words below in the first 1,024
 _OPENS_OTHERS = re.compile(rb"<(VRTDataset|GDALTileIndexDataset|GDAL_WMS|GDAL_WMTS|WMS|WCS|MRF_META)", re.IGNORECASE)
 
 
+LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
+"""GDAL's option for the files beside a raster."""
+NOTHING_BESIDE = "EMPTY_DIR"
+"""Its value with which GDAL looks for no file beside a raster."""
+
+
 class RasterRefused(RasterioError):  # type: ignore[misc]  # rasterio carries no types
     """A raster that is not opened, because its content does not fit its name or names what it may not."""
+
+
+def listing_of_folders() -> str:
+    """Return the value of `LISTING`: folders are not listed. Inside an environment of `NOTHING_BESIDE` it is kept."""
+    outer = getenv() if hasenv() else {}
+    return NOTHING_BESIDE if outer.get(LISTING) == NOTHING_BESIDE else "TRUE"
 
 
 def is_remote(name: str) -> bool:
@@ -56,9 +68,13 @@ def is_remote(name: str) -> bool:
     return _REMOTE.search(name) is not None
 
 
-def server_options() -> dict[str, str]:
-    """Return the options of GDAL for servers that the environment does not set."""
-    return {name: value for name, value in _SERVER_OPTIONS.items() if name not in os.environ}
+def reading_options() -> dict[str, str]:
+    """Return the options of GDAL for folders, which are not listed, and those for servers that nobody else sets.
+
+    World files are still found.
+    """
+    servers = {name: value for name, value in _SERVER_OPTIONS.items() if name not in os.environ}
+    return {LISTING: listing_of_folders(), **servers}
 
 
 def is_plain(name: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from skystill import __version__
 from skystill.classes import VOID, ClassMap, Labels, hex_color
 from skystill.data import ImageRecord, Pair, read_pair_labels
-from skystill.data.maps import block_of
+from skystill.data.maps import block_of, name_all
 from skystill.data.prepare import CheckedData
 from skystill.data.split import PARTS
 from skystill.errors import UserError
@@ -63,6 +63,7 @@ def write_check_page(path: Path, root: Path, checked: CheckedData, on_progress: 
             source=classes.source,
             columns=_columns(checked, parts),
             overviews=draw_overviews(windows, classes, parts, on_progress) if windows else [],
+            rasters=len(check.maps),
             part_colors={part: color for part, color in PART_COLORS.items() if parts.get(part)},
             blocks={part: len({block_of(pair.key) for pair in pairs}) for part, pairs in parts.items()},
             samples=_samples(check.cut or check.records, classes, parts, on_progress),
@@ -75,8 +76,7 @@ def write_check_page(path: Path, root: Path, checked: CheckedData, on_progress: 
 
 def _count(records: Sequence[ImageRecord]) -> str:
     if records and records[0].pair.is_window:
-        names = dict.fromkeys(record.pair.image.name for record in records)
-        return f"{', '.join(names)}: {len(records):,} windows"
+        return f"{name_all(list(dict.fromkeys(record.pair.image for record in records)))}: {len(records):,} windows"
     return f"{len(records):,} images with masks"
 
 

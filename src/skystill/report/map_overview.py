@@ -22,6 +22,7 @@ from skystill.raster.tiled_copy import wide_blocks
 from skystill.report.environment import picture_url
 
 _SIDE = 1024  # pixels of the picture
+_MOST = 12  # pictures; each may have some megabytes
 _OPACITY = 170  # of features, of 255
 _NOTHING = (225, 225, 225)  # where the raster has no data
 _OUTSIDE, _STRIPE = (0, 0, 0, 120), (255, 255, 255, 130)
@@ -57,7 +58,7 @@ class Overview:
 def draw_overviews(
     pairs: Sequence[Pair], classes: ClassMap, parts: Mapping[str, Sequence[Pair]], on_progress: OnProgress
 ) -> list[Overview]:
-    """Draw each raster of a map.
+    """Draw the rasters of a map, or 12 of them, spread evenly, if there are more.
 
     Args:
         pairs: windows of the map, of each raster at least one.
@@ -66,7 +67,9 @@ def draw_overviews(
         on_progress: called with a `Progress` after each window.
     """
     found = []
-    for image, labels in dict.fromkeys((pair.image, pair.mask) for pair in pairs):
+    rasters = list(dict.fromkeys((pair.image, pair.mask) for pair in pairs))
+    count = min(len(rasters), _MOST)
+    for image, labels in [rasters[place * len(rasters) // count] for place in range(count)]:
         here = {part: [pair for pair in own if pair.image == image] for part, own in parts.items()}
         pictures = _Pictures(open_map(image, labels), classes)
         pictures.draw(on_progress)
@@ -84,7 +87,7 @@ class _Pictures:
 
     def __init__(self, whole: MapLabels, classes: ClassMap) -> None:
         self.whole, self.classes = whole, classes
-        self.windows = map_windows(whole.height, whole.width)
+        (self.windows,) = map_windows((whole.height, whole.width))
         self.step = _step(whole, self.windows)
         size = -(-whole.height // self.step), -(-whole.width // self.step)
         self.image = np.full((*size, 3), _NOTHING, np.uint8)

@@ -122,7 +122,7 @@ def _test_images(
     chosen = split_pairs(
         search.pairs, settings.split or "auto", config["seed"], lambda found: mask_areas(found, classes)
     )
-    trained = count_known(chosen.test, split.train)
+    trained = count_known(chosen.test, split.train, search.pairs)
     notes = (
         [f"{trained} of these {len(chosen.test)} test images were trained on: the scores are too good."]
         if trained

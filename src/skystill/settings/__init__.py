@@ -16,6 +16,7 @@ from skystill.settings.base import (
     with_current_names,
 )
 from skystill.settings.class_weights import AUTO, parse_weights
+from skystill.settings.cluster import ClusterSettings, StatusSettings
 from skystill.settings.fitting import LOGGERS, FitSettings, Precision, Schedule, StudentLossName
 from skystill.settings.running import (
     ArraySettings,
@@ -27,6 +28,7 @@ from skystill.settings.running import (
     QuantizeSettings,
     RasterSettings,
 )
+from skystill.settings.serving import ServeSettings
 from skystill.settings.training import (
     BudgetSettings,
     CacheSettings,
@@ -49,6 +51,7 @@ __all__ = [
     "BudgetSettings",
     "CacheSettings",
     "CheckSettings",
+    "ClusterSettings",
     "DemoSettings",
     "DistillSettings",
     "EvaluateSettings",
@@ -63,7 +66,9 @@ __all__ = [
     "QuantizeSettings",
     "RasterSettings",
     "Schedule",
+    "ServeSettings",
     "Settings",
+    "StatusSettings",
     "StudentLossName",
     "TeacherSettings",
     "TrainSettings",

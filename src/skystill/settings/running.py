@@ -9,6 +9,7 @@ from pydantic import ByteSize, Field, field_validator, model_validator
 from skystill.settings.amounts import check_amount
 from skystill.settings.band_lists import BandList, ShownBands
 from skystill.settings.base import Settings, list_of_texts
+from skystill.settings.cluster import ClusterSettings
 
 
 class CheckSettings(Settings):
@@ -147,7 +148,7 @@ class RasterSettings(ArraySettings):
         return check_amount(value, "m2", "write an area above 0, as 20m2 or 50px")
 
 
-class PredictSettings(RasterSettings):
+class PredictSettings(ClusterSettings, RasterSettings):
     """Settings of `skystill predict`."""
 
     inputs: list[str] = Field(min_length=1)

@@ -176,8 +176,7 @@ class Fitting:
             stride = settings.distillation_stride
         drawn = (settings.crop, settings.jitter, caches, settings.zoom, stride)
         if isinstance(settings, LearnSettings) and teaching and teaching.unlabeled:
-            maps = {pair.image for pair in split.test if pair.is_window}
-            of_map = any(window.path in maps for window in teaching.unlabeled)
+            of_map = any(window.path in self.prepared.check.maps for window in teaching.unlabeled)
             sampler = CropSampler(unlabeled_images(teaching.unlabeled, fed, others, cached, of_map), *drawn)
             unlabeled = UnlabeledCrops(sampler, settings.unlabeled_fraction)
         rank, ranks = self.fabric.global_rank, self.fabric.world_size

@@ -155,7 +155,7 @@ def _find_images(
     windows = whole_images(split.train)
     for folder in settings.images:
         rest = partial(find_rest, checked.check, split, input_spec, on_progress) if checked else list
-        windows += find_unlabeled(folder, held_out, input_spec, rest)
+        windows += find_unlabeled(folder, held_out, input_spec, rest, checked.check.maps if checked else ())
     windows = list(dict.fromkeys(windows))
     if known is None and not input_spec.is_three_bytes:
         statistics = [image_statistics(*window.read(input_spec)) for window in windows]

@@ -207,7 +207,7 @@ def _unlabeled(settings: TeacherSettings, prepared: PreparedData, on_progress: O
         return []
     split, spec = prepared.split, prepared.spec
     rest = partial(find_rest, prepared.check, split, spec, on_progress)
-    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test], spec, rest)
+    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test], spec, rest, prepared.check.maps)
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:

@@ -1,0 +1,340 @@
+"""The connection to a Dask cluster: a scheduler that runs already, worker processes here, or what a file describes.
+
+All processes of a cluster must run the same versions. Results would otherwise be a mixture, or a worker would fail in
+the middle of the night. Scheduler and workers are checked at the start. A worker that joins later is checked by each of
+its tasks (`check_worker`).
+"""
+
+import contextlib
+import importlib
+import inspect
+import logging
+import re
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, LocalCluster
+from distributed.versions import VersionMismatchWarning
+
+from skystill.errors import SettingsError, UserError, shortened
+from skystill.model.measure import cores
+from skystill.parsing import read_yaml
+from skystill.progress import Message, OnProgress, ignore_progress
+from skystill.settings import ClusterSettings
+
+RUNTIME = ("onnxruntime",)
+"""Packages whose version decides the result of a prediction."""
+
+CLUSTER_PACKAGES = (
+    "coiled",
+    "dask_cloudprovider",
+    "dask_gateway",
+    "dask_jobqueue",
+    "dask_kubernetes",
+    "dask_yarn",
+    "distributed",
+)
+"""Packages whose classes a file of --dask-config may name."""
+
+Versions = Mapping[str, str | None]
+"""Versions by the name of the package; "Python" for Python itself. None for a package that is missing."""
+
+_CONNECT_SECONDS = 20.0
+_CLASS = re.compile(r"([a-z_]+)(\.[a-z_]+)*\.[A-Z][A-Za-z]*Cluster|coiled\.Cluster")
+_KEYS = {"cluster", "options", "workers"}
+_ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx|inproc)://)?[^/\s]+(:[0-9]+|/.+)")  # Dask tries others for ever
+
+
+class ClusterError(UserError):
+    """A cluster that cannot be reached, started or used, or that was lost."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open connection, whose scheduler and workers were checked.
+
+    Args:
+        client: the client of Dask.
+        where: the cluster in words, for messages.
+        versions: what every worker must have, for `check_worker`.
+    """
+
+    client: Client
+    where: str
+    versions: Versions
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the dashboard, or None if the scheduler has none (it needs the package bokeh)."""
+        services = self.client.scheduler_info(n_workers=0).get("services", {})
+        has_pages = "dashboard" in services and self.client.run_on_scheduler(_finder("bokeh"))
+        return str(self.client.dashboard_link) if has_pages else None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the scheduler has gone."""
+        return bool(self.client.status != "running")
+
+    def lost(self) -> ClusterError:
+        """Return the error about a scheduler that has gone."""
+        return ClusterError(
+            f"the scheduler of {self.where} has gone. What is done is kept. Start it again, and then the same command: "
+            "it goes on."
+        )
+
+
+@contextmanager
+def open_connection(
+    settings: ClusterSettings, on_progress: OnProgress = ignore_progress, needs: Sequence[str] = RUNTIME
+) -> Iterator[Connection]:
+    """Connect to the cluster of the settings, or start it, and check its scheduler and its workers.
+
+    A cluster that is started here ends with the context. In a script that starts processes (`workers`), the call must
+    stand below `if __name__ == "__main__":`.
+
+    Args:
+        settings: which cluster. One of its fields must be set.
+        on_progress: receives a `Message` with the address of the dashboard, if there is one.
+        needs: packages that each worker must have in the version of this process, besides Python and skystill.
+
+    Raises:
+        ClusterError: the scheduler does not answer, the cluster cannot be started, or a process has other versions.
+        SettingsError: the file of `dask_config` cannot be used.
+    """
+    for name in ("distributed", "distributed.client", "distributed.core", "distributed.comm"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is lost, this module says in words
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # it is about packages that do not matter here
+        client, where = _open_client(settings, stack)
+        versions = versions_here(needs)
+        connection = Connection(client, where, versions)
+        check_versions(connection)
+        dashboard = connection.dashboard
+        if dashboard:
+            on_progress(Message(f"dashboard of Dask: {dashboard}"))
+        yield connection
+
+
+def check_versions(connection: Connection) -> None:
+    """Check the scheduler, and the workers that are there.
+
+    Raises:
+        ClusterError: a process lacks a package, or has it in another version.
+    """
+    client, expected = connection.client, connection.versions
+    # First Python, by Dask's own call: a function that is sent to another Python could crash it.
+    found = client.get_versions()
+    places = {"the scheduler": found["scheduler"], **{f"worker {name}": v for name, v in found["workers"].items()}}
+    for place, about in places.items():
+        packages = about.get("packages") if isinstance(about, Mapping) else None
+        if packages:
+            _compare(place, {"Python": _short(packages["python"])}, {"Python": expected["Python"]})
+    read = _versions_function(tuple(name for name in expected if name not in ("Python", "skystill")))
+    scheduler = client.run_on_scheduler(read)  # it imports the functions of tasks, and runs no model
+    _compare("the scheduler", scheduler, {name: expected[name] for name in ("Python", "skystill")})
+    for name, versions in client.run(read, on_error="return").items():
+        if isinstance(versions, Mapping):  # otherwise the worker has just gone
+            _compare(f"worker {name}", versions, expected)
+
+
+def check_worker(expected: Versions) -> None:
+    """Check this process, which does work of a cluster. It may have joined after `check_versions`.
+
+    Raises:
+        ClusterError: it lacks a package, or has it in another version.
+    """
+    found = versions_here(tuple(name for name in expected if name not in ("Python", "skystill")))
+    if found != expected:
+        _compare(f"the worker on {socket.gethostname()}", found, expected)
+
+
+def versions_here(needs: Sequence[str] = RUNTIME) -> Versions:
+    """Return the versions of this process."""
+    return _cached_versions(tuple(needs))
+
+
+@cache
+def _cached_versions(needs: tuple[str, ...]) -> Versions:
+    return _versions_function(needs)()
+
+
+def _versions_function(needs: tuple[str, ...]) -> Callable[[], dict[str, str | None]]:
+    """Return a function that returns the versions of a process.
+
+    As an inner function it is sent as it is. A function of a module would have to be there already.
+    """
+
+    def read() -> dict[str, str | None]:
+        import importlib
+        import sys
+
+        found: dict[str, str | None] = {"Python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+        for name in ("skystill", *needs):
+            try:
+                found[name] = str(importlib.import_module(name).__version__)
+            except ImportError:
+                found[name] = None
+        return found
+
+    return read
+
+
+def _finder(package: str) -> Callable[[], bool]:
+    """Return a function that tells whether a process has a package. It is sent as it is, as that of the versions."""
+
+    def has() -> bool:
+        import importlib.util
+
+        return importlib.util.find_spec(package) is not None
+
+    return has
+
+
+def _compare(place: str, found: Versions, expected: Versions) -> None:
+    """Raise an error that names both versions if they differ."""
+    for name, version in expected.items():
+        if found.get(name) == version:
+            continue
+        if found.get(name) is None:
+            install = 'pip install "skystill[cluster]"' if name in ("skystill", *RUNTIME) else f"install {name} there"
+            raise ClusterError(f"{place} has no {name}; {version} is needed, as here. Install it there: {install}.")
+        raise ClusterError(
+            f"{place} has {name} {found[name]}, and this process has {version}. Results would be a mixture: install "
+            f"the same version of {name} everywhere, and start the cluster again."
+        )
+
+
+def _short(version: str) -> str:
+    """Return 3.11 of 3.11.7.final.0: patches of Python understand each other."""
+    return ".".join(version.split(".")[:2])
+
+
+def _open_client(settings: ClusterSettings, stack: contextlib.ExitStack) -> tuple[Client, str]:
+    """Return a client that is closed with the stack, and the cluster in words."""
+    if settings.dask is not None:
+        address, where = settings.dask, f"--dask {settings.dask}"
+    elif settings.workers is not None:
+        where = f"--workers {settings.workers}"
+        address = _started(where, lambda: _local_cluster(settings.workers or 1), stack)
+    elif settings.dask_config is not None:
+        address, where = _described_cluster(settings.dask_config, stack), f"--dask-config {settings.dask_config}"
+    else:
+        raise SettingsError("no cluster is named; give --dask ADDRESS, --workers N or --dask-config FILE.")
+    try:
+        if settings.dask is not None and not _ADDRESS.fullmatch(settings.dask):
+            raise ValueError("it is no address")
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="skystill")
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ClusterError(
+            f"{where}: no scheduler of Dask answers there within {_CONNECT_SECONDS:.0f} s ({shortened(error)}). See "
+            "that it runs, that the address is the one that it prints, such as tcp://10.0.0.5:8786, and that no "
+            "firewall is between."
+        ) from error
+    stack.callback(_close, client)
+    return client, where
+
+
+def _local_cluster(workers: int) -> LocalCluster:
+    # As many threads as each worker gets cores. Memory is bounded by --max-memory, and not by killing workers.
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=max(1, cores() // workers),
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+        scheduler_kwargs={"allowed_failures": 1},  # an input that kills a worker should not kill many
+        preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],  # Ctrl-C is for this process
+    )
+
+
+def _started(where: str, start: Callable[[], Any], stack: contextlib.ExitStack) -> Any:  # noqa: ANN401 - any cluster
+    """Start a cluster that ends with the stack."""
+    try:
+        cluster = start()
+    except Exception as error:
+        raise ClusterError(f"{where}: the cluster cannot be started ({_first_cause(error)}).") from error
+    stack.callback(_close, cluster)
+    return cluster
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return shortened(error) or type(error).__name__
+
+
+def _close(opened: Any) -> None:  # noqa: ANN401 - a client or any cluster
+    with contextlib.suppress(Exception):  # of a cluster that has gone
+        opened.close()
+
+
+def _described_cluster(path: Path, stack: contextlib.ExitStack) -> Any:  # noqa: ANN401 - any cluster
+    """Start the cluster that a file describes.
+
+    Raises:
+        SettingsError: the file cannot be used.
+        ClusterError: the cluster cannot be started.
+    """
+
+    def refuse(reason: str) -> SettingsError:
+        return SettingsError(
+            f"--dask-config {path}: {reason}. Write such as cluster: dask_jobqueue.SLURMCluster, options: {{cores: 8, "
+            "memory: 16GB}, workers: 20."
+        )
+
+    content = read_yaml(path, refuse)
+    if not isinstance(content, dict) or not isinstance(content.get("cluster"), str):
+        raise refuse("it has no line cluster with the class of a cluster")
+    unknown = sorted(map(str, set(content) - _KEYS))
+    if unknown:
+        raise refuse(f"{shortened(', '.join(unknown))} is not known; there are {', '.join(sorted(_KEYS))}")
+    kind = _cluster_class(content["cluster"], refuse)
+    options, workers = content.get("options") or {}, content.get("workers")
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise refuse("options are no keywords with values")
+    if not _are_workers(workers):
+        raise refuse(f"workers is {shortened(repr(workers))}, which is no number of workers, or minimum and maximum")
+
+    def start() -> Any:  # noqa: ANN401 - any cluster
+        cluster = kind(**options)
+        if isinstance(workers, dict):
+            cluster.adapt(**workers)
+        elif workers is not None:
+            cluster.scale(workers)
+        return cluster
+
+    return _started(f"--dask-config {path}", start, stack)
+
+
+def _cluster_class(name: str, refuse: Callable[[str], SettingsError]) -> Callable[..., Any]:
+    """Return the class of a cluster by its name, from one of the known packages.
+
+    Raises:
+        SettingsError: it is no such class, or its package is not installed.
+    """
+    package = name.partition(".")[0]
+    if package not in CLUSTER_PACKAGES or not _CLASS.fullmatch(name):
+        raise refuse(f"{shortened(name)} is no class of a cluster in {', '.join(CLUSTER_PACKAGES)}")
+    try:
+        found = getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2], None)
+    except ImportError as error:
+        raise refuse(f"{shortened(error)}; install the package of {name} here") from error
+    if not inspect.isclass(found):
+        raise refuse(f"{package} has no class {name}")
+    return found
+
+
+def _are_workers(value: object) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values()) if set(value) <= {"minimum", "maximum"} and value else ["none"]
+        return all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in value)
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)

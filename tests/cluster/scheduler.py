@@ -1,0 +1,85 @@
+"""Schedulers and workers of Dask as processes of their own, which tests may kill."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+DEADLINE_SECONDS = 120
+
+
+def start(kind: str, log: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start `dask scheduler` or `dask worker`. What it prints goes into a file."""
+    command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments, "--no-dashboard"]
+    with log.open("w") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(environment or {})})
+
+
+def address_in(log: Path) -> str:
+    """Wait until a scheduler has printed its address."""
+    until = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < until:
+        found = re.search(r"Scheduler at:\s+(tcp://\S+)", log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path, workers: int = 2, preload: str = "", worker_preload: str = "", nanny: bool = False
+) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Yield the address of a scheduler, and all processes: the scheduler, then its workers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = ["--preload", preload] if preload else []
+    where = ["--host", "127.0.0.1", "--port", "0"]
+    scheduler = start("scheduler", folder / "scheduler.log", *where, *code)
+    processes = [scheduler]
+    try:
+        address = address_in(folder / "scheduler.log")
+        processes.extend(start_worker(address, folder, n, worker_preload, nanny) for n in range(workers))
+        yield address, processes
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def start_worker(
+    address: str, folder: Path, number: int, preload: str = "", nanny: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a worker of one thread. Only with a nanny is it started again when it dies."""
+    code = ["--preload", preload] if preload else []
+    own = [
+        "--nthreads",
+        "1",
+        "--nanny" if nanny else "--no-nanny",
+        "--local-directory",
+        str(folder / f"worker-{number}"),
+    ]
+    return start("worker", folder / f"worker-{number}.log", address, "--host", "127.0.0.1", *own, *code)
+
+
+@contextlib.contextmanager
+def worker_of(address: str, folder: Path, preload: str, nanny: bool = False) -> Iterator[None]:
+    """Run one worker of a scheduler that has no other, from when it is there until it has gone."""
+    from distributed import Client
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with Client(address, set_as_default=False) as client:
+        process = start_worker(address, folder, 0, preload, nanny)
+        try:
+            client.wait_for_workers(1, timeout=DEADLINE_SECONDS)
+            yield
+        finally:
+            process.terminate() if nanny else process.kill()  # a nanny ends its worker first
+            process.wait()
+            until = time.monotonic() + DEADLINE_SECONDS
+            while client.nthreads() and time.monotonic() < until:
+                time.sleep(0.05)

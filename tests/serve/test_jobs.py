@@ -1,0 +1,160 @@
+"""Jobs in the form of OGC API - Processes, from the request to the result."""
+
+import base64
+import io
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.serve.images import png, waves
+from tests.serve.serving import Serving, wait_until
+
+EXECUTION = "/processes/segment/execution"
+
+
+def finished(service: Serving, job: str) -> dict[str, Any]:
+    """The status of a job when it has ended."""
+    found: dict[str, Any] = {}
+
+    def ended() -> bool:
+        found.update(service.client.get(f"/jobs/{job}").json())
+        return found["status"] not in ("accepted", "running")
+
+    wait_until(ended)
+    return found
+
+
+def request(**inputs: Any) -> dict[str, Any]:
+    return {"inputs": {"image": {"value": base64.b64encode(png()).decode(), "mediaType": "image/png"}, **inputs}}
+
+
+def test_a_job_from_beginning_to_end(service: Serving, large: bytes) -> None:
+    answer = service.post(f"{EXECUTION}?smooth=3", large, "image/tiff", Prefer="respond-async")
+    assert answer.status_code == 201
+    job = answer.json()
+    assert answer.headers["location"] == f"/jobs/{job['jobID']}"
+    assert (job["processID"], job["type"], len(job["jobID"])) == ("segment", "process", 32)
+    early = service.client.get(f"/jobs/{job['jobID']}/results")
+    assert early.json()["type"].endswith("result-not-ready") or early.status_code == 200
+    seen = [job["progress"]]
+
+    def ended() -> bool:
+        status = service.client.get(f"/jobs/{job['jobID']}").json()
+        seen.append(status["progress"])
+        return bool(status["status"] == "successful")
+
+    wait_until(ended)
+    assert seen == sorted(seen)
+    assert seen[-1] == 100
+    assert len(set(seen)) > 3, seen
+    result = service.client.get(f"/jobs/{job['jobID']}/results")
+    assert result.content == service.post("/predict?smooth=3", large, "image/tiff").content
+    part = service.client.get(f"/jobs/{job['jobID']}/results", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, result.content[:4])
+    assert job["jobID"] in [one["jobID"] for one in service.client.get("/jobs").json()["jobs"]]
+    assert service.client.delete(f"/jobs/{job['jobID']}").json()["status"] == "dismissed"
+    for path in (f"/jobs/{job['jobID']}", f"/jobs/{job['jobID']}/results"):
+        assert service.client.get(path).json()["type"].endswith("no-such-job")
+    wait_until(lambda: service.files() == [])
+
+
+def test_a_request_in_json(service: Serving) -> None:
+    """At once and as a job, as a file and inside a document: the same classes each time."""
+    truth = waves(70, 80).argmax(axis=0)
+    raw = service.post(EXECUTION, json.dumps(request()), "application/json")
+    assert raw.headers["content-type"] == "image/png"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(raw.content))), truth)
+    wanted = {**request(), "outputs": {"result": {"format": {"mediaType": "image/tiff"}}}, "response": "document"}
+    found = service.post(EXECUTION, json.dumps(wanted), "application/json").json()["result"]
+    assert (found["encoding"], found["mediaType"]) == ("base64", "image/tiff; application=geotiff")
+    tif = service.post("/predict?f=tif", png()).content
+    assert base64.b64decode(found["value"], validate=True) == tif
+    job = service.post(EXECUTION, json.dumps(wanted), "application/json", Prefer="respond-async").json()["jobID"]
+    assert finished(service, job)["status"] == "successful"
+    assert service.client.get(f"/jobs/{job}/results").json()["result"] == found
+    polygons = {**request(simplify="2px"), "response": "document"}
+    polygons["outputs"] = {"result": {"format": {"mediaType": "application/geo+json"}}}
+    found = service.post(EXECUTION, json.dumps(polygons), "application/json").json()["result"]
+    assert found["value"] == service.post("/predict?f=geojson&simplify=2px", png()).json()
+    assert "encoding" not in found
+    service.client.delete(f"/jobs/{job}")
+
+
+def test_a_job_that_fails(service: Serving) -> None:
+    job = service.post(f"{EXECUTION}?bands=7,8,9", png(), "image/png", Prefer="respond-async").json()["jobID"]
+    status = finished(service, job)
+    assert (status["status"], "band" in status["message"]) == ("failed", True)
+    answer = service.client.get(f"/jobs/{job}/results")
+    assert (answer.status_code, answer.json()["detail"]) == (422, status["message"])
+    service.client.delete(f"/jobs/{job}")
+
+
+def test_the_oldest_job_makes_room(service: Serving) -> None:
+    """The service keeps 4."""
+    jobs = []
+    for _ in range(6):
+        jobs.append(service.post(EXECUTION, png(), "image/png", Prefer="respond-async").json()["jobID"])
+        finished(service, jobs[-1])
+    listed = [one["jobID"] for one in service.client.get("/jobs").json()["jobs"]]
+    assert listed == jobs[:1:-1]
+    for job in listed:
+        service.client.delete(f"/jobs/{job}")
+    wait_until(lambda: service.files() == [])
+
+
+def test_jobs_that_wait_are_not_thrown_out(serving: Callable[..., Serving], large: bytes) -> None:
+    """With room for two, both large, a third is refused, and room is made by dismissing one that runs."""
+    service = serving("--jobs=2", "--job-hours=0.0000001", "--request-seconds=1", "--queue=1")
+    jobs = [
+        service.post(f"{EXECUTION}?views=8", large, "image/tiff", Prefer="respond-async").json()["jobID"]
+        for _ in range(2)
+    ]
+    refused = service.post(EXECUTION, png(), "image/png", Prefer="respond-async")
+    assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+    assert service.post("/predict", png()).status_code == 200  # images at once do not wait for jobs
+    wait_until(lambda: service.client.get(f"/jobs/{jobs[0]}").json()["status"] == "running")
+    for job in jobs:
+        assert service.client.delete(f"/jobs/{job}").json()["status"] == "dismissed"
+    wait_until(lambda: service.files() == [])
+    job = service.post(EXECUTION, png(), "image/png", Prefer="respond-async").json()["jobID"]
+    wait_until(lambda: service.client.get(f"/jobs/{job}").status_code == 404)  # too old at once
+    wait_until(lambda: service.files() == [])
+    check_requests_that_end_early(service, large)
+    assert service.end() == 0
+
+
+def check_requests_that_end_early(service: Serving, large: bytes) -> None:
+    """One takes too long, and from another the client goes, while the only place in the queue is taken."""
+    answer = service.post("/predict?views=8", large, "image/tiff")
+    assert (answer.status_code, "as a job" in answer.json()["detail"]) == (503, True), answer.text
+    wait_until(lambda: service.files() == [])
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        head = f"POST /predict?views=8 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(large)}\r\n\r\n"
+        connection.sendall(head.encode() + large[:-1])
+        wait_until(lambda: service.client.get("/health").json()["status"] == "busy")
+        full = service.post("/predict", png())
+        assert (full.status_code, "Retry-After" in full.headers) == (503, True)
+    wait_until(lambda: service.client.get("/health").json() == {"status": "ready", "queue": 0})
+    wait_until(lambda: service.files() == [])
+    assert ": 499, " in service.log
+
+
+@pytest.mark.parametrize("path", ["/conformance", "/processes", "/processes/segment", "/jobs", "/"])
+def test_links_lead_somewhere(path: str, service: Serving) -> None:
+    found = service.client.get(path).json()
+    for link in found.get("links", []):
+        assert service.client.get(link["href"]).status_code == 200, link
+
+
+def test_the_process_names_every_parameter_and_class(service: Serving) -> None:
+    found = service.client.get("/processes/segment").json()
+    assert set(found["inputs"]) == {
+        "image", "bands", "scale", "resolution", "views", "smooth", "min_area", "simplify", "square", "confidence",
+    }  # fmt: skip
+    assert found["inputs"]["smooth"]["schema"] == {"type": "integer", "minimum": 3, "maximum": 255}
+    assert "0 Building" in found["outputs"]["result"]["description"]

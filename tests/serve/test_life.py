@@ -1,0 +1,180 @@
+"""How the service begins, ends, and bears clients that are slow, or many."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from skystill.serve.bodies import save_body
+from skystill.serve.problems import Problem
+from tests.cli.conftest import Done
+from tests.serve.images import png, waves, write_tif
+from tests.serve.serving import Serving, wait_until
+
+MANY = int(os.environ.get("SKYSTILL_TEST_REQUESTS", "24"))
+"""Requests at once. The gate sends 24; 200 take a minute."""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["none.onnx"], "none.onnx"),
+        (["MODEL", "--host=203.0.113.1", "--port=0"], "cannot be listened on"),
+        (["MODEL", "--host=no.such.host.invalid"], "is no address"),
+        (["MODEL", "--port=TAKEN"], "End the program that uses the port"),
+        (["BROKEN", "--port=0"], "broken.onnx"),
+        (["MODEL", "--queue=0"], "--queue 0"),
+        (["MODEL", "--max-body=1B"], "--max-body"),
+    ],
+)
+def test_what_it_does_not_begin_with(
+    options: list[str], words: str, channel_model: Path, service: Serving, tmp_path: Path, skystill: Callable[..., Done]
+) -> None:
+    (tmp_path / "broken.onnx").write_bytes(channel_model.read_bytes()[:200])
+    values = {"MODEL": channel_model, "BROKEN": tmp_path / "broken.onnx", "--port=TAKEN": f"--port={service.port}"}
+    done = skystill("serve", *(values.get(option, option) for option in options))
+    assert done.code == 2, done.err
+    assert words in done.err
+
+
+def test_without_its_packages_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, skystill: Callable[..., Done]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("skystill.serve", "starlette"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    done = skystill("serve", "--port=0")
+    assert (done.code, 'pip install "skystill[serve]".' in done.err) == (2, True), done.err
+
+
+def begin_work(service: Serving, body: bytes, pool: ThreadPoolExecutor) -> "Future[httpx.Response]":
+    """Send a large image, and return when it is being predicted."""
+    answer = pool.submit(service.post, "/predict?views=4", body, "image/tiff")
+    wait_until(lambda: [name for name in service.files() if ".unfinished" in name])
+    return answer
+
+
+def check_ended(service: Serving, code: int) -> None:
+    assert service.process.wait(60) == code
+    assert service.log.splitlines()[-1] == "stopped"
+    assert "Traceback" not in service.log
+    assert list(service.scratch.glob("skystill-*")) == []
+
+
+def test_work_is_finished_before_the_end(serving: Callable[..., Serving], large: bytes) -> None:
+    """A request in work gets its result, a job is dropped, and no file stays."""
+    service = serving("--grace-seconds=60")
+    service.post("/processes/segment/execution?views=8", large, "image/tiff", Prefer="respond-async")
+    with ThreadPoolExecutor(1) as pool:
+        answer = begin_work(service, large, pool)
+        service.process.send_signal(signal.SIGTERM)
+        assert answer.result().status_code == 200
+    check_ended(service, 0)
+
+
+def test_after_the_grace_time_work_is_ended(serving: Callable[..., Serving], large: bytes) -> None:
+    service = serving("--grace-seconds=1")
+    with ThreadPoolExecutor(1) as pool:
+        answer = begin_work(service, large, pool)
+        service.process.send_signal(signal.SIGINT)
+        assert answer.result().status_code == 503
+    check_ended(service, 130)
+
+
+class Clock:
+    """A clock that goes on by a number of seconds each time it is looked at."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize(("step", "size", "taken"), [(0.1, 1, True), (0.5, 2**20, True), (3.0, 1, False)])
+def test_a_body_that_drips_is_ended(step: float, size: int, taken: bool, tmp_path: Path) -> None:
+    """20 parts, one each `step` seconds."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield bytes(size)
+
+    saving = save_body(parts(), tmp_path / "body", 2**26, Clock(step))
+    if taken:
+        assert asyncio.run(saving) == 20 * size
+    else:
+        with pytest.raises(Problem, match="too slowly") as caught:
+            asyncio.run(saving)
+        assert caught.value.status == 408
+
+
+def check_slow_connections(service: Serving) -> None:
+    """Heads and bodies that do not come: both are ended, without holding the service up."""
+    heads = [
+        b"POST /predict HTTP/1.1\r\nHost: x\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab",
+    ]
+    ended: list[bytes] = []
+
+    def wait(head: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+            connection.sendall(head)
+            try:
+                ended.append(connection.recv(4096))
+            except ConnectionResetError:
+                ended.append(b"")
+
+    threads = [threading.Thread(target=wait, args=(heads[at % 2],)) for at in range(20)]
+    for thread in threads:
+        thread.start()
+    assert service.post("/predict", png()).status_code == 200
+    for thread in threads:
+        thread.join()
+    assert sorted({answer[:12] for answer in ended}) == [b"", b"HTTP/1.1 408"]
+
+
+def test_many_requests_at_once(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    """All are answered, with the same result, and memory does not grow with their number."""
+    service = serving("--queue=256")
+    body = write_tif(tmp_path / "image.tif", waves(512, 512), tiled=True).read_bytes()
+    truth = service.post("/predict", body, "image/tiff").content
+    for _ in range(3):
+        service.post("/predict", body, "image/tiff")
+    before, peak, ended = service.memory, [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            peak[0] = max(peak[0], service.memory)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    began = time.monotonic()
+    with ThreadPoolExecutor(MANY) as pool:
+        answers = list(pool.map(lambda _: service.post("/predict", body, "image/tiff"), range(MANY)))
+    seconds = time.monotonic() - began
+    ended.set()
+    watching.join()
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.content for answer in answers} == {truth}
+    grown = (peak[0] - before) / 2**20
+    said = f"{MANY} at once: {before / 2**20:.0f} MiB before, {grown:.0f} MiB more at the peak, {seconds:.1f} s\n"
+    sys.stdout.write(said)
+    assert grown < 100 + 0.5 * MANY  # of each body at most 64 kB wait in memory
+    metrics = service.client.get("/metrics").text
+    counted = re.search(r'skystill_requests_total\{method="POST",route="/predict",status="200"\} (\d+)', metrics)
+    assert counted is not None
+    assert int(counted[1]) == MANY + 4
+    assert f"skystill_megapixels_total {(MANY + 4) * 512 * 512 / 1e6}"[:32] in metrics
+    check_slow_connections(service)
+    assert service.end() == 0

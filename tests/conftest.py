@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -9,6 +9,7 @@ from PIL import Image
 
 from skystill.data.scenes import write_scene, write_scene_classes
 from tests.made import made_once
+from tests.s3 import Bucket, serving, use_server
 
 # No deadline: how long an example takes says something of the machine's other work, and nothing of the code.
 hypothesis.settings.register_profile("skystill", deadline=None)
@@ -91,3 +92,17 @@ def pairs_folder(tmp_path: Path, write_picture: Callable[..., Path]) -> Path:
         write_picture(tmp_path / f"masks/{index}.png", mask)
     (tmp_path / "classes.yaml").write_text(CLASSES_YAML)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of a server of S3 on this computer."""
+    with serving() as port:
+        yield port
+
+
+@pytest.fixture
+def bucket(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket, which GDAL finds by its address."""
+    use_server(s3_port, monkeypatch)
+    return Bucket(s3_port)

@@ -23,7 +23,7 @@ OPENERS = frozenset(
         "ort.InferenceSession", "onnx.load", "openvino.compile_model", "keras.saving.load_model",
         "transformers.AutoModelForSemanticSegmentation.from_pretrained", "mmap.mmap", "np.frombuffer", "np.fromfile",
         "ast.literal_eval", "optuna.create_study", "optuna.load_study", "pyogrio.raw.read", "pyogrio.read_info",
-        "pyogrio.list_layers", "sqlite3.connect",
+        "pyogrio.list_layers", "sqlite3.connect", "ctypes.CDLL",
     }
 )  # fmt: skip
 """Calls that read a file or text of others. One that is used must be in the table."""

@@ -198,3 +198,31 @@ def test_refusals_of_one_machine_come_before_the_cluster(archive: dict[str, Any]
         predict(**{**dead, "inputs": [str(tmp_path / "empty")]})
     with pytest.raises(UserError, match="no class"):
         predict(**{**dead, "vector": "gpkg", "square": "No such class"})
+
+
+def test_a_mosaic_with_items_is_that_of_one_machine(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_one_name(tmp_path)
+    Path("grid.yaml").write_text("{crs: EPSG:32640, resolution: 0.7}")
+    inputs = [f"in/{place}/sheet.tif" for place in ("a", "b", "b/c")]
+    given: dict[str, Any] = {"inputs": inputs, "model": small_tiles(tmp_path), "threads": 1}
+    joined = {**given, "mosaic": Path("grid.yaml"), "areas": True, "smooth": 3}
+    predict(out=Path("whole"), **joined)
+    (found,) = predict(out=Path("out"), dask=address, **joined)
+    assert found.prediction.path == Path("out/mosaic.tif")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    listed = {**given, "inputs": "in", "recursive": True, "stac": True}
+    predict(out=Path("whole items"), **listed)
+    predict(out=Path("items"), dask=address, **listed)
+    files = [
+        sorted(path.relative_to(folder) for path in folder.rglob("*.json"))
+        for folder in map(Path, ("items", "whole items"))
+    ]
+    assert files[0] == files[1] and len(files[0]) == 4
+
+
+def test_a_bucket_is_no_output_of_a_cluster(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="give a folder that all workers share"):
+        predict(inputs=["a.tif"], out="s3://bucket/out/", model=small_tiles(tmp_path), dask="tcp://127.0.0.1:1")

@@ -21,6 +21,9 @@ _PREDICTIONS: tuple[Command, ...] = (
     ("predict", "{file}", *_MODEL, "--out", "{out}/x.tif", "--bands=3,2,1", "--overlay", "--show=1"),
 )  # fmt: skip
 _ALL = _PREDICTIONS[:1]
+_LISTED: Command = ("predict", "{file}", *_MODEL, "--out", "{out}/x", "--threads=1")
+_MOSAIC: Command = ("predict", "{in}/rasters/scene.tif", "{in}/rasters/beside.tif", *_MODEL, "--out", "{out}/x.tif",
+                    "--mosaic", "{file}", "--threads=1")  # fmt: skip
 _CHECK: Command = ("data", "check", "{in}/data")
 _CHECK_TIFFS: Command = ("data", "check", "{in}/tiffs", "--bands=all")
 _TRAIN: Command = ("train", "--data", "{in}/data", "--network", NETWORK, "--out", "{out}/t", "--no-report", *TRAINING)
@@ -229,9 +232,10 @@ def _runs() -> list[Kind]:
 
 def _lists() -> list[Kind]:
     return [
-        Kind("images listed in CSV", "data/list.csv", "table", (("data", "check", "{file}"),), 6),
-        Kind("images listed in Parquet", "data/list.parquet", "bytes", (("data", "check", "{file}"),), 6),
-        Kind("images listed in STAC", "data/items.json", "text", (("data", "check", "{file}"),), 6),
+        Kind("images listed in CSV", "data/list.csv", "table", (("data", "check", "{file}"), _LISTED), 6),
+        Kind("images listed in Parquet", "data/list.parquet", "bytes", (("data", "check", "{file}"), _LISTED), 6),
+        Kind("images listed in STAC", "data/items.json", "text", (("data", "check", "{file}"), _LISTED), 6),
+        Kind("grid of a mosaic", "grid.yaml", "text", (_MOSAIC,), 8),
     ]
 
 

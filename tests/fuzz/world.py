@@ -260,6 +260,7 @@ def _make_settings(inside: Path) -> None:
     (inside / "settings.yaml").write_text(
         "epochs: 1\ncrop: 32\nbatch_size: 2\nstudent_loss: ce\nseed: 1\nlearning_rate: 0.001\nsplit: 0.5/0.2/0.3\n"
     )
+    (inside / "grid.yaml").write_text("crs: EPSG:32640\nresolution: 0.5\norder: first\n")
     (inside / "palette.yaml").write_text(
         "classes:\n  - {name: red, color: '#FF0000', value: 1}\n  - {name: green, color: [0, 255, 0], value: 2}\n"
         "  - {name: dark, color: '#000000', value: 3}\nvoid: ['#0000FF']\nignore_index: [0]\n"

@@ -108,7 +108,7 @@ def test_two_folders_with_the_same_subfolders_are_refused(photos: Path, write_pi
 
 
 def test_recursive_that_does_nothing_is_refused(photos: Path) -> None:
-    with pytest.raises(SettingsError, match="--recursive is for folders and patterns"):
+    with pytest.raises(SettingsError, match="--recursive is for folders, patterns and lists"):
         predict("photos/a.jpg", out=Path("out"), recursive=True)
 
 

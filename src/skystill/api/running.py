@@ -1,5 +1,6 @@
 """The commands that do not train: check data; evaluate, quantise, measure, export, run and serve models."""
 
+import functools
 from typing import TYPE_CHECKING
 
 from skystill.progress import OnProgress, ignore_progress, phase, report_notes
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from skystill.data.prepare import CheckedData
     from skystill.model.measure import ComparedCost
     from skystill.predict.ahead import Ahead
-    from skystill.predict.batch import PredictedInput
+    from skystill.predict.batch import Predict, PredictedInput
     from skystill.report.int8 import Quantization
 
 
@@ -221,19 +222,34 @@ def predict_each(
         on_progress: as in `predict`.
 
     Yields:
-        each input that was predicted.
+        each input that was predicted, or the mosaic of all of them.
 
     Raises:
         UserError, InputFailed, InputsFailed, PredictionStopped: as `predict`.
     """
+    from skystill.raster.buckets import bucket_address
+
+    run = _predictor_of(settings)
+    if settings.mosaic is not None:
+        from skystill.predict.mosaic_batch import predict_mosaic
+
+        run = functools.partial(predict_mosaic, predict=run)
+    if bucket_address(settings.out) is not None:
+        from skystill.predict.to_bucket import predict_to_bucket
+
+        run = functools.partial(predict_to_bucket, predict=run)
+    yield from run(settings, resume, on_progress)
+
+
+def _predictor_of(settings: PredictSettings) -> "Predict":
+    """Return what predicts the inputs: this process, or a cluster."""
     if settings.on_cluster:
         from skystill.cluster.archive import predict_archive
 
-        yield from predict_archive(settings, resume, on_progress)
-    else:
-        from skystill.predict.batch import predict_inputs
+        return predict_archive
+    from skystill.predict.batch import predict_inputs
 
-        yield from predict_inputs(settings, resume, on_progress)
+    return predict_inputs
 
 
 def count_ahead(
@@ -254,7 +270,9 @@ def count_ahead(
     Raises:
         UserError: `predict` would be refused, or no input can be opened.
     """
-    settings = settings_from(PredictSettings, settings, keywords)
+    from skystill.predict.to_bucket import with_local_out
+
+    settings = with_local_out(settings_from(PredictSettings, settings, keywords))
     if settings.on_cluster:
         from skystill.cluster.archive import count_archive
 

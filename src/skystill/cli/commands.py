@@ -227,6 +227,7 @@ def predict(settings: PredictSettings, resume: ResumeOption = False, dry_run: Dr
     """Run a model file on photographs and rasters of any size in bounded memory, here or on a cluster of Dask."""
     from skystill.allocator import use_one_heap
     from skystill.api import count_ahead, predict_each
+    from skystill.predict.stac_results import collection_of, item_of
     from skystill.progress import Note
 
     use_one_heap()
@@ -244,10 +245,12 @@ def predict(settings: PredictSettings, resume: ResumeOption = False, dry_run: Dr
                 on_progress(Note(note))
             speed = rate(done.prediction.pixels, done.seconds)
             console.print(
-                f"{done.prediction.path}: {done.prediction.pixels / 1e6:.1f} MP, {speed:.1f} MP/s", markup=False
+                f"{_shown(done.prediction.path)}: {done.prediction.pixels / 1e6:.1f} MP, {speed:.1f} MP/s", markup=False
             )
             for path in done.beside:
-                console.print(f"{path}", markup=False)
+                console.print(_shown(path), markup=False)
+        if settings.stac:
+            console.print(_shown(collection_of(settings) or item_of(settings.out)), markup=False)
 
 
 @app.command()
@@ -300,6 +303,13 @@ def networks() -> None:
     console.print(table)
     for library, form in FORMS.items():
         console.print(f"{form}  {LIBRARIES[library]}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as the user would write it: s3://bucket/a for the path s3:/bucket/a."""
+    from skystill.raster.buckets import bucket_address
+
+    return bucket_address(path) or str(path)
 
 
 def _is_first_rank() -> bool:

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from skystill.predict.batch import PredictedInput, check_packages, open_predicto
 from skystill.predict.further import square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets
 from skystill.predict.predictor import Predictor
+from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.scratch import clear_scratch
 from skystill.run_folder import naming_failed_writes
@@ -31,7 +33,7 @@ _SIGN_SECONDS = 60.0  # disks of the network show new files late
 _WAIT_SECONDS = 30.0
 _MOST_PROBLEMS = 1000
 _NOT_RESULT = {"inputs", "model", "out", "recursive", "threads", "runtime", "max_memory", "dask", "workers"}
-_NOT_RESULT |= {"dask_config"}
+_NOT_RESULT |= {"dask_config", "stac"}
 
 
 class ArchiveStopped(PredictionStopped):
@@ -68,7 +70,7 @@ def predict_archive(
     predictor = open_predictor(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
-    check_targets(targets, settings, predictor)
+    check_targets(targets, settings, predictor, stac_files(targets, settings))
     square_labels(settings, predictor.classes)  # it may name a class that there is not
     report_notes((*predictor.notes, *found.notes), on_progress)
     folder = archive_folder(settings.out)
@@ -81,13 +83,14 @@ def predict_archive(
         runtime = _begin(manifest, settings, predictor)
         manifest.add_inputs(absolute(targets))
         _compare_with_disk(manifest, on_progress)
-        total = len(targets)
+        total, described = len(targets), (targets, found.dates) if settings.stac else ([], {})
         del targets, found
         if manifest.inputs("waiting", most=1):
             with open_connection(settings, on_progress, needs) as connection:
                 ordered = settings.model_copy(update={"runtime": runtime})
                 token = write_order(folder, ordered, predictor.path, connection.versions)
                 yield from _run(connection, manifest, (folder.absolute(), token), settings.out, on_progress)
+        _write_items(manifest, described, settings, predictor)
         _raise_failed(manifest, total, settings.out)
 
 
@@ -124,6 +127,29 @@ def count_archive(settings: PredictSettings, on_progress: OnProgress = ignore_pr
         finally:
             end_run(folder)
     return cost_of(len(sources), sizes, measured)
+
+
+def _write_items(
+    manifest: Manifest,
+    described: tuple[Sequence[tuple[str, Path]], Mapping[str, datetime]],
+    settings: PredictSettings,
+    predictor: Predictor,
+) -> None:
+    """Write the STAC items of what is done, and the collection.
+
+    Args:
+        manifest: what is done.
+        described: the inputs with their targets, and when they were taken.
+        settings: settings of the command.
+        predictor: the model.
+    """
+    targets, dates = described
+    items = StacItems(settings, predictor.classes, dates)
+    done = {target for _, _, target, _, _ in manifest.states()} if targets else set()
+    for source, target in targets:
+        if str(target.absolute()) in done:
+            items.add(source, target)
+    items.finish()
 
 
 def _needs(settings: PredictSettings) -> tuple[str, ...]:

@@ -123,37 +123,61 @@ def read_catalogue(path: Path) -> tuple[list[Listed], list[str]]:
 
 
 def _read_table(path: Path) -> list[Entry]:
-    def refuse(reason: str) -> DataError:
-        return DataError(f"{path}: {reason}.")
-
-    if path.suffix.lower() == ".csv":
-        rows = read_csv(path, refuse)
-    else:
-        rows = read_parquet(path, {"image", *LABEL_COLUMNS, "split"}, refuse)
-    if not rows:
-        raise DataError(f"{path} is empty; it needs the columns image and labels.")
-    names = [name.strip().lower() for name in rows[0]]
-    twice = [name for name in ("image", *LABEL_COLUMNS, "split") if names.count(name) > 1]
+    names, rows = read_table(path, ("image", *LABEL_COLUMNS, "split"), "image and labels")
     spelt = [name for name in LABEL_COLUMNS if name in names]
-    if twice or len(spelt) > 1:
-        raise DataError(f"{path} has the columns {' and '.join(twice or spelt)} twice over; keep one of each.")
+    if len(spelt) > 1:
+        raise DataError(f"{path} has the columns {' and '.join(spelt)} twice over; keep one of each.")
     if "image" not in names or not spelt:
         raise DataError(
-            f"{path} has the columns {shortened(', '.join(rows[0]))}; it needs image and labels (or label), "
+            f"{path} has the columns {shortened(', '.join(names))}; it needs image and labels (or label), "
             "in CSV separated by commas, and may have split."
         )
     image, labels = names.index("image"), names.index(spelt[0])
     split = names.index("split") if "split" in names else None
     entries = []
-    for number, row in enumerate(rows[1:], 2):
+    for where, row in rows:
+        part = None if split is None else row[split]
+        files = [Address(row[at], path.parent) for at in (image, labels)]
+        entries.append(Entry(where, files[0], files[1], part))
+    return entries
+
+
+def read_table(path: Path, columns: Sequence[str], needs: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Read a table in CSV or GeoParquet.
+
+    Args:
+        path: the table.
+        columns: names of the columns that are looked for, in lower case.
+        needs: the columns that it needs, for messages.
+
+    Returns:
+        the names of its columns in lower case, and each row that is not empty: where it stands, for messages, such as
+        "row 3", and its cells without blanks around them.
+
+    Raises:
+        DataError: it cannot be read, is empty, has a column twice, or a row of another length.
+        SettingsError: a Parquet file needs a package that is not installed.
+    """
+
+    def refuse(reason: str) -> DataError:
+        return DataError(f"{path}: {reason}.")
+
+    csv = path.suffix.lower() == ".csv"
+    content = read_csv(path, refuse) if csv else read_parquet(path, set(columns), refuse)
+    if not content:
+        raise DataError(f"{path} is empty; it needs the columns {needs}.")
+    names = [name.strip().lower() for name in content[0]]
+    twice = [name for name in columns if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has the columns {' and '.join(twice)} twice over; keep one of each.")
+    rows = []
+    for number, row in enumerate(content[1:], 2):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(names):
             raise DataError(f"{path}, row {number} has {len(row)} cells; its first row names {len(names)} columns.")
-        part = None if split is None else row[split].strip()
-        files = [Address(row[at].strip(), path.parent) for at in (image, labels)]
-        entries.append(Entry(f"row {number}", files[0], files[1], part))
-    return entries
+        rows.append((f"row {number}", [cell.strip() for cell in row]))
+    return names, rows
 
 
 def _listed(entry: Entry) -> Listed:
@@ -185,6 +209,23 @@ def local_file(address: Address, what: str) -> Path:
     Raises:
         DataError: there is no such file, or it is on a server: a file cannot name an address (docs/opening.md).
     """
+    path = local_path(address, what)
+    if not path.is_file():
+        kind = special_kind(str(path)) or ("a folder" if path.is_dir() else None)
+        raise DataError(f"its {what} {path} is {kind}, not a file." if kind else f"its {what} {path} does not exist.")
+    return path
+
+
+def local_path(address: Address, what: str) -> Path:
+    """Return the path on this computer that an address means. There may be no such file.
+
+    Args:
+        address: as in `local_file`.
+        what: what it is, for messages.
+
+    Raises:
+        DataError: it is no path, or it is on a server.
+    """
     text = address.text
     if not text:
         raise DataError(f"it names no {what}.")
@@ -197,14 +238,10 @@ def local_file(address: Address, what: str) -> Path:
         )
     found = [address.folder / name for name in ((text, unquote(text)) if address.is_escaped else (text,))]
     try:
-        path = next((path for path in found if path.exists()), found[0])
+        return next((path for path in found if path.exists()), found[0])
     except (OSError, ValueError) as error:  # too long, or with characters that no name has
         why = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"its {what} {shortened(text)} cannot be the name of a file ({why}).") from error
-    if not path.is_file():
-        kind = special_kind(str(path)) or ("a folder" if path.is_dir() else None)
-        raise DataError(f"its {what} {path} is {kind}, not a file." if kind else f"its {what} {path} does not exist.")
-    return path
 
 
 def _twice(listed: Sequence[Listed]) -> list[str]:

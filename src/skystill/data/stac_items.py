@@ -118,7 +118,7 @@ def read_stac(path: Path) -> tuple[list[Entry], list[str]]:
     Raises:
         DataError: a file cannot be read or is no STAC, or links lead in a circle.
     """
-    items, problems = _read_items(path, ())
+    items, problems = read_items(path)
     twice = [name for name, count in Counter(item.name for item in items).items() if count > 1]
     problems += [f"{path}: the item {name} is there more than once; keep one." for name in twice]
     entries: list[Entry] = []
@@ -141,12 +141,15 @@ def read_stac(path: Path) -> tuple[list[Entry], list[str]]:
     return entries, problems
 
 
-def _read_items(path: Path, above: tuple[Path, ...]) -> tuple[list[Item], list[str]]:
+def read_items(path: Path, above: tuple[Path, ...] = ()) -> tuple[list[Item], list[str]]:
     """Return the items of a file and of the files that it links to, and what is wrong with links.
 
     Args:
         path: the file.
         above: the files that lead to it.
+
+    Raises:
+        DataError: a file cannot be read or is no STAC, or links lead in a circle.
     """
     if path.resolve() in above or len(above) > _MOST_LEVELS:
         raise DataError(f"{above[-1]} links to {path.name}, which leads back to it, or is nested too deep.")
@@ -172,7 +175,7 @@ def _read_items(path: Path, above: tuple[Path, ...]) -> tuple[list[Item], list[s
         except DataError as error:
             problems.append(f"{path}: {error}")
             continue
-        more = _read_items(file, (*above, path.resolve()))
+        more = read_items(file, (*above, path.resolve()))
         items += more[0]
         problems += more[1]
     return items, problems
@@ -213,7 +216,7 @@ def _entry(item: Item, items: Sequence[Item]) -> tuple[Entry, Item]:
     Raises:
         DataError: it does not have one image and one file of labels.
     """
-    labels = _only(item.label_assets, "labels", "give one of them the role labels")
+    labels = only_asset(item.label_assets, "labels", "give one of them the role labels")
     source, keys = item, tuple[str, ...]()
     if item.sources:
         if len(item.sources) > 1:
@@ -225,7 +228,9 @@ def _entry(item: Item, items: Sequence[Item]) -> tuple[Entry, Item]:
         source = _source(item, href, items)
     elif "label:type" in item.properties and not item.image_assets(()):
         raise DataError("it is a label item without a link to its source (rel source), and without an image.")
-    image = _only(source.image_assets(keys), "image", "give one of them the role data, or make one raster of its bands")
+    image = only_asset(
+        source.image_assets(keys), "image", "give one of them the role data, or make one raster of its bands"
+    )
     files = [Address(asset.href, one.folder, is_escaped=True) for asset, one in ((image, source), (labels, item))]
     return Entry(f"item {item.name}", files[0], files[1], item.split or source.split), source
 
@@ -240,13 +245,18 @@ def _source(item: Item, href: str, items: Sequence[Item]) -> Item:
         file = local_file(Address(href, item.folder, is_escaped=True), "source")
     except DataError as error:
         raise DataError(f"{error} No item in the catalogue has this address, either.") from error
-    others, _ = _read_items(file, ())
+    others, _ = read_items(file)
     if len(others) != 1:
         raise DataError(f"its source {file} holds {len(others)} items, and not one.")
     return others[0]
 
 
-def _only(assets: Sequence[Asset], what: str, mend: str) -> Asset:
+def only_asset(assets: Sequence[Asset], what: str, mend: str) -> Asset:
+    """Return the only asset of a list.
+
+    Raises:
+        DataError: there is none, or several.
+    """
     if len(assets) != 1:
         found = shortened(", ".join(asset.key for asset in assets), 120) or "none"
         raise DataError(f"it has {len(assets)} assets that may be its {what} ({found}); {mend}.")

@@ -3,7 +3,7 @@
 import importlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from skystill.predict.inputs import check_targets, find_inputs, name_targets, si
 from skystill.predict.layers import wanted_layers
 from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.several import run_in_order
+from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Event, Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.band_names import wanted_bands
 from skystill.raster.opening import NO_TEXT, open_raster
@@ -58,6 +59,10 @@ class PredictedInput:
     beside: tuple[Path, ...]
 
 
+Predict = Callable[[PredictSettings, bool, OnProgress], Iterator[PredictedInput]]
+"""Predicts into local files as `predict_inputs` does: here, on a cluster, or as a mosaic of all inputs."""
+
+
 def predict_inputs(
     settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
 ) -> Iterator[PredictedInput]:
@@ -66,22 +71,19 @@ def predict_inputs(
     Several small images are in work at the same time: one is read or written while the network computes another.
 
     Args:
-        settings: settings of the command.
+        settings: settings of the command, without a mosaic.
         resume: continue predictions that were interrupted.
-        on_progress: called with a `Note` about masks and sub-folders that are passed over, with a `Progress` in pixels
-            for each input, and with a `Message` where a prediction goes on. With small images, the calls come from
-            several threads, but never at the same time.
+        on_progress: called with a `Note` about what is passed over, a `Progress` in pixels for each input, and a
+            `Message` where a prediction goes on; with small images from several threads, but never at the same time.
 
     Yields:
         each input when it is finished.
 
     Raises:
-        UserError: some inputs were not found, are damaged or failed. This is raised at the end and names all of them.
-            A folder without images, an --out that does not fit, and a result that would overwrite an input or another
-            result are refused before the first prediction. So is a class of --square that the model does not have, and
-            an output that a prediction on a cluster works on.
-        InputFailed, InputsFailed: an input failed in a way that SkyStill does not expect. This, too, is raised at the
-            end.
+        UserError: some inputs were not found, are damaged or failed: raised at the end, with all of them. A folder
+            without images, an --out that does not fit or that a cluster works on, a result that would overwrite an
+            input or another, and an unknown class of --square are refused before the first prediction.
+        InputFailed, InputsFailed: an input failed in a way that SkyStill does not expect. Raised at the end, too.
         PredictionStopped: the user pressed Ctrl-C.
     """
     check_packages(settings)
@@ -90,12 +92,13 @@ def predict_inputs(
     predictor = open_predictor(settings)
     found = find_inputs(settings)
     targets = name_targets(found.sources, settings)
-    check_targets(targets, settings, predictor)
+    check_targets(targets, settings, predictor, stac_files(targets, settings))
     report_notes((*predictor.notes, *found.notes), on_progress)
     for line in _what_is_unfinished(targets) if resume else ():
         on_progress(Message(line))
     on_progress = tell = _Telling(on_progress)
     failed: list[SkystillError] = []
+    items = StacItems(settings, predictor.classes, found.dates)
     square_labels(settings, predictor.classes)  # it may name a class that there is not
     predict = partial(predict_one, predictor, settings, resume, on_progress)
     waiting = deque(target for _, target in targets)
@@ -104,6 +107,7 @@ def predict_inputs(
         for (source, target), outcome in run_in_order(targets, predict, partial(is_small, predictor), at_a_time):
             waiting.popleft()
             if isinstance(outcome, PredictedInput):
+                items.add(source, target)
                 yield outcome
                 if outcome.prediction.damaged:
                     failed.append(DamagedSource(source, target, outcome.prediction.damaged))
@@ -116,6 +120,7 @@ def predict_inputs(
         if isinstance(error, KeyboardInterrupt):
             raise PredictionStopped(waiting[0]) from error
         raise
+    items.finish()
     raise_failed(failed, len(targets))
 
 

@@ -25,8 +25,13 @@ from skystill.settings import PredictSettings
 
 
 @dataclass(frozen=True)
-class _Shapes:
-    """How polygons are shaped: the tolerance of `--simplify` in pixels, and the labels of `--square`."""
+class Shapes:
+    """How polygons are shaped.
+
+    Args:
+        tolerance: that of `--simplify` in pixels, or None.
+        square: labels of `--square`.
+    """
 
     tolerance: float | None
     square: tuple[int, ...]
@@ -41,7 +46,7 @@ def check_one(
     the errors are those of `predict_one`.
     """
     source, target = job
-    shapes = _Shapes(_tolerance(source, settings), square_labels(settings, predictor.classes))
+    shapes = Shapes(_tolerance(source, settings), square_labels(settings, predictor.classes))
     _check_shown(source, settings)
     _check_name(target)
     return Further(source, target, predictor, settings, shapes, on_progress)
@@ -55,7 +60,7 @@ class Further:
     target: Path
     predictor: Predictor
     settings: PredictSettings
-    shapes: _Shapes
+    shapes: Shapes
     on_progress: OnProgress
     seconds: float = 0.0
 

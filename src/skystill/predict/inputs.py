@@ -1,21 +1,27 @@
 """What `skystill predict` predicts, what each result is called, and the check that no result is an input."""
 
 import glob
+import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from skystill.errors import DataError, SettingsError, first_few
 from skystill.predict.layers import written_rasters
 from skystill.predict.predictor import Predictor
+from skystill.raster.buckets import Found, bucket_address, find_in_bucket, is_bucket
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
-from skystill.raster.opening import open_raster
+from skystill.raster.opening import open_raster, suffix_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
 
 _FILES = (".tif", ".tiff", ".png")
+LISTS = (".csv", ".parquet", ".geoparquet", ".json", ".geojson")
+"""Extensions of files that list images: tables and STAC (`skystill.data.image_lists`)."""
 
 
 @dataclass(frozen=True)
@@ -25,34 +31,40 @@ class FoundInputs:
     Args:
         sources: each input once, with the folder below --out that its result goes to.
         notes: what was passed over: masks, and sub-folders without --recursive.
+        dates: when an input was taken, if a list says it.
     """
 
     sources: dict[str, Path]
     notes: tuple[str, ...]
+    dates: dict[str, datetime] = field(default_factory=dict)
 
 
 def find_inputs(settings: PredictSettings) -> FoundInputs:
-    """Replace folders and patterns by the images in them. Files, URLs and other names of GDAL stay as they are.
+    """Replace folders, patterns and lists by the images in them, also in buckets. Other names of GDAL stay as they are.
 
     Args:
         settings: settings of the command.
 
     Raises:
-        DataError: a folder or a pattern has no images, or a folder cannot be listed.
+        DataError: a folder, a pattern or a list has no images, or cannot be read.
         SettingsError: results would be written into a folder whose images are predicted, or --recursive is set and no
-            input is a folder or a pattern.
+            input is a folder, a pattern or a list.
     """
     finder = _Finder(settings)
     for name in settings.inputs:
         if Path(name).is_dir():
             finder.add_folder(Path(name))
+        elif is_bucket(name) and (found := find_in_bucket(name, settings.recursive)):
+            finder.add_bucket(name, found)
+        elif suffix_of(name) in LISTS:
+            finder.add_list(name)
         elif glob.has_magic(name) and not Path(name).exists() and "://" not in name:
             finder.add_pattern(name)
         else:
             finder.add(name, Path())
     if settings.recursive and not finder.searched:
-        raise SettingsError("--recursive is for folders and patterns, and no input is one; leave it out.")
-    return FoundInputs(finder.sources, tuple(finder.notes))
+        raise SettingsError("--recursive is for folders, patterns and lists, and no input is one; leave it out.")
+    return FoundInputs(finder.sources, tuple(finder.notes), finder.dates)
 
 
 class _Finder:
@@ -63,6 +75,7 @@ class _Finder:
         self._known: set[str] = set()
         self.sources: dict[str, Path] = {}
         self.notes: list[str] = []
+        self.dates: dict[str, datetime] = {}
         self.searched = False
 
     def add(self, source: str, below: Path) -> None:
@@ -80,20 +93,32 @@ class _Finder:
         matched, root = match_images(pattern)
         self._take(pattern, [matched, *(self._list(folder, root) for folder in matched.folders)], root)
 
+    def add_bucket(self, name: str, found: Found) -> None:
+        self._take(name, [found.listing], Path(), found.address)
+
+    def add_list(self, name: str) -> None:
+        from skystill.data.image_lists import read_image_list  # it loads what training needs
+
+        self.searched = True
+        for image in read_image_list(name):
+            self.add(image.source, image.below if self._recursive else Path())
+            if image.date is not None:
+                self.dates[image.source] = image.date
+
     def _list(self, folder: Path, base: Path) -> Listing:
         listing = list_images(folder, self._recursive, base)
         for searched in dict.fromkeys([folder, *(path.parent for path in listing.images)]):
             self._check_outside(searched)
         return listing
 
-    def _take(self, name: str, listings: list[Listing], base: Path) -> None:
+    def _take(self, name: str, listings: list[Listing], base: Path, address: Callable[[Path], str] = str) -> None:
         self.searched = True
         images = [path for listing in listings for path in listing.images]
         passed_over = self._passed_over(listings)
         if not images:
             raise DataError(f"{name}: no images there ({', '.join(sorted(IMAGE_SUFFIXES))}).", passed_over)
         for path in images:
-            self.add(str(path), path.parent.relative_to(base) if self._recursive else Path())
+            self.add(address(path), path.parent.relative_to(base) if self._recursive else Path())
         self.notes.extend(f"{name}: {line}" for line in passed_over)
 
     def _passed_over(self, listings: list[Listing]) -> list[str]:
@@ -144,12 +169,14 @@ def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tu
             path.
     """
     out = settings.out
-    if out.suffix.lower() in _FILES:
+    if is_one_file(settings):
         if len(sources) > 1:
             raise SettingsError(f"--out {out} is one file, and there are {len(sources)} inputs; give a folder.")
         return [(source, out) for source in sources]
     if len(sources) == 1 and out.suffix and not out.is_dir():
         raise SettingsError(f"--out {out}: name it .tif (GeoTIFF) or .png, or give a folder.")
+    if settings.mosaic is not None:  # results of their own for a time: names that no two inputs share
+        return [(s, out / f"{Path(s).stem}-{hashlib.sha256(os.fsencode(s)).hexdigest()[:16]}.tif") for s in sources]
     targets = [(s, out / below / (Path(s).stem + _suffix(s, settings))) for s, below in sources.items()]
     times = Counter(target for _, target in targets)
     twice = sorted(str(target.relative_to(out)) for target, count in times.items() if count > 1)
@@ -158,6 +185,11 @@ def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tu
             f"several inputs would be written to {', '.join(first_few(twice))}; predict them into two folders."
         )
     return targets
+
+
+def is_one_file(settings: PredictSettings) -> bool:
+    """Return whether --out names a file, and not a folder."""
+    return settings.out.suffix.lower() in _FILES
 
 
 def _suffix(source: str, settings: PredictSettings) -> str:
@@ -185,23 +217,36 @@ def side_files(target: Path, settings: PredictSettings) -> dict[str, Path]:
 
 def possible_files(target: Path) -> tuple[Path, ...]:
     """Return every file that some settings write beside a class raster, in its folder."""
-    ends = ("-confidence.tif", "-probabilities.tif", "-areas.csv", "-overlay.png", ".gpkg", ".geojson")
+    ends = ("-confidence.tif", "-probabilities.tif", "-areas.csv", "-overlay.png", ".gpkg", ".geojson", ".stac.json")
     return tuple(target.with_name(target.stem + end) for end in ends)
 
 
-def check_targets(targets: list[tuple[str, Path]], settings: PredictSettings, predictor: Predictor) -> None:
+def check_targets(
+    targets: list[tuple[str, Path]],
+    settings: PredictSettings,
+    predictor: Predictor,
+    further: Sequence[tuple[str, Path]] = (),
+    read: Sequence[Path] = (),
+) -> None:
     """Check all files that will be written, also those beside the class rasters, against all files that are read.
 
     Args:
         targets: result of `name_targets`.
         settings: settings of the command.
         predictor: the model.
+        further: what else will be written, such as "STAC collection", and its path.
+        read: what else is read.
 
     Raises:
         SettingsError: a file to write is an input, or would be written twice.
     """
-    outputs: list[tuple[str, Path]] = []
-    inputs = [predictor.path, *([Path(settings.classes)] if settings.classes else [])]
+    if bucket_address(settings.out) is not None:
+        raise SettingsError(
+            f"--out {settings.out} is in a bucket, where results are copied by skystill.api.predict_each."
+        )
+    outputs = list(further)
+    inputs = [predictor.path, *read, *([Path(settings.classes)] if settings.classes else [])]
+    inputs += [Path(name) for name in settings.inputs if suffix_of(name) in LISTS]
     for source, target in targets:
         inputs.extend(source_files(source))
         outputs.extend(written_rasters(source, target, settings, predictor.classes))

@@ -7,7 +7,7 @@ prediction uses it and should not load what only training needs.
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -78,11 +78,21 @@ def list_images(folder: Path, recursive: bool = True, base: Path | None = None) 
     Raises:
         DataError: the folder, or one below it, cannot be opened.
     """
-    base = base or folder
+    return divided(_walk(folder, None if recursive else 1), recursive, base or folder)
+
+
+def divided(entries: Iterable[tuple[Path, bool]], recursive: bool, base: Path) -> Listing:
+    """Divide what lies in a folder into images, masks and sub-folders.
+
+    Args:
+        entries: each file and folder, and whether it is a folder.
+        recursive: whether those in sub-folders are among them.
+        base: folder below which words for masks count.
+    """
     images: list[Path] = []
     masks: list[Path] = []
     folders: list[Path] = []
-    for path, is_folder in _walk(folder, None if recursive else 1):
+    for path, is_folder in entries:
         if is_folder:
             folders.append(path)
         elif is_image_file(path):
@@ -108,6 +118,23 @@ def match_images(pattern: str) -> tuple[Listing, Path]:
         DataError: a folder cannot be opened.
     """
     root, parts = _fixed_part(Path(pattern))
+    entries = _walk(root, depth_of(parts)) if root.is_dir() else ()
+    return matched(entries, root, parts), root
+
+
+def depth_of(parts: tuple[str, ...]) -> int | None:
+    """Return how many levels below its fixed part a pattern reaches, or None for all."""
+    return None if "**" in parts else len(parts)
+
+
+def matched(entries: Iterable[tuple[Path, bool]], root: Path, parts: tuple[str, ...]) -> Listing:
+    """Return what matches a pattern, as `match_images`.
+
+    Args:
+        entries: each file and folder below the fixed part, and whether it is a folder.
+        root: the fixed part of the pattern.
+        parts: the other parts.
+    """
     suffix = Path(parts[-1]).suffix
     named = bool(suffix) and not glob.has_magic(suffix)
     if named:
@@ -115,11 +142,10 @@ def match_images(pattern: str) -> tuple[Listing, Path]:
             "[a-z]", lambda letter: f"[{letter[0].lower()}{letter[0].upper()}]", suffix, flags=re.IGNORECASE
         )
         parts = (*parts[:-1], parts[-1].removesuffix(suffix) + either)
-    any_depth = "**" in parts
     images: list[Path] = []
     masks: list[Path] = []
     folders: list[Path] = []
-    for path, is_folder in _walk(root, None if any_depth else len(parts)) if root.is_dir() else ():
+    for path, is_folder in entries:
         relative = path.relative_to(root)
         if not _matches(relative.parts, parts):
             continue
@@ -127,8 +153,8 @@ def match_images(pattern: str) -> tuple[Listing, Path]:
             folders.append(path)
         elif named or is_image_file(path):
             (masks if key_and_role(relative)[1] else images).append(path)
-    matched = () if any_depth else sorted(folders)  # ** reaches the files of the folders by itself
-    return Listing(tuple(sorted(images)), tuple(sorted(masks)), tuple(matched)), root
+    found = () if "**" in parts else sorted(folders)  # ** reaches the files of the folders by itself
+    return Listing(tuple(sorted(images)), tuple(sorted(masks)), tuple(found))
 
 
 def _fixed_part(pattern: Path) -> tuple[Path, tuple[str, ...]]:
@@ -164,7 +190,7 @@ def _walk(root: Path, depth: int | None) -> Iterator[tuple[Path, bool]]:
             if here in above:  # a link that leads back to a folder above it
                 continue
             with os.scandir(folder) as found:
-                entries = [entry for entry in found if not _is_passed_over(entry.name)]
+                entries = [entry for entry in found if not is_passed_over(entry.name)]
         except OSError as error:
             raise DataError(
                 f"{folder} cannot be listed: {error.strerror}.", mend="Allow it, or move it away."
@@ -179,5 +205,6 @@ def _walk(root: Path, depth: int | None) -> Iterator[tuple[Path, bool]]:
                 yield path, False
 
 
-def _is_passed_over(name: str) -> bool:
+def is_passed_over(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden, or made by programs for themselves."""
     return name.startswith(".") or name.lower() in _MADE_BY_PROGRAMS

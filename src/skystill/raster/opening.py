@@ -39,6 +39,8 @@ NO_TEXT = "its metadata hold bytes that are no text in UTF-8. Write it again: gd
 _REMOTE = re.compile(
     r"(?i)(^|\+)(https?|ftp|s3|gs|az|oss)://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs|rsync)\b|/vsi\w+_streaming/"
 )
+_SERVER_OPTIONS = {"GDAL_HTTP_CONNECTTIMEOUT": "20", "GDAL_HTTP_MAX_RETRY": "3", "GDAL_HTTP_RETRY_DELAY": "1"}
+"""How rasters on servers are read. Without them GDAL waits for five minutes, and asks a busy server only once."""
 _SIDE_FILES = (".ovr", ".OVR", ".msk", ".MSK")
 _BASE = ":::BASE:::"  # GDAL's word for "beside the raster"
 _HEAD_BYTES = 4096  # GDAL looks for the words below in the first 1,024
@@ -64,6 +66,15 @@ def listing_of_folders() -> str:
 def is_remote(name: str) -> bool:
     """Return whether a name of GDAL is that of a file on a server."""
     return _REMOTE.search(name) is not None
+
+
+def reading_options() -> dict[str, str]:
+    """Return the options of GDAL for folders, which are not listed, and those for servers that nobody else sets.
+
+    World files are still found.
+    """
+    servers = {name: value for name, value in _SERVER_OPTIONS.items() if name not in os.environ}
+    return {LISTING: listing_of_folders(), **servers}
 
 
 def is_plain(name: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from skystill.errors import SettingsError
-from skystill.raster.opening import open_raster
+from skystill.raster.opening import is_remote, open_raster
 from skystill.raster.source import files_of, gdal_environment
 
 _SHOWN = 20
@@ -58,8 +58,11 @@ def source_files(source: str) -> list[Path]:
     """Return all files that are read for a raster: itself, the files beside it, and the sources of a VRT.
 
     Args:
-        source: anything that GDAL opens. A source that cannot be opened counts as one file of that name.
+        source: anything that GDAL opens. A source that cannot be opened, or that is on a server, counts as one file of
+            that name.
     """
+    if is_remote(source):
+        return [Path(source)]  # it names no file of this computer, and asking a server takes time
     found = [source]
     try:
         with gdal_environment(), open_raster(source) as file:

@@ -62,6 +62,18 @@ def clear_scratch() -> None:
             _delete(lock_path.parent, lock)
 
 
+def empty_folder(folder: Path, but: str) -> None:
+    """Delete everything in a folder.
+
+    Args:
+        folder: the folder, which stays.
+        but: name of the file that stays, such as a lock that is held.
+    """
+    for entry in folder.iterdir():
+        if entry.name != but:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+
+
 def _make() -> tuple[Path, FileLock]:
     clear_scratch()
     new = Path(tempfile.mkdtemp(prefix=_UNLOCKED))

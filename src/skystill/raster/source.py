@@ -26,7 +26,7 @@ from skystill.raster.colors import Bytes as Bytes
 from skystill.raster.colors import Colors
 from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.opening import LISTING, VRT_SUFFIX, listing_of_folders, open_raster
+from skystill.raster.opening import VRT_SUFFIX, open_raster, reading_options
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
 from skystill.raster.states import FileStates
 from skystill.raster.turned import UPRIGHT, read_orientation, turned_note, turned_size, write_upright
@@ -49,9 +49,9 @@ def gdal_environment(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
         "GDAL_CACHEMAX": cache_bytes,
         "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # otherwise the rest of a truncated JPEG is grey, without an error
         "GDAL_PNG_WHOLE_IMAGE_OPTIM": False,  # it reads a truncated PNG as noise, without an error
-        LISTING: listing_of_folders(),  # folders and servers are not listed; world files are still found
         "GDAL_PAM_ENABLED": True,
         "JPEGMEM": f"{DECODER_BYTES // 2**20}M",  # a progressive JPEG is held as a whole; GDAL refuses above 500 MB
+        **reading_options(),
     }
     with rasterio.Env(**options), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

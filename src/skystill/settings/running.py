@@ -153,16 +153,19 @@ class PredictSettings(ClusterSettings, RasterSettings):
 
     inputs: list[str] = Field(min_length=1)
     """Images and rasters to predict: files, folders, patterns such as 'photos/*.jpg', URLs, or other names of
-    GDAL. Hidden files and masks in folders are passed over."""
+    GDAL. Also buckets (s3://BUCKET/FOLDER/, 's3://BUCKET/**/*.tif', gs://, az://) and lists of images: a table with the
+    column image (CSV, GeoParquet), or STAC. Hidden files and masks in folders are passed over."""
     model: Path | None = None
     """Model file from a run folder or from skystill export. By default the bundled model, which was trained on aerial
     photographs of Dubai (skystill box describes it)."""
     out: Path = Path("classes")
     """File to write (.tif or .png) if there is one input. Otherwise a folder, in which each result has the name of its
-    input."""
+    input. Either may be in a bucket (s3://BUCKET/FOLDER/): results are made in a folder .skystill-out-... below the
+    current one, and copied when they are done."""
     recursive: bool = False
     """Also predict the images in the sub-folders of the folders that are given. The results keep the sub-folders below
-    --out. By default sub-folders are not predicted, and a note says how many there are."""
+    --out; those of a list keep the folders below the list. By default sub-folders are not predicted, and a note says
+    how many there are."""
     classes: str | None = None
     """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
     default the classes in the model file."""
@@ -201,6 +204,16 @@ class PredictSettings(ClusterSettings, RasterSettings):
     is if the squared one would overlap with less than 85 % of both together, and a note gives the number of these. By
     default no polygon is squared."""
 
+    stac: bool = False
+    """Also write a STAC item beside each result, as OUT.stac.json, and if --out is a folder, collection.json with all
+    of them. The date is that of the input, if a list says it."""
+
+    mosaic: Path | None = None
+    """YAML file of a grid: all results are joined into one Cloud Optimized GeoTIFF, instead of one result for each
+    input. The file has crs and resolution, and may have extent (left, bottom, right, top) and order (first, last,
+    newest, oldest): which input is on top. Areas and polygons are those of the mosaic. --out is its file, or a folder
+    for mosaic.tif. By default each input has its own result."""
+
     @field_validator("simplify")
     @classmethod
     def _check_simplify(cls, value: str | None) -> str | None:
@@ -212,6 +225,13 @@ class PredictSettings(ClusterSettings, RasterSettings):
             raise ValueError("--simplify is for polygons: add --vector gpkg or geojson, or leave --simplify out")
         if self.square is not None and self.vector is None:
             raise ValueError("--square is for polygons: add --vector gpkg or geojson, or leave --square out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mosaic(self) -> "PredictSettings":
+        with_source = [name for name in ("confidence", "probabilities", "overlay") if getattr(self, name)]
+        if self.mosaic is not None and with_source:
+            raise ValueError(f"--mosaic joins class rasters: leave --{' and --'.join(with_source)} out")
         return self
 
     @model_validator(mode="after")

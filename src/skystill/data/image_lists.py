@@ -1,0 +1,156 @@
+"""Lists of images without labels, for prediction: the same tables and STAC files as in `catalogues`."""
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+from skystill.data.catalogues import TABLES, Address, local_path, read_table
+from skystill.data.stac_items import Item, only_asset, read_items
+from skystill.errors import DataError, shortened
+from skystill.raster.buckets import copy_file
+from skystill.raster.opening import is_plain, is_remote, suffix_of
+from skystill.raster.scratch import scratch_folder
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """One image of a list.
+
+    Args:
+        source: its path or address. There may be no such file.
+        below: its folder, relative to that of the list; the folder of the list itself if it does not lie below it.
+        date: when it was taken, if the list says it.
+    """
+
+    source: str
+    below: Path
+    date: datetime | None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a list says about an image: where it stands there, the address, and the date."""
+
+    where: str
+    href: str
+    date: str | None
+    is_escaped: bool = False
+
+
+def read_image_list(name: str) -> list[ListedImage]:
+    """Read the images that a list names.
+
+    - A table, CSV or GeoParquet, has the column `image`, and may have `datetime`.
+    - STAC is an item, an item collection, such as a saved search, or a collection or catalogue with links to items. The
+      image of an item is found as in training: by the role data, then by the key, then as the only image.
+
+    A list on this computer names files of this computer. A list on a server names files on servers.
+
+    Args:
+        name: the list: a path, or an address.
+
+    Raises:
+        DataError: the list cannot be read, lacks the column, is no STAC, or names what it may not. All such rows and
+            items are listed.
+        SettingsError: a Parquet file needs a package that is not installed.
+    """
+    problems: list[str] = []
+    with _on_this_computer(name) as path:
+        if path.suffix.lower() in TABLES:
+            rows = _rows_of_table(path, name)
+        else:
+            items, problems = read_items(path)
+            rows = list(_rows_of_items(items, problems))
+    images: list[ListedImage] = []
+    for row in rows:
+        try:
+            images.append(_remote(row, name) if is_remote(name) else _local(row, Path(name).parent))
+        except DataError as error:
+            problems.append(f"{row.where}: {error}")
+    if problems:
+        raise DataError(f"{name}: {len(problems)} of its images cannot be predicted. Nothing was written.", problems)
+    if not images:
+        raise DataError(f"{name} lists no images.")
+    return images
+
+
+@contextmanager
+def _on_this_computer(name: str) -> Iterator[Path]:
+    """Yield the path of a list; of one on a server, that of a copy."""
+    if is_plain(name):
+        if not Path(name).is_file():
+            raise DataError(f"{name}: no such file.")
+        yield Path(name)
+        return
+    with scratch_folder() as folder:
+        path = folder / f"list{suffix_of(name)}"
+        copy_file(name, path)
+        yield path
+
+
+def _rows_of_table(path: Path, name: str) -> list[_Row]:
+    names, rows = read_table(path, ("image", "datetime"), "image")
+    if "image" not in names:
+        raise DataError(
+            f"{name} has the columns {shortened(', '.join(names))}; it needs image, in CSV separated by commas, and "
+            "may have datetime."
+        )
+    image, date = names.index("image"), names.index("datetime") if "datetime" in names else None
+    return [_Row(where, row[image], None if date is None else row[date]) for where, row in rows]
+
+
+def _rows_of_items(items: Iterable[Item], problems: list[str]) -> Iterator[_Row]:
+    """Yield the image of each item. Label items have none: their images are items of their own."""
+    for item in items:
+        found = item.image_assets(())
+        if not found and item.is_labelled:
+            continue
+        try:
+            image = only_asset(found, "image", "give one of them the role data, or make one raster of its bands")
+        except DataError as error:
+            problems.append(f"item {item.name}: {error}")
+            continue
+        dates = (item.properties.get(key) for key in ("datetime", "end_datetime", "start_datetime"))
+        yield _Row(f"item {item.name}", image.href, next((str(one) for one in dates if one), None), is_escaped=True)
+
+
+def _local(row: _Row, folder: Path) -> ListedImage:
+    path = local_path(Address(row.href, folder, row.is_escaped), "image")
+    above = Path(os.path.relpath(path.parent, folder))
+    inside = ".." not in above.parts and not above.is_absolute()
+    return ListedImage(str(path), above if inside else Path(), _date(row.date))
+
+
+def _remote(row: _Row, name: str) -> ListedImage:
+    """Return an image of a list on a server. Relative addresses are relative to the list."""
+    folder = name.split("?", 1)[0].rsplit("/", 1)[0] + "/"
+    href = unquote(row.href) if row.is_escaped and not row.href.lower().startswith("http") else row.href
+    if not href:
+        raise DataError("it names no image.")
+    if is_plain(href) and href.startswith("/"):
+        raise DataError(f"its image {shortened(href)} is a file of this computer, and the list is on a server.")
+    source = _joined(folder, href) if is_plain(href) else href
+    if not is_remote(source):
+        raise DataError(f"its image {shortened(href)} is not on a server, as the list is.")
+    below = Path(source[len(folder) :]).parent if source.startswith(folder) else Path()
+    return ListedImage(source, below, _date(row.date))
+
+
+def _joined(folder: str, relative: str) -> str:
+    """Return the address of a file that is named relative to a folder on a server."""
+    scheme, colon, rest = folder.rpartition("://")
+    return scheme + colon + posixpath.normpath(rest + relative)
+
+
+def _date(text: str | None) -> datetime | None:
+    """Return a point in time, in UTC if the text does not say where; None if it is not one."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

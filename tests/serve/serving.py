@@ -49,6 +49,12 @@ class Serving:
 
     def files(self) -> list[str]:
         """Images and results that are kept, without the folder of the service and its lock."""
+        try:
+            return self._files()
+        except FileNotFoundError:  # a folder went meanwhile
+            return self.files()
+
+    def _files(self) -> list[str]:
         found = (path.relative_to(self.scratch) for path in self.scratch.glob("skystill-*/**/*") if path.is_file())
         return [str(path) for path in found if path.name != "lock"]
 

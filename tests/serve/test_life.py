@@ -58,9 +58,9 @@ def test_without_its_packages_it_says_what_to_install(
 
 
 def begin_work(service: Serving, body: bytes, pool: ThreadPoolExecutor) -> "Future[httpx.Response]":
-    """Send a large image, and return when it is being predicted."""
+    """Send a large image, and return when the service has taken the request."""
     answer = pool.submit(service.post, "/predict?views=4", body, "image/tiff")
-    wait_until(lambda: [name for name in service.files() if ".unfinished" in name])
+    wait_until(lambda: service.client.get("/health").json()["queue"] == 1)
     return answer
 
 
@@ -83,11 +83,18 @@ def test_work_is_finished_before_the_end(serving: Callable[..., Serving], large:
 
 
 def test_after_the_grace_time_work_is_ended(serving: Callable[..., Serving], large: bytes) -> None:
+    """Of eight large requests, which are predicted one after the other, some are in work or wait after a second."""
     service = serving("--grace-seconds=1")
-    with ThreadPoolExecutor(1) as pool:
-        answer = begin_work(service, large, pool)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [
+            begin_work(service, large, pool),
+            *(pool.submit(service.post, "/predict?views=8", large) for _ in range(7)),
+        ]
+        wait_until(lambda: service.client.get("/health").json()["queue"] > 4)
         service.process.send_signal(signal.SIGINT)
-        assert answer.result().status_code == 503
+        statuses = {answer.result().status_code for answer in answers}
+    assert 503 in statuses
+    assert statuses <= {200, 503}
     check_ended(service, 130)
 
 

@@ -261,6 +261,14 @@ def test_a_resolution_that_would_make_a_huge_result(service: Serving, tmp_path: 
     check_problem(service.post("/predict?resolution=0.001", body), 413, "megapixels")
 
 
+def test_polygons_without_a_place_on_the_earth(service: Serving, tmp_path: Path) -> None:
+    body = tif(tmp_path, waves(64, 64), crs='LOCAL_CS["x",UNIT["m",1]]')
+    assert service.post("/predict", body).status_code == 200
+    answer = service.post("/predict?f=geojson", body)
+    check_problem(answer, 422, "the result cannot be written in longitude and latitude")
+    assert "Take f=tif" in answer.json()["detail"]
+
+
 def test_what_no_form_is_accepted_for(service: Serving) -> None:
     for accept in ("text/html", "image/jpeg", "image/png;q=0", "application/json"):
         check_problem(service.post("/predict", png(), Accept=accept), 406, "Accept allows none")

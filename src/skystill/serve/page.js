@@ -1,10 +1,12 @@
 "use strict";
-const image = document.getElementById("image"), said = document.getElementById("said");
+const input = document.getElementById("input"), said = document.getElementById("status");
+const state = document.documentElement.dataset;
 const form = document.getElementById("form"), result = document.getElementById("result");
 let shown = null;
 
 async function send(file) {
   said.textContent = `${file.name} is being predicted.`;
+  state.state = "busy";
   result.removeAttribute("src");
   result.alt = "";
   if (shown) URL.revokeObjectURL(shown);
@@ -25,14 +27,17 @@ async function send(file) {
       save.click();
     }
     said.textContent = `${file.name} is done. ${notes}`;
+    state.state = "done";
   } catch (error) {
     said.textContent = `${file.name}: ${error.message}`;
+    state.state = "refused";
   }
 }
 
-image.addEventListener("change", () => image.files.length && send(image.files[0]));
+input.addEventListener("change", () => input.files.length && send(input.files[0]));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   if (event.dataTransfer.files.length) send(event.dataTransfer.files[0]);
 });
+state.state = "ready";

@@ -102,6 +102,8 @@ def plain(text: str, source: Path, model: Path) -> str:
         model: the model file.
     """
     text = text.replace(str(source), "the image").replace(source.name, "the image")
+    text = re.sub(rf"{re.escape(str(source.parent))}/out/[^\s:;,()]+", "the result", text)
+    text = text.replace("--vector gpkg", "f=tif")  # where GeoJSON cannot be written
     text = text.replace(str(model), "the model")
     folders = {str(source.parent), tempfile.gettempdir()}
     for folder in sorted(folders, key=len, reverse=True):

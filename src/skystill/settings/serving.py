@@ -27,7 +27,7 @@ class ServeSettings(Settings):
     queue: int = Field(default=256, ge=1, le=10_000)
     """Most requests with an image that are received, wait or are predicted at the same time, jobs apart. Further ones
     are refused with the status 503."""
-    request_seconds: float = Field(default=120.0, ge=1, le=86_400)
+    request_seconds: float = Field(default=120.0, gt=0, le=86_400)
     """Most seconds that a request waits for its result once its image has arrived. Then it is refused with the status
     503. Jobs have no such limit."""
     jobs: int = Field(default=100, ge=1, le=10_000)

@@ -104,6 +104,7 @@ def count_archive(settings: PredictSettings, on_progress: OnProgress = ignore_pr
     """
     from skystill.cluster import tasks
 
+    check_packages(settings)
     predictor = open_predictor(settings)
     sources = check_inputs(predictor, settings, on_progress)
     sizes = count_pixels(sources, on_progress)

@@ -15,7 +15,7 @@ from skystill.cluster.manifest import Done, Manifest
 from skystill.cluster.status import read_status
 from skystill.errors import DataError, RunFolderError
 from skystill.predict.ahead import Ahead
-from tests.cluster.archives import contents, small_tiles, write_raster
+from tests.cluster.archives import small_tiles, write_raster
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_dry_run_counts_and_measures_and_writes_no_result(
     assert (found.inputs, found.opened, found.read_bytes) == (2, 2, sizes)
     assert found.megapixels == pytest.approx((300 * 400 + 50 * 60) / 1e6)
     assert found.megapixels_per_second > 0 and found.written_bytes > 0
-    assert not (tmp_path / "out").exists() or contents(tmp_path / "out") == {}
+    assert not (tmp_path / "out").exists()
     predict(**given)  # it is no beginning that is in the way
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -65,7 +66,7 @@ def predict_archive(
         ClusterError: the cluster cannot be used, or was lost. What is done is kept.
         ArchiveStopped: the user pressed Ctrl-C. What is done is kept.
     """
-    needs = _needs(settings)
+    check_packages(settings)
     clear_scratch()
     predictor = open_predictor(settings)
     found = find_inputs(settings)
@@ -86,7 +87,7 @@ def predict_archive(
         total, described = len(targets), (targets, found.dates) if settings.stac else ([], {})
         del targets, found
         if manifest.inputs("waiting", most=1):
-            with open_connection(settings, on_progress, needs) as connection:
+            with open_connection(settings, on_progress, _needs(settings, runtime)) as connection:
                 ordered = settings.model_copy(update={"runtime": runtime})
                 token = write_order(folder, ordered, predictor.path, connection.versions)
                 yield from _run(connection, manifest, (folder.absolute(), token), settings.out, on_progress)
@@ -106,23 +107,21 @@ def count_archive(settings: PredictSettings, on_progress: OnProgress = ignore_pr
     """
     from skystill.cluster import tasks
 
+    check_packages(settings)
     predictor = open_predictor(settings)
     sources = check_inputs(predictor, settings, on_progress)
     sizes = count_pixels(sources, on_progress)
-    folder = archive_folder(settings.out)
-    with naming_failed_writes(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    sample = _absolute(sizes.sample)
     with (
-        hold_lock(folder / LOCK, str(settings.out), on_progress),
-        open_connection(settings, on_progress, _needs(settings)) as connection,
+        _folder_for_a_time(settings, on_progress) as folder,
+        open_connection(settings, on_progress, _needs(settings, predictor.runtime)) as connection,
     ):
         ordered = settings.model_copy(update={"runtime": predictor.runtime})
         token = write_order(folder, ordered, predictor.path, connection.versions)
         try:
-            sample = str(Path(sizes.sample).absolute()) if Path(sizes.sample).exists() else sizes.sample
             _wait_for_worker(connection, on_progress)
-            _look_around(connection, folder.absolute(), token, sample)
-            run = connection.client.submit(tasks.measure_rate, str(folder.absolute()), token, sample, pure=False)
+            _look_around(connection, folder, token, sample if Path(sample).exists() else None)
+            run = connection.client.submit(tasks.measure_rate, str(folder), token, sample, pure=False)
             measured = _answer(run.result())
         finally:
             end_run(folder)
@@ -152,12 +151,28 @@ def _write_items(
     items.finish()
 
 
-def _needs(settings: PredictSettings) -> tuple[str, ...]:
-    """Return the packages that workers need, and fail now if they are missing here."""
-    runtime = (*RUNTIME, *(["openvino"] if settings.runtime == "openvino" else []))
-    check_packages(settings)
+@contextlib.contextmanager
+def _folder_for_a_time(settings: PredictSettings, on_progress: OnProgress) -> Iterator[Path]:
+    """Yield the folder of an archive, which is removed again if it was not there."""
+    folder = archive_folder(settings.out).absolute()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with naming_failed_writes(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with hold_lock(folder / LOCK, str(settings.out), on_progress):
+            yield folder
+    finally:
+        if folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in made[1:]:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _needs(settings: PredictSettings, runtime: str) -> tuple[str, ...]:
+    """Return the packages that workers need in the version of this process."""
     polygons = {None: (), "geojson": ("shapely",), "gpkg": ("pyogrio", "shapely")}
-    return (*runtime, *polygons[settings.vector])
+    return (*RUNTIME, *(["openvino"] if runtime == "openvino" else []), *polygons[settings.vector])
 
 
 def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) -> str:
@@ -285,6 +300,10 @@ def _as_given(found: PredictedInput, out: Path) -> PredictedInput:
     path = Path(os.path.relpath(found.prediction.path))
     beside = tuple(Path(os.path.relpath(one)) for one in found.beside)
     return replace(found, prediction=replace(found.prediction, path=path), beside=beside)
+
+
+def _absolute(source: str) -> str:
+    return next(absolute([(source, Path())]))[0]
 
 
 def _raise_failed(manifest: Manifest, total: int, out: Path) -> None:

@@ -21,13 +21,14 @@ from skystill.report.metrics import evaluate, metrics_for
 from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
+from skystill.train.alike import check_alike, facts_of_run, facts_of_teaching
 from skystill.train.beginning import build_first, check_beginning, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
-from skystill.train.fitting import Fitting, check_patience, open_fabric
+from skystill.train.fitting import Fitting, check_patience, connect_ranks, open_fabric
 from skystill.train.loggers import check_loggers
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.gradients import GradientLog
-from skystill.train.loop.ranks import rank_and_count
+from skystill.train.loop.ranks import name_lost_ranks, rank_and_count
 from skystill.train.loop.supervised import Supervised
 from skystill.train.networks.library import is_library, shown_name
 from skystill.train.networks.weights import recorded_input
@@ -52,6 +53,7 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
         UserError: a problem that the user can mend: data, settings, folder, disk, or a loss that is not finite.
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
+    connected = connect_ranks(settings)
     check_loggers(settings.logger)
     begun = has_begun(settings, resume)
     check_beginning(settings.network, settings, begun)
@@ -60,7 +62,9 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
     check_patience(settings, prepared)
     class_weights = find_class_weights(settings, prepared)
     network = build_first(settings.network, settings, prepared, begun)
-    fabric = open_fabric(settings)
+    if connected:
+        check_alike(connected, facts_of_run(settings, prepared, connected))
+    fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, shown_name(settings.network)) if fabric.is_global_zero else ignore_progress
     prepared.report(on_progress)
     report_class_weights(class_weights, prepared, on_progress)
@@ -101,6 +105,7 @@ def distill_run(
     """
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
+    connected = connect_ranks(settings)
     check_loggers(settings.logger)
     check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.
     begun = has_begun(settings, resume)
@@ -110,6 +115,8 @@ def distill_run(
     check_patience(settings, prepared)
     class_weights = find_class_weights(settings, prepared)
     student = build_first(settings.student, settings, prepared, begun)
+    if connected:
+        check_alike(connected, facts_of_run(settings, prepared, connected))
     prepared.report(on_progress)
     RunFolder(settings.out).check_free(resume)  # before the cache: the run itself checks it again, with the lock held
     report_class_weights(class_weights, prepared, on_progress)
@@ -117,10 +124,14 @@ def distill_run(
         try_network(student, settings.student, prepared.classes, on_progress)
     if fill_cache is not None:
         fill_cache()
-    fabric = open_fabric(settings)
+    fabric = connected or open_fabric(settings)
+    with name_lost_ranks(fabric):
+        fabric.barrier()  # every rank has filled its part of the cache
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
     with phase("opening teachers", on_progress, leaves_line=None):
         teaching = open_teaching(settings, prepared, on_progress)
+    if connected:
+        check_alike(connected, facts_of_teaching(teaching))
     report_notes(teaching.teachers.notes, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)

@@ -81,6 +81,7 @@ def open_teaching(settings: DistillSettings, prepared: PreparedData, on_progress
                 f"{len(missing)} of {len(images)} images have no logits of {text} in {cache.folder} "
                 f"({missing[0].name}, ...); {cache.what_else()}. Fill it with skystill cache, same data, split, "
                 "teacher, --cache-bits, --cache-symmetry and --distillation-stride."
+                + (" Machines share this folder, or it is filled on each of them." if settings.nodes > 1 else "")
             )
     return Teaching(teachers, [], caches, unlabeled)
 

@@ -20,7 +20,7 @@ from skystill.progress import Event, Note, OnProgress, Progress, ignore_progress
 from skystill.report.metrics import evaluate, metrics_for
 from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
-from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
+from skystill.settings import CacheSettings, ClusterSettings, DistillSettings, FitSettings, TrainSettings
 from skystill.train.alike import check_alike, facts_of_run, facts_of_teaching
 from skystill.train.beginning import build_first, check_beginning, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
@@ -214,7 +214,8 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
     """
     check_teaching(settings)
     rank, ranks = rank_and_count()
-    values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name != "share"}
+    own = {"share", *ClusterSettings.model_fields}
+    values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name not in own}
     if (begun := RunFolder(settings.out).split).is_file():
         values["split"] = str(begun)  # the cache is of the images that the run began with
     if settings.cache is None and settings.run_teacher is None:

@@ -112,6 +112,11 @@ def run_on_each_worker(
             connection.client.cancel(list(running.values()))
 
 
+def host_name() -> str:
+    """Return the name of the machine that this runs on."""
+    return socket.gethostname()
+
+
 def take_part(order: CommandOrder) -> Ended:
     """Run the command on this worker, until it ends or the fence falls."""
     try:
@@ -178,7 +183,7 @@ def _check_sight(order: CommandOrder) -> None:
     for path in (order.fence.parent, Path(order.current)):
         if not path.is_dir() or _read(order.fence) is None:
             raise ClusterError(
-                f"the worker on {socket.gethostname()} does not see {shortened(path)}. All workers and this command "
+                f"the worker on {host_name()} does not see {shortened(path)}. All workers and this command "
                 "need it on one disk that they share, under the same path. Nothing was begun there."
             )
 

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from skystill.cluster.connection import ClusterError, Connection, open_connection
 from skystill.cluster.stream import WorkersKilled, count_workers, stream
 from skystill.data.unlabeled import ImageWindow
 from skystill.errors import DataError, shortened
-from skystill.progress import OnProgress, Progress
+from skystill.progress import Note, OnProgress, Progress
 from skystill.run_folder import write_text
 from skystill.settings import CacheSettings
 from skystill.train.teachers.cache_tasks import CacheOrder, Failed, Fatal, compare_mirrored, fill_some, look_around
@@ -102,8 +104,14 @@ def _fill(
     connection: Connection, order: CacheOrder, windows: Sequence[ImageWindow], on_progress: OnProgress
 ) -> list[str]:
     """Fill the cache of one teacher, and return why some images could not be done."""
-    for found in connection.client.run(look_around, order, on_error="return").values():
-        _checked(found)
+    threads = {_checked(found) for found in connection.client.run(look_around, order, on_error="return").values()}
+    if other := ", ".join(map(str, sorted(threads - {torch.get_num_threads()}))):
+        on_progress(
+            Note(
+                f"workers have {other} thread(s), and this process {torch.get_num_threads()}: the logits are those of "
+                "one process but for their last digits. OMP_NUM_THREADS gives one process another number."
+            )
+        )
     done, problems = 0, list[str]()
     each = max(1, min(_MOST_IMAGES, len(windows) // (4 * max(1, count_workers(connection)))))
     pieces = (tuple(windows[first : first + each]) for first in range(0, len(windows), each))

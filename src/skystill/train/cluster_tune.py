@@ -1,11 +1,10 @@
 """`skystill tune` on a cluster: each worker runs the command itself, and all of them share the study."""
 
-import socket
 from collections.abc import Sequence
 
 import optuna
 
-from skystill.cluster.commands import run_on_each_worker
+from skystill.cluster.commands import host_name, run_on_each_worker
 from skystill.cluster.connection import Connection, open_connection
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, Progress
@@ -57,7 +56,7 @@ def run_study_on_cluster(settings: TuneSettings, arguments: Sequence[str], on_pr
 
 def _check_storage(settings: TuneSettings, connection: Connection) -> None:
     """Refuse a database in a file if workers on other machines would share it: SQLite's locks do not reach so far."""
-    hosts = set(connection.client.run(socket.gethostname, on_error="ignore").values()) - {socket.gethostname()}
+    hosts = set(connection.client.run(host_name, on_error="ignore").values()) - {host_name()}
     if hosts and settings.storage is None:
         raise SettingsError(
             f"{settings.out / 'study.db'} cannot be shared with workers on other machines ({', '.join(sorted(hosts))})."

@@ -14,7 +14,7 @@ from distributed import KilledWorker as WorkersKilled
 from skystill.cluster.connection import Connection
 from skystill.progress import Message, OnProgress
 
-__all__ = ["WorkersKilled", "count_workers", "stream"]
+__all__ = ["WorkersKilled", "count_workers", "stream", "threads_of_workers"]
 
 _AHEAD = 2  # tasks of each worker that Dask knows of, besides the one that it runs
 _TICK_SECONDS = 1.0
@@ -75,6 +75,16 @@ def count_workers(connection: Connection) -> int:
         return int(connection.client.scheduler_info(n_workers=0).get("n_workers", 0))
     except (OSError, TimeoutError) as error:
         raise connection.lost() from error
+
+
+def threads_of_workers(connection: Connection) -> set[int]:
+    """Return the numbers of threads that workers have.
+
+    Raises:
+        ClusterError: the scheduler is lost.
+    """
+    count_workers(connection)
+    return {int(about["nthreads"]) for about in connection.client.scheduler_info(n_workers=-1)["workers"].values()}
 
 
 def _landed(landed: queue.SimpleQueue[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from skystill.cluster.connection import ClusterError, Connection, open_connection
-from skystill.cluster.stream import WorkersKilled, count_workers, stream
+from skystill.cluster.stream import WorkersKilled, count_workers, stream, threads_of_workers
 from skystill.data.unlabeled import ImageWindow
 from skystill.errors import DataError, shortened
 from skystill.progress import Note, OnProgress, Progress
@@ -55,6 +55,7 @@ def fill_on_cluster(
     windows = [replace(window, path=window.path.absolute()) for window in images]
     notes, problems = [], dict[str, None]()
     with open_connection(settings, on_progress, _NEEDS) as connection:
+        _compare_threads(connection, on_progress)
         for index, cache in enumerate(caches):
             cache = replace(cache, folder=cache.folder.absolute())
             with cache.held(part, parts, on_progress), _ordered(cache, teachers, index, windows, connection) as order:
@@ -71,6 +72,18 @@ def fill_on_cluster(
             "The others are done. Mend these or take them out, and run the same command again: it goes on.",
         )
     return notes
+
+
+def _compare_threads(connection: Connection, on_progress: OnProgress) -> None:
+    """Give a note if workers have other threads than this process: how torch adds up depends on their number."""
+    here = torch.get_num_threads()
+    if others := ", ".join(map(str, sorted(threads_of_workers(connection) - {here}))):
+        on_progress(
+            Note(
+                f"workers have {others} thread(s), and this process {here}: the logits are those of one process but "
+                "for their last digits. OMP_NUM_THREADS gives one process another number."
+            )
+        )
 
 
 def _absolute(origin: Origin) -> Origin:
@@ -104,14 +117,8 @@ def _fill(
     connection: Connection, order: CacheOrder, windows: Sequence[ImageWindow], on_progress: OnProgress
 ) -> list[str]:
     """Fill the cache of one teacher, and return why some images could not be done."""
-    threads = {_checked(found) for found in connection.client.run(look_around, order, on_error="return").values()}
-    if other := ", ".join(map(str, sorted(threads - {torch.get_num_threads()}))):
-        on_progress(
-            Note(
-                f"workers have {other} thread(s), and this process {torch.get_num_threads()}: the logits are those of "
-                "one process but for their last digits. OMP_NUM_THREADS gives one process another number."
-            )
-        )
+    for found in connection.client.run(look_around, order, on_error="return").values():
+        _checked(found)
     done, problems = 0, list[str]()
     each = max(1, min(_MOST_IMAGES, len(windows) // (4 * max(1, count_workers(connection)))))
     pieces = (tuple(windows[first : first + each]) for first in range(0, len(windows), each))

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.classes import Labels
 from skystill.data import find_pairs, read_image, read_pairs, resolve_classes
 from skystill.data.bands import find_spec
 from skystill.data.class_weights import find_class_weights, report_class_weights
-from skystill.data.prepare import prepare_data
+from skystill.data.prepare import PreparedData, prepare_data
 from skystill.errors import SettingsError
 from skystill.model.measure import reset_peak_rss
 from skystill.progress import Event, Note, OnProgress, Progress, ignore_progress, named, phase, report_notes, tracked
@@ -125,14 +126,8 @@ def distill_run(
     if fill_cache is not None:
         fill_cache()
     fabric = connected or open_fabric(settings)
-    with name_lost_ranks(fabric):
-        fabric.barrier()  # every rank has filled its part of the cache
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
-    with phase("opening teachers", on_progress, leaves_line=None):
-        teaching = open_teaching(settings, prepared, on_progress)
-    if connected:
-        check_alike(connected, facts_of_teaching(teaching))
-    report_notes(teaching.teachers.notes, on_progress)
+    teaching = _open_teachers(settings, prepared, fabric, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)
     with fitting.held(resume):
@@ -145,6 +140,20 @@ def distill_run(
             fitting.finish(student, settings.student)
             _score_teachers(teaching, settings, fitting)
     return fitting.folder
+
+
+def _open_teachers(
+    settings: DistillSettings, prepared: PreparedData, fabric: Fabric, on_progress: OnProgress
+) -> Teaching:
+    """Open the teachers when every rank has filled its part of the cache, and report notes on them."""
+    with name_lost_ranks(fabric):
+        fabric.barrier()
+    with phase("opening teachers", on_progress, leaves_line=None):
+        teaching = open_teaching(settings, prepared, on_progress)
+    if fabric.world_size > 1:
+        check_alike(fabric, facts_of_teaching(teaching))
+    report_notes(teaching.teachers.notes, on_progress)
+    return teaching
 
 
 def _shown(settings: DistillSettings) -> str:

@@ -109,14 +109,9 @@ def _task(work: Callable[P, R]) -> Callable[P, R | Fatal | Failed]:
 
 
 @_task
-def look_around(order: CacheOrder) -> int:
-    """Check that this worker has the right versions, sees the cache, the images and the teacher, and may write.
-
-    Returns:
-        number of its threads.
-    """
+def look_around(order: CacheOrder) -> None:
+    """Check that this worker has the right versions, sees the cache, the images and the teacher, and may write."""
     _check(order)
-    return _threads()
 
 
 @_task
@@ -200,16 +195,12 @@ def _sees(sign: Path, token: str) -> bool:
         time.sleep(0.5)
 
 
-def _threads() -> int:
-    from distributed import get_worker
-
-    return max(1, int(get_worker().state.nthreads))
-
-
 def _teacher(order: CacheOrder) -> tuple[nn.Module, torch.device]:
     """Return the teacher, loaded once, and its device. Dask starts workers with one thread for torch."""
+    from distributed import get_worker
+
     key = f"{order.cache.teacher_key} {order.digest}"
-    torch.set_num_threads(_threads())
+    torch.set_num_threads(max(1, int(get_worker().state.nthreads)))
     if key not in _loaded:
         _loaded.clear()
         keep_freed_memory()

@@ -91,7 +91,7 @@ def test_no_more_run_than_can_have_something_to_do(cluster: Cluster, tmp_path: P
 
 def test_a_command_that_fails_ends_all_and_its_words_are_passed_on(cluster: Cluster, tmp_path: Path) -> None:
     connection, _, _ = cluster
-    fails = "import sys; sys.exit('error: data has no pairs')"
+    fails = "import sys; sys.exit('a log of hours\\nerror: data has no pairs')"
     with pytest.raises(ClusterError, match=r"ended with exit code 1:\nerror: data has no pairs"):
         run_on_each_worker(connection, ["-c", fails], tmp_path, lambda: 2, ignore_progress)
     assert not (tmp_path / ".cluster").exists()

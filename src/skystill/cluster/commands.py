@@ -141,7 +141,13 @@ def take_part(order: CommandOrder) -> Ended:
         if not ended_itself or process.returncode == 0:
             return Ended(0 if ended_itself else None)
         said.seek(0)
-        return Ended(process.returncode, said.read().decode(errors="replace")[-_MOST_TEXT:])
+        return Ended(process.returncode, _last_error(said.read().decode(errors="replace")))
+
+
+def _last_error(said: str) -> str:
+    """Return the message of an error at the end of what a command printed, or else the end of it."""
+    _, found, message = f"\n{said}".rpartition("\nerror: ")
+    return f"error: {message}" if found else said[-_MOST_TEXT:]
 
 
 def _addresses(connection: Connection) -> list[str]:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -15,9 +16,11 @@ import pytest
 from distributed import Client
 
 from skystill import api
+from skystill.cluster.commands import host_name
 from skystill.errors import SettingsError
 from skystill.progress import Event, Progress
 from skystill.settings import TuneSettings
+from skystill.train.cluster_tune import _check_storage
 
 from .scheduler import running
 from .test_cache import write_teacher
@@ -80,9 +83,18 @@ def test_the_trial_of_a_killed_worker_is_continued_by_another(scenes: Path, tmp_
 
 
 def test_a_file_is_not_shared_with_other_machines(scenes: Path, tmp_path: Path) -> None:
-    elsewhere = "import socket; socket.gethostname = lambda: 'elsewhere'"
-    with running(tmp_path / "dask", 1, worker_preload=elsewhere) as (address, _):
-        with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(1)
-        with pytest.raises(SettingsError, match=r"study.db cannot be shared with .* \(elsewhere\).*--storage"):
-            api.tune(settings(scenes, tmp_path / "study", 1, dask=address))
+    for hosts, storage, refused in (
+        ([host_name(), host_name()], None, False),
+        ([host_name(), "elsewhere"], None, True),
+        ([host_name(), "elsewhere"], "postgresql://host/name", False),
+        ([], None, False),
+    ):
+        answers: Any = {f"tcp://{number}": host for number, host in enumerate(hosts)}
+        connection: Any = SimpleNamespace(client=SimpleNamespace(run=lambda *_, answers=answers, **__: answers))
+        wanted = settings(scenes, tmp_path / "study", 1, workers=2, storage=storage)
+        with (
+            pytest.raises(SettingsError, match=r"study.db cannot be shared with .* \(elsewhere\).*--storage")
+            if (refused)
+            else contextlib.nullcontext()
+        ):
+            _check_storage(wanted, connection)

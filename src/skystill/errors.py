@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -313,6 +313,37 @@ class RankLost(SkystillError):
 
     def __init__(self, rank: int, ranks: int) -> None:
         super().__init__(
-            f"rank {rank} of {ranks}: another rank was lost (its own message says why), so this run ends. The last "
-            "checkpoint serves: run the same command with --resume."
+            f"rank {rank} of {ranks}: another rank was lost (its own message says why, unless its machine gives no "
+            "answer), so this run ends. The last checkpoint serves: run the same command with --resume."
+        )
+
+
+class RanksNotConnected(UserError):
+    """The ranks of a run could not connect with each other."""
+
+    def __init__(self, rank: int, ranks: int, reason: object) -> None:
+        super().__init__(
+            f"rank {rank} of {ranks} could not connect with the others ({shortened(reason)}). Start the command on "
+            "every machine, with the same --master-addr and --master-port of a machine that all of them reach. If they "
+            "reach each other by another network card than the first, name it: GLOO_SOCKET_IFNAME=eth1 (on GPUs "
+            "NCCL_SOCKET_IFNAME)."
+        )
+
+
+class RanksDiffer(UserError):
+    """The ranks of a run have different settings or data.
+
+    Args:
+        rank: the rank that says this.
+        host: the name of its machine.
+        others: the ranks that have something else than the first one.
+        here: what differs, and what this rank has.
+    """
+
+    def __init__(self, rank: int, host: str, others: Sequence[int], here: Mapping[str, str]) -> None:
+        listed = "; ".join(f"{name}: {shortened(value)}" for name, value in here.items())
+        super().__init__(
+            f"rank {', '.join(map(str, others))} has other settings or data than rank 0, and they would train "
+            f"different networks. Rank {rank} on {host} has {listed}. Give every machine the same command and the "
+            "same files."
         )

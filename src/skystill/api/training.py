@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from skystill.api.demo_settings import prepare_demo
-from skystill.api.processes import call_command, start_ranks
+from skystill.api.processes import call_command, start_ranks, to_arguments
 from skystill.api.running import evaluate, quantize
 from skystill.progress import Message, OnProgress, SaidOnce, ignore_progress, phase
 from skystill.run_folder import RunFolder
 from skystill.settings import (
     CacheSettings,
+    ClusterSettings,
     DemoSettings,
     DistillSettings,
     PretrainSettings,
@@ -220,7 +221,7 @@ def tune(
         The study. Its folder contains `best.yaml`, `study.json` and `study.html`.
 
     Raises:
-        UserError: as in `distill`; also a storage that cannot be opened.
+        UserError: as in `distill`; also a storage that cannot be opened, or a cluster that cannot be used.
     """
     from skystill.report.page import write_study_report
     from skystill.train.runs import cache_settings
@@ -228,7 +229,13 @@ def tune(
 
     settings = settings_from(TuneSettings, settings, keywords)
     shown = SaidOnce(on_progress)
-    study = run_study(settings, lambda drawn: call_command("cache", cache_settings(drawn), said=shown), shown)
+    if settings.on_cluster:
+        from skystill.train.cluster_tune import run_study_on_cluster  # needs the extra cluster
+
+        alone = settings.model_copy(update=dict.fromkeys(ClusterSettings.model_fields))
+        study = run_study_on_cluster(settings, to_arguments(alone), shown)
+    else:
+        study = run_study(settings, lambda drawn: call_command("cache", cache_settings(drawn), said=shown), shown)
     with phase("writing study.html", on_progress):
         write_study_report(settings.out)
     return study

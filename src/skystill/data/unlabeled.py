@@ -212,6 +212,7 @@ class _Known:
     def __init__(self, pairs: Sequence[Pair], spec: InputSpec) -> None:
         self._spec = spec
         self._by_hash = {_file_hash(pair.image): pair for pair in pairs}
+        self._bytes = {pair.image.stat().st_size for pair in pairs}
         self._looks: dict[tuple[int, int], list[tuple[npt.NDArray[np.float64], Pair]]] = {}
         for pair in pairs:
             image = read_image(pair.image, spec, pair.bounds)
@@ -224,7 +225,8 @@ class _Known:
             path: the file.
             size: its height and width in pixels.
         """
-        if found := self._by_hash.get(_file_hash(path)):
+        may_be = path.suffix.lower() == VRT_SUFFIX or path.stat().st_size in self._bytes  # of others, not read whole
+        if may_be and (found := self._by_hash.get(_file_hash(path))):
             return str(found.image)
         if size not in self._looks:
             return None

@@ -102,7 +102,7 @@ class FitSettings(Settings):
     """Number of training processes on this machine, one per GPU or several on the CPU. They share each batch, so
     --batch-size must be a multiple of the number of all processes."""
     nodes: int = Field(default=1, ge=1)
-    """Number of machines. With more than one, start the command on each of them with torchrun or SLURM."""
+    """Number of machines. With more than one, start the same command on each of them with torchrun or SLURM."""
 
     @field_validator("logger", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from pydantic import ByteSize, Field, field_validator, model_validator
 
 from skystill.settings.band_lists import BandList
 from skystill.settings.base import Settings, list_of_texts
+from skystill.settings.cluster import ClusterSettings
 from skystill.settings.fitting import FitSettings, Precision
 
 _LATENCY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:ms/MP|ms)?", re.IGNORECASE)
@@ -228,7 +229,7 @@ class PretrainSettings(Settings):
         return self
 
 
-class TuneSettings(TeacherSettings):
+class TuneSettings(ClusterSettings, TeacherSettings):
     """Settings of `skystill tune`.
 
     They leave out what the search itself chooses: learning rate, number of channels, alpha, temperature and loss.
@@ -268,7 +269,7 @@ class TuneSettings(TeacherSettings):
     """Seed of the training, the same in all trials, and of the search."""
 
 
-class CacheSettings(TeacherSettings):
+class CacheSettings(ClusterSettings, TeacherSettings):
     """Settings of `skystill cache`."""
 
     data: Path

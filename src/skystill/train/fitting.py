@@ -12,12 +12,13 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
+from torch.distributed.distributed_c10d import _set_pg_timeout  # no public function changes it
 
 from skystill.allocator import keep_freed_memory
 from skystill.data import read_image
 from skystill.data.prepare import PreparedData
 from skystill.data.split_map import split_map
-from skystill.errors import SettingsError
+from skystill.errors import RanksNotConnected, SettingsError
 from skystill.model.measure import peak_rss_bytes
 from skystill.progress import Message, OnProgress, phase
 from skystill.report.records import TrainingRecord, read_training, write_record
@@ -28,7 +29,8 @@ from skystill.train.batches.images import labeled_images, unlabeled_images
 from skystill.train.loggers import open_loggers
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.distiller import Distiller
-from skystill.train.loop.ranks import name_lost_ranks
+from skystill.train.loop.machines import notice_lost_machines
+from skystill.train.loop.ranks import check_launched, name_lost_ranks, rank_and_count
 from skystill.train.loop.supervised import Supervised
 from skystill.train.loop.task import History
 from skystill.train.loop.validation import Validation, best_epoch
@@ -38,6 +40,11 @@ from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import NetworkRecord, network_name, write_network
 from skystill.train.pictures import RunPictures
 from skystill.train.teaching import Teaching
+
+_CONNECT = timedelta(minutes=10)
+"""How long a rank waits for the others to connect."""
+_EXCHANGE = timedelta(days=1)
+"""How long a rank waits in an exchange, such as while others fill their part of the cache. A lost one is noticed."""
 
 
 @dataclass(frozen=True)
@@ -251,11 +258,25 @@ def check_patience(settings: FitSettings, prepared: PreparedData) -> None:
         )
 
 
+def connect_ranks(settings: FitSettings) -> Fabric | None:
+    """Connect the ranks of a run, before each of them opens its data: one that fails later is noticed by the others.
+
+    Returns:
+        the devices, or None if the run has one process.
+
+    Raises:
+        SettingsError: torchrun or SLURM started another number of processes.
+        RanksNotConnected: the ranks do not reach each other.
+    """
+    check_launched(settings.devices, settings.nodes)
+    return open_fabric(settings) if settings.devices * settings.nodes > 1 else None
+
+
 def open_fabric(settings: FitSettings) -> Fabric:
     """Open the devices with their precision. With several ranks, the ranks connect here.
 
     Raises:
-        RankLost: another rank was lost.
+        RanksNotConnected: the ranks do not reach each other.
     """
     keep_freed_memory()
     ranks = settings.devices * settings.nodes
@@ -265,13 +286,16 @@ def open_fabric(settings: FitSettings) -> Fabric:
             devices=settings.devices,
             num_nodes=settings.nodes,
             precision=choose_precision(settings.precision),  # type: ignore[arg-type]
-            # A day, because a rank waits while others fill their part of the cache. A lost one is noticed at once.
-            strategy=DDPStrategy(timeout=timedelta(days=1)) if ranks > 1 else "auto",
+            strategy=DDPStrategy(timeout=_CONNECT) if ranks > 1 else "auto",
         )
         if ranks > 1:
-            fabric.launch()
-            with name_lost_ranks(fabric):
+            try:
+                fabric.launch()
                 fabric.barrier()
+            except RuntimeError as error:
+                raise RanksNotConnected(*rank_and_count(), error) from error
+            _set_pg_timeout(_EXCHANGE)
+            notice_lost_machines()
     return fabric
 
 

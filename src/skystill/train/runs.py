@@ -7,27 +7,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.classes import Labels
 from skystill.data import find_pairs, read_image, read_pairs, resolve_classes
 from skystill.data.bands import find_spec
 from skystill.data.class_weights import find_class_weights, report_class_weights
-from skystill.data.prepare import prepare_data
+from skystill.data.prepare import PreparedData, prepare_data
 from skystill.errors import SettingsError
 from skystill.model.measure import reset_peak_rss
 from skystill.progress import Event, Note, OnProgress, Progress, ignore_progress, named, phase, report_notes, tracked
 from skystill.report.metrics import evaluate, metrics_for
 from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
-from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
+from skystill.settings import CacheSettings, ClusterSettings, DistillSettings, FitSettings, TrainSettings
+from skystill.train.alike import check_alike, facts_of_run, facts_of_teaching
 from skystill.train.beginning import build_first, check_beginning, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
-from skystill.train.fitting import Fitting, check_patience, open_fabric
+from skystill.train.fitting import Fitting, check_patience, connect_ranks, open_fabric
 from skystill.train.loggers import check_loggers
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.gradients import GradientLog
-from skystill.train.loop.ranks import rank_and_count
+from skystill.train.loop.ranks import name_lost_ranks, rank_and_count
 from skystill.train.loop.supervised import Supervised
 from skystill.train.networks.library import is_library, shown_name
 from skystill.train.networks.weights import recorded_input
@@ -52,6 +54,7 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
         UserError: a problem that the user can mend: data, settings, folder, disk, or a loss that is not finite.
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
+    connected = connect_ranks(settings)
     check_loggers(settings.logger)
     begun = has_begun(settings, resume)
     check_beginning(settings.network, settings, begun)
@@ -60,7 +63,9 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
     check_patience(settings, prepared)
     class_weights = find_class_weights(settings, prepared)
     network = build_first(settings.network, settings, prepared, begun)
-    fabric = open_fabric(settings)
+    if connected:
+        check_alike(connected, facts_of_run(settings, prepared, connected))
+    fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, shown_name(settings.network)) if fabric.is_global_zero else ignore_progress
     prepared.report(on_progress)
     report_class_weights(class_weights, prepared, on_progress)
@@ -101,6 +106,7 @@ def distill_run(
     """
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
+    connected = connect_ranks(settings)
     check_loggers(settings.logger)
     check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.
     begun = has_begun(settings, resume)
@@ -110,6 +116,8 @@ def distill_run(
     check_patience(settings, prepared)
     class_weights = find_class_weights(settings, prepared)
     student = build_first(settings.student, settings, prepared, begun)
+    if connected:
+        check_alike(connected, facts_of_run(settings, prepared, connected))
     prepared.report(on_progress)
     RunFolder(settings.out).check_free(resume)  # before the cache: the run itself checks it again, with the lock held
     report_class_weights(class_weights, prepared, on_progress)
@@ -117,11 +125,9 @@ def distill_run(
         try_network(student, settings.student, prepared.classes, on_progress)
     if fill_cache is not None:
         fill_cache()
-    fabric = open_fabric(settings)
+    fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
-    with phase("opening teachers", on_progress, leaves_line=None):
-        teaching = open_teaching(settings, prepared, on_progress)
-    report_notes(teaching.teachers.notes, on_progress)
+    teaching = _open_teachers(settings, prepared, fabric, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)
     with fitting.held(resume):
@@ -134,6 +140,20 @@ def distill_run(
             fitting.finish(student, settings.student)
             _score_teachers(teaching, settings, fitting)
     return fitting.folder
+
+
+def _open_teachers(
+    settings: DistillSettings, prepared: PreparedData, fabric: Fabric, on_progress: OnProgress
+) -> Teaching:
+    """Open the teachers when every rank has filled its part of the cache, and report notes on them."""
+    with name_lost_ranks(fabric):
+        fabric.barrier()
+    with phase("opening teachers", on_progress, leaves_line=None):
+        teaching = open_teaching(settings, prepared, on_progress)
+    if fabric.world_size > 1:
+        check_alike(fabric, facts_of_teaching(teaching))
+    report_notes(teaching.teachers.notes, on_progress)
+    return teaching
 
 
 def _shown(settings: DistillSettings) -> str:
@@ -203,7 +223,8 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
     """
     check_teaching(settings)
     rank, ranks = rank_and_count()
-    values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name != "share"}
+    own = {"share", *ClusterSettings.model_fields}
+    values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name not in own}
     if (begun := RunFolder(settings.out).split).is_file():
         values["split"] = str(begun)  # the cache is of the images that the run began with
     if settings.cache is None and settings.run_teacher is None:

@@ -81,6 +81,7 @@ def open_teaching(settings: DistillSettings, prepared: PreparedData, on_progress
                 f"{len(missing)} of {len(images)} images have no logits of {text} in {cache.folder} "
                 f"({missing[0].name}, ...); {cache.what_else()}. Fill it with skystill cache, same data, split, "
                 "teacher, --cache-bits, --cache-symmetry and --distillation-stride."
+                + (" Machines share this folder, or it is filled on each of them." if settings.nodes > 1 else "")
             )
     return Teaching(teachers, [], caches, unlabeled)
 
@@ -157,8 +158,16 @@ def fill_caches(settings: CacheSettings, prepared: PreparedData, on_progress: On
     teachers = _find_teachers(settings, prepared)
     caches = logit_caches(settings, teachers)
     images = [*whole_images(prepared.split.train), *_unlabeled(settings, prepared, on_progress)]
-    on_progress(Message(_size_on_disk(caches, teachers, images)))
+    if settings.on_cluster:  # which of them are there, the workers find out: it takes a look at every image
+        on_progress(Message(f"{caches[0].folder}: the teacher's logits of {len(images):,} image(s), on a cluster."))
+    else:
+        on_progress(Message(_size_on_disk(caches, teachers, images)))
     own = images[part - 1 :: parts]
+    if settings.on_cluster:
+        from skystill.train.cluster_cache import fill_on_cluster  # needs the extra cluster
+
+        report_notes([*teachers.notes, *fill_on_cluster(settings, caches, teachers, own, on_progress)], on_progress)
+        return
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1)
     notes = list(teachers.notes)

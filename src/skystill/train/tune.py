@@ -138,9 +138,9 @@ def run_study(
         SettingsError: the storage cannot be opened.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    with _naming_database(settings, (*_DATABASE_ERRORS, *PARSE_ERRORS, LookupError)):  # a damaged one may hold anything
+    with naming_database(settings, (*DATABASE_ERRORS, *PARSE_ERRORS, LookupError)):  # a damaged one may hold anything
         study = open_study(settings)
-        begins = _where_it_goes_on(settings, study)
+        begins = where_it_goes_on(settings, study)
     on_progress(Message(begins))
     filled = False
 
@@ -161,8 +161,8 @@ def run_study(
             raise optuna.TrialPruned(str(error)) from error
         return _last_validation_miou(RunFolder(drawn.out))
 
-    with _naming_database(settings, _DATABASE_ERRORS):
-        while (todo := _next_action(study, settings.trials)) != "end":
+    with naming_database(settings, DATABASE_ERRORS):
+        while (todo := next_action(study, settings.trials)) != "end":
             _take_over_from_the_dead(study)
             if todo == "run":
                 study.optimize(objective, n_trials=1)
@@ -175,7 +175,7 @@ def run_study(
     return study
 
 
-_DATABASE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error)
+DATABASE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error)
 
 
 def _where(settings: TuneSettings) -> str:
@@ -183,7 +183,7 @@ def _where(settings: TuneSettings) -> str:
 
 
 @contextmanager
-def _naming_database(settings: TuneSettings, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+def naming_database(settings: TuneSettings, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """Turn what a damaged or lost database raises into an error that names it."""
     try:
         yield
@@ -229,7 +229,7 @@ def _continue_later(study: optuna.Study, trial: FrozenTrial) -> None:
         RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
-def _where_it_goes_on(settings: TuneSettings, study: optuna.Study) -> str:
+def where_it_goes_on(settings: TuneSettings, study: optuna.Study) -> str:
     """Describe in one line which trials the study has already."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     ended = sum(state in ENDED for state in states)
@@ -240,13 +240,17 @@ def _where_it_goes_on(settings: TuneSettings, study: optuna.Study) -> str:
     return f"{settings.out}: {ended} of {settings.trials} trials are finished{begun}; it goes on with the others."
 
 
-def _next_action(study: optuna.Study, trials: int) -> str:
+def count_ended(study: optuna.Study) -> int:
+    """Return how many trials have a score, or were stopped because they did badly."""
+    return sum(trial.state in ENDED for trial in study.get_trials(deepcopy=False))
+
+
+def next_action(study: optuna.Study, trials: int) -> str:
     """Return what this process does next: "run", "wait" or "end".
 
     It waits while other processes run the last trials, in order to take over a trial whose process dies.
     """
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    seen = sum(state in ENDED for state in states)
+    states, seen = [trial.state for trial in study.get_trials(deepcopy=False)], count_ended(study)
     if seen >= trials:
         return "end"
     begun = seen + states.count(TrialState.RUNNING)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from skystill.train.loop.ranks import GlobalBatchNorm, environment_of_one, rank_and_count, use_global_batch_norm
+from skystill.errors import SettingsError
+from skystill.train.loop.ranks import (
+    GlobalBatchNorm,
+    check_launched,
+    environment_of_one,
+    rank_and_count,
+    use_global_batch_norm,
+)
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
@@ -49,3 +56,27 @@ def test_a_process_beside_a_rank_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(name, value)
     assert rank_and_count() == (1, 4)
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"} & environment_of_one().keys()
+
+
+@pytest.mark.parametrize(
+    ("started", "devices", "nodes", "says"),
+    [
+        ({}, 1, 1, None),
+        ({}, 2, 1, None),  # a process that will start the ranks
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, 1, 2, None),
+        ({"RANK": "7", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, 4, 2, None),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, 1, 1, "2 were started.*--devices 1 --nodes 2"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, 1, 2, "2 of them on this.*--devices 2 --nodes 1"),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, 1, 2, "1 were started.*--devices 1 --nodes 1"),
+    ],
+)
+def test_other_processes_than_the_settings_say_are_refused(
+    started: dict[str, str], devices: int, nodes: int, says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    if says is None:
+        check_launched(devices, nodes)
+    else:
+        with pytest.raises(SettingsError, match=says):
+            check_launched(devices, nodes)

@@ -2,18 +2,23 @@
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from skystill.data import find_pairs
 from skystill.data.scenes import SCENE_CLASSES
+from skystill.errors import RanksDiffer
+from skystill.train.alike import check_alike
 from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages
 from skystill.train.batches.images import labeled_images
 from skystill.train.loop.distiller import Distiller, FeatureTerm
+from skystill.train.loop.machines import from_first_rank, notice_lost_machines
 from skystill.train.loop.ranks import leave_process_group
 from skystill.train.losses.on_features import FEATURE_LOSSES, FeatureHook
 from skystill.train.losses.on_labels import STUDENT_LOSSES
@@ -21,6 +26,30 @@ from skystill.train.losses.on_logits import DISTILLATION_LOSSES
 from skystill.train.networks.table import build_network
 
 STEPS = 8
+
+
+def check_machines(fabric: Fabric) -> None:
+    """Try what several machines need, on the connections that are there."""
+    notice_lost_machines()
+    others = [one for one in psutil.Process().net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
+    assert others
+    for one in others:
+        with socket.fromfd(one.fd, one.family, one.type) as connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+    rank = fabric.global_rank
+    for content in (b"", bytes(range(256)) * 300):
+        assert from_first_rank(fabric, content if rank == 0 else b"of another disk") == content
+
+    check_alike(fabric, {"--seed": "1", "the images": "6 files"})
+    try:
+        check_alike(fabric, {"--seed": "1", "the images": f"{6 - rank} files", "--crop": str(32 + rank)})
+    except RanksDiffer as error:
+        assert "rank 1 has other settings or data than rank 0" in str(error), error
+        assert f"has the images: {6 - rank} files; --crop: {32 + rank}. Give" in str(error), error
+    else:
+        raise AssertionError("the ranks differ")
 
 
 def main(scenes: Path, out: Path) -> None:
@@ -33,6 +62,7 @@ def main(scenes: Path, out: Path) -> None:
     fabric = Fabric(accelerator="cpu", devices=ranks, strategy=DDPStrategy() if ranks > 1 else "auto")
     if ranks > 1:
         fabric.launch()
+        check_machines(fabric)
     distiller = Distiller(student, teacher, fabric)
     hooks = FeatureHook(student, None, "student"), FeatureHook(distiller.teachers[0].network, None, "teacher")
     distiller.compile(

@@ -4,14 +4,18 @@ import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import torch
+from lightning_fabric import Fabric
 
 from skystill.digests import TEXT_TRAILER, DigestDiffers, SealedWriter
 from skystill.errors import CheckpointError, shortened
 from skystill.run_folder import written_whole
+from skystill.train.loop.machines import from_first_rank
+from skystill.train.loop.ranks import name_lost_ranks
 from skystill.train.loop.task import History, Task
 
 _SAVE_EVERY_SECONDS = 30.0
@@ -84,13 +88,10 @@ class Checkpointer:
         Raises:
             CheckpointError: the file is damaged or belongs to another network.
         """
-        if not self.path.exists():
-            return LoopState()
         try:
-            has_digest = TEXT_TRAILER.check(self.path)
-            content = torch.load(self.path, weights_only=True, map_location="cpu")
-            if content.get("sealed") and not has_digest:
-                raise DigestDiffers
+            content = self._read(task.stepper.fabric)
+            if content is None:
+                return LoopState()
             task.stepper.load(content["stepper"])
             task.meter.load(content["meter"])
             return LoopState(content["epoch"], content["step"], content["history"])
@@ -100,3 +101,22 @@ class Checkpointer:
                 f"{self.path} cannot be read ({reason}); it is damaged or of another network. "
                 "Delete it to begin this run again from its first step with --resume."
             ) from error
+
+    def _read(self, fabric: Fabric) -> dict[str, Any] | None:
+        """Read the file; None if there is none. The first of several ranks reads it for the others.
+
+        The disk of another machine may hold no file, or an old one.
+        """
+        source: Path | BytesIO = self.path
+        exists = fabric.is_global_zero and self.path.exists()
+        has_digest = TEXT_TRAILER.check(self.path) if exists else True
+        if fabric.world_size > 1:
+            with name_lost_ranks(fabric):
+                content = from_first_rank(fabric, self.path.read_bytes() if exists else b"")
+            exists, source = bool(content), BytesIO(content)
+        if not exists:
+            return None
+        read: dict[str, Any] = torch.load(source, weights_only=True, map_location="cpu")
+        if read.get("sealed") and not has_digest:
+            raise DigestDiffers
+        return read

@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor, nn
 
-from skystill.errors import RankLost
+from skystill.errors import RankLost, SettingsError
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -136,6 +136,22 @@ def rank_and_count() -> tuple[int, int]:
         return 0, 1
     get = os.environ.get
     return int(get("RANK") or get("SLURM_PROCID") or 0), int(get("WORLD_SIZE") or get("SLURM_NTASKS") or 1)
+
+
+def check_launched(devices: int, nodes: int) -> None:
+    """Compare the processes that torchrun or SLURM started with the settings.
+
+    Raises:
+        SettingsError: they are not as many. Processes that do not know of each other would all train the same.
+    """
+    ranks, get = rank_and_count()[1], os.environ.get
+    here = int(get("LOCAL_WORLD_SIZE") or devices)
+    if launched() and (ranks, here) != (devices * nodes, devices):
+        raise SettingsError(
+            f"--devices {devices} --nodes {nodes} are {devices * nodes} process(es), {devices} on each machine; "
+            f"{ranks} were started, {here} of them on this machine. Give --devices {here} --nodes "
+            f"{max(1, ranks // here)}, or start others (torchrun --nnodes, --nproc-per-node; srun --ntasks)."
+        )
 
 
 def environment_of_one() -> dict[str, str]:

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -302,6 +303,7 @@ def _opened(folder: str, token: str) -> tuple[Predictor, PredictSettings]:
     """Return the one open model of this worker, and the settings with the number of its threads."""
     from distributed import get_worker
 
+    warnings.simplefilter("ignore")  # as the command line does: what matters is told as a note
     order = read_order(Path(folder), token)
     threads = order.settings.threads or int(get_worker().state.nthreads)
     settings = order.settings.model_copy(update={"threads": threads, "model": model_of(order)})

@@ -6,13 +6,14 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serve.images import png, waves
+from tests.serve.images import png, waves, write_tif
 from tests.serve.serving import Serving, wait_until
 
 EXECUTION = "/processes/segment/execution"
@@ -35,7 +36,7 @@ def request(**inputs: Any) -> dict[str, Any]:
 
 
 def test_a_job_from_beginning_to_end(service: Serving, large: bytes) -> None:
-    answer = service.post(f"{EXECUTION}?smooth=3", large, "image/tiff", Prefer="respond-async")
+    answer = service.post(f"{EXECUTION}?smooth=3&views=8", large, "image/tiff", Prefer="respond-async")
     assert answer.status_code == 201
     job = answer.json()
     assert answer.headers["location"] == f"/jobs/{job['jobID']}"
@@ -52,9 +53,9 @@ def test_a_job_from_beginning_to_end(service: Serving, large: bytes) -> None:
     wait_until(ended)
     assert seen == sorted(seen)
     assert seen[-1] == 100
-    assert len(set(seen)) > 3, seen
+    assert len(set(seen)) > 2, seen
     result = service.client.get(f"/jobs/{job['jobID']}/results")
-    assert result.content == service.post("/predict?smooth=3", large, "image/tiff").content
+    assert result.content == service.post("/predict?smooth=3&views=8", large, "image/tiff").content
     part = service.client.get(f"/jobs/{job['jobID']}/results", headers={"Range": "bytes=0-3"})
     assert (part.status_code, part.content) == (206, result.content[:4])
     assert job["jobID"] in [one["jobID"] for one in service.client.get("/jobs").json()["jobs"]]
@@ -108,11 +109,12 @@ def test_the_oldest_job_makes_room(service: Serving) -> None:
     wait_until(lambda: service.files() == [])
 
 
-def test_jobs_that_wait_are_not_thrown_out(serving: Callable[..., Serving], large: bytes) -> None:
+def test_jobs_that_wait_are_not_thrown_out(serving: Callable[..., Serving], large: bytes, tmp_path: Path) -> None:
     """With room for two, both large, a third is refused, and room is made by dismissing one that runs."""
     service = serving("--jobs=2", "--job-hours=0.0000001", "--request-seconds=0.2", "--queue=1")
+    body = write_tif(tmp_path / "larger.tif", np.tile(waves(1900, 1900), (1, 2, 2)), tiled=True).read_bytes()
     jobs = [
-        service.post(f"{EXECUTION}?views=8", large, "image/tiff", Prefer="respond-async").json()["jobID"]
+        service.post(f"{EXECUTION}?views=8", body, "image/tiff", Prefer="respond-async").json()["jobID"]
         for _ in range(2)
     ]
     refused = service.post(EXECUTION, png(), "image/png", Prefer="respond-async")

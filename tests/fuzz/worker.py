@@ -33,7 +33,7 @@ _MACHINE_BYTES = 6 * 2**30
 _DIGESTED = 2**22
 _FORBIDDEN = ("Traceback (most recent call last)", "internal error")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_OF_LIBRARIES = ("torchinductor", ".ses")  # which torch and OpenVINO make where they are imported
+_OF_LIBRARIES = ("torchinductor",)  # which torch makes where it is imported
 _CHANGES = {
     "os.remove": 1,
     "os.rename": 2,

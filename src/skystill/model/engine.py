@@ -1,12 +1,15 @@
 """Engines that run a model file: ONNX Runtime, or OpenVINO where that is asked for."""
 
+import importlib
 import importlib.util
 import math
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -199,9 +202,19 @@ def _open_openvino(path: Path, call: RawCall, info: ModelInfo) -> Infer:
     return infer
 
 
-def _call_openvino(path: Path, threads: int) -> RawCall:
-    import openvino
+def import_openvino() -> ModuleType:
+    """Import OpenVINO, without its package that counts every import at a server.
 
+    Raises:
+        ImportError: it is not installed.
+    """
+    if "openvino" not in sys.modules:  # OpenVINO goes on where the import of this package fails
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    return importlib.import_module("openvino")
+
+
+def _call_openvino(path: Path, threads: int) -> RawCall:
+    openvino = import_openvino()
     core = openvino.Core()
     try:
         # CACHE_DIR stays unset, so that nothing is written beside the files. On CPUs with bf16 OpenVINO would round to

@@ -154,6 +154,7 @@ class MLflow:
     """Adds a run to the tracking server and the experiment that MLflow's environment variables name."""
 
     def __init__(self, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell its makers what is logged
         import mlflow
 
         self.errors: tuple[type[Exception], ...] = (mlflow.exceptions.MlflowException, OSError)

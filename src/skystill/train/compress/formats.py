@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from skystill.data import Pair, files_of_data, find_named, find_pairs, read_image
 from skystill.data.resolution import with_resolution
 from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
+from skystill.model.engine import import_openvino
 from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.ir import lower_ir, model_bytes
 from skystill.model.stac import write_stac_item
@@ -198,7 +199,7 @@ def _export_for_openvino(network: nn.Module, info: ModelInfo, path: Path) -> Non
         SkystillError: the logits of OpenVINO differ from torch's.
     """
     try:
-        import openvino
+        openvino = import_openvino()
     except ImportError as error:
         raise SettingsError('openvino is not installed; install it with pip install "skystill[openvino]".') from error
     source = _scratch_of(path)

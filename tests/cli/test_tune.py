@@ -12,6 +12,9 @@ import optuna
 import pytest
 import yaml
 
+from skystill.errors import Interrupted
+from skystill.settings import TuneSettings
+from skystill.train import tune
 from tests.cli.conftest import TINY, Done
 
 Cli = Callable[..., Done]
@@ -98,3 +101,21 @@ def test_a_damaged_database_is_named(damage: str, scenes: Path, teacher: Path, t
     database.close()
     done = skystill(*flags(scenes, teacher, out, 1))
     assert done.code == 2 and "study.db: " in done.err and "internal error" not in done.err, done.err
+
+
+@pytest.mark.parametrize("stop", [Interrupted(Path("resume.pt"), 3), KeyboardInterrupt()])
+def test_ctrl_c_keeps_the_trial_for_the_next_command(
+    stop: BaseException, scenes: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(tune, "distill_run", stopped)
+    settings = TuneSettings(data=scenes, teacher=[str(teacher)], out=tmp_path / "study", trials=2)
+    for _ in range(2):
+        with pytest.raises(type(stop)):
+            tune.run_study(settings, lambda _: None)
+    trials = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study/study.db'}").trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "WAITING"]
+    assert [trial.system_attrs.get("failed_trial") for trial in trials] == [None, 0, 0]
+    assert trials[1].params == trials[0].params != {}

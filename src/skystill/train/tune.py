@@ -30,7 +30,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from skystill.errors import LossNotFinite, SettingsError, shortened
+from skystill.errors import Interrupted, LossNotFinite, SettingsError, shortened
 from skystill.parsing import PARSE_ERRORS
 from skystill.progress import EpochEnd, Event, Message, OnProgress, Progress, ignore_progress, named
 from skystill.report.records import StudyRecord, TrialRecord, read_training, write_record
@@ -165,7 +165,8 @@ def run_study(
         while (todo := next_action(study, settings.trials)) != "end":
             _take_over_from_the_dead(study)
             if todo == "run":
-                study.optimize(objective, n_trials=1)
+                with _continued_after_ctrl_c(study):
+                    study.optimize(objective, n_trials=1)
             else:
                 time.sleep(_HEARTBEAT / 2)
                 with warnings.catch_warnings():
@@ -220,6 +221,23 @@ def _take_over_from_the_dead(study: optuna.Study) -> None:
             except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
                 continue  # another process was faster
             _continue_later(study, trial)
+
+
+@contextmanager
+def _continued_after_ctrl_c(study: optuna.Study) -> Iterator[None]:
+    """Put back the trial of this process if Ctrl-C stops it. Optuna takes it for a failure."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        own = [this for this in study.get_trials(states=(TrialState.FAIL,)) if _is_of_this_process(this)]
+        if own:  # the last: the first failure ends this process
+            _continue_later(study, own[-1])
+        raise
+
+
+def _is_of_this_process(trial: FrozenTrial) -> bool:
+    computer, process, _ = trial.user_attrs.get(_PROCESS, (None, 0, 0.0))
+    return bool(computer == _this_computer() and process == os.getpid())
 
 
 def _continue_later(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skystill import __version__
-from skystill.cluster.connection import RUNTIME, ClusterError, Connection, open_connection
+from skystill.cluster.connection import RUNTIME, ClusterError, Connection, open_connection, run_everywhere
 from skystill.cluster.dispatch import Dispatch, absolute
 from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
@@ -269,7 +269,7 @@ def _look_around(connection: Connection, folder: Path, token: str, source: str |
     Raises:
         ClusterError: they do not.
     """
-    found = connection.client.run(look_around, str(folder), token, source, on_error="return")
+    found = run_everywhere(connection.client, look_around, str(folder), token, source)
     answers = {name: answer for name, answer in found.items() if not isinstance(answer, Exception)}
     for answer in answers.values():
         if isinstance(answer, Ended):

@@ -11,6 +11,7 @@ import inspect
 import logging
 import re
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ Versions = Mapping[str, str | None]
 """Versions by the name of the package; "Python" for Python itself. None for a package that is missing."""
 
 _CONNECT_SECONDS = 20.0
+_ATTEMPTS = 5
 _CLASS = re.compile(r"([a-z_]+)(\.[a-z_]+)*\.[A-Z][A-Za-z]*Cluster|coiled\.Cluster")
 _KEYS = {"cluster", "options", "workers"}
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx|inproc)://)?[^/\s]+(:[0-9]+|/.+)")  # Dask tries others for ever
@@ -139,9 +141,32 @@ def check_versions(connection: Connection) -> None:
     read = _versions_function(tuple(name for name in expected if name not in ("Python", "skystill")))
     scheduler = client.run_on_scheduler(read)  # it imports the functions of tasks, and runs no model
     _compare("the scheduler", scheduler, {name: expected[name] for name in ("Python", "skystill")})
-    for name, versions in client.run(read, on_error="return").items():
+    for name, versions in run_everywhere(client, read).items():
         if isinstance(versions, Mapping):  # otherwise the worker has just gone
             _compare(f"worker {name}", versions, expected)
+
+
+def run_everywhere(client: Client, function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
+    """Run a function on all workers that are there, outside of their tasks. A worker may come or go meanwhile.
+
+    Args:
+        client: the client of Dask.
+        function: what is run.
+        arguments: its arguments.
+
+    Returns:
+        what each worker returned, or the exception that it raised, by its address.
+
+    Raises:
+        ClusterError: the workers do not answer.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return dict(client.run(function, *arguments, on_error="return"))
+        except (AssertionError, OSError, KeyError) as error:  # of Dask, about a worker that has just gone
+            failure = error
+            time.sleep(1.0)
+    raise ClusterError(f"the workers do not answer ({_first_cause(failure)}). See their logs, and start them again.")
 
 
 def check_worker(expected: Versions) -> None:

@@ -15,7 +15,7 @@ from skystill.cluster.connection import RUNTIME, ClusterError, Connection, open_
 from skystill.cluster.dispatch import Dispatch, absolute
 from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
-from skystill.cluster.tasks import Ended, Fatal, file_state, look_around
+from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around
 from skystill.errors import DataError, InputsFailed, PredictionStopped, RunFolderError, first_few
 from skystill.locks import hold_lock
 from skystill.predict.ahead import Ahead, check_inputs, cost_of, count_pixels
@@ -290,6 +290,8 @@ def _look_around(connection: Connection, folder: Path, token: str, source: str |
 def _answer(found: Any) -> Any:  # noqa: ANN401 - what a worker answers
     if isinstance(found, Fatal):
         raise ClusterError(found.text)
+    if isinstance(found, Crashed):
+        raise RuntimeError(found.text)
     return found
 
 

@@ -20,7 +20,7 @@ from skystill.cluster import tasks
 from skystill.cluster.connection import ClusterError, Connection
 from skystill.cluster.manifest import Done, Manifest, Piece
 from skystill.cluster.orders import unshared
-from skystill.cluster.tasks import Ended, Fatal, Item, Outcome
+from skystill.cluster.tasks import Crashed, Ended, Fatal, Item, Outcome
 from skystill.errors import shortened
 from skystill.predict.batch import PredictedInput
 from skystill.progress import Message, OnProgress, Progress
@@ -211,7 +211,11 @@ class Dispatch:
                 'what they need: pip install "skystill[cluster]".'
             )
         if isinstance(found, BaseException):
-            self._died(work, found)
+            reason = f"a worker was lost, or ran out of memory, while it had this input ({shortened(found)})"
+            text = f"{reason}. See the log of the worker; --max-memory bounds its memory."
+            self._died(work, text, ours=not isinstance(found, KilledWorker))
+        elif isinstance(found, Crashed):
+            self._died(work, f"internal error on a worker: {found.text}", ours=True)
         elif isinstance(work, Batch):
             for outcome, item in zip(found, work.items, strict=True):
                 yield from self._settle_input(outcome, item)
@@ -279,20 +283,22 @@ class Dispatch:
         assert found.about is not None, "what is done has a result"  # noqa: S101
         return replace(found.about, seconds=self._manifest.seconds_of(number))
 
-    def _died(self, work: Batch | Piece, error: BaseException) -> None:
-        """Record a task that took its workers with it. Of several inputs, it is not known which: each goes alone."""
-        reason = "a worker was lost, or ran out of memory, while it had this input"
-        text = f"{reason} ({shortened(error)}). See the log of the worker; --max-memory bounds its memory."
+    def _died(self, work: Batch | Piece, text: str, ours: bool) -> None:
+        """Record a task without a result. Of several inputs, it is not known which is at fault: each goes alone.
+
+        Args:
+            work: the task.
+            text: what happened.
+            ours: whether it is a fault of SkyStill.
+        """
         if isinstance(work, Piece):
-            failed = Outcome(
-                work.id, "failed", error=f"{work.source}: {text}", ours=not isinstance(error, KilledWorker)
-            )
+            failed = Outcome(work.id, "failed", error=f"{work.source}: {text}", ours=ours)
             list(self._settle_piece(failed, work))
         elif len(work.items) > 1:
             self._alone.extend(work.items)
         else:
             number, source, _ = work.items[0]
-            self._manifest.fail_input(number, f"{source}: {text}", not isinstance(error, KilledWorker), ATTEMPTS)
+            self._manifest.fail_input(number, f"{source}: {text}", ours, ATTEMPTS)
 
     def _know(self, pixels: int) -> None:
         self._known = self._known[0] + 1, self._known[1] + pixels

@@ -100,11 +100,25 @@ class Ended:
     host: str
 
 
-def _reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended]":
-    """Let no exception of SkyStill go to the scheduler: not all of them can be pickled, and the message is enough."""
+@dataclass(frozen=True)
+class Crashed:
+    """A task that ended in a way that SkyStill does not expect.
+
+    Args:
+        text: kind and message of the exception.
+    """
+
+    text: str
+
+
+def _reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended | Crashed]":
+    """Let no exception go to the scheduler: not all of them can be pickled, and the message is enough.
+
+    A command whose Dask cannot unpickle one would wait for it for ever.
+    """
 
     @functools.wraps(work)
-    def run(*arguments: P.args, **keywords: P.kwargs) -> "R | Fatal | Ended":
+    def run(*arguments: P.args, **keywords: P.kwargs) -> "R | Fatal | Ended | Crashed":
         try:
             return work(*arguments, **keywords)
         except Stale:
@@ -113,6 +127,8 @@ def _reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended]":
             return Fatal(f"the worker on {socket.gethostname()} lacks a package: {error}. Install it there.")
         except SkystillError as error:
             return Fatal(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the command hears of it
+            return Crashed(f"{type(error).__name__}: {shortened_text(str(error))}")
 
     return run
 

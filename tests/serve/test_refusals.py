@@ -15,6 +15,7 @@ import pytest
 import rasterio
 from PIL import Image
 
+from tests.around import chunk, png_with, tiff_with
 from tests.serve.images import png, waves, write_tif
 from tests.serve.serving import Serving, wait_until
 
@@ -23,10 +24,6 @@ VRT = (
     b"<SourceFilename>/etc/passwd</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
 )
 WMS = b'<GDAL_WMS><Service name="TMS"><ServerUrl>http://127.0.0.1:9/x</ServerUrl></Service></GDAL_WMS>'
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png_of(width: int, height: int, data: bytes = b"", interlaced: int = 0) -> bytes:
@@ -47,26 +44,6 @@ def tiff_of(width: int, height: int, bands: int = 3, bits: int = 8, sample_forma
 
 def tif(tmp_path: Path, bands: np.ndarray[Any, Any], **more: Any) -> bytes:
     return write_tif(tmp_path / "image.tif", bands, **more).read_bytes()
-
-
-def png_with(chunks: bytes) -> bytes:
-    """A PNG with these chunks before its pixels."""
-    at = png().index(b"IDAT") - 4
-    return png()[:at] + chunks + png()[at:]
-
-
-def tiff_with(tags: int, images: int, order: str = "<", big: bool = False, again: bool = False) -> bytes:
-    """Tables of a TIFF: so many texts of a megabyte each in so many images, which may go round."""
-    count, entry, place = ("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")
-    table = struct.pack(order + count, tags) + tags * struct.pack(order + entry, 42112, 2, 2**20, 8)
-    size = len(table) + struct.calcsize(place)
-    mark = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
-    found = mark + (struct.pack(order + "HHQ", 8, 0, 16) if big else struct.pack(order + "I", 8))
-    at = len(found)
-    for number in range(images):
-        following = 0 if number == images - 1 and not again else at + size * ((number + 1) % images)
-        found += table + struct.pack(order + place, following)
-    return found
 
 
 AROUND = {
@@ -421,7 +398,7 @@ def test_plain_texts_around_a_png_are_taken(service: Serving) -> None:
     texts = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + 500_000 * b"a") + chunk(
         b"zTXt", b"k\0\0" + zlib.compress(b"a")
     )
-    assert service.post("/predict", png_with(texts), "image/png").content == clean.content
+    assert service.post("/predict", png_with(texts, png()), "image/png").content == clean.content
 
 
 def test_range_is_for_results_that_are_fetched(service: Serving) -> None:

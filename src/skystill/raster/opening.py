@@ -16,6 +16,7 @@ from rasterio.env import ensure_env_with_credentials, getenv, hasenv
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
+from skystill.raster.around import too_much_around
 from skystill.raster.files import special_beside, special_kind
 
 PICTURE_DRIVERS = (
@@ -113,12 +114,15 @@ def open_raster(name: str | os.PathLike[str]) -> DatasetReader:
     Raises:
         RasterioError: there is no such file, or the drivers for its name cannot open it.
         RasterRefused: its name is no UTF-8, it names files that it may not (`skystill.raster.vrt`), a file beside it is
-            no TIFF, or it is a named pipe, a socket or a device, or one lies in the place of a file beside it.
+            no TIFF, it is a named pipe, a socket or a device, one lies in the place of a file beside it, or too much
+            stands around its pixels (`skystill.raster.around`).
     """
     name = os.fspath(name)
     if not is_text(name):
         raise RasterRefused("the bytes of its name are no text in UTF-8, which GDAL cannot open. Rename it.")
     _refuse_special(name)
+    if is_plain(name) and os.path.isfile(name) and (reason := too_much_around(name)):  # noqa: PTH113
+        raise RasterRefused(reason)
     if suffix_of(name) == VRT_SUFFIX and not is_remote(name):
         from skystill.raster.vrt import check_vrt  # it opens the sources here
 

@@ -18,15 +18,17 @@ from skystill.predict.batch import as_failure, predict_one
 from skystill.predict.opening import open_source
 from skystill.predict.predictor import Predictor
 from skystill.progress import Event, Progress
+from skystill.raster.around import Limits, too_much_around
 from skystill.raster.opening import LISTING, NOTHING_BESIDE, open_raster
 from skystill.raster.refusals import refuse_unreadable
 from skystill.raster.source import gdal_environment, is_georeferenced
-from skystill.serve.around import check_around
 from skystill.serve.bodies import check_room
 from skystill.serve.kinds import Form, Kind, default_form, source_name
 from skystill.serve.parameters import Wanted, result_path
 from skystill.serve.problems import Problem
 
+_AROUND = Limits(64 * 2**10, 4 * 2**20, 200_000, 64, behind_pixels=True)
+"""What may stand around the pixels: less than in files on a disk, because anybody may send much of it at once."""
 DECODER_BYTES = 256 * 2**20
 """Most memory that decoding one image may take besides GDAL's cache: for a block, or for a file that is held whole."""
 MOST_BANDS = 256
@@ -132,7 +134,8 @@ def look_at(order: Order, predictor: Predictor, most_megapixels: float) -> None:
         Problem: it cannot be opened, or is too large.
     """
     with _apart(), gdal_environment(), _named():
-        check_around(order.source, order.kind)
+        if reason := too_much_around(order.source, _AROUND):
+            raise Problem(413, f"The image cannot be taken: {reason}")
         try:
             file = open_raster(order.source)
         except RasterioError as error:

@@ -4,7 +4,7 @@ Needs shapely, and GeoPackages need pyogrio, too (`pip install "skystill[vector]
 """
 
 import contextlib
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ Geometry = Any  # shapely has no type annotations
 
 
 def check_geopackages() -> None:
-    """Check that GeoPackages can be written.
+    """Import what GeoPackages need, so that it is missing now and not after hours, and counts in the memory plan.
 
     Raises:
         SettingsError: pyogrio is not installed.
     """
-    if importlib.util.find_spec("pyogrio") is None:
-        raise SettingsError(
-            "No module named 'pyogrio': GeoPackages need it. Install it with pip install \"skystill[vector]\"."
-        )
+    try:
+        importlib.import_module("skystill.predict.layer_styles")
+    except ImportError as error:
+        raise SettingsError(f'{error}: GeoPackages need it. Install it with pip install "skystill[vector]".') from error
 
 
 class GeoPackage:

@@ -36,6 +36,7 @@ except ImportError as error:
 
 _WINDOW = 2048
 _CHANGES = 200_000  # places of a window where the class changes: with more, it is traced in strips of rows
+_COUNTED_ROWS = 64
 _HELD_VERTICES = 2_000_000  # largest number of vertices of incomplete polygons: about 60 MB
 
 
@@ -315,8 +316,11 @@ def _strips(labels: npt.NDArray[np.uint8]) -> list[slice]:
     Args:
         labels: (H, W) uint8.
     """
-    changes = np.count_nonzero(labels[:, 1:] != labels[:, :-1], axis=1)
-    changes[1:] += np.count_nonzero(labels[1:] != labels[:-1], axis=1)
+    changes = np.zeros(len(labels), np.int64)
+    for top in range(0, len(labels), _COUNTED_ROWS):  # comparing all at once would take twice the memory of the window
+        own, below = labels[top : top + _COUNTED_ROWS], labels[top + 1 : top + 1 + _COUNTED_ROWS]
+        changes[top : top + len(own)] += np.count_nonzero(own[:, 1:] != own[:, :-1], axis=1)
+        changes[top + 1 : top + 1 + len(below)] += np.count_nonzero(below != own[: len(below)], axis=1)
     total = np.cumsum(changes)
     cuts = np.searchsorted(total, np.arange(_CHANGES, int(total[-1]), _CHANGES))
     rows = [0, *np.unique(cuts[cuts > 0]).tolist(), len(labels)]

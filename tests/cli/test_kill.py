@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tests.cli.conftest import TINY
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("SKYSTILL_STOPS", "5"))
+KILLS = int(os.environ.get("SKYSTILL_STOPS", "2"))
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from rasterio.transform import from_origin
 
 import skystill
 from tests.channel_model import INFO, write_model
+from tests.contents import contents as contents_of
 
 pytestmark = pytest.mark.slow
 SIZE = (2400, 1600)
@@ -39,19 +39,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Every file: its bytes, or the rows of a GeoPackage, in which only the times of writing differ."""
-    return {path.name: tables(path) if path.suffix == ".gpkg" else path.read_bytes() for path in folder.iterdir()}
-
-
-def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    base = sqlite3.connect(path)
-    found = {}
-    for (name,) in base.execute("select name from sqlite_master where type = 'table'").fetchall():
-        columns = [row[1] for row in base.execute(f'pragma table_info("{name}")')]
-        kept = ", ".join(f'"{column}"' for column in columns if column not in ("last_change", "update_time"))
-        found[name] = base.execute(f'select {kept} from "{name}"').fetchall()
-    base.close()
-    assert len(found["classes"]) > 1000
+    found = contents_of(folder)
+    assert all(len(tables["classes"]) > 1000 for tables in found.values() if isinstance(tables, dict))
     return found
 
 

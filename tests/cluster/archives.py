@@ -1,6 +1,5 @@
 """Archives to predict: rasters of squares, a model whose answer is plain to see, and what a folder of results holds."""
 
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from tests.channel_model import INFO, write_model
+from tests.contents import tables
 
 
 def write_raster(path: Path, height: int, width: int, seed: int = 0, **options: object) -> Path:
@@ -34,14 +34,3 @@ def contents(folder: Path) -> dict[str, object]:
     return {
         str(path.relative_to(folder)): tables(path) if path.suffix == ".gpkg" else path.read_bytes() for path in files
     }
-
-
-def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    base = sqlite3.connect(path)
-    found = {}
-    for (name,) in base.execute("select name from sqlite_master where type = 'table'").fetchall():
-        columns = [row[1] for row in base.execute(f'pragma table_info("{name}")')]
-        kept = ", ".join(f'"{column}"' for column in columns if column not in ("last_change", "update_time"))
-        found[name] = base.execute(f'select {kept} from "{name}"').fetchall()
-    base.close()
-    return found

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from skystill.raster.scratch import clear_scratch, make_scratch
 from skystill.raster.steps import FinishedSteps, remove_parts
 from skystill.settings import PredictSettings
 from tests.channel_model import INFO, write_model
+from tests.contents import contents
 
 SIZE = (200, 150)  # of a raster of eight units
 
@@ -51,22 +51,6 @@ def predict(settings: PredictSettings, resume: bool = False, **changes: object) 
     events: list[Event] = []
     list(predict_inputs(settings.model_copy(update=changes), resume, events.append))
     return [event.text for event in events if isinstance(event, Message)]
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Every file of a folder: its bytes, or for a GeoPackage the rows of its tables without the time of writing."""
-    return {path.name: tables(path) if path.suffix == ".gpkg" else path.read_bytes() for path in folder.iterdir()}
-
-
-def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    found = {}
-    with sqlite3.connect(path) as base:
-        for (name,) in base.execute("select name from sqlite_master where type = 'table'").fetchall():
-            columns = [row[1] for row in base.execute(f'pragma table_info("{name}")')]
-            kept = ", ".join(f'"{column}"' for column in columns if column not in ("last_change", "update_time"))
-            found[name] = base.execute(f'select {kept} from "{name}"').fetchall()
-    base.close()
-    return found
 
 
 def the_network_must_not_run(monkeypatch: pytest.MonkeyPatch) -> None:

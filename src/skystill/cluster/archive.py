@@ -259,7 +259,7 @@ def _wait_for_worker(connection: Connection, on_progress: OnProgress) -> None:
             raise connection.lost()
         if time.monotonic() - told > _WAIT_SECONDS:
             told = time.monotonic()
-            on_progress(Message(f"no worker of {connection.where} is there; this command waits for one."))
+            on_progress(connection.waits())
         time.sleep(0.1)
 
 

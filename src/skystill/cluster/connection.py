@@ -90,6 +90,10 @@ class Connection:
             "it goes on."
         )
 
+    def waits(self) -> Message:
+        """Return the message of a command that waits for a worker."""
+        return Message(f"no worker of {self.where} is there; this command waits for one.")
+
 
 @contextmanager
 def open_connection(

@@ -20,10 +20,11 @@ from skystill.cluster import tasks
 from skystill.cluster.connection import ClusterError, Connection
 from skystill.cluster.manifest import Done, Manifest, Piece
 from skystill.cluster.orders import unshared
+from skystill.cluster.stream import count_workers, wait_for_some
 from skystill.cluster.tasks import Crashed, Ended, Fatal, Item, Outcome
 from skystill.errors import shortened
 from skystill.predict.batch import PredictedInput
-from skystill.progress import Message, OnProgress, Progress
+from skystill.progress import OnProgress, Progress
 
 ATTEMPTS = 3
 """How often an input or a piece is tried."""
@@ -158,13 +159,7 @@ class Dispatch:
     def _wait(self) -> Iterator[tuple[Batch | Piece, Any]]:
         """Yield tasks that have ended, with their results or exceptions. Wait for the first, but not for long."""
         self._look()
-        try:
-            keys = [self._landed.get(timeout=_TICK_SECONDS)]
-        except queue.Empty:
-            return
-        while not self._landed.empty():
-            keys.append(self._landed.get())
-        for key in keys:
+        for key in wait_for_some(self._landed):
             if key not in self._flying:
                 continue
             future, work = self._flying.pop(key)
@@ -184,15 +179,10 @@ class Dispatch:
         if now - self._looked < _TICK_SECONDS:
             return
         self._looked = now
-        if self._connection.is_lost:
-            raise self._connection.lost()
-        try:
-            workers = int(self._connection.client.scheduler_info(n_workers=0).get("n_workers", 1))
-        except (OSError, TimeoutError) as error:
-            raise self._connection.lost() from error
+        workers = count_workers(self._connection)
         if not workers and now - self._told > _TELL_SECONDS:
             self._told = now
-            self._on_progress(Message(f"no worker of {self._connection.where} is there; this command waits for one."))
+            self._on_progress(self._connection.waits())
         self._workers = max(1, workers)
         self._manifest.tell(updated=time.time(), workers=workers)
         self._manifest.commit()

@@ -12,9 +12,9 @@ from distributed import Future
 from distributed import KilledWorker as WorkersKilled
 
 from skystill.cluster.connection import Connection
-from skystill.progress import Message, OnProgress
+from skystill.progress import OnProgress
 
-__all__ = ["WorkersKilled", "count_workers", "stream", "threads_of_workers"]
+__all__ = ["WorkersKilled", "count_workers", "stream", "threads_of_workers", "wait_for_some"]
 
 _AHEAD = 2  # tasks of each worker that Dask knows of, besides the one that it runs
 _TICK_SECONDS = 1.0
@@ -49,13 +49,13 @@ def stream(
             workers = count_workers(connection)
             if not workers and time.monotonic() - told > _TELL_SECONDS:
                 told = time.monotonic()
-                on_progress(Message(f"no worker of {connection.where} is there; this command waits for one."))
+                on_progress(connection.waits())
             while waiting and len(flying) < (1 + _AHEAD) * max(1, workers):
                 work = waiting.popleft()
                 future = connection.client.submit(run, work, key=f"{name}-{next(numbers)}", pure=False)
                 flying[future.key] = future, work
                 future.add_done_callback(lambda done: landed.put(done.key))
-            for key in _landed(landed):
+            for key in wait_for_some(landed):
                 future, work = flying.pop(key)
                 yield work, _result(connection, future)
     finally:
@@ -87,8 +87,12 @@ def threads_of_workers(connection: Connection) -> set[int]:
     return {int(about["nthreads"]) for about in connection.client.scheduler_info(n_workers=-1)["workers"].values()}
 
 
-def _landed(landed: queue.SimpleQueue[str]) -> list[str]:
-    """Return the tasks that have ended. Wait for the first, but not for long."""
+def wait_for_some(landed: queue.SimpleQueue[str]) -> list[str]:
+    """Return the tasks that have ended. Wait for the first, but not for long.
+
+    Args:
+        landed: keys of tasks, which their callbacks put there.
+    """
     try:
         keys = [landed.get(timeout=_TICK_SECONDS)]
     except queue.Empty:

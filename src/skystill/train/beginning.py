@@ -19,7 +19,36 @@ from skystill.train.networks.library import (
     parse_library,
     shown_name,
 )
-from skystill.train.networks.weights import start_network
+from skystill.train.networks.weights import network_name, start_network
+
+
+def check_layers(spec: str, settings: FitSettings) -> None:
+    """Refuse what cannot be done with the layers of another library.
+
+    This comes before the ranks connect: Fabric starts the other ranks by running this command again.
+
+    Args:
+        spec: as in `start_network`.
+        settings: how to train.
+
+    Raises:
+        SettingsError: it is asked for.
+        CheckpointError: the weights file is not one of ours, or damaged.
+    """
+    name = network_name(spec)
+    if not is_library(name):
+        return
+    library = parse_library(name).library
+    if settings.devices * settings.nodes > 1:
+        raise SettingsError(
+            f"{name} is made of layers of {library}, whose BatchNorms do not count over several processes. Leave "
+            "--devices and --nodes at 1."
+        )
+    if isinstance(settings, DistillSettings) and settings.quantize:
+        raise SettingsError(
+            f"--quantize fine-tunes with the rounding of INT8, and {name} is made of layers of {library}, which it "
+            "cannot round. Leave --quantize out, and quantise the finished run: skystill quantize RUN/student.onnx."
+        )
 
 
 def check_beginning(spec: str, settings: FitSettings, begun: bool) -> None:
@@ -39,7 +68,6 @@ def check_beginning(spec: str, settings: FitSettings, begun: bool) -> None:
     if not is_library(spec):
         return
     name = parse_library(spec)
-    _check_library(name.library, name.name, settings)
     if settings.from_scratch and name.weights:
         raise SettingsError(f"--from-scratch means random weights, and {spec} names weights. Leave one of them out.")
     if settings.freeze and not name.weights:
@@ -69,7 +97,6 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData, begun:
     torch.manual_seed(settings.seed)
     from_scratch = settings.from_scratch or (begun and is_library(spec))
     network = as_leveled(start_network(spec, len(prepared.classes), prepared.spec, from_scratch))
-    _check_library(network.library, shown_name(spec), settings)
     if settings.freeze:
         _check_weights_are_kept(network, spec, settings)
         network.freeze(settings.freeze, shown_name(spec))
@@ -103,26 +130,6 @@ def try_network(network: nn.Module, spec: str, classes: ClassMap, on_progress: O
 
         with phase(f"trying the export of {shown_name(spec)}", on_progress, leaves_line=None):
             check_export(network, shown_name(spec), classes)
-
-
-def _check_library(library: str, name: str, settings: FitSettings) -> None:
-    """Refuse what cannot be done with the layers of another library.
-
-    Raises:
-        SettingsError: it is asked for.
-    """
-    if not library:
-        return
-    if settings.devices * settings.nodes > 1:
-        raise SettingsError(
-            f"{name} is made of layers of {library}, whose BatchNorms do not count over several processes. Leave "
-            "--devices and --nodes at 1."
-        )
-    if isinstance(settings, DistillSettings) and settings.quantize:
-        raise SettingsError(
-            f"--quantize fine-tunes with the rounding of INT8, and {name} is made of layers of {library}, which it "
-            "cannot round. Leave --quantize out, and quantise the finished run: skystill quantize RUN/student.onnx."
-        )
 
 
 def _check_weights_are_kept(network: nn.Module, spec: str, settings: FitSettings) -> None:

@@ -23,7 +23,7 @@ from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import CacheSettings, ClusterSettings, DistillSettings, FitSettings, TrainSettings
 from skystill.train.alike import check_alike, facts_of_run, facts_of_teaching
-from skystill.train.beginning import build_first, check_beginning, has_begun, try_network
+from skystill.train.beginning import build_first, check_beginning, check_layers, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
 from skystill.train.fitting import Fitting, check_patience, connect_ranks, open_fabric
 from skystill.train.loggers import check_loggers
@@ -54,6 +54,7 @@ def train_run(settings: TrainSettings, resume: bool = False, on_progress: OnProg
         UserError: a problem that the user can mend: data, settings, folder, disk, or a loss that is not finite.
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
+    check_layers(settings.network, settings)
     connected = connect_ranks(settings)
     check_loggers(settings.logger)
     begun = has_begun(settings, resume)
@@ -106,6 +107,7 @@ def distill_run(
     """
     if settings.quantize and settings.devices * settings.nodes > 1:
         raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
+    check_layers(settings.student, settings)
     connected = connect_ranks(settings)
     check_loggers(settings.logger)
     check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.

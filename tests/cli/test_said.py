@@ -14,6 +14,7 @@ from skystill.report.environment import page_environment
 from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
+ENDS = r": done in \d"
 
 
 def in_order(lines: list[str], wanted: list[str]) -> None:
@@ -24,7 +25,7 @@ def in_order(lines: list[str], wanted: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # eight processes, one after the other: half a minute, or five where the machine is busy
+@pytest.mark.timeout(900)  # several processes, one after the other: half a minute, or five where the machine is busy
 def test_every_step_of_a_distillation_has_a_line_and_everything_is_said_once(
     scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli
 ) -> None:
@@ -40,38 +41,41 @@ def test_every_step_of_a_distillation_has_a_line_and_everything_is_said_once(
     assert done.err.count("pixels per class") == 1  # of three processes that look at the data
     notes = [line for line in lines if line.startswith("note: ")]
     assert len(notes) == len(set(notes))
-    ends = r": done in \d"
     of_epochs = [r"epoch   1 .* about \d+ s left", "epoch   2 "]
     in_order(
         lines,
         [
             "pixels per class",
             rf"{cache}: the teacher's logits of 6 image\(s\) are computed",
-            "opening teacher .*" + ends,
-            "teacher" + ends,
+            "opening teacher .*" + ENDS,
+            "teacher" + ENDS,
             *(f"two-level distilled: {epoch}" for epoch in of_epochs),
-            "writing model.safetensors and student.onnx" + ends,
+            "writing model.safetensors and student.onnx" + ENDS,
             f"{out}/alone: no run had begun there; it begins with epoch 1 of 2",
             *(f"two-level: {epoch}" for epoch in of_epochs),
-            "writing model.safetensors and model.onnx" + ends,
+            "writing model.safetensors and model.onnx" + ENDS,
         ],
     )
     assert not re.search("epoch   2 .* left", done.err)
 
-    training = ["train", *data, "--out", tmp_path / "t", "--network=two-level", "--epochs=2", "--resume", *TINY]
-    done = skystill(*training)
-    assert done.code == 0, done.err
-    steps = ["evaluating teacher", "measuring time and memory", "sample pictures", "computing the scores and their int"]
-    in_order(done.err.splitlines(), [f"{step}.*{ends}" for step in [*steps, "writing report.html"]])
-    again = skystill(*training, "--no-report")
-    assert f"{tmp_path / 't/checkpoints/resume.pt'}: all 2 epochs are done." in again.err.splitlines()
-    filled = skystill("cache", *data, "--teacher", teacher, "--cache", cache, TINY[-1])
-    assert f"{cache}: the teacher's logits of all 6 image(s) are cached." in filled.err.splitlines()
     next(cache.rglob("*.safetensors")).unlink()
-    filled = skystill("cache", *data, "--teacher", teacher, "--cache", cache, TINY[-1])
+    filling = ["cache", *data, "--teacher", teacher, "--cache", cache, TINY[-1]]
     goes_on = f"{cache}: the teacher's logits of 5 of 6 image(s) are cached; it goes on with the others: 0 MB."
-    assert goes_on in filled.err.splitlines()
-    exported = skystill("export", tmp_path / "t", "--out", tmp_path / "m.onnx")
+    assert goes_on in skystill(*filling).err.splitlines()
+    assert f"{cache}: the teacher's logits of all 6 image(s) are cached." in skystill(*filling).err.splitlines()
+
+
+@pytest.mark.slow
+def test_every_step_of_a_report_has_a_line(scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
+    """The training itself is done; what comes after it is done again."""
+    again = ["train", "--data", scenes, "--out", teacher, "--network", "unet?channels=8&depth=3", "--epochs=3"]
+    done = skystill(*again, "--resume", *TINY)
+    assert done.code == 0, done.err
+    lines = done.err.splitlines()
+    assert f"{teacher / 'checkpoints/resume.pt'}: all 3 epochs are done." in lines
+    steps = ["evaluating teacher", "measuring time and memory", "sample pictures", "computing the scores and their int"]
+    in_order(lines, [f"{step}.*{ENDS}" for step in [*steps, "writing report.html"]])
+    exported = skystill("export", teacher, "--out", tmp_path / "m.onnx")
     assert re.match(r"writing m.onnx: done in \d+ s\n", exported.err)
 
 

@@ -26,6 +26,7 @@ from tests.cli.conftest import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STOPS = int(os.environ.get("SKYSTILL_STOPS", "1"))
+EPOCHS = 5 + STOPS  # of a training that is stopped: one stop falls into about a second and a half of it
 OF_LIBRARIES = ("torchinductor",)  # which torch makes where it is imported
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -97,12 +98,12 @@ def figures(run: Path) -> list[list[str]]:
 
 
 def distill(scenes: Path, out: Path, *flags: str) -> list[str]:
-    shared = [f"--data={scenes}", f"--out={out}", "--epochs=10", "--no-report", *TINY]
+    shared = [f"--data={scenes}", f"--out={out}", "--no-report", *TINY]
     return [sys.executable, "-m", "skystill", "distill", *shared, *flags]
 
 
 def test_a_distillation_with_cached_logits(scenes: Path, teacher: Path, tmp_path: Path) -> None:
-    flags = [f"--teacher={teacher}", "--student=two-level", "--teacher-mode=cached", "--no-alone"]
+    flags = [f"--teacher={teacher}", "--student=two-level", "--teacher-mode=cached", "--no-alone", f"--epochs={EPOCHS}"]
     finish(distill(scenes, tmp_path / "whole", *flags))
     command = distill(scenes, tmp_path / "stopped", *flags, "--resume")
     assert stop_often(command, tmp_path / "stopped") >= STOPS // 3

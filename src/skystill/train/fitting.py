@@ -14,7 +14,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 from torch.distributed.distributed_c10d import _set_pg_timeout  # no public function changes it
 
-from skystill.allocator import keep_freed_memory
+from skystill.allocator import freed_memory_returned, keep_freed_memory
 from skystill.data import read_image
 from skystill.data.prepare import PreparedData
 from skystill.data.split_map import split_map
@@ -227,7 +227,8 @@ class Fitting:
         """
         classes, config = self.prepared.classes, self.settings.to_config()
         record = NetworkRecord(network_name(spec), classes, config, input_spec=self.prepared.spec)
-        with phase(f"writing {self.folder.weights.name} and {self.folder.model.name}", self.on_progress):
+        said = phase(f"writing {self.folder.weights.name} and {self.folder.model.name}", self.on_progress)
+        with freed_memory_returned(), said:
             self._write(network.cpu(), record)
 
     def _write(self, network: nn.Module, record: NetworkRecord) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from lightning_fabric import Fabric
 
+from skystill.allocator import freed_memory_returned
 from skystill.errors import Interrupted, LossNotFinite
 from skystill.progress import EpochEnd, Message, OnProgress, Progress, ignore_progress, phase
 from skystill.train.batches.batches import AnyBatch
@@ -84,7 +85,8 @@ def _validate(task: Task, validation: Validation, history: History, on_progress:
 
     All ranks have the same scores, so that they keep the same epoch, and stop after the same one.
     """
-    with task.stepper.averaged(), phase("validation", on_progress, leaves_line=False):
+    said = phase("validation", on_progress, leaves_line=False)
+    with freed_memory_returned(), task.stepper.averaged(), said:
         scores = task.evaluate(validation.batches)
         history[-1] |= {f"validation_{name}": value for name, value in scores.items()}
         if validation.keeps_last(history):

@@ -6,6 +6,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from skystill.allocator import trim_heap
 from skystill.errors import SettingsError
 from skystill.progress import OnProgress, ignore_progress
 from skystill.report.metrics import METRICS
@@ -117,6 +118,7 @@ class Supervised:
         self.meter.reset()
         for batch in test:
             self.test_step(as_batch(batch).to(self.fabric.device))
+            trim_heap()  # images of other sizes would come to lie beside each other, none in the place of another
         self.meter.add_ranks(self.fabric)
         result = self.meter.result()
         self.meter.reset()

@@ -12,10 +12,10 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-from skystill.data.bands import BandStatistics, equal_bands, find_spec, image_statistics, with_statistics
+from skystill.data.bands import BandStatistics, byte_scale, equal_bands, find_spec, image_statistics, with_statistics
 from skystill.data.prepare import check_folder, prepare_data
 from skystill.errors import DataError, SettingsError
-from skystill.raster.input_spec import RGB, Band, InputSpec
+from skystill.raster.input_spec import RGB, Band, InputSpec, spec_from
 from skystill.settings import CheckSettings, TrainSettings
 from tests.banded_rasters import pixels_of, spec_of, write_bands
 
@@ -171,6 +171,43 @@ def test_a_band_of_one_value_is_normalised_to_zero(value: float) -> None:
     image = np.full((30, 30, 1), value, np.float32)
     spec = with_statistics(InputSpec((Band("", 1),), "float32"), [image_statistics(image, None)] * 3)
     assert spec.bands[0].std == 1.0 and spec.bands[0].mean == pytest.approx(float(np.float32(value)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bands", "scale"),
+    [
+        ([(128, 64)] * 3, (128, 64.0)),
+        ([(105, 52), (107, 37), (87, 39)], (128, 64.0)),  # means 99.7, deviation sqrt((52^2+37^2+39^2)/3 + 80.9) = 44
+        ([(64, 32)] * 3, (128, 64.0)),
+        ([(63, 32)] * 3, (63, 32.0)),
+        ([(193, 60)] * 3, (193, 64.0)),
+        ([(42, 21.5), (37, 18.9), (31, 24.9)], (37, 16.0)),  # the scene of India: deviation 22.4, log2 4.49
+        ([(20, 3), (20, 3), (20, 3)], (20, 4.0)),
+        ([(0, 1), (0, 1), (0, 1)], (0, 1.0)),  # black images
+        ([(255, 0.01)] * 3, (255, 1.0)),
+        ([(10, 1), (128, 1), (245, 1)], (128, 64.0)),  # far apart: deviation 96
+        ([(30, 1), (31, 1), (200, 1)], (128, 64.0)),  # mean 87, deviation 80
+    ],
+)  # fmt: skip
+def test_images_far_from_grey_get_a_scale_of_their_own(bands: list[tuple[float, float]], scale: Any) -> None:
+    assert byte_scale(bands) == scale
+    spec = replace(RGB, zero=scale[0], unit=scale[1])
+    assert spec_from(spec.to_dict()) == spec
+    assert ("zero" in spec.to_dict()) == (scale != (128, 64.0))
+
+
+@pytest.mark.parametrize("wrong", [{"zero": 256}, {"zero": -1}, {"unit": 0.0}, {"unit": math.nan}, {"unit": 48.0}])
+def test_a_scale_that_no_byte_has_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="bytes are normalised by"):
+        spec_from(RGB.to_dict() | wrong)
+
+
+def test_the_scale_is_found_in_dark_images_and_not_for_other_kinds() -> None:
+    image = np.random.default_rng(0).integers(20, 60, (50, 50, 3))
+    dark = with_statistics(RGB, [image_statistics(image.astype(np.uint8), None)])
+    assert (dark.zero, dark.unit) == (round(image.mean()), 16.0)  # the deviation is sqrt((40^2 - 1) / 12) = 11.5
+    values = with_statistics(replace(RGB, dtype="uint16"), [image_statistics(image.astype(np.uint16), None)])
+    assert (values.zero, values.unit) == (128, 64.0)
 
 
 def test_without_valid_pixels_the_spec_stays() -> None:

@@ -13,6 +13,9 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 
 MAX_BANDS = 64
 
+UNITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""What bytes can be divided by. Whole images of two far colours have 64 as well: nothing is gained by more."""
+
 _COLORS = ("red", "green", "blue")
 
 
@@ -54,9 +57,12 @@ class InputSpec:
             each raster, not by this value.
         resolution_m: metres on the ground per pixel that all training images share, or None.
         resolution_range_m: the smallest and the largest of their resolutions, or None if they have none.
+        zero, unit: three bands of bytes are normalised to (x - zero) / unit. All three have the same two numbers, so
+            that INT8 can read the bytes as they are. The unit is a power of two, so that the quotient is exact. Other
+            inputs are normalised by the statistics of each band.
 
     Raises:
-        ValueError: the bands or the data type are not of these.
+        ValueError: the bands, the data type, zero or unit are not of these.
     """
 
     bands: tuple[Band, ...]
@@ -64,6 +70,8 @@ class InputSpec:
     nodata: float | None = None
     resolution_m: float | None = None
     resolution_range_m: tuple[float, float] | None = None
+    zero: int = 128
+    unit: float = 64.0
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -75,6 +83,10 @@ class InputSpec:
             raise ValueError(f"the band {', '.join(twice)} twice; each must be its own")
         if not all(band.std > 0 and math.isfinite(band.mean) and math.isfinite(band.std) for band in self.bands):
             raise ValueError("a band whose mean is not finite, or whose standard deviation is not above 0")
+        if not (0 <= self.zero <= 255 and self.unit in UNITS):
+            raise ValueError(
+                f"bytes are normalised by {self.zero} and {self.unit}; 0 to 255 and one of {UNITS} are known"
+            )
 
     def __len__(self) -> int:
         return len(self.bands)
@@ -86,7 +98,7 @@ class InputSpec:
 
     @property
     def is_three_bytes(self) -> bool:
-        """Whether these are three bands of bytes. They are normalised by constants, and INT8 takes them as they are."""
+        """Whether these are three bands of bytes. They are normalised alike, and INT8 takes them as they are."""
         return self.dtype == "uint8" and len(self.bands) == 3
 
     @property
@@ -134,7 +146,9 @@ class InputSpec:
     def to_dict(self) -> dict[str, object]:
         """Return the content for JSON and YAML. `spec_from` reads it."""
         shared = None if self.resolution_range_m is None else list(self.resolution_range_m)
-        return {
+        # Without the two numbers that most images have, which were the only ones before: files stay as they were.
+        scale = {} if (self.zero, self.unit) == (128, 64.0) else {"zero": self.zero, "unit": self.unit}
+        return scale | {
             "bands": [{name: getattr(band, name) for name in Band.__dataclass_fields__} for band in self.bands],
             "dtype": self.dtype,
             "nodata": self.nodata if self.nodata is None or math.isfinite(self.nodata) else str(self.nodata),
@@ -160,6 +174,8 @@ def spec_from(content: Mapping[str, Any]) -> InputSpec:
         None if nodata is None else float(nodata),
         None if resolution is None else float(resolution),
         None if both is None else (float(both[0]), float(both[1])),
+        int(content.get("zero", 128)),
+        float(content.get("unit", 64.0)),
     )
 
 

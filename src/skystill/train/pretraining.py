@@ -157,7 +157,7 @@ def _find_images(
         rest = partial(find_rest, checked.check, split, input_spec, on_progress) if checked else list
         windows += find_unlabeled(folder, held_out, input_spec, rest, checked.check.maps if checked else ())
     windows = list(dict.fromkeys(windows))
-    if known is None and not input_spec.is_three_bytes:
+    if known is None:
         statistics = [image_statistics(*window.read(input_spec)) for window in windows]
         input_spec = with_statistics(input_spec, statistics)
     on_progress(Message(f"{len(windows):,} image(s) and windows to learn from, {len(held_out):,} held out"))

@@ -13,6 +13,7 @@ from skystill.data.scenes import paint_scene
 from skystill.model.file import open_session, read_info
 from skystill.model.quantize import quantize_model
 from skystill.predict import Predictor
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.settings import RasterSettings
 from skystill.train.compress import export as export_module
 from skystill.train.compress.export import ExportDiffers, describe, export_network
@@ -20,10 +21,13 @@ from skystill.train.networks.table import NETWORKS, build_network
 from skystill.train.networks.weights import NetworkRecord, read_network, start_network, write_network
 
 
-def trained_a_little(name: str) -> nn.Module:
+DARK = replace(RGB, zero=37, unit=16.0)
+
+
+def trained_a_little(name: str, spec: InputSpec = RGB) -> nn.Module:
     """BatchNorm statistics away from their start, or folding them could go wrong unseen."""
     torch.manual_seed(0)
-    network = build_network(name, 6)
+    network = build_network(name, 6, spec)
     with torch.no_grad():
         for seed in range(3):
             image, _ = paint_scene(96, seed)
@@ -31,9 +35,9 @@ def trained_a_little(name: str) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", ["unet-bn", "kite", "two-level"])
-def test_the_file_gives_torchs_logits_at_any_size(name: str, tmp_path: Path) -> None:
-    network = trained_a_little(name)
+@pytest.mark.parametrize(("name", "spec"), [("unet-bn", RGB), ("kite", DARK), ("two-level", RGB)])
+def test_the_file_gives_torchs_logits_at_any_size(name: str, spec: InputSpec, tmp_path: Path) -> None:
+    network = trained_a_little(name, spec)
     info = export_network(network, describe(name, network, DUBAI), tmp_path / "model.onnx")
     session = open_session(tmp_path / "model.onnx")
     for height, width, count in ((1, 1, 1), (75, 141, 1), (64, 64, 3)):
@@ -45,6 +49,7 @@ def test_the_file_gives_torchs_logits_at_any_size(name: str, tmp_path: Path) -> 
         assert np.abs(found - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
     read = read_info(session, tmp_path / "model.onnx")
     assert (read.classes.names, read.classes.colors) == (DUBAI.names, DUBAI.colors)
+    assert (read.input_spec.zero, read.input_spec.unit) == (spec.zero, spec.unit)
     assert (read.network, read.parameters, read.version) == (name, info.parameters, info.version)
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
 

@@ -20,6 +20,7 @@ from skystill.classes import ClassMap
 from skystill.errors import SettingsError, SkystillError
 from skystill.model.file import ModelInfo, open_session
 from skystill.model.ir import lower_ir, model_bytes
+from skystill.raster.input_spec import InputSpec
 from skystill.raster.scratch import scratch_folder
 from skystill.run_folder import written_whole
 from skystill.train.libraries.imports import name_library_errors
@@ -69,7 +70,7 @@ def export_network(
     free = torch.export.Dim.DYNAMIC
     model = to_onnx(network, example, _OPSET, {0: free, 2: free, 3: free})
     if fed.is_three_bytes:
-        _take_bytes(model, info.network)
+        _take_bytes(model, info.network, fed)
     lower_ir(model)
     onnx.helper.set_model_props(model, info.to_metadata())
     with written_whole(path) as part:
@@ -138,8 +139,8 @@ def to_onnx(network: nn.Module, example: Tensor, opset: int, free: dict[int, Any
     return model
 
 
-def _take_bytes(model: onnx.ModelProto, name: str) -> None:
-    """Replace `Normalize` (convert, subtract 128, divide by 64) by one DequantizeLinear, in place.
+def _take_bytes(model: onnx.ModelProto, name: str, fed: InputSpec) -> None:
+    """Replace `Normalize` (convert, subtract, divide) by one DequantizeLinear, in place.
 
     It computes the same numbers in one pass. An INT8 graph then starts from the bytes of the image without any
     conversion (quantize.py).
@@ -147,6 +148,7 @@ def _take_bytes(model: onnx.ModelProto, name: str) -> None:
     Args:
         model: the graph.
         name: the name of the network, for the message.
+        fed: what the network is fed, three bands of bytes.
 
     Raises:
         NetworkContractError: the graph does not contain exactly one chain of Cast, Sub and Div.
@@ -175,8 +177,8 @@ def _take_bytes(model: onnx.ModelProto, name: str) -> None:
     nodes.insert(place, normalize)
     model.graph.initializer.extend(
         [
-            onnx.numpy_helper.from_array(np.array(1 / 64, np.float32), "image_scale"),
-            onnx.numpy_helper.from_array(np.array(128, np.uint8), "image_zero"),
+            onnx.numpy_helper.from_array(np.array(1 / fed.unit, np.float32), "image_scale"),
+            onnx.numpy_helper.from_array(np.array(fed.zero, np.uint8), "image_zero"),
         ]
     )
 

@@ -16,11 +16,11 @@ _Module = TypeVar("_Module", bound=nn.Module)
 class Normalize(nn.Module):
     """The entry of a network: normalises pixels, pads them, and moves squares of them into channels.
 
-    Three bands of bytes are scaled from 0..255 to -2..2, with the mean 128 and the standard deviation 64 for all of
-    them. Aerial photographs are neither as dark nor as saturated as ImageNet, and the first convolution or its
-    BatchNorm learns the rest. (x - 128) / 64 is also how 8-bit quantisation reads a byte with the zero point 128. An
-    exported network can therefore take the bytes of the image without conversion (export.py). They are padded and moved
-    as bytes, which is cheaper than moving floats.
+    Three bands of bytes become (x - zero) / unit, with the same two numbers for all of them: 128 and 64 for most
+    aerial photographs, whose bytes are then -2 to 2, and others for images that are dark, bright or flat
+    (`data.bands.byte_scale`). The first convolution or its BatchNorm learns the rest. This is also how 8-bit
+    quantisation reads a byte with a zero point. An exported network can therefore take the bytes of the image without
+    conversion (export.py). They are padded and moved as bytes, which is cheaper than moving floats.
 
     The bands of every other input are normalised one by one, with their mean and standard deviation in the training
     images. This comes first, so that padding is zero in every band.
@@ -52,22 +52,19 @@ class Normalize(nn.Module):
             (N, B * stride^2, H' / stride, W' / stride) float, with the padded H' and W'.
         """
         if self.input_spec.is_three_bytes:
-            return _scale_bytes(pixel_unshuffle(pad_to_multiple(images, multiple, GREY), stride))
+            padded = pad_to_multiple(images, multiple, self.input_spec.zero)  # convolutions pad with zeros as well
+            return _scale_bytes(pixel_unshuffle(padded, stride), self.input_spec)
         return pixel_unshuffle(pad_to_multiple((images.float() - self.mean) / self.std, multiple, 0), stride)
 
 
-GREY = 128
-"""The byte that becomes zero. Every convolution pads with zeros as well."""
-
-
-def _scale_bytes(images: Tensor) -> Tensor:
+def _scale_bytes(images: Tensor, spec: InputSpec) -> Tensor:
     device = images.device.type
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     if images.dtype == torch.uint8 and autocast:
         # All 256 values are exact in half precision too. Convolutions are fastest in the channels-last layout.
         half = images.contiguous(memory_format=torch.channels_last).to(torch.get_autocast_dtype(device))
-        return half.sub_(128.0).div_(64.0)
-    return (images.float() - 128.0) / 64.0
+        return half.sub_(float(spec.zero)).div_(spec.unit)
+    return (images.float() - float(spec.zero)) / spec.unit
 
 
 def pad_to_multiple(images: Tensor, multiple: int, value: float) -> Tensor:

@@ -34,14 +34,14 @@ def colors_of(input_spec: InputSpec) -> list[int | None]:
 def in_bytes(input_spec: InputSpec) -> list[tuple[float, float]]:
     """What `Normalize` makes of each band stands for mean + std * normalised in the bytes of ImageNet.
 
-    Three bands of bytes are normalised by 128 and 64. Any other band has mean 0 and deviation 1, and is given the mean
+    Three bands of bytes are normalised by the two numbers of the spec. Any other band has mean 0 and deviation 1, and is given the mean
     and the deviation of its colour in ImageNet, or of all three.
 
     Returns:
         mean and std of each band.
     """
     if input_spec.is_three_bytes:
-        return [(128.0, 64.0)] * 3
+        return [(float(input_spec.zero), input_spec.unit)] * 3
     return [(of_color(IMAGENET_MEAN, own), of_color(IMAGENET_STD, own)) for own in colors_of(input_spec)]
 
 

@@ -20,7 +20,6 @@ from skystill.train.compress.export import ExportDiffers, describe, export_netwo
 from skystill.train.networks.table import NETWORKS, build_network
 from skystill.train.networks.weights import NetworkRecord, read_network, start_network, write_network
 
-
 DARK = replace(RGB, zero=37, unit=16.0)
 
 

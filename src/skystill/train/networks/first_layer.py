@@ -34,8 +34,8 @@ def colors_of(input_spec: InputSpec) -> list[int | None]:
 def in_bytes(input_spec: InputSpec) -> list[tuple[float, float]]:
     """What `Normalize` makes of each band stands for mean + std * normalised in the bytes of ImageNet.
 
-    Three bands of bytes are normalised by the two numbers of the spec. Any other band has mean 0 and deviation 1, and is given the mean
-    and the deviation of its colour in ImageNet, or of all three.
+    Three bands of bytes are normalised by the two numbers of the spec. Any other band has mean 0 and deviation 1, and
+    is given the mean and the deviation of its colour in ImageNet, or of all three.
 
     Returns:
         mean and std of each band.

@@ -94,8 +94,8 @@ def fit_encoder(network: Lite | LiteUNet, state: Mapping[str, Tensor], source: s
     """Copy published weights of EfficientNet-Lite into the encoder of a network.
 
     The published network is fed (bytes - 127) / 128. The difference from `Normalize` is folded into the stem: exactly,
-    but for what is padded around the image, which is the zero of `Normalize` here (a byte, or the mean of a band) and 127
-    there.
+    but for what is padded around the image, which is the zero of `Normalize` here (a byte, or the mean of a band) and
+    127 there.
 
     Args:
         network: the network.

@@ -13,7 +13,7 @@ from skystill.cli.options import use_config
 from skystill.data.split import split_pairs
 from skystill.errors import SettingsError, UserError
 from skystill.model.file import open_session, read_info
-from skystill.parsing import parse_json, read_json, read_yaml
+from skystill.parsing import parse_json, read_csv, read_json, read_yaml
 from skystill.predict import Predictor
 from skystill.raster.output import Layer, RasterOutput
 from skystill.report import records
@@ -109,6 +109,24 @@ def test_every_file_is_named_in_one_message(name: str, broken: str, tmp_path: Pa
     assert path.name in said or path.parent.name in said, said
     assert len(said) < 1_000 and said.count("\n") <= 1, said
     assert not Path("/tmp/skystill-was-here").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("flow.yaml", "[" + "[]," * 150_001 + "a]", "holds more than 300,000 values"),
+        ("block.yaml", "-\n" * 300_001, "holds more than 300,000 values"),
+        ("number.yaml", "seed: 1" + ":59" * 40_000, "has 120,001 characters, too many for a value"),
+        ("wide.json", "[" + "{}," * 3_000_000 + "1]", "holds more than 3,000,000 lists and mappings"),
+        ("blank.csv", "\n" * 1_000_001, "more than 1,000,000 rows"),
+    ],
+)
+def test_more_than_memory_and_time_allow(name: str, content: str, said: str, tmp_path: Path) -> None:
+    """Each takes over a gigabyte, or over a minute, if it is as large as its file may be."""
+    (tmp_path / name).write_text(content)
+    read = {".yaml": read_yaml, ".json": read_json, ".csv": read_csv}[Path(name).suffix]
+    with pytest.raises(SettingsError, match=said):
+        read(tmp_path / name, SettingsError)
 
 
 JSON_VALUES = [text for text in BROKEN.values() if b"\x00" not in text and text.isascii()]

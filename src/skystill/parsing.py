@@ -7,6 +7,7 @@ text, finite numbers of at most 64 bits, and true, false and none, nested at mos
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -24,6 +25,11 @@ MOST_BYTES = 32 * 2**20
 _MOST_YAML_BYTES = 8 * 2**20  # YAML takes ten times as long as JSON
 _MOST_LEVELS = 100
 _MOST_ALIASED = 10_000  # values that the aliases of a YAML file may stand for, together
+_MOST_YAML_VALUES = 300_000  # a split of 100,000 images holds a third of it; each value takes about 20 microseconds
+_MOST_SCALAR = 2**16  # characters of a value in YAML: the time for a number such as 1:59:59 grows with their square
+_MOST_JSON_GROUPS = 3_000_000  # lists and mappings; one takes up to 100 times the two bytes that it has in the file
+MOST_ROWS = 10**6
+"""Most rows of a table. A blank row of one byte takes 60 times as much in memory."""
 
 PARSE_ERRORS = (
     *(ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError),
@@ -137,11 +143,16 @@ def _json(text: str) -> Any:  # noqa: ANN401
     def refuse_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number of JSON")
 
+    if text.count("{") + text.count("[") > _MOST_JSON_GROUPS:
+        raise ValueError(f"it holds more than {_MOST_JSON_GROUPS:,} lists and mappings, the most that are read")
     return json.loads(text, object_pairs_hook=_without_twins, parse_constant=refuse_constant)
 
 
 def _csv(text: str) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    rows = list(itertools.islice(csv.reader(io.StringIO(text, newline=""), strict=True), MOST_ROWS + 1))
+    if len(rows) > MOST_ROWS:
+        raise ValueError(f"it has more than {MOST_ROWS:,} rows, the most that are read")
+    return rows
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -190,20 +201,26 @@ class _Open:
 
 
 def _check_events(text: str) -> None:
-    """Refuse a YAML text that is nested too deep, has a key twice, or whose aliases stand for too many values.
+    """Refuse a YAML text with too many or too long values, also by aliases, that is too deep, or has a key twice.
 
     It is read event by event, so that nothing is built yet.
     """
     sizes: dict[str | None, int] = {}
     stack = [_Open(None, False)]
     aliased = 0
-    for event in yaml.parse(text, Loader=_LOADER):
+    for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
+        if number > _MOST_YAML_VALUES:
+            raise ValueError(f"it holds more than {_MOST_YAML_VALUES:,} values, the most that are read")
         if isinstance(event, yaml.AliasEvent):
             aliased += _aliased(event.anchor, sizes)
             if aliased > _MOST_ALIASED:
                 raise ValueError(f"its aliases stand for more than {_MOST_ALIASED:,} values")
             stack[-1].add(sizes[event.anchor], None)
         elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > _MOST_SCALAR:
+                raise ValueError(
+                    f"{shortened(event.value, 60)} has {len(event.value):,} characters, too many for a value"
+                )
             stack[-1].add(1, event.value)
             sizes |= {event.anchor: 1} if event.anchor else {}
         elif isinstance(event, yaml.CollectionStartEvent):

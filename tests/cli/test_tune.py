@@ -90,7 +90,14 @@ def test_a_storage_that_cannot_be_opened_is_said(scenes: Path, teacher: Path, tm
     assert done.code == 2 and "--storage nodatabase://x" in done.err
 
 
-@pytest.mark.parametrize("damage", ["ALTER TABLE trials RENAME COLUMN number TO x", "UPDATE trials SET state = 'odd'"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ALTER TABLE trials RENAME COLUMN number TO x",
+        "UPDATE trials SET state = 'odd'",
+        "CREATE VIEW v AS SELECT 1",  # one may never end
+    ],
+)
 def test_a_damaged_database_is_named(damage: str, scenes: Path, teacher: Path, tmp_path: Path, skystill: Cli) -> None:
     out = tmp_path / "study"
     out.mkdir()

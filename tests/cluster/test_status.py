@@ -78,6 +78,38 @@ def test_no_status_and_a_damaged_manifest(tmp_path: Path, manifest: Path) -> Non
         status(out=manifest)
 
 
+ENDLESS = "as with recursive c(x) as (select 1 union all select x + 1 from c) select x as name, '1' as value from c"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update about set value = '{'",
+        "update about set value = 'null' where name = 'began'",
+        "update about set value = '[1]' where name = 'workers'",
+        "update about set value = '1e99' where name = 'updated'",
+        "update about set value = '5' where name = 'dashboard'",
+        "update about set value = x'ff'",
+        "update about set value = '" + "[" * 100_000 + "'",
+        "update inputs set pixels = 9223372036854775807",
+        "drop table inputs",
+        f"drop table about; create view about {ENDLESS}",
+        "drop table about; create table about (name, value as (hex(zeroblob(500000000))))",
+        "create virtual table t using fts5(x)",
+        "create trigger t after insert on about begin delete from inputs; end",
+    ],
+)
+def test_a_manifest_may_hold_anything(damage: str, manifest: Path) -> None:
+    """A view may never end, and a value may be of any kind."""
+    base = sqlite3.connect(manifest / ".skystill/manifest.sqlite")
+    base.executescript(damage)
+    base.close()
+    with pytest.raises(
+        RunFolderError, match=r"manifest\.sqlite is damaged .*Delete it, and run the same command again"
+    ):
+        status(out=manifest)
+
+
 def test_the_command_prints_it(manifest: Path) -> None:
     done = CliRunner().invoke(app, ["status", str(manifest)])
     assert done.exit_code == 0, done.output

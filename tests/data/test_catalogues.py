@@ -93,6 +93,16 @@ def test_geoparquet(name: str, pairs_folder: Path) -> None:
     assert [replace(pair, subset="") for pair in found.pairs] == list(find_pairs(pairs_folder).pairs)
 
 
+def test_parquet_with_categories(pairs_folder: Path) -> None:
+    """Pandas writes a column of categories as a dictionary, where a value may be missing."""
+    pyarrow = pytest.importorskip("pyarrow")
+    split = pyarrow.array([None, *SPLIT[1:]]).dictionary_encode()
+    path = parquet(pairs_folder, image=pyarrow.array(images()).dictionary_encode(), labels=masks(), split=split)
+    found = find_pairs(path)
+    assert [pair.subset for pair in found.pairs] == ["", *SPLIT[1:]]
+    assert "1 image(s) have no split (row 2)" in "".join(found.problems)
+
+
 def test_bad_parquet(pairs_folder: Path) -> None:
     columns = {"image": images(), "label": masks()}
     for wrong, said in (
@@ -107,6 +117,14 @@ def test_bad_parquet(pairs_folder: Path) -> None:
         (
             parquet(pairs_folder, "f.parquet", image=[], label=[]),
             "columns of text are wanted|lists no image with labels",
+        ),
+        (
+            parquet(pairs_folder, "g.parquet", image=["a" * 1_000] * 40_000, label=["b"] * 40_000),
+            "texts have 40,040,000 ",
+        ),
+        (
+            parquet(pairs_folder, "h.parquet", image=[{"a": "b"}] * 6, label=masks()),
+            r"columns of text are wanted \(image",
         ),
     ):
         with pytest.raises(DataError, match=said):

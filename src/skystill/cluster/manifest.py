@@ -16,10 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skystill.databases import check_plain_tables
 from skystill.errors import DiskFull, RunFolderError, shortened
+from skystill.parsing import PARSE_ERRORS, parse_json
 
 VERSION = 1
 _BUSY_SECONDS = 30.0
+_DISK_CODES = frozenset(
+    {
+        sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PERM,
+    }
+)  # fmt: skip
+"""What SQLite says of the disk, and not of the file."""
 _TABLES = """
 create table if not exists about (name text primary key, value text not null);
 create table if not exists inputs (
@@ -97,6 +106,7 @@ class Manifest:
         self.path = path
         with naming_failures(path):
             self._base = _to_read(path) if read_only else sqlite3.connect(path, timeout=_BUSY_SECONDS)
+            check_plain_tables(self._base)
             if not read_only:
                 self._base.execute("pragma synchronous = normal")
                 self._base.executescript(_TABLES)
@@ -119,7 +129,8 @@ class Manifest:
 
     def about(self) -> dict[str, Any]:
         """Return what is known of the command as a whole."""
-        return {name: json.loads(value) for name, value in self._all("select name, value from about")}
+        with naming_failures(self.path):
+            return {name: parse_json(value) for name, value in self._all("select name, value from about")}
 
     def tell(self, **values: object) -> None:
         """Record something of the command as a whole, as JSON."""
@@ -346,7 +357,7 @@ def _to_read(path: Path) -> sqlite3.Connection:
     """Open a manifest to read it. Of a process that was killed, a change may have to be taken back first."""
     base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=_BUSY_SECONDS, uri=True)
     try:
-        base.execute("select count(*) from about").fetchall()
+        base.execute("select count(*) from sqlite_master").fetchall()
     except sqlite3.OperationalError:
         base.close()
         base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=_BUSY_SECONDS, uri=True)
@@ -363,9 +374,9 @@ def naming_failures(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise DiskFull(path, shortened(error)) from error
-    except (sqlite3.DatabaseError, ValueError) as error:
+    except (sqlite3.DatabaseError, *PARSE_ERRORS) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES:
+            raise DiskFull(path, shortened(error)) from error
         raise RunFolderError(
             f"{path} is damaged ({shortened(error)}). Delete it, and run the same command again: results that are done "
             "are made again, and unfinished ones go on."

@@ -1,14 +1,15 @@
 """Read the columns of text of a Parquet file, such as a GeoParquet file. Needs pyarrow."""
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from skystill.errors import SettingsError
-from skystill.parsing import MOST_BYTES, PARSE_ERRORS, Refuse, check_plain
+from skystill.parsing import MOST_BYTES, MOST_ROWS, PARSE_ERRORS, Refuse, check_plain
 from skystill.raster.files import check_regular
 
-_MOST_ROWS = 10**6
+_TEXT = re.compile(r"(dictionary<values=)?(string|large_string|null)\b")
 _LIMITS = {"thrift_string_size_limit": 2**24, "thrift_container_size_limit": 2**20}  # of what a damaged header declares
 
 
@@ -41,6 +42,9 @@ def read_parquet(path: Path, wanted: Collection[str], refuse: Refuse) -> list[li
             names = [name for name in file.schema_arrow.names if name.strip().lower() in wanted]
             if not names:
                 return [list(file.schema_arrow.names)]
+            _check_kinds(file, names)
+        # A text that stands there many times is held once: a file of 20 kB may stand for gigabytes.
+        with ParquetFile(path, read_dictionary=names, **_LIMITS) as file:
             return _rows(file, names)
     except (pyarrow.ArrowException, NotImplementedError, OSError, *PARSE_ERRORS) as error:
         raise refuse(
@@ -48,23 +52,42 @@ def read_parquet(path: Path, wanted: Collection[str], refuse: Refuse) -> list[li
         ) from error
 
 
+def _check_kinds(file: Any, names: list[str]) -> None:  # noqa: ANN401 - a ParquetFile
+    """Refuse columns that hold no text, before they are read.
+
+    Raises:
+        ValueError: there is one.
+    """
+    kinds = {name: str(file.schema_arrow.field(name).type) for name in names}
+    strange = [f"{name} {kind}" for name, kind in kinds.items() if not _TEXT.match(kind)]
+    if strange:
+        raise ValueError(f"columns of text are wanted ({', '.join(strange)})")
+
+
 def _rows(file: Any, names: list[str]) -> list[list[str]]:  # noqa: ANN401 - a ParquetFile
     """Return names and rows.
 
     Raises:
-        ValueError: they are too many, or no text.
+        ValueError: they are too many, or too long.
     """
     found = file.metadata
     sizes = [found.row_group(g).column(c) for g in range(found.num_row_groups) for c in range(found.num_columns)]
     size = sum(column.total_uncompressed_size for column in sizes if column.path_in_schema in names)
-    if found.num_rows > _MOST_ROWS or size > MOST_BYTES:
-        raise ValueError(f"{found.num_rows:,} rows of {size / 2**20:.0f} MiB; at most {_MOST_ROWS:,} are read")
+    if found.num_rows > MOST_ROWS or size > MOST_BYTES:
+        raise ValueError(f"{found.num_rows:,} rows of {size / 2**20:.0f} MiB; at most {MOST_ROWS:,} are read")
     table = file.read(columns=names, use_threads=False)
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    strange = [name for name in names if str(table.schema.field(name).type) not in ("string", "large_string", "null")]
-    if strange:
-        kinds = ", ".join(f"{name} {table.schema.field(name).type}" for name in strange)
-        raise ValueError(f"columns of text are wanted ({kinds})")
-    content = [names, *([cell or "" for cell in row] for row in rows)]
+    columns = [[cell for chunk in column.chunks for cell in _cells(chunk)] for column in table.columns]
+    letters = sum(len(cell) for column in columns for cell in column)
+    if letters > MOST_BYTES:
+        raise ValueError(f"its texts have {letters:,} characters; at most {MOST_BYTES:,} are read")
+    content = [names, *map(list, zip(*columns, strict=True))]
     check_plain(content)
     return content
+
+
+def _cells(chunk: Any) -> list[str]:  # noqa: ANN401 - an array of pyarrow
+    """Return the texts of a part of a column, "" for those that are missing."""
+    if not hasattr(chunk, "dictionary"):
+        return [cell or "" for cell in chunk.to_pylist()]
+    texts = chunk.dictionary.to_pylist()
+    return ["" if place is None else texts[place] or "" for place in chunk.indices.to_pylist()]

@@ -16,7 +16,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from skystill.databases import check_plain_tables
 from skystill.errors import Interrupted, LossNotFinite, SettingsError, shortened
 from skystill.parsing import PARSE_ERRORS
 from skystill.progress import EpochEnd, Event, Message, OnProgress, Progress, ignore_progress, named
@@ -287,6 +288,8 @@ def open_study(settings: TuneSettings) -> optuna.Study:
         # The file is opened by its name: in an address, "?", "%" and "{" of the folder would have a meaning.
         url, file = "sqlite:///study.db", settings.out / "study.db"
         options = {"creator": lambda: sqlite3.connect(file, check_same_thread=False)}
+        with closing(sqlite3.connect(file)) as base:
+            check_plain_tables(base)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:

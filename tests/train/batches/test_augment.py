@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skystill.raster.input_spec import RGB
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.train.batches.augment import Augmentation, draw_augmentation, jitter_colors
 
@@ -178,3 +181,13 @@ def test_jitter_changes_colors_within_bounds_and_nothing_at_zero() -> None:
     # contrast moves 100 by at most 5.6, brightness by 25.6, balance by 5 %
     assert np.abs(np.array(changed) - 100).max() <= 38
     assert image.tolist() == np.full((4, 4, 3), 100).tolist()
+
+
+def test_dark_colors_change_around_their_own_mean() -> None:
+    """With zero 37 and unit 16: contrast moves 45 by at most 1.6, brightness by 6.4, balance by 5 % of 53."""
+    image = np.full((1, 1, 3), 45, np.uint8)
+    rng = np.random.default_rng(0)
+    dark = replace(RGB, zero=37, unit=16.0)
+    changed = np.array([jitter_colors(rng, image, 0.2, dark)[0, 0] for _ in range(200)], int)
+    assert 5 < np.abs(changed - 45).max() <= 11
+    assert abs(changed.mean() - 45) < 1.5

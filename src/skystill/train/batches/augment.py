@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from skystill.classes import VOID
-from skystill.raster.input_spec import InputSpec
+from skystill.raster.input_spec import RGB, InputSpec
 from skystill.symmetry import SYMMETRIES, transform
 
 
@@ -149,7 +149,9 @@ def draw_augmentation(
     return Augmentation(top, left, size, int(rng.integers(SYMMETRIES)), seen)
 
 
-def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], strength: float) -> npt.NDArray[np.uint8]:
+def jitter_colors(
+    rng: np.random.Generator, image: npt.NDArray[np.uint8], strength: float, input_spec: InputSpec = RGB
+) -> npt.NDArray[np.uint8]:
     """Change contrast, brightness and colour balance of an image, as weather, time of day and camera do.
 
     The change is one table of 256 values per channel, so that a crop costs one look-up per value.
@@ -157,8 +159,10 @@ def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], streng
     Args:
         rng: the random generator.
         image: (H, W, 3) uint8 RGB, 0 to 255.
-        strength: 0 changes nothing. At 0.2, contrast changes by up to 20 %, brightness by up to 20 % of mid-grey (128),
-            and each channel by up to 5 %.
+        strength: 0 changes nothing. At 0.2, contrast changes by up to 20 %, around the byte that is normalised to zero
+            (128, or less in dark images); brightness by up to 0.4 of the unit (26 of 255, or less); and each channel by
+            up to 5 %.
+        input_spec: what the network is fed.
 
     Returns:
         (H, W, 3) uint8. With strength 0 it is `image` itself.
@@ -166,10 +170,10 @@ def jitter_colors(rng: np.random.Generator, image: npt.NDArray[np.uint8], streng
     if strength == 0:
         return image
     contrast = 1 + strength * rng.uniform(-1, 1)
-    brightness = 128 * strength * rng.uniform(-1, 1)
+    zero, brightness = input_spec.zero, 2 * input_spec.unit * strength * rng.uniform(-1, 1)
     balance = 1 + strength / 4 * rng.uniform(-1, 1, size=3)
     levels = np.arange(256)[:, None]
-    table = np.clip(((levels - 128) * contrast + 128 + brightness) * balance, 0, 255).round().astype(np.uint8)
+    table = np.clip(((levels - zero) * contrast + zero + brightness) * balance, 0, 255).round().astype(np.uint8)
     return np.asarray(Image.fromarray(image).point(table.T.ravel().tolist()))
 
 

@@ -144,7 +144,7 @@ class CropSampler:
         files = [teacher[index] for teacher in self._logits]
         logits = [part for file in files for part in (drawn.apply_to_logits(file, self.stride), file.step, file.low)]
         if input_spec.is_colors:
-            jittered = jitter_colors(rng, teacher_images, self.jitter)
+            jittered = jitter_colors(rng, teacher_images, self.jitter, input_spec)
         else:
             jittered = jitter_values(rng, teacher_images, self.jitter, input_spec)
             if jittered is not teacher_images:

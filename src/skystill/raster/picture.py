@@ -99,6 +99,20 @@ def read_size(path: Path, spec: InputSpec = RGB) -> tuple[int, int]:
     return turned_size(source.height, source.width, source.orientation)
 
 
+def is_stretched(path: Path, spec: InputSpec = RGB) -> bool:
+    """Return whether a file has more than 8 bits per band, and is stretched to bytes where it is read as colours.
+
+    Args:
+        path: the file.
+        spec: what the network is fed.
+
+    Raises:
+        DataError: the file is missing, or not an image that can be read by the spec.
+    """
+    source = _described(path, spec)
+    return source.depth > 8 and source.scale not in (None, (0.0, 2.0**source.depth - 1))
+
+
 def raster_size(path: Path) -> tuple[int, int]:
     """Return height and width of a picture or raster of any bands, upright, without decoding it.
 

@@ -41,10 +41,11 @@ class TeacherSettings(Settings):
     """Load teachers whose files can run code on this computer: .pt2 files of torch.export. Only for files that you made
     yourself, or trust as you trust a program. By default they are refused; an ONNX file needs no trust. --config does
     not set it."""
-    unlabeled: Path | None = None
-    """Folder with additional images without masks, or one file, on which the student learns from the teacher alone.
-    Large rasters are cut into windows. The data folder of a map stands for what has no labels in it, outside of its
-    layer area. By default there are none."""
+    unlabeled: list[Path] = Field(default=[])
+    """Additional images without masks, on which the student learns from the teacher alone: a folder, one image or
+    raster, or a pattern in quotes, such as 'scenes/*.tif'. Repeat the option for several. An image that is there twice
+    counts once. Large rasters are cut into windows. The data folder of a map stands for what has no labels in it,
+    outside of its layer area. By default there are none."""
     cache: Path | None = None
     """Folder of the cached logits of the teacher. By default logits/ in the run folder of the teacher. With another
     kind of teacher, or with several, it is logits/ in the output folder, and skystill cache needs this option."""
@@ -58,10 +59,15 @@ class TeacherSettings(Settings):
     stores these means. 2 instead of 1 takes a quarter of the disk space and trains a small student a fifth faster,
     without a measurable loss of mIoU (docs/results.md). The loss on labels is computed per pixel in any case."""
 
-    @field_validator("teacher", mode="before")
+    @field_validator("teacher", "unlabeled", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return list_of_texts(value)
+
+    @field_validator("unlabeled", mode="before")
+    @classmethod
+    def _none_or_many(cls, value: object) -> object:
+        return [] if value is None else value
 
     @property
     def run_teacher(self) -> Path | None:
@@ -183,7 +189,8 @@ class PretrainSettings(Settings):
     """Run folder to create. Its checkpoints/model.safetensors is what a training then starts from: --student FILE in
     distill, --network FILE in train."""
     images: list[Path] = Field(default=[])
-    """Folder with images, of any place; repeat the option for several. Masks in it are skipped."""
+    """Folder with images, of any place; masks in it are skipped. Or one image or raster, or a pattern in quotes, such
+    as 'scenes/*.tif'. Repeat the option for several."""
     data: Path | None = None
     """Folder with images and their masks, or a file that lists them, as in train. Its training images are learnt from,
     too. Its validation and test images are not, and an image of --images that is one of them is refused, so that later

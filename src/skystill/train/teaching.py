@@ -212,11 +212,12 @@ def _find_teachers(settings: TeacherSettings, prepared: PreparedData) -> Teacher
 
 
 def _unlabeled(settings: TeacherSettings, prepared: PreparedData, on_progress: OnProgress) -> list[ImageWindow]:
-    if settings.unlabeled is None:
+    if not settings.unlabeled:
         return []
-    split, spec = prepared.split, prepared.spec
+    split, spec, maps = prepared.split, prepared.spec, prepared.check.maps
     rest = partial(find_rest, prepared.check, split, spec, on_progress)
-    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test], spec, rest, prepared.check.maps)
+    held_out = [*split.validation, *split.test]
+    return find_unlabeled(settings.unlabeled, held_out, spec, rest, maps, split.train, on_progress)
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:

@@ -257,7 +257,7 @@ class TrainBatches:
         fraction = 1.0 if self.unlabeled is None else self.unlabeled.fraction
         fraction = fraction if self.unlabeled is None or sampler is self.unlabeled.sampler else 1 - fraction
         crops = self.steps_per_epoch * self.batch_size * fraction
-        if sampler.images.fits or crops < _REUSED * len(sampler.images):
+        if not sampler.images.of_map or sampler.images.fits or crops < _REUSED * len(sampler.images):
             return None
         return sampler.images.near((self.seed, epoch), step / self.steps_per_epoch)
 

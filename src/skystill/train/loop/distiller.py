@@ -189,7 +189,7 @@ class Distiller(Supervised):
         answer = gather_ranks(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
         logits, compared = float_and_means(answer, self._stride)
-        student_loss = self._student_loss(logits, batch.labels)
+        student_loss = self._loss_on_labels(logits, batch)
         terms = self._logit_terms(compared, teacher_logits, batch) | self._feature_terms(batch)
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
         alpha = self.alpha
@@ -208,6 +208,8 @@ class Distiller(Supervised):
         if self.taught_labels is not None:
             known = torch.tensor([*self.taught_labels, VOID], device=logits.device)
             logits, valid = logits[:, self.taught_labels], valid & torch.isin(batch.labels, known)
+            if batch.second_labels is not None:
+                valid = valid & torch.isin(batch.second_labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
         if teacher_logits.shape[2:] != logits.shape[2:]:
@@ -231,6 +233,6 @@ class Distiller(Supervised):
         found: dict[str, WeightedLoss] = {}
         for term in self._features:
             student, teacher = taken[id(term.student)], taken[id(term.teacher)]
-            value = term.loss(student, teacher.detach(), batch.labels, batch.distill_valid)
+            value = term.loss(student, teacher.detach(), batch.common_labels, batch.distill_valid)
             found[term.name] = WeightedLoss(value, term.weight, student)
         return found

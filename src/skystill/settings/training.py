@@ -86,6 +86,9 @@ class LearnSettings(TeacherSettings, FitSettings):
     """Weight of a teacher; repeat the option, once per teacher. By default all teachers have the same weight."""
     unlabeled_fraction: float = Field(default=0.5, gt=0, lt=1)
     """Fraction of each batch that comes from the images of --unlabeled."""
+    min_confidence: float = Field(default=0.0, ge=0, lt=1)
+    """Least probability of the teacher's most likely class for a pixel of --unlabeled to count in losses on logits.
+    metrics.csv says which part of all pixels it keeps (confident). By default all count."""
     mix: Literal["cutmix", "mixup"] | None = None
     """Mix the crops of a batch with each other, and feed the teacher the pixels of the student, with its colour jitter
     (function matching). cutmix pastes a rectangle of one crop into another, with its labels and its cached logits.

@@ -102,6 +102,9 @@ def check_teaching(settings: DistillSettings) -> None:
                             f"{settings.distillation_stride}; take another crop, or stride 1.")  # fmt: skip
     _check_mix(settings)
     on_features = [term.name for term in distillation_terms(settings) if term.name in FEATURE_LOSSES]
+    if settings.min_confidence and not (settings.unlabeled and len(on_features) < len(distillation_terms(settings))):
+        raise SettingsError(f"--min-confidence {settings.min_confidence:g} is for losses on logits of images without "
+                            "labels: give --unlabeled, and such a loss.")  # fmt: skip
     if on_features and settings.teacher_mode == "cached":
         raise SettingsError(f"{', '.join(on_features)}: losses on features need the teacher itself, not its cache: "
                             "--teacher-mode online.")  # fmt: skip
@@ -279,6 +282,7 @@ def build_distiller(
         alpha_end=settings.alpha_at_end,
         temperature=settings.temperature,
         stride=settings.distillation_stride,
+        min_confidence=settings.min_confidence,
         features=_feature_terms(student, task.teachers, settings, [t for t in terms if t.name in FEATURE_LOSSES]),
         **more,  # type: ignore[arg-type]
     )

@@ -290,6 +290,8 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "a fraction of nothing": ({"mix_fraction": 0.5}, "mixes nothing without --mix"),
     "one crop": ({"mix": "cutmix", "batch_size": 1}, "--batch-size 1 is too small for that: 2 or more"),
     "one crop for each process": ({"mix": "mixup", "batch_size": 4, "devices": 4}, "too small for that: 8 or more"),
+    "confidence of nothing": ({"min_confidence": 0.5}, "give --unlabeled, and such a loss"),
+    "confidence of features": ({"min_confidence": 0.5, "unlabeled": "x", "distillation_loss": "pkd"}, "such a loss"),
     "blocks that do not divide": ({"mix": "cutmix", "crop": 65}, "does not divide into blocks"),
 }
 
@@ -301,8 +303,12 @@ def test_settings_that_are_refused(case: str) -> None:
         check_teaching(DistillSettings(data="d", teacher="t", out="o", **given))
 
 
+UNSURE = {"min_confidence": 0.5, "unlabeled": "x", "distillation_loss": "kl+pkd"}
+
+
 @pytest.mark.parametrize(
-    "given", [{"mix": "cutmix", "teacher_mode": "cached"}, {"mix": "mixup"}, {"mix": "cutmix", "mix_fraction": 1}, {}]
+    "given",
+    [{"mix": "cutmix", "teacher_mode": "cached"}, {"mix": "mixup"}, {"mix": "cutmix", "mix_fraction": 1}, {}, UNSURE],
 )
 def test_settings_that_are_accepted(given: dict[str, object]) -> None:
     settings = DistillSettings(data="d", teacher="t", out="o", **given)

@@ -20,7 +20,7 @@ from skystill.progress import Note, OnProgress, ignore_progress
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.overwriting import source_files
-from skystill.raster.picture import is_jpeg, is_stretched, raster_size, read_manner, read_size, read_whole
+from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size_and_stretch, read_whole
 from skystill.raster.source import files_of, gdal_environment
 
 WINDOW = 1024
@@ -156,12 +156,12 @@ def find_unlabeled(
     known = _Known(held_out if files else (), spec)
     for path in files:
         try:
-            size = read_size(path, spec)
+            size, stretched = read_size_and_stretch(path, spec)
             image_windows.extend(ImageWindow(path, window) for window in _windows(*size))
         except DataError as error:
             problems.append(str(error))
             continue
-        if trained and spec.is_colors and is_stretched(path, spec) and not _any_stretched(tuple(trained), spec):
+        if stretched and trained and not _any_stretched(tuple(trained), spec):
             problems.append(
                 f"{path} has more than 8 bits per band, and the training images have 8. Write it in bytes, with one "
                 "scale for all such images: gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT"
@@ -180,7 +180,7 @@ def find_unlabeled(
 
 @lru_cache(maxsize=1)
 def _any_stretched(pairs: tuple[Pair, ...], spec: InputSpec) -> bool:
-    return any(is_stretched(pair.image, spec) for pair in pairs)
+    return any(read_size_and_stretch(image, spec)[1] for image in {pair.image for pair in pairs})
 
 
 def _repeats_note(again: Sequence[tuple[Path, Path]]) -> str:

@@ -120,6 +120,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a pattern without a match": ("*/*.jpg", r"\*/\*\.jpg holds no images"),
     "a pattern of masks": ("2024/**/*.png", r"holds no images"),
     "a pattern of other files": ("*/*.txt", r"1 of 3 file\(s\) cannot teach:\n.*notes.txt"),
+    "a name that is too long": ("x" * 300, r"x \.\.\. cannot be opened: File name too long"),
+    "a pattern below a name that is too long": ("x" * 300 + "/*", r"cannot be opened: File name too long"),
     "an address": ("s3://bucket/scenes", "is not a folder, an image"),
 }
 

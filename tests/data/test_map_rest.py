@@ -84,6 +84,10 @@ def test_the_folder_of_a_map_gives_its_rest_and_its_pool(root: Path, tmp_path: P
     held_out = [*split.validation, *split.test]
     for named in (root, root / "ortho.tif"):
         assert find_unlabeled([named], held_out, find_rest=lambda: rest) == rest
+    write_raster(tmp_path / "other.tif", 300, 200)
+    more = [ImageWindow(tmp_path / "other.tif", (0, 300, 0, 200))]
+    sources = [tmp_path, root, root / "ortho.tif"]
+    assert find_unlabeled(sources, held_out, find_rest=lambda: rest) == [*rest, *more]
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "other name.tif").symlink_to(root / "ortho.tif")

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
-from skystill.errors import DataError
+from skystill.errors import DataError, shortened
 from skystill.raster.listing import IMAGE_SUFFIXES, is_image_file, list_images, match_images
 from skystill.raster.opening import VRT_SUFFIX
 
@@ -25,7 +25,13 @@ def find_image_files(sources: Sequence[Path]) -> list[list[Path]]:
     Raises:
         DataError: there is no such file or folder, or it holds no images.
     """
-    return [_files_of(source) for source in sources]
+    found = []
+    for source in sources:
+        try:
+            found.append(_files_of(source))
+        except OSError as error:  # a folder that may not be entered, or a name that is too long
+            raise DataError(f"{shortened(str(source))} cannot be opened: {error.strerror}.") from error
+    return found
 
 
 def _files_of(source: Path) -> list[Path]:

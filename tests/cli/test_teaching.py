@@ -41,9 +41,11 @@ def test_an_onnx_teacher_unlabelled_images_and_a_cache(
 ) -> None:
     done = skystill(
         "distill", f"--data={scenes}", f"--teacher={teacher / 'model.onnx'}", f"--out={tmp_path / 's'}",
-        "--student=two-level", "--epochs=2", "--no-alone", "--teacher-mode=cached", f"--unlabeled={unlabeled}", *TINY,
+        "--student=two-level", "--epochs=2", "--no-alone", "--teacher-mode=cached", f"--unlabeled={unlabeled}/*2.png",
+        f"--unlabeled={unlabeled}", *TINY,
     )  # fmt: skip
     assert done.code == 0, done.err
+    assert "1 image(s) without labels are there more than once" in " ".join(done.err.split())
     assert len(list((tmp_path / "s/logits").rglob("*.safetensors"))) == 6 + 2
     results = json.loads((tmp_path / "s/results.json").read_text())
     assert list(results["models"]) == ["student"]

@@ -83,15 +83,19 @@ def test_the_folder_of_a_map_gives_its_rest_and_its_pool(root: Path, tmp_path: P
     rest, split = rest_of(root, "blocks:256/0")
     held_out = [*split.validation, *split.test]
     for named in (root, root / "ortho.tif"):
-        assert find_unlabeled(named, held_out, find_rest=lambda: rest) == rest
+        assert find_unlabeled([named], held_out, find_rest=lambda: rest) == rest
+    write_raster(tmp_path / "other.tif", 300, 200)
+    more = [ImageWindow(tmp_path / "other.tif", (0, 300, 0, 200))]
+    sources = [tmp_path, root, root / "ortho.tif"]
+    assert find_unlabeled(sources, held_out, find_rest=lambda: rest) == [*rest, *more]
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "other name.tif").symlink_to(root / "ortho.tif")
-    assert find_unlabeled(linked, held_out, find_rest=lambda: rest) == rest
+    assert find_unlabeled([linked], held_out, find_rest=lambda: rest) == rest
     (tmp_path / "copied").mkdir()
     shutil.copy(root / "ortho.tif", tmp_path / "copied/b.tif")
     with pytest.raises(DataError, match=r"b\.tif is .*ortho\.tif, on which the student is scored"):
-        find_unlabeled(tmp_path / "copied", held_out, find_rest=lambda: rest)
+        find_unlabeled([tmp_path / "copied"], held_out, find_rest=lambda: rest)
 
 
 def test_files_that_a_map_is_made_of_are_no_other_images(tmp_path: Path) -> None:
@@ -112,11 +116,11 @@ def test_files_that_a_map_is_made_of_are_no_other_images(tmp_path: Path) -> None
     )
     rest, split = rest_of(tmp_path / "map", "blocks:256/0")
     held_out = [*split.validation, *split.test]
-    assert find_unlabeled(tmp_path, held_out, find_rest=lambda: rest) == [
+    assert find_unlabeled([tmp_path], held_out, find_rest=lambda: rest) == [
         *rest, ImageWindow(tmp_path / "parts/free.tif", (0, 64, 0, 64))
     ]  # fmt: skip
     with pytest.raises(DataError, match=r"parts/a\.tif is a part of .*map\.vrt; give that"):
-        find_unlabeled(tmp_path / "parts", held_out, find_rest=lambda: rest)
+        find_unlabeled([tmp_path / "parts"], held_out, find_rest=lambda: rest)
 
 
 def test_a_map_that_is_labelled_everywhere_has_no_rest(tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_a_map_that_is_labelled_everywhere_has_no_rest(tmp_path: Path) -> None:
     rest, split = rest_of(tmp_path, "blocks:256/0")
     assert rest == []
     with pytest.raises(DataError, match=r"ortho\.tif: all pixels that are not held out have labels"):
-        find_unlabeled(tmp_path, split.test, find_rest=lambda: rest)
+        find_unlabeled([tmp_path], split.test, find_rest=lambda: rest)
 
 
 def counted(root: Path, how: str) -> tuple[Rest, int]:

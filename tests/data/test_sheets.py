@@ -192,7 +192,7 @@ def test_the_rest_keeps_away_from_what_other_rasters_show(tmp_path: Path) -> Non
     labeled = shapely.box(LEFT, TOP - 140, LEFT + 500, TOP)
     exact = sum(one.difference(labeled).area for one in away) / PIXEL**2
     assert count_rest(found, split).pixels == pytest.approx(exact, rel=1e-6)
-    again = find_unlabeled(tmp_path, [*split.validation, *split.test], find_rest=lambda: rest, maps=found.maps)
+    again = find_unlabeled([tmp_path], [*split.validation, *split.test], find_rest=lambda: rest, maps=found.maps)
     assert again == rest  # no raster of the map is taken for another image, though the last one is in no part
 
 

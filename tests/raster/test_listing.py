@@ -48,7 +48,7 @@ def test_hidden_files_and_folders_are_passed_over_everywhere(tmp_path: Path, wri
         write_picture(root / name)
     search = find_pairs(root)
     assert (search.problems, [pair.image for pair in search.pairs]) == ((), [root / "images/a.png"])
-    assert [window.path for window in find_unlabeled(root, [])] == [root / "images/a.png"]
+    assert [window.path for window in find_unlabeled([root], [])] == [root / "images/a.png"]
     found = find_inputs(PredictSettings(inputs=[str(root)], recursive=True, out=tmp_path / "out"))
     assert list(found.sources) == [str(root / "images/a.png")]
     flat = find_inputs(PredictSettings(inputs=[f"{root}/images"], out=tmp_path / "out"))
@@ -75,7 +75,7 @@ def test_the_same_words_mean_mask_everywhere(tmp_path: Path, write_picture: Writ
     images = [root / "images/c.png", root / "other.png"]
     problems = "\n".join(find_pairs_or_problems(root))
     assert f"{root / mask}: no mask" not in problems and f"{root / 'other.png'}: no mask" in problems
-    assert sorted(window.path for window in find_unlabeled(root, [])) == images
+    assert sorted(window.path for window in find_unlabeled([root], [])) == images
     found = find_inputs(PredictSettings(inputs=[str(root)], recursive=True, out=tmp_path / "out"))
     assert sorted(map(Path, found.sources)) == images
     assert found.notes == (f"{root}: 1 mask was not predicted, by the words for masks in folders and file names.",)
@@ -101,7 +101,7 @@ def test_linked_folders_are_followed(tmp_path: Path, write_picture: Write) -> No
     assert [(p.key, p.image, p.mask) for p in search.pairs] == [
         ("deep/a", root / "images/deep/a.png", root / "masks/deep/a.png")
     ]
-    assert [window.path for window in find_unlabeled(root, [])] == [root / "images/deep/a.png"]
+    assert [window.path for window in find_unlabeled([root], [])] == [root / "images/deep/a.png"]
     found = find_inputs(PredictSettings(inputs=[str(root)], recursive=True, out=tmp_path / "out"))
     assert found.sources == {str(root / "images/deep/a.png"): Path("images/deep")}
     assert match_images(f"{root}/**/*.png")[0].images == (root / "images/deep/a.png",)
@@ -128,7 +128,7 @@ def test_links_that_lead_back_end(tmp_path: Path, links: list[str]) -> None:
 def test_a_file_that_is_linked_twice_teaches_once(tmp_path: Path, write_picture: Write) -> None:
     image = write_picture(tmp_path / "r/2024/a.png")
     (tmp_path / "r/latest").symlink_to("2024")
-    assert [window.path for window in find_unlabeled(tmp_path / "r", [])] == [image]
+    assert [window.path for window in find_unlabeled([tmp_path / "r"], [])] == [image]
 
 
 def test_a_link_to_an_image_that_is_gone_is_named(tmp_path: Path, write_picture: Write) -> None:
@@ -137,7 +137,7 @@ def test_a_link_to_an_image_that_is_gone_is_named(tmp_path: Path, write_picture:
     (tmp_path / "r/round.jpg").symlink_to("round.jpg")
     assert names(tmp_path / "r", list_images(tmp_path / "r").images) == ["a.png", "gone.jpg", "round.jpg"]
     with pytest.raises(DataError, match=r"2 of 3 file\(s\) cannot teach(?s:.)*gone\.jpg(?s:.)*round\.jpg"):
-        find_unlabeled(tmp_path / "r", [])
+        find_unlabeled([tmp_path / "r"], [])
 
 
 def test_a_folder_that_cannot_be_opened_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def prepare_demo(
     student = DistillSettings(
         **shared,
         data=data,
-        unlabeled=unlabeled,
+        unlabeled=[unlabeled],
         out=settings.out / "student",
         split=str(split),
         student="kite",  # trains faster than the default student

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from skystill.data import Pair, read_image
-from skystill.errors import DataError
+from skystill.data.image_files import find_image_files, without_repeats
+from skystill.errors import DataError, first_few
+from skystill.progress import Note, OnProgress, ignore_progress
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.listing import IMAGE_SUFFIXES, list_images
 from skystill.raster.opening import VRT_SUFFIX, open_raster
 from skystill.raster.overwriting import source_files
-from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size, read_whole
+from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size_and_stretch, read_whole
 from skystill.raster.source import files_of, gdal_environment
 
 WINDOW = 1024
@@ -118,30 +119,34 @@ def whole_images(pairs: Sequence[Pair]) -> list[ImageWindow]:
 
 
 def find_unlabeled(
-    folder: Path,
+    sources: Sequence[Path],
     held_out: Sequence[Pair],
     spec: InputSpec = RGB,
     find_rest: Callable[[], list[ImageWindow]] = list,
     maps: Collection[Path] = (),
+    trained: Sequence[Pair] = (),
+    on_progress: OnProgress = ignore_progress,
 ) -> list[ImageWindow]:
-    """Find every image and raster below a folder, and cut large ones into windows.
+    """Find every image and raster that some sources name, and cut large ones into windows.
 
     Args:
-        folder: the folder to search, by the rules of `skystill.raster.listing`, or one file. Masks are skipped, as in
-            `skystill.data.find_pairs`. A file that is linked twice counts once.
-        held_out: validation and test pairs. Their images must not be in the folder, except the raster of a map, of
+        sources: folders, single files and patterns, as in `skystill.data.image_files.find_image_files`.
+        held_out: validation and test pairs. Their images must not be among the files, except the raster of a map, of
             which those windows are taken that have no labels and are not held out.
         spec: what the student is fed.
         find_rest: returns these windows, as `skystill.data.map_rest.find_rest`.
         maps: the rasters of the map, if the data is one. Some may be in no part of its split.
+        trained: training pairs. If all of them hold bytes, a file of more bits is refused.
+        on_progress: called with a `Note` if an image is there twice. It counts once.
 
     Raises:
-        DataError: the folder does not exist or holds no images, or some files cannot be opened or are copies of
-            validation or test images. The message lists these files.
+        DataError: a source does not exist or holds no images, or some files cannot be opened, lack bands, have more
+            bits than the training images, or are copies of validation or test images. The message lists these files.
     """
-    files, own, problems = _without_maps(
-        _image_files(folder), {*maps, *(pair.image for pair in held_out if pair.is_window)}
-    )
+    named, again = without_repeats(find_image_files(sources))
+    if again:
+        on_progress(Note(_repeats_note(again)))
+    files, own, problems = _without_maps(named, {*maps, *(pair.image for pair in held_out if pair.is_window)})
     image_windows = [window for window in find_rest() if window.path in own] if own else []
     if own and not image_windows:
         problems.append(
@@ -151,20 +156,36 @@ def find_unlabeled(
     known = _Known(held_out if files else (), spec)
     for path in files:
         try:
-            size = read_size(path, spec)
+            size, stretched = read_size_and_stretch(path, spec)
             image_windows.extend(ImageWindow(path, window) for window in _windows(*size))
         except DataError as error:
             problems.append(str(error))
             continue
+        if stretched and trained and not _any_stretched(tuple(trained), spec):
+            problems.append(
+                f"{path} has more than 8 bits per band, and the training images have 8. Write it in bytes, with one "
+                "scale for all such images: gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT"
+            )
         if twin := known.twin(path, size):
             problems.append(f"{path} is {twin}, on which the student is scored")
     if problems:
         raise DataError(
-            f"{folder}: {len(problems)} of {len(files) + len(own)} file(s) cannot teach:",
+            f"{', '.join(first_few([str(source) for source in sources], 3))}: {len(problems)} of "
+            f"{len(files) + len(own)} file(s) cannot teach:",
             problems,
-            "Take them out of the folder.",
+            "Take them out of the folder, or name the others.",
         )
     return image_windows
+
+
+@lru_cache(maxsize=1)
+def _any_stretched(pairs: tuple[Pair, ...], spec: InputSpec) -> bool:
+    return any(read_size_and_stretch(image, spec)[1] for image in {pair.image for pair in pairs})
+
+
+def _repeats_note(again: Sequence[tuple[Path, Path]]) -> str:
+    shown = first_few([f"{path}" if path == first else f"{path} is {first}" for path, first in again], 3)
+    return f"{len(again):,} image(s) without labels are there more than once, and count once: {', '.join(shown)}."
 
 
 def _without_maps(files: Sequence[Path], rasters: set[Path]) -> tuple[list[Path], list[Path], list[str]]:
@@ -184,20 +205,6 @@ def _without_maps(files: Sequence[Path], rasters: set[Path]) -> tuple[list[Path]
             problems += [f"{of_file[part]} is a part of {raster}; give that" for part in made_of & of_file.keys()]
         parts |= made_of | {os.path.realpath(raster)}
     return [path for real, path in of_file.items() if real not in parts], own, sorted(problems)
-
-
-def _image_files(folder: Path) -> list[Path]:
-    if folder.is_file() and folder.suffix.lower() in IMAGE_SUFFIXES:
-        return [folder]
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one with images (--unlabeled DIR).")
-    unique: dict[str, Path] = {}
-    for path in list_images(folder).images:
-        unique.setdefault(os.path.realpath(path), path)
-    files = list(unique.values())
-    if not files:
-        raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-    return files
 
 
 def _windows(height: int, width: int) -> list[tuple[int, int, int, int]]:

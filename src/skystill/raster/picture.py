@@ -95,8 +95,17 @@ def read_size(path: Path, spec: InputSpec = RGB) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, or not an image that can be read by the spec.
     """
+    return read_size_and_stretch(path, spec)[0]
+
+
+def read_size_and_stretch(path: Path, spec: InputSpec = RGB) -> tuple[tuple[int, int], bool]:
+    """Return what `read_size` does, and whether bands of more than 8 bits are stretched to be read as colours.
+
+    The arguments and the errors are those of `read_size`.
+    """
     source = _described(path, spec)
-    return turned_size(source.height, source.width, source.orientation)
+    stretched = source.depth > 8 and source.scale not in (None, (0.0, 2.0**source.depth - 1))  # a palette is not
+    return turned_size(source.height, source.width, source.orientation), stretched
 
 
 def raster_size(path: Path) -> tuple[int, int]:

@@ -37,11 +37,13 @@ _SIZES = ("max_memory", "max_size")
 
 
 def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings that were read from a file under their current names, with sizes in bytes.
+    """Return settings that were read from a file under their current names and in their current form.
 
-    Earlier versions wrote sizes as text, such as 256MB.
+    Earlier versions wrote sizes as text, such as 256MB, and one source of images without labels, or null.
     """
     current = {RENAMED.get(name, name): value for name, value in values.items()}
+    if "unlabeled" in current and not isinstance(current["unlabeled"], list):
+        current["unlabeled"] = [] if current["unlabeled"] is None else [current["unlabeled"]]
     return current | {name: size_in_bytes(current[name]) for name in _SIZES if name in current}
 
 

@@ -41,10 +41,11 @@ class TeacherSettings(Settings):
     """Load teachers whose files can run code on this computer: .pt2 files of torch.export. Only for files that you made
     yourself, or trust as you trust a program. By default they are refused; an ONNX file needs no trust. --config does
     not set it."""
-    unlabeled: Path | None = None
-    """Folder with additional images without masks, or one file, on which the student learns from the teacher alone.
-    Large rasters are cut into windows. The data folder of a map stands for what has no labels in it, outside of its
-    layer area. By default there are none."""
+    unlabeled: list[Path] = Field(default=[])
+    """Additional images without masks, on which the student learns from the teacher alone: a folder, one image or
+    raster, or a pattern in quotes, such as 'scenes/*.tif'. Repeat the option for several. An image that is there twice
+    counts once. Large rasters are cut into windows. The data folder of a map stands for what has no labels in it,
+    outside of its layer area. By default there are none."""
     cache: Path | None = None
     """Folder of the cached logits of the teacher. By default logits/ in the run folder of the teacher. With another
     kind of teacher, or with several, it is logits/ in the output folder, and skystill cache needs this option."""
@@ -58,10 +59,15 @@ class TeacherSettings(Settings):
     stores these means. 2 instead of 1 takes a quarter of the disk space and trains a small student a fifth faster,
     without a measurable loss of mIoU (docs/results.md). The loss on labels is computed per pixel in any case."""
 
-    @field_validator("teacher", mode="before")
+    @field_validator("teacher", "unlabeled", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return list_of_texts(value)
+
+    @field_validator("unlabeled", mode="before")
+    @classmethod
+    def _none_or_many(cls, value: object) -> object:
+        return [] if value is None else value
 
     @property
     def run_teacher(self) -> Path | None:
@@ -80,6 +86,16 @@ class LearnSettings(TeacherSettings, FitSettings):
     """Weight of a teacher; repeat the option, once per teacher. By default all teachers have the same weight."""
     unlabeled_fraction: float = Field(default=0.5, gt=0, lt=1)
     """Fraction of each batch that comes from the images of --unlabeled."""
+    min_confidence: float = Field(default=0.0, ge=0, lt=1)
+    """Least probability of the teacher's most likely class for a pixel of --unlabeled to count in losses on logits.
+    metrics.csv says which part of all pixels it keeps (confident). By default all count."""
+    mix: Literal["cutmix", "mixup"] | None = None
+    """Mix the crops of a batch with each other, and feed the teacher the pixels of the student, with its colour jitter
+    (function matching). cutmix pastes a rectangle of one crop into another, with its labels and its cached logits.
+    mixup averages two crops, and needs --teacher-mode online. By default crops are not mixed, and the teacher sees no
+    jitter."""
+    mix_fraction: float | None = Field(default=None, gt=0, le=1)
+    """Fraction of the crops that --mix changes. By default 0.5."""
     # Alpha 0.3 and temperature 2 were 1.4 points of mIoU better than 0.1 and 10 (docs/results.md, "One change at a
     # time"). `Distiller.compile` keeps 0.1 and 10, the values of the original brief (docs/results/original-brief.md).
     alpha: float = Field(default=0.3, ge=0, le=1)
@@ -98,6 +114,11 @@ class LearnSettings(TeacherSettings, FitSettings):
     """Module path of the layer of the student that losses on features compare. By default its deepest level."""
     teacher_layer: str | None = None
     """Module path of the layer of the teacher that losses on features compare. By default its deepest level."""
+
+    @property
+    def mixed_fraction(self) -> float:
+        """`mix_fraction`, or its default."""
+        return 0.5 if self.mix_fraction is None else self.mix_fraction
 
     @property
     def alpha_at_end(self) -> float:
@@ -183,7 +204,8 @@ class PretrainSettings(Settings):
     """Run folder to create. Its checkpoints/model.safetensors is what a training then starts from: --student FILE in
     distill, --network FILE in train."""
     images: list[Path] = Field(default=[])
-    """Folder with images, of any place; repeat the option for several. Masks in it are skipped."""
+    """Folder with images, of any place; masks in it are skipped. Or one image or raster, or a pattern in quotes, such
+    as 'scenes/*.tif'. Repeat the option for several."""
     data: Path | None = None
     """Folder with images and their masks, or a file that lists them, as in train. Its training images are learnt from,
     too. Its validation and test images are not, and an image of --images that is one of them is refused, so that later

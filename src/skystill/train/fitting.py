@@ -26,6 +26,7 @@ from skystill.run_folder import RunFolder, write_json, write_table
 from skystill.settings import FitSettings, LearnSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops, WholeImages
 from skystill.train.batches.images import labeled_images, unlabeled_images
+from skystill.train.batches.mixing import Mixing
 from skystill.train.loggers import open_loggers
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.distiller import Distiller
@@ -196,6 +197,8 @@ class Fitting:
             (rank, ranks),
             ahead=self.fabric.device.type != "cpu",
         )
+        if isinstance(settings, LearnSettings) and settings.mix is not None:
+            batches.mix = Mixing(settings.mix, settings.mixed_fraction, stride)
         if not split.validation:
             return batches, None
         return batches, WholeImages(labeled_images(split.validation, classes, fed), rank=rank, ranks=ranks)

@@ -61,7 +61,7 @@ class RunPictures:
         for step in range(min(batches.steps_per_epoch, _CROPS)):
             batch = batches.batch(0, step)
             images += [image.permute(1, 2, 0).numpy() for image in batch.images]
-            labels += [one.numpy().astype(np.uint8) for one in batch.labels]
+            labels += [one.numpy().astype(np.uint8) for one in batch.common_labels]
             if len(images) >= _CROPS:
                 break
         shown = list(zip((self._colors(image) for image in images[:_CROPS]), labels, strict=False))

@@ -12,6 +12,7 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.classes import ClassMap
 from skystill.data.bands import find_spec, image_statistics, with_statistics
+from skystill.data.image_files import find_image_files
 from skystill.data.map_rest import find_rest
 from skystill.data.prepare import check_folder
 from skystill.data.split import Split
@@ -19,7 +20,6 @@ from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, ignore_progress, named, report_notes
 from skystill.raster.input_spec import InputSpec
-from skystill.raster.listing import list_images
 from skystill.run_folder import RunFolder, write_table
 from skystill.settings import CheckSettings, PretrainSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches
@@ -147,15 +147,15 @@ def _find_images(
         assert checked.split is not None, "there are no problems"
         split = checked.split
     if input_spec is None:
-        paths = [pair.image for pair in split.train] or [
-            path for folder in settings.images for path in list_images(folder).images
-        ]
+        found = [] if split.train else find_image_files(settings.images)
+        paths = [pair.image for pair in split.train] or [path for files in found for path in files]
         input_spec = find_spec(paths, settings.bands)
     held_out = [*split.validation, *split.test]
     windows = whole_images(split.train)
-    for folder in settings.images:
+    if settings.images:
         rest = partial(find_rest, checked.check, split, input_spec, on_progress) if checked else list
-        windows += find_unlabeled(folder, held_out, input_spec, rest, checked.check.maps if checked else ())
+        maps = checked.check.maps if checked else ()
+        windows += find_unlabeled(settings.images, held_out, input_spec, rest, maps, split.train, on_progress)
     windows = list(dict.fromkeys(windows))
     if known is None:
         statistics = [image_statistics(*window.read(input_spec)) for window in windows]

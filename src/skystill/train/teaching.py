@@ -16,7 +16,7 @@ from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, phase, report_notes
 from skystill.raster.input_spec import InputSpec
 from skystill.run_folder import RunFolder
-from skystill.settings import CacheSettings, DistillSettings, TeacherSettings
+from skystill.settings import CacheSettings, DistillSettings, LearnSettings, TeacherSettings
 from skystill.train.loop.distiller import Distiller, FeatureTerm
 from skystill.train.losses.on_features import FEATURE_LOSSES, FeatureHook
 from skystill.train.losses.on_labels import build_student_loss
@@ -100,12 +100,28 @@ def check_teaching(settings: DistillSettings) -> None:
     if settings.crop % settings.distillation_stride:
         raise SettingsError(f"--crop {settings.crop} does not divide into blocks of --distillation-stride "
                             f"{settings.distillation_stride}; take another crop, or stride 1.")  # fmt: skip
+    _check_mix(settings)
     on_features = [term.name for term in distillation_terms(settings) if term.name in FEATURE_LOSSES]
+    if settings.min_confidence and not (settings.unlabeled and len(on_features) < len(distillation_terms(settings))):
+        raise SettingsError(f"--min-confidence {settings.min_confidence:g} is for losses on logits of images without "
+                            "labels: give --unlabeled, and such a loss.")  # fmt: skip
     if on_features and settings.teacher_mode == "cached":
         raise SettingsError(f"{', '.join(on_features)}: losses on features need the teacher itself, not its cache: "
                             "--teacher-mode online.")  # fmt: skip
     if on_features and len(settings.teacher) > 1:
         raise SettingsError("losses on features compare layers: give one teacher.")
+
+
+def _check_mix(settings: LearnSettings) -> None:
+    if settings.mix is None and settings.mix_fraction is not None:
+        raise SettingsError(f"--mix-fraction {settings.mix_fraction:g} mixes nothing without --mix cutmix or mixup.")
+    if settings.mix == "mixup" and settings.teacher_mode == "cached":
+        raise SettingsError("--mix mixup averages crops, and the teacher's answer to an average is in no cache: "
+                            "--teacher-mode online, or --mix cutmix.")  # fmt: skip
+    ranks = settings.devices * settings.nodes
+    if settings.mix is not None and settings.batch_size < 2 * ranks:
+        raise SettingsError(f"--mix {settings.mix} mixes the crops of a process with each other, and --batch-size "
+                            f"{settings.batch_size} is too small for that: {2 * ranks} or more.")  # fmt: skip
 
 
 def logit_caches(settings: DistillSettings | CacheSettings, teachers: Teachers) -> list[LogitCache]:
@@ -212,11 +228,12 @@ def _find_teachers(settings: TeacherSettings, prepared: PreparedData) -> Teacher
 
 
 def _unlabeled(settings: TeacherSettings, prepared: PreparedData, on_progress: OnProgress) -> list[ImageWindow]:
-    if settings.unlabeled is None:
+    if not settings.unlabeled:
         return []
-    split, spec = prepared.split, prepared.spec
+    split, spec, maps = prepared.split, prepared.spec, prepared.check.maps
     rest = partial(find_rest, prepared.check, split, spec, on_progress)
-    return find_unlabeled(settings.unlabeled, [*split.validation, *split.test], spec, rest, prepared.check.maps)
+    held_out = [*split.validation, *split.test]
+    return find_unlabeled(settings.unlabeled, held_out, spec, rest, maps, split.train, on_progress)
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:
@@ -265,6 +282,7 @@ def build_distiller(
         alpha_end=settings.alpha_at_end,
         temperature=settings.temperature,
         stride=settings.distillation_stride,
+        min_confidence=settings.min_confidence,
         features=_feature_terms(student, task.teachers, settings, [t for t in terms if t.name in FEATURE_LOSSES]),
         **more,  # type: ignore[arg-type]
     )

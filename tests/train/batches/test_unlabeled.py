@@ -12,7 +12,7 @@ from skystill.data import Pair, find_pairs
 from skystill.data.scenes import SCENE_CLASSES, paint_scene
 from skystill.data.unlabeled import ImageWindow, find_unlabeled
 from skystill.errors import DataError
-from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops
+from skystill.train.batches.batches import Batch, CropSampler, TrainBatches, UnlabeledCrops
 from skystill.train.batches.images import labeled_images, unlabeled_images
 
 
@@ -39,7 +39,7 @@ def held_out(tmp_path: Path) -> list[Pair]:
 def test_windows_of_a_large_raster_tile_it_exactly(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1500, 2100, 3), np.uint8)
     raster(tmp_path / "r/big.tif", image, tiled=True, blockxsize=256, blockysize=256)
-    image_windows = find_unlabeled(tmp_path / "r", [])
+    image_windows = find_unlabeled([tmp_path / "r"], [])
     assert len(image_windows) == 2 * 3
     put = np.zeros_like(image)
     for image_window in image_windows:
@@ -61,7 +61,7 @@ def test_only_the_window_is_read(tmp_path: Path) -> None:
     with rasterio.open(path, "w", driver="GTiff", tiled=True, sparse_ok=True, **big) as file:
         window = rasterio.windows.Window(31_000, 31_000, 100, 100)
         file.write(np.full((3, 100, 100), 7, np.uint8), window=window)
-    image_windows = find_unlabeled(tmp_path / "r", [])
+    image_windows = find_unlabeled([tmp_path / "r"], [])
     assert len(image_windows) == 32**2
     assert image_windows[-1].read()[0].max() == 7
 
@@ -70,7 +70,7 @@ def test_nodata_does_not_teach(tmp_path: Path, scenes: Path) -> None:
     image = paint_scene(64, 2)[0]
     image[:, :20] = 0
     raster(tmp_path / "r/part.tif", image, nodata=0)
-    views = CropSampler(unlabeled_images(find_unlabeled(tmp_path / "r", [])), 64, 0.0, [])
+    views = CropSampler(unlabeled_images(find_unlabeled([tmp_path / "r"], [])), 64, 0.0, [])
     labeled = CropSampler(labeled_images(find_pairs(scenes).pairs[:1], SCENE_CLASSES), 64, 0.0, [])
     batch = TrainBatches(labeled, 2, seed=0, unlabeled=UnlabeledCrops(views, 0.5)).batch(0, 0)
     unlabeled = (batch.labels == 255).all(dim=2).all(dim=1)
@@ -111,7 +111,7 @@ def test_masks_are_no_images(tmp_path: Path, mask: str) -> None:
     """The rule is that of training data: what would be a mask there must not be looked at as an image here."""
     for name in ("images/a.png", "b.png", mask):
         save(tmp_path / "r" / name, paint_scene(64, 3)[0])
-    found = find_unlabeled(tmp_path / "r", [])
+    found = find_unlabeled([tmp_path / "r"], [])
     assert sorted(image_window.path.name for image_window in found) == ["a.png", "b.png"]
 
 
@@ -125,21 +125,21 @@ COPIES: dict[str, Callable[[Path, np.ndarray], object]] = {
 @pytest.mark.parametrize("name", list(COPIES))
 def test_an_image_that_is_scored_on_is_refused(held_out: list[Pair], tmp_path: Path, name: str) -> None:
     save(tmp_path / "r/good.png", paint_scene(96, 2)[0])
-    assert len(find_unlabeled(tmp_path / "r", held_out)) == 1
+    assert len(find_unlabeled([tmp_path / "r"], held_out)) == 1
     COPIES[name](tmp_path / "r" / name, paint_scene(96, 1)[0])
     with pytest.raises(DataError, match=rf"{name} is .*a.png, on which the student is scored\nTake them out"):
-        find_unlabeled(tmp_path / "r", held_out)
+        find_unlabeled([tmp_path / "r"], held_out)
 
 
 def test_bad_files_and_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not a folder"):
-        find_unlabeled(tmp_path / "none", [])
+    with pytest.raises(DataError, match="none is not a folder, an image"):
+        find_unlabeled([tmp_path / "none"], [])
     (tmp_path / "r").mkdir()
     with pytest.raises(DataError, match="holds no images"):
-        find_unlabeled(tmp_path / "r", [])
+        find_unlabeled([tmp_path / "r"], [])
     (tmp_path / "r/broken.tif").write_bytes(b"II*\0nothing")
     with pytest.raises(DataError, match=r"1 of 1 file\(s\) cannot teach:\n.*broken.tif"):
-        find_unlabeled(tmp_path / "r", [])
+        find_unlabeled([tmp_path / "r"], [])
 
 
 def test_what_an_image_does_not_show_is_not_taught(tmp_path: Path, scenes: Path) -> None:
@@ -180,3 +180,40 @@ def test_cached_logits_stay_only_where_the_pixels_stay(tmp_path: Path) -> None:
     assert (
         ImageWindow(tmp_path / "bgr.tif").content() != hashlib.sha256(file.encode()).hexdigest()[:24]
     )  # another order
+
+
+def crops_of(windows: list[ImageWindow], labeled: CropSampler, zoom: float) -> list[Batch]:
+    sampler = CropSampler(unlabeled_images(windows), 64, 0.2, [], zoom, 2)
+    batches = TrainBatches(labeled, 4, seed=3, unlabeled=UnlabeledCrops(sampler, 0.5))
+    return [batches.batch(epoch, step) for epoch in range(2) for step in range(2)]
+
+
+@pytest.mark.parametrize("zoom", [0.0, 0.5])
+def test_rasters_that_do_not_fit_in_memory_give_the_same_crops(
+    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, zoom: float
+) -> None:
+    """None is kept, none is read as a whole, and each crop is that of a raster in memory, bit for bit."""
+    image = np.random.default_rng(0).integers(0, 256, (1100, 2050, 3), np.uint8)
+    image[100:1000, :1500] = 0
+    for name in ("a", "b"):
+        image = image[::-1]
+        raster(tmp_path / f"r/{name}.tif", image, tiled=True, blockxsize=256, blockysize=256, nodata=0)
+    windows = find_unlabeled([tmp_path / "r"], [])
+    labeled = CropSampler(labeled_images(find_pairs(scenes).pairs[:2], SCENE_CLASSES), 64, 0.2, [], zoom, 2)
+    expected = crops_of(windows, labeled, zoom)
+    read: list[ImageWindow] = []
+    plain = ImageWindow.read
+
+    def spied(window: ImageWindow, *args: object) -> tuple[np.ndarray, np.ndarray]:
+        read.append(window)
+        return plain(window, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("skystill.train.batches.images._HELD_BYTES", 2 * 1100 * 2050 * 5 - 1)
+    monkeypatch.setattr(ImageWindow, "read", spied)
+    found = crops_of(windows, labeled, zoom)
+    assert read[:2] == [windows[0], windows[len(windows) // 2]]  # the first window of each file
+    assert len(read) == 2 + 8 and max(max(window.size) for window in read[2:]) <= 64 * 1.5
+    for one, other in zip(found, expected, strict=True):
+        for name in ("images", "teacher_images", "labels", "valid", "distill_valid"):
+            assert getattr(one, name).equal(getattr(other, name)), name
+    assert not all(batch.valid.all() for batch in found)

@@ -201,7 +201,7 @@ def test_unlabelled_rasters_of_more_bands(tmp_path: Path) -> None:
     path = tmp_path / "more" / "a.tif"
     path.parent.mkdir()
     write_bands(path, planes, ("blue", "green", "red", "nir", "swir"), nodata=0)
-    windows = find_unlabeled(tmp_path / "more", [], spec)
+    windows = find_unlabeled([tmp_path / "more"], [], spec)
     assert [window.size for window in windows] == [(550, 50), (550, 50)]
     images = unlabeled_images(windows, spec)
     joined = np.concatenate([images[index].image for index in range(2)])
@@ -213,7 +213,7 @@ def test_unlabelled_rasters_of_more_bands(tmp_path: Path) -> None:
     assert ImageWindow(path).size == (1100, 50)
     (tmp_path / "more" / "b.tif").write_bytes(write_bands(tmp_path / "b.tif", planes[:2, :9]).read_bytes())
     with pytest.raises(DataError, match=r"(?s)1 of 2 file\(s\) cannot teach.*b.tif has no band nir"):
-        find_unlabeled(tmp_path / "more", [], spec)
+        find_unlabeled([tmp_path / "more"], [], spec)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -231,10 +231,10 @@ def test_a_copy_of_a_test_image_is_found_in_any_bands(tmp_path: Path) -> None:
     folder = tmp_path / "more"
     folder.mkdir()
     write_bands(folder / "other.tif", pixels_of(spec, 64, 64, 9).repeat(4, 1).repeat(4, 2))
-    assert len(find_unlabeled(folder, held_out, spec)) == 1
+    assert len(find_unlabeled([folder], held_out, spec)) == 1
     write_bands(folder / "copy.tif", planes, compress="deflate")
     with pytest.raises(DataError, match=r"copy.tif is .*a.tif, on which the student is scored"):
-        find_unlabeled(folder, held_out, spec)
+        find_unlabeled([folder], held_out, spec)
 
 
 def test_how_an_image_is_read_is_part_of_its_key(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from skystill.progress import Event, Message, ignore_progress
 from skystill.settings import PruneSettings, build_settings
 from skystill.train.compress.budget import Budget
 from skystill.train.compress.export import describe, export_network, multiply_adds_per_megapixel
-from skystill.train.compress.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network
+from skystill.train.compress.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network, prune_run
 from skystill.train.networks.table import build_network, count_parameters
 from skystill.train.networks.weights import NetworkRecord, network_name, read_network, start_network, write_network
 from tests.model_cost import cost
@@ -160,3 +160,11 @@ def test_a_weights_file_of_other_widths_is_refused(tmp_path: Path) -> None:
     write_network(tmp_path / "w.safetensors", network, about)
     with pytest.raises(SettingsError, match="has 5 classes, the data 6"):
         start_network(str(tmp_path / "w.safetensors"), 6)
+
+
+def test_settings_of_the_distillation_are_checked_before_anything_is_pruned(tmp_path: Path) -> None:
+    given = {"run": tmp_path / "run", "data": tmp_path, "out": tmp_path / "out", "max_size": "100KB"}
+    settings = PruneSettings(**given, mix="mixup", teacher_mode="cached")
+    with pytest.raises(SettingsError, match="is in no cache"):
+        prune_run(settings)
+    assert not (tmp_path / "out").exists()

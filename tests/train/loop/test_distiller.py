@@ -1,4 +1,5 @@
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from skystill.errors import LossNotFinite, SettingsError
 from skystill.settings import LearnSettings
 from skystill.train import Distiller, Supervised
 from skystill.train.batches.batches import Batch
+from skystill.train.losses.fused import block_means, whole_blocks
 from skystill.train.losses.on_labels import Focal
 from skystill.train.losses.on_logits import DistillationMSE
+from skystill.train.teachers.logit_cache import StoredLogits
 
 C = 4
 CPU = Fabric(accelerator="cpu", devices=1)
@@ -141,6 +144,43 @@ def test_void_of_a_labelled_image_teaches_nothing_and_an_unlabelled_image_throug
     result = compiled(alpha=0.5).train_step(Batch(images, images, void, all_valid, all_valid))
     assert result["student_loss"] == 0
     assert result["distillation_loss"] > 0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("second", [False, True])
+def test_unlabelled_pixels_count_where_the_teacher_is_sure(stride: int, second: bool) -> None:
+    """Logits ln 4, 0, 0, 0 are the probability 4/7; equal logits are 1/4. One image has labels, the other has none."""
+    counted: list[Tensor] = []
+
+    def count(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+        counted.append(valid)
+        return student_logits.sum() * 0
+
+    sure = torch.zeros(2, C, 4, 4)
+    sure[:, 0, :2] = math.log(4)
+    labels = torch.full((2, 4, 4), 255)
+    labels[0] = 1
+    valid = torch.ones_like(labels, dtype=torch.bool)
+    valid[1, :, 3] = False
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    other = labels.flip(0) if second else None  # under mixup each pixel then has one label
+    logits = (StoredLogits(block_means(sure, stride), torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)),)
+    for least, kept in ((0.0, None), (0.57, (1.0, 0.5)), (0.58, (1.0, 0.0)), (0.2, (1.0, 1.0))):
+        student = Pixelwise(1)
+        distiller = Distiller(student, None, CPU)
+        terms = {"count": (1.0, count)}
+        distiller.compile(
+            torch.optim.SGD(student.parameters(), 0.1), distillation_loss=terms, stride=stride, min_confidence=least
+        )
+        losses, _, _ = distiller.losses(Batch(images, images, labels, valid, valid, logits, second_labels=other))
+        expected = whole_blocks(valid, stride)
+        if kept is not None and not second:
+            expected[1, 2 // stride :] &= kept[1] > 0.5
+            expected[1, : 2 // stride] &= kept[1] > 0
+        assert counted.pop().equal(expected)
+        assert ("confident" in losses) == (least > 0)
+        if kept is not None:
+            assert losses["confident"].item() == pytest.approx(1.0 if second else sum(kept) / 2)
 
 
 def test_classes_that_the_teacher_lacks_are_learnt_from_labels_alone() -> None:

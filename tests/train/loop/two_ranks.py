@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -15,8 +16,9 @@ from skystill.data import find_pairs
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import RanksDiffer
 from skystill.train.alike import check_alike
-from skystill.train.batches.batches import CropSampler, TrainBatches, WholeImages
+from skystill.train.batches.batches import Batch, CropSampler, TrainBatches, WholeImages
 from skystill.train.batches.images import labeled_images
+from skystill.train.batches.mixing import Mixing
 from skystill.train.loop.distiller import Distiller, FeatureTerm
 from skystill.train.loop.machines import from_first_rank, notice_lost_machines
 from skystill.train.loop.ranks import leave_process_group
@@ -52,6 +54,28 @@ def check_machines(fabric: Fabric) -> None:
         raise AssertionError("the ranks differ")
 
 
+def mixed_by_ranks(batch: Batch, key: tuple[int, int, int], places: Sequence[int]) -> Batch:
+    """Mix the crops of each of two ranks, also in one process: mixup in the first step, CutMix in the second."""
+    if key[2] > 1:
+        return batch
+    mix = Mixing("cutmix" if key[2] else "mixup", 0.7)
+    if len(places) == 2:
+        return mix(batch, key, places)
+    halves = []
+    for rank in range(2):
+        here = slice(2 * rank, 2 * rank + 2)
+        images, labels, valid, distill = (
+            part[here] for part in (batch.images, batch.labels, batch.valid, batch.distill_valid)
+        )
+        halves.append(mix(Batch(images, images, labels, valid, distill), key, places[here]))
+    images, labels, valid, distill = (
+        torch.cat([getattr(half, name) for half in halves]) for name in ("images", "labels", "valid", "distill_valid")
+    )
+    seconds = [half.second_labels for half in halves if half.second_labels is not None]
+    second, weight = torch.cat(seconds) if seconds else None, halves[0].first_weight
+    return Batch(images, images, labels, valid, distill, second_labels=second, first_weight=weight)
+
+
 def main(scenes: Path, out: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -82,6 +106,7 @@ def main(scenes: Path, out: Path) -> None:
     pairs = find_pairs(scenes).pairs
     sampler = CropSampler(labeled_images(pairs[:4], SCENE_CLASSES), 64, 0.2, [])
     batches = TrainBatches(sampler, 4, seed=1, rank_of=(fabric.global_rank, fabric.world_size))
+    batches.mix = mixed_by_ranks
     rows = []
     for step in range(STEPS):
         distiller.meter.reset()

@@ -203,7 +203,7 @@ def jitter_values(
     return to_kind((image - mean) * np.float32(contrast) + (mean + np.float32(brightness) * std), image.dtype)
 
 
-def to_kind(values: npt.NDArray[np.float32], kind: np.dtype[Any]) -> npt.NDArray[Any]:
+def to_kind(values: npt.NDArray[np.float32] | npt.NDArray[np.float64], kind: np.dtype[Any]) -> npt.NDArray[Any]:
     """Convert floats to a data type. Integers are rounded, and limited to what the type can hold."""
     if kind.kind == "f":
         return values.astype(kind)

@@ -3,7 +3,7 @@
 A loader has no state. A resumed run therefore draws exactly the crops that the killed run would have drawn.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,8 @@ class Batch:
         teacher_logits: cached logits, one entry for each teacher. Empty if they do not come from a cache.
         read_otherwise: `teacher_images` as they are read for teachers that are fed otherwise than the trained network,
             by `InputSpec.reading`.
+        second_labels: (N, H, W) int64, 255 = void, of the crops that mixup added to these. None without mixup.
+        first_weight: of the crops whose labels are `labels`; that of the added ones is 1 minus it.
     """
 
     images: Tensor
@@ -47,6 +49,13 @@ class Batch:
     distill_valid: Tensor
     teacher_logits: tuple[StoredLogits, ...] = ()
     read_otherwise: Mapping[str, Tensor] = field(default_factory=dict)
+    second_labels: Tensor | None = None
+    first_weight: float = 1.0
+
+    @property
+    def common_labels(self) -> Tensor:
+        """The labels on which the crops agree that were averaged, void elsewhere. Without mixup they are `labels`."""
+        return self.labels if self.second_labels is None else self.labels.where(self.labels == self.second_labels, VOID)
 
     def fed_to(self, input_spec: InputSpec | None) -> Tensor:
         """Return the images for a teacher: (N, B, H, W) as its spec says, or `teacher_images` for None."""
@@ -67,11 +76,16 @@ class Batch:
             distill_valid,
             tuple(one.to(device) for one in self.teacher_logits),
             {reading: part.to(device, non_blocking=True) for reading, part in self.read_otherwise.items()},
+            None if self.second_labels is None else self.second_labels.to(device, non_blocking=True),
+            self.first_weight,
         )
 
     def __len__(self) -> int:
         return len(self.labels)
 
+
+Mix = Callable[[Batch, tuple[int, int, int], Sequence[int]], Batch]
+"""A function of a batch, its seed, epoch and step, and the places of its crops: `skystill.train.batches.mixing`."""
 
 AnyBatch = Batch | tuple[Tensor, Tensor]
 """A `Batch`, or a tuple (images, labels) as `as_batch` accepts it."""
@@ -207,6 +221,8 @@ class TrainBatches:
             raise SettingsError(f"--batch-size {batch_size} cannot be shared by {ranks} ranks; make it a multiple.")
         self.sampler, self.batch_size, self.seed, self.ahead = sampler, batch_size, seed, ahead
         self.unlabeled = unlabeled
+        self.mix: Mix | None = None
+        """Mixes the crops of each batch that is made from here on. By default they are not mixed."""
         part = batch_size // ranks
         self._places = range(rank * part, (rank + 1) * part)
         crops = sampler.pixels / sampler.crop**2 if crops_per_image is None else crops_per_image * len(sampler.images)
@@ -220,7 +236,7 @@ class TrainBatches:
         )
         specs = self.sampler.images.others
         logits = more[len(specs) :]
-        return Batch(
+        batch = Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),  # the memory layout stays channels last
             torch.from_numpy(teacher_images).permute(0, 3, 1, 2),
             torch.from_numpy(labels.astype(np.int64)),
@@ -232,6 +248,7 @@ class TrainBatches:
                 for input_spec, part in zip(specs, more, strict=False)
             },
         )
+        return batch if self.mix is None else self.mix(batch, (self.seed, epoch, step), self._places)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from step `start` on."""
@@ -257,7 +274,7 @@ class TrainBatches:
         fraction = 1.0 if self.unlabeled is None else self.unlabeled.fraction
         fraction = fraction if self.unlabeled is None or sampler is self.unlabeled.sampler else 1 - fraction
         crops = self.steps_per_epoch * self.batch_size * fraction
-        if sampler.images.fits or crops < _REUSED * len(sampler.images):
+        if not sampler.images.of_map or sampler.images.fits or crops < _REUSED * len(sampler.images):
             return None
         return sampler.images.near((self.seed, epoch), step / self.steps_per_epoch)
 

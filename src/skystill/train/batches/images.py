@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,11 @@ class TrainingImage:
 class TrainingImages:
     """A sequence of images that are kept in memory after decoding, up to 4 GiB in all.
 
-    All images are read once at the start, because their sizes are needed. Windows of a map are not: their sizes are
-    known, and 96 MiB of them are kept. If there are more, an epoch goes through them in groups of that size (`near`),
+    All images are read once at the start, because their sizes are needed. Windows of rasters whose sizes are known are
+    not, if they take more than 4 GiB: none is kept then, and of each only what a crop shows is read. The first window
+    of each file is read at the start, so that a file that cannot be read is known before the training.
+
+    Of windows of a map, 96 MiB are kept. If there are more, an epoch goes through them in groups of that size (`near`),
     because to read a crop alone takes half as long as to read the window that holds sixteen.
 
     Args:
@@ -77,15 +81,26 @@ class TrainingImages:
         self._held_bytes, self._most_bytes = 0, _HELD_OF_MAP_BYTES if of_map else _HELD_BYTES
         self.of_map = of_map
         self._groups: tuple[tuple[int, int] | None, list[Indices]] = None, []
-        self.sizes = [window.size if of_map else self[index].labels.shape for index, window in enumerate(image_windows)]
+        known = of_map or all(window.bounds is not None for window in image_windows)
+        self.sizes = [window.size if known else self[index].labels.shape for index, window in enumerate(image_windows)]
         self._pixels = np.array([height * width for height, width in self.sizes], np.int64)
         fed = sum(len(one) * np.dtype(one.dtype).itemsize for one in (input_spec, *others))
         self._window_bytes = self._pixels * (fed + 2)  # with labels and validity
+        self.fits = not known or int(self._window_bytes.sum()) <= self._most_bytes
+        """Whether all images can be kept in memory. Whole images may also be read again."""
+        if not of_map:
+            self._read_ahead()
 
-    @property
-    def fits(self) -> bool:
-        """Whether all images can be kept in memory. Those that are no windows of a map may also be read again."""
-        return not self.of_map or int(self._window_bytes.sum()) <= self._most_bytes
+    def _read_ahead(self) -> None:
+        if self.fits:
+            for index in range(len(self)):
+                self[index]
+            return
+        first: dict[Path, int] = {}
+        for index, window in enumerate(self.image_windows):
+            first.setdefault(window.path, index)
+        for index in first.values():
+            self._read(index, self.image_windows[index])
 
     def near(self, key: tuple[int, int], place: float) -> Indices:
         """Return the images from which crops are drawn at a place of an epoch, so that few are in memory at once.
@@ -121,7 +136,7 @@ class TrainingImages:
 
     def once(self, index: int) -> TrainingImage:
         """Return an image for a use after which all others come first. A window of a map is not kept in memory."""
-        return self._read(index, self.image_windows[index]) if self.of_map else self[index]
+        return self._read(index, self.image_windows[index]) if self.of_map or not self.fits else self[index]
 
     def take(self, index: int) -> TrainingImage:
         """Return an image from memory, or read it and put it into the place of those that were not used for longest."""
@@ -136,7 +151,7 @@ class TrainingImages:
         return image
 
     def part(self, index: int, augmentation: Augmentation) -> tuple[TrainingImage, Augmentation]:
-        """Return an image with the augmentation to apply to it: the whole image, or of a map only what it sees."""
+        """Return an image with the augmentation to apply to it: all of it, or of a window only what it sees."""
         bounds = self.image_windows[index].bounds
         if self.fits or bounds is None or index in self._held:
             return self[index], augmentation

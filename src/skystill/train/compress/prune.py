@@ -35,6 +35,7 @@ from skystill.train.networks.examples import input_spec_of
 from skystill.train.networks.library import is_library
 from skystill.train.networks.table import count_parameters
 from skystill.train.networks.weights import PRUNED, read_record, start_network, write_network
+from skystill.train.teaching import check_teaching
 
 Measure = Callable[[nn.Module], tuple[ModelCost, Mapping[str, float]]]
 """Measures a network. Returns its cost, and the fraction of its time that each convolution takes, by module path."""
@@ -115,6 +116,8 @@ def prune_run(
             to the budget.
     """
     folder, budget = RunFolder(settings.out), budget_of(settings)
+    distilled = _distilled(settings, folder)
+    check_teaching(distilled)  # Pruning can take hours: errors in the settings come first.
     with folder.locked(on_progress):
         folder.check_free(resume)
         if folder.pruned.exists():
@@ -148,6 +151,11 @@ def prune_run(
             )
             write_json(folder.split, prepared.split.to_dict())  # the distillation goes on with these images
             write_network(folder.pruned, network, replace(record, network=name, budget=_asked(settings)))
+    return distilled
+
+
+def _distilled(settings: PruneSettings, folder: RunFolder) -> DistillSettings:
+    """Return the settings with which the pruned network is distilled."""
     learn = {name: getattr(settings, name) for name in LearnSettings.model_fields}
     own = {"teacher": settings.teacher or [str(settings.run)], "student": str(folder.pruned), "alone": False}
     return DistillSettings(**{**learn, **own})

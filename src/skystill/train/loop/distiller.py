@@ -60,6 +60,9 @@ class CompileOptions(TypedDict, total=False):
     stride: int
     """Losses on logits compare means of logits over blocks of stride x stride pixels. A block counts if all its pixels
     count. Cached logits must be such means. Default: 1."""
+    min_confidence: float
+    """Losses on logits leave out pixels without a label where the teacher's most likely class has a smaller
+    probability, 0 to 1 (Sohn 2020, arXiv 2001.07685). Default: 0, which leaves out none."""
 
 
 class Distiller(Supervised):
@@ -105,6 +108,7 @@ class Distiller(Supervised):
         self._distillation: dict[str, tuple[float, DistillationLoss]] = {}
         self._features: tuple[FeatureTerm, ...] = ()
         self._alpha, self._alpha_end, self._temperature, self._stride = 0.1, 0.1, 10.0, 1
+        self._min_confidence = 0.0
 
     def compile(  # type: ignore[override]  # more arguments than Supervised
         self,
@@ -129,7 +133,7 @@ class Distiller(Supervised):
             alpha: weight of the *student* loss, 0 to 1; the distillation losses get 1 - alpha.
             temperature: T > 0, softens the logits of teacher and student.
             metrics: name to a function of confusion counts (C, C); {} for none.
-            options: features, alpha_end and stride; see `CompileOptions`.
+            options: features, alpha_end, stride and min_confidence; see `CompileOptions`.
 
         Raises:
             SettingsError: alpha is outside 0..1, the temperature is not positive, the optimiser contains weights of
@@ -140,6 +144,7 @@ class Distiller(Supervised):
             raise TypeError(f"compile() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
         features, stride, alpha_end = options.get("features", ()), options.get("stride", 1), options.get("alpha_end")
         alpha_end = alpha if alpha_end is None else alpha_end
+        self._min_confidence = options.get("min_confidence", 0.0)
         for value in (alpha, alpha_end):
             if not 0 <= value <= 1:
                 raise SettingsError(f"alpha is {value:g}; it is the weight of the student loss, 0 to 1.")
@@ -178,9 +183,9 @@ class Distiller(Supervised):
         """Compute the losses of a batch.
 
         Returns:
-            the losses: "loss", which is minimised, "student_loss", "distillation_loss" and, if there are several, its
-            terms; the student's logits (N, C, H, W) float32 of all ranks; and the batch of all ranks (see
-            `batch_of_all`).
+            the losses: "loss", which is minimised, "student_loss", "distillation_loss", if there are several its terms,
+            and with `min_confidence` "confident", the part of the pixels that it does not leave out; the student's
+            logits (N, C, H, W) float32 of all ranks; and the batch of all ranks (see `batch_of_all`).
 
         Raises:
             SettingsError: there are no logits of a teacher, or classes or sizes do not match.
@@ -189,7 +194,7 @@ class Distiller(Supervised):
         answer = gather_ranks(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
         logits, compared = float_and_means(answer, self._stride)
-        student_loss = self._student_loss(logits, batch.labels)
+        student_loss = self._loss_on_labels(logits, batch)
         terms = self._logit_terms(compared, teacher_logits, batch) | self._feature_terms(batch)
         total = sum((term.weight * term.value for term in terms.values()), logits.new_zeros(()))
         alpha = self.alpha
@@ -201,6 +206,8 @@ class Distiller(Supervised):
         losses = {"loss": loss, "student_loss": student_loss, "distillation_loss": total}
         if len(terms) > 1:
             losses |= {f"{name}_loss": term.value for name, term in terms.items()}
+        if self._min_confidence:
+            losses["confident"] = self._confident(teacher_logits, batch).float().mean()
         return losses, logits, batch
 
     def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, WeightedLoss]:
@@ -208,6 +215,8 @@ class Distiller(Supervised):
         if self.taught_labels is not None:
             known = torch.tensor([*self.taught_labels, VOID], device=logits.device)
             logits, valid = logits[:, self.taught_labels], valid & torch.isin(batch.labels, known)
+            if batch.second_labels is not None:
+                valid = valid & torch.isin(batch.second_labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:
             raise SettingsError(f"the teacher gives {teacher_logits.shape[1]} classes, the student {logits.shape[1]}.")
         if teacher_logits.shape[2:] != logits.shape[2:]:
@@ -216,10 +225,18 @@ class Distiller(Supervised):
                 f"{tuple(logits.shape[2:])}: give the cache, the crop sampler and `compile` the same stride."
             )
         valid = whole_blocks(valid, self._stride)
+        if self._min_confidence:
+            valid = valid & self._confident(teacher_logits, batch)
         return {
             name: WeightedLoss(loss(logits, teacher_logits, valid), weight, means=compared, side=self._stride)
             for name, (weight, loss) in self._distillation.items()
         }
+
+    def _confident(self, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        """Return True (N, h, w) where there is a label, or the teacher is sure enough of a class."""
+        second = batch.labels if batch.second_labels is None else batch.second_labels
+        unlabeled = whole_blocks((batch.labels == VOID) & (second == VOID), self._stride)
+        return ~unlabeled | (teacher_logits.float().softmax(dim=1).amax(dim=1) >= self._min_confidence)
 
     def _feature_terms(self, batch: Batch) -> dict[str, WeightedLoss]:
         # Each layer is read once and first: reading it empties the hook, and two terms may share a layer.
@@ -231,6 +248,6 @@ class Distiller(Supervised):
         found: dict[str, WeightedLoss] = {}
         for term in self._features:
             student, teacher = taken[id(term.student)], taken[id(term.teacher)]
-            value = term.loss(student, teacher.detach(), batch.labels, batch.distill_valid)
+            value = term.loss(student, teacher.detach(), batch.common_labels, batch.distill_valid)
             found[term.name] = WeightedLoss(value, term.weight, student)
         return found

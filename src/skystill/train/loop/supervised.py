@@ -136,7 +136,7 @@ class Supervised:
         batch = as_batch(batch)
         self.stepper.network.train()
         losses, logits, batch = self.losses(batch)
-        confusion = self._meter_of(logits).count(logits, batch.labels)
+        confusion = self._meter_of(logits).count(logits, batch.common_labels)
         del logits  # frees memory for the backward pass
         return self.meter.add(self.stepper.step(losses), confusion, float(batch.valid.sum()))
 
@@ -159,8 +159,15 @@ class Supervised:
         """
         logits = gather_ranks(self.fabric, self.stepper.forward(batch.images))
         batch = batch_of_all(self.fabric, batch)
-        loss = self._student_loss(logits, batch.labels)
+        loss = self._loss_on_labels(logits, batch)
         return {"loss": loss, "student_loss": loss}, logits, batch
+
+    def _loss_on_labels(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the student loss; under mixup that on the labels of both crops, with the weights of the crops."""
+        first = self._student_loss(logits, batch.labels)
+        if batch.second_labels is None:
+            return first
+        return batch.first_weight * first + (1 - batch.first_weight) * self._student_loss(logits, batch.second_labels)
 
     def _meter_of(self, logits: Tensor) -> Meter:
         """Return the meter. A new one is made if the number of classes has changed, as in the first step."""
@@ -170,11 +177,13 @@ class Supervised:
 
 
 def batch_of_all(fabric: Fabric, batch: Batch) -> Batch:
-    """Return a batch with `labels`, `valid` and `distill_valid` of all ranks, which the losses need.
+    """Return a batch with the labels, `valid` and `distill_valid` of all ranks, which the losses need.
 
     Its images are those of this rank, and it has no logits of teachers.
     """
     labels, valid, distill_valid = (
         gather_ranks(fabric, part) for part in (batch.labels, batch.valid, batch.distill_valid)
     )
-    return Batch(batch.images, batch.teacher_images, labels, valid, distill_valid)
+    second = None if batch.second_labels is None else gather_ranks(fabric, batch.second_labels)
+    images, weight = batch.images, batch.first_weight  # the weight is that of the step, alike on all ranks
+    return Batch(images, batch.teacher_images, labels, valid, distill_valid, second_labels=second, first_weight=weight)

@@ -1,4 +1,5 @@
 import importlib.metadata
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,10 @@ def test_one_cluster_is_named_at_most() -> None:
         ("cluster: distributed.LocalCluster\nworkers: -1", "workers is -1"),
         ("cluster: distributed.LocalCluster\nworkers: {least: 1}", "workers is"),
         ("cluster: distributed.LocalCluster\nworkers: true", "workers is True"),
+        ("cluster: distributed.LocalCluster\nworkers: {minimum: 3, maximum: 2}", "workers is"),
+        ("cluster: distributed.LocalCluster\nworkers: {minimum: 1.5}", "workers is"),
+        ("cluster: distributed.LocalCluster\nworkers: {}", "workers is"),
+        ("cluster: distributed.LocalCluster\noptions: false", "options are no keywords"),
         ("cluster: distributed.LocalCluster\noptions: [1]", "options are no keywords"),
         ("cluster: distributed.LocalCluster\nnumber: 2", "number is not known"),
         ("cluster: [", "cannot be read as YAML"),
@@ -128,3 +133,23 @@ def test_a_file_describes_the_cluster_to_start(tmp_path: Path) -> None:
     )
     with open_connection(ClusterSettings(dask_config=path)) as connection:
         connection.client.wait_for_workers(1, timeout=120)
+
+
+def test_a_scheduler_that_goes_while_it_is_asked_is_an_error_that_says_so(address: str) -> None:
+    with pytest.raises(ClusterError, match="has gone"), open_connection(ClusterSettings(dask=address)) as connection:
+        connection.client.close()
+        connection.client.get_versions()
+    with pytest.raises(ZeroDivisionError), open_connection(ClusterSettings(dask=address)):
+        1 / 0  # noqa: B018 - an error of its own stays what it is
+
+
+def test_asyncio_is_silent_about_the_tasks_of_dask_only(caplog: pytest.LogCaptureFixture, address: str) -> None:
+    with open_connection(ClusterSettings(dask=address)) as connection, pytest.raises(RuntimeError) as ended:
+        connection.client.close()
+        connection.client.get_versions()
+    logger = logging.getLogger("asyncio")
+    logger.error("Task exception was never retrieved", exc_info=ended.value)
+    assert not caplog.records
+    logger.error("Task exception was never retrieved", exc_info=ValueError("of another"))
+    logger.error("without an exception")
+    assert len(caplog.records) == 2

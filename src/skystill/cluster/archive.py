@@ -33,7 +33,7 @@ from skystill.settings import PredictSettings
 _SIGN_SECONDS = 60.0  # disks of the network show new files late
 _WAIT_SECONDS = 30.0
 _MOST_PROBLEMS = 1000
-_NOT_RESULT = {"inputs", "model", "out", "recursive", "threads", "runtime", "max_memory", "dask", "workers"}
+_NOT_RESULT = {"inputs", "asset", "model", "out", "recursive", "threads", "runtime", "max_memory", "dask", "workers"}
 _NOT_RESULT |= {"dask_config", "stac"}
 
 

@@ -1,6 +1,7 @@
 """`skystill predict --mosaic`: every input is predicted, and the class rasters become one."""
 
 import contextlib
+import gc
 import hashlib
 import os
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 from rasterio.errors import RasterioError
 
+from skystill.allocator import trim_heap
 from skystill.errors import DataError, PredictionStopped, RunFolderError, SettingsError, SkystillError, first_few
 from skystill.locks import hold_lock
 from skystill.predict.batch import Predict, PredictedInput, open_predictor, predict_inputs
@@ -21,6 +23,7 @@ from skystill.predict.inputs import FoundInputs, check_targets, find_inputs, is_
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.mosaic import MosaicFile, write_mosaic
 from skystill.predict.mosaic_grid import GridFile, MosaicGrid, Place, find_place, fit_grid, in_order, read_grid_file
+from skystill.predict.plan import check_memory_of_steps
 from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Note, OnProgress, ignore_progress, report_notes, tracked
@@ -89,8 +92,12 @@ def predict_mosaic(
     further = Further(
         str(settings.mosaic), target, predictor, settings, Shapes(_tolerance(plan.grid, settings), square), on_progress
     )
+    steps = ("mosaic", "cog", *(step.name for step in further.files().steps))
+    check_memory_of_steps(steps, settings.for_raster(), f"the mosaic {target}")
     with _held(work, target, resume, on_progress) as finished:
         failure, rasters = _predict_sources(plan, (work, finished), settings, predict, (resume, on_progress))
+        gc.collect()  # the network that predicted them, and its memory
+        trim_heap()
         output = MosaicFile(target, predictor.classes, settings.for_raster(), further.files())
         try:
             notes = write_mosaic(rasters, plan.grid, output, resume, on_progress)

@@ -299,9 +299,12 @@ def status(settings: StatusSettings | None = None, **keywords: object) -> "Statu
         DiskFull: the page cannot be written.
     """
     from skystill.cluster.status import read_status
+    from skystill.predict.to_bucket import local_folder
+    from skystill.raster.buckets import bucket_address
 
     settings = settings_from(StatusSettings, settings, keywords)
-    found = read_status(settings.out)
+    address = bucket_address(settings.out)
+    found = read_status(settings.out if address is None else local_folder(address))
     if settings.html is not None:
         from skystill.report.archive_page import write_archive_page
 

@@ -146,7 +146,7 @@ def unshared(host: str, path: Path) -> str:
     return (
         f"the worker on {host} does not see {path}, into which the results go, or not what this command writes there. "
         "All workers and this command need the output on one disk that they share, under the same path: choose such "
-        "an --out. What is done is kept."
+        "an --out, or, if it is a bucket, run the command in such a folder. What is done is kept."
     )
 
 

@@ -202,20 +202,11 @@ def test_refusals_of_one_machine_come_before_the_cluster(archive: dict[str, Any]
         predict(**{**dead, "vector": "gpkg", "square": "No such class"})
 
 
-def test_a_mosaic_with_items_is_that_of_one_machine(
-    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_items_are_those_of_one_machine(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     of_one_name(tmp_path)
-    Path("grid.yaml").write_text("{crs: EPSG:32640, resolution: 0.7}")
-    inputs = [f"in/{place}/sheet.tif" for place in ("a", "b", "b/c")]
-    given: dict[str, Any] = {"inputs": inputs, "model": small_tiles(tmp_path), "threads": 1}
-    joined = {**given, "mosaic": Path("grid.yaml"), "areas": True, "smooth": 3}
-    predict(out=Path("whole"), **joined)
-    (found,) = predict(out=Path("out"), dask=address, **joined)
-    assert found.prediction.path == Path("out/mosaic.tif")
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    listed = {**given, "inputs": "in", "recursive": True, "stac": True}
+    listed: dict[str, Any] = {"inputs": "in", "recursive": True, "stac": True}
+    listed |= {"model": small_tiles(tmp_path), "threads": 1}
     predict(out=Path("whole items"), **listed)
     predict(out=Path("items"), dask=address, **listed)
     files = [

@@ -15,9 +15,8 @@ from distributed import Client
 
 from skystill import api
 from skystill.classes import read_classes
-from skystill.cluster.connection import ClusterError
 from skystill.data.scenes import write_scene
-from skystill.errors import DataError
+from skystill.errors import ClusterError, DataError
 from skystill.progress import Event, Progress
 from skystill.raster.input_spec import RGB
 from skystill.run_folder import RunFolder

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from skystill import __version__
-from skystill.cluster.connection import ClusterError, open_connection, versions_here
-from skystill.errors import SettingsError
+from skystill.cluster.connection import open_connection, versions_here
+from skystill.errors import ClusterError, SettingsError
 from skystill.settings import ClusterSettings
 
 from .scheduler import running, worker_of

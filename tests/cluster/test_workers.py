@@ -9,8 +9,7 @@ import pytest
 from skystill.api import predict
 from skystill.cluster import connection
 from skystill.cluster.archive import ArchiveStopped
-from skystill.cluster.connection import ClusterError
-from skystill.errors import InputsFailed, PredictionStopped, UserError
+from skystill.errors import ClusterError, InputsFailed, PredictionStopped, UserError
 from skystill.progress import Event, Progress
 from skystill.settings import ClusterSettings
 from tests.cluster.archives import contents, small_tiles, write_raster

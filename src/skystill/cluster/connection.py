@@ -24,7 +24,7 @@ from distributed.versions import VersionMismatchWarning
 
 from skystill.cluster.described import read_cluster_file
 from skystill.cluster.signals import holding_interrupts
-from skystill.errors import SettingsError, SkystillError, UserError, shortened
+from skystill.errors import ClusterError, SettingsError, SkystillError, shortened
 from skystill.model.measure import cores
 from skystill.progress import Message, OnProgress, ignore_progress
 from skystill.settings import ClusterSettings
@@ -38,10 +38,6 @@ Versions = Mapping[str, str | None]
 _CONNECT_SECONDS = 20.0
 _ATTEMPTS = 5
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx|inproc)://)?[^/\s]+(:[0-9]+|/.+)")  # Dask tries others for ever
-
-
-class ClusterError(UserError):
-    """A cluster that cannot be reached, started or used, or that was lost."""
 
 
 @dataclass(frozen=True)

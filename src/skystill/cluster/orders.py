@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from skystill.cluster.connection import ClusterError, Versions, check_worker
-from skystill.errors import RunFolderError
+from skystill.cluster.connection import Versions, check_worker
+from skystill.errors import ClusterError, RunFolderError
 from skystill.parsing import read_json
 from skystill.progress import Event
 from skystill.run_folder import naming_failed_writes, write_json, written_whole

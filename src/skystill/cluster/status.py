@@ -9,6 +9,7 @@ from pathlib import Path
 from skystill.cluster.manifest import Manifest
 from skystill.errors import RunFolderError
 from skystill.predict.archive_folder import MANIFEST, archive_folder
+from skystill.predict.mosaic_batch import work_folder
 
 _RECENT_SECONDS = 600.0
 _SILENT_SECONDS = 120.0
@@ -88,11 +89,12 @@ def read_status(out: Path, now: float | None = None) -> Status:
     Raises:
         RunFolderError: no command on a cluster wrote there, or its manifest is damaged.
     """
-    path = archive_folder(out) / MANIFEST
-    if not path.is_file():
+    paths = [archive_folder(folder) / MANIFEST for folder in (out, work_folder(out))]
+    path = next((one for one in paths if one.is_file()), None)
+    if path is None:
         raise RunFolderError(
-            f"{out} is no output of a skystill predict on a cluster: there is no {path}. Give the --out of such a "
-            "command."
+            f"{out} is no output of a skystill predict on a cluster: there is no {paths[0]}. Give the --out of such a "
+            "command. A mosaic that is complete has no manifest any more."
         )
     with closing(Manifest(path, read_only=True)) as manifest:
         about, counts = manifest.about(), manifest.counts()

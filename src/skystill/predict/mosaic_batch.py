@@ -5,7 +5,7 @@ import gc
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,15 @@ from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio do
 from rasterio.errors import RasterioError
 
 from skystill.allocator import trim_heap
-from skystill.errors import DataError, PredictionStopped, RunFolderError, SettingsError, SkystillError, first_few
+from skystill.errors import (
+    ClusterError,
+    DataError,
+    PredictionStopped,
+    RunFolderError,
+    SettingsError,
+    SkystillError,
+    first_few,
+)
 from skystill.locks import hold_lock
 from skystill.predict.batch import Predict, PredictedInput, open_predictor, predict_inputs
 from skystill.predict.cleaning import choose_cleaning
@@ -35,6 +43,10 @@ from skystill.settings import PredictSettings
 
 _NAME = "mosaic.tif"
 _LOCK = "lock"
+
+
+Join = Callable[[Sequence[str | Path], MosaicGrid, MosaicFile, bool, OnProgress], list[str]]
+"""Joins class rasters into one as `write_mosaic` does: here, or on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ def predict_mosaic(
     resume: bool = False,
     on_progress: OnProgress = ignore_progress,
     predict: Predict = predict_inputs,
+    join: Join | None = None,
 ) -> Iterator[PredictedInput]:
     """Predict every input that touches the grid of `--mosaic`, and write one class raster of all of them.
 
@@ -69,6 +82,7 @@ def predict_mosaic(
         resume: go on with a mosaic that was interrupted. Inputs that are done are not predicted again.
         on_progress: as in `predict_inputs`.
         predict: predicts the inputs.
+        join: writes the mosaic, as `write_mosaic`, which does it by default.
 
     Yields:
         the mosaic.
@@ -86,7 +100,7 @@ def predict_mosaic(
     file, predictor, found = read_grid_file(settings.mosaic), open_predictor(settings), find_inputs(settings)
     square = square_labels(settings, predictor.classes)
     plan = _plan(file, found, on_progress)
-    work = target.with_name(f".mosaic-{target.stem}")
+    work = work_folder(settings.out)
     _check(plan, target, work, settings, predictor)
     report_notes((*found.notes, *_notes(plan)), on_progress)
     further = Further(
@@ -100,7 +114,7 @@ def predict_mosaic(
         trim_heap()
         output = MosaicFile(target, predictor.classes, settings.for_raster(), further.files())
         try:
-            notes = write_mosaic(rasters, plan.grid, output, resume, on_progress)
+            notes = (join or write_mosaic)(rasters, plan.grid, output, resume, on_progress)
         except KeyboardInterrupt as error:
             raise PredictionStopped(target) from error
         _write_item(plan, target, settings, predictor)
@@ -110,7 +124,8 @@ def predict_mosaic(
             str(settings.mosaic), Prediction(target, pixels, (), tuple(notes)), time.monotonic() - began, beside
         )
         if failure is not None:
-            on_progress(Note(f"the class rasters that are done are kept in {work}; --resume predicts the others."))
+            again = "the same command" if settings.on_cluster else "--resume"
+            on_progress(Note(f"the class rasters that are done are kept in {work}; {again} predicts the others."))
             raise failure
         empty_folder(work, but=_LOCK)
 
@@ -118,6 +133,12 @@ def predict_mosaic(
 def mosaic_target(settings: PredictSettings) -> Path:
     """Return the path of the mosaic: --out if it names a file, otherwise mosaic.tif in that folder."""
     return settings.out if is_one_file(settings) else settings.out / _NAME
+
+
+def work_folder(out: Path) -> Path:
+    """Return the folder of an --out in which the class rasters of the inputs of a mosaic lie until it is complete."""
+    target = out if out.suffix.lower() in (".tif", ".tiff", ".png") else out / _NAME
+    return target.with_name(f".mosaic-{target.stem}")
 
 
 def _plan(file: GridFile, found: FoundInputs, on_progress: OnProgress) -> _Plan:
@@ -263,7 +284,7 @@ def _predict_sources(
             source = by_name[done.prediction.path.name]  # a cluster names sources by absolute paths
             if not done.prediction.damaged:
                 finished.add(targets[source].name, about[source], [targets[source]])
-    except PredictionStopped:
+    except (PredictionStopped, ClusterError):  # without the other inputs, which the same command predicts
         raise
     except SkystillError as error:
         failure = error

@@ -1,5 +1,6 @@
 """What `skystill status` and `--dry-run` say."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,37 @@ def test_no_status_and_a_damaged_manifest(tmp_path: Path, manifest: Path) -> Non
     with pytest.raises(
         RunFolderError, match=r"manifest\.sqlite is damaged .*Delete it, and run the same command again"
     ):
+        status(out=manifest)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "alter table about rename to x; create view about as with recursive n(i) as (select 1 union all select i + 1 "
+        "from n) select i name, i value from n",
+        "create trigger t after update on inputs begin delete from inputs; end",
+        "drop table pieces",
+        "drop index pieces_by_end",
+        "alter table inputs add column x as (source || source)",
+        "update pieces set pixels = 'many'",
+        "update pieces set pixels = -1",
+        "update inputs set pixels = 9223372036854775807",
+        "update inputs set error = cast(x'ff' as text)",
+        "update inputs set state = 3.5",
+        "update pieces set seconds = 9e999",
+        "update about set value = '[1]' where name = 'began'",
+        "update about set value = '1e300' where name = 'updated'",
+        "update about set value = 'no JSON' where name = 'workers'",
+        "update about set value = '\"javascript:alert(1)\"' where name = 'dashboard'",
+        "update about set value = '{}' where name = 'state'",
+        "update about set value = '2' where name = 'version'",
+    ],
+)
+def test_a_manifest_of_another_form_is_refused(manifest: Path, damage: str) -> None:
+    path = manifest / ".skystill/manifest.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        base.executescript(damage)
+    with pytest.raises(RunFolderError, match=r"manifest\.sqlite (is damaged|was written by another version)"):
         status(out=manifest)
 
 

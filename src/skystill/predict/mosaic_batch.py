@@ -106,8 +106,7 @@ def predict_mosaic(
     further = Further(
         str(settings.mosaic), target, predictor, settings, Shapes(_tolerance(plan.grid, settings), square), on_progress
     )
-    steps = ("mosaic", "cog", *(step.name for step in further.files().steps))
-    check_memory_of_steps(steps, settings.for_raster(), f"the mosaic {target}")
+    _check_memory(further, target, settings)
     with _held(work, target, resume, on_progress) as finished:
         failure, rasters = _predict_sources(plan, (work, finished), settings, predict, (resume, on_progress))
         gc.collect()  # the network that predicted them, and its memory
@@ -118,11 +117,9 @@ def predict_mosaic(
         except KeyboardInterrupt as error:
             raise PredictionStopped(target) from error
         _write_item(plan, target, settings, predictor)
-        pixels = plan.grid.height * plan.grid.width
         beside = tuple(side_files(target, settings).values())
-        yield PredictedInput(
-            str(settings.mosaic), Prediction(target, pixels, (), tuple(notes)), time.monotonic() - began, beside
-        )
+        prediction = Prediction(target, plan.grid.height * plan.grid.width, (), tuple(notes))
+        yield PredictedInput(str(settings.mosaic), prediction, time.monotonic() - began, beside)
         if failure is not None:
             again = "the same command" if settings.on_cluster else "--resume"
             on_progress(Note(f"the class rasters that are done are kept in {work}; {again} predicts the others."))
@@ -215,6 +212,16 @@ def _check(plan: _Plan, target: Path, work: Path, settings: PredictSettings, pre
     jobs = [(str(settings.mosaic), target)]
     read = [path for source in plan.sources for path in source_files(source)]
     check_targets(jobs, settings, predictor, [*stac_files(jobs, settings), ("unfinished work", work)], read)
+
+
+def _check_memory(further: Further, target: Path, settings: PredictSettings) -> None:
+    """Check that the mosaic, and what is made of it, stays below the memory limit.
+
+    Raises:
+        SettingsError: it does not. The message names the smallest possible limit.
+    """
+    steps = ("mosaic", "cog", *(step.name for step in further.files().steps))
+    check_memory_of_steps(steps, settings.for_raster(), f"the mosaic {target}")
 
 
 def _write_item(plan: _Plan, target: Path, settings: PredictSettings, predictor: Predictor) -> None:

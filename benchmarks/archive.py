@@ -6,13 +6,14 @@
 
 The cluster is a scheduler and workers in processes of their own on this machine, each worker with one thread. It runs
 before anything is timed, and has opened the model. The script prints
-  overhead     time with one worker, divided by the time of the plain command with one thread, less 1; and for each input
+  overhead     time with one worker, divided by the time of the plain command with one thread, less 1; for each input
   efficiency   time with one worker, divided by twice the time with two workers
   memory       peak of the process of the command, and what it is for each input beside that of one input
   manifest     bytes of it for each input
   status       time of `skystill status` while the command runs and at its end
   messages     bytes of a task and of its result, through the command and the scheduler
-and what `skystill status` says at the end, and writes archive.json. The results of all ways must be the same bytes. The medians of the rounds are taken, and their ranges printed.
+and what `skystill status` says at the end, and writes archive.json. The results of all ways must be the same bytes. The
+medians of the rounds are taken, and their ranges printed.
 """
 
 import argparse
@@ -92,17 +93,8 @@ def main() -> None:
     messages = message_bytes()
     for name, size in messages.items():
         print(f"bytes of {name}: {size:,}")
-    write_json(
-        chosen.out / "archive.json",
-        {
-            "overhead": overhead,
-            "overhead_ms_per_input": each_ms,
-            "efficiency": efficiency,
-            "seconds": seconds,
-            **last,
-            "messages": messages,
-        },
-    )
+    ratios = {"overhead": overhead, "overhead_ms_per_input": each_ms, "efficiency": efficiency}
+    write_json(chosen.out / "archive.json", {**ratios, "seconds": seconds, **last, "messages": messages})
 
 
 def call(chosen: argparse.Namespace, address: str, *flags: str) -> dict[str, Any]:

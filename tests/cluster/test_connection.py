@@ -11,10 +11,7 @@ from skystill.cluster.connection import open_connection, versions_here
 from skystill.errors import ClusterError, SettingsError
 from skystill.settings import ClusterSettings
 
-from .scheduler import running, worker_of
-
-OLD = "import skystill; skystill.__version__ = '0.0.1'"
-WITHOUT_RUNTIME = "import sys; sys.modules['onnxruntime'] = None"
+from .scheduler import OLD, WITHOUT_RUNTIME, Change, changed
 
 
 def test_a_local_cluster_of_processes_is_started_checked_and_ended() -> None:
@@ -28,38 +25,36 @@ def test_a_local_cluster_of_processes_is_started_checked_and_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("change", "said"),
     [
         (OLD, ["worker tcp://", "has skystill 0.0.1", f"this process has {__version__}"]),
         (WITHOUT_RUNTIME, ["worker tcp://", "has no onnxruntime", "skystill[cluster]"]),
     ],
 )
-def test_a_worker_of_another_version_is_refused(scheduler: str, tmp_path: Path, code: str, said: list[str]) -> None:
+def test_a_worker_of_another_version_is_refused(address: str, change: Change, said: list[str]) -> None:
     with (
-        worker_of(scheduler, tmp_path, code),
+        changed(address, change),
         pytest.raises(ClusterError) as error,
-        open_connection(ClusterSettings(dask=scheduler)),
+        open_connection(ClusterSettings(dask=address)),
     ):
         pass
     assert all(part in str(error.value) for part in said), error.value
 
 
-def test_a_scheduler_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_scheduler_of_another_version_is_refused(address: str) -> None:
     with (
-        running(tmp_path, 0, OLD) as (address, _),
+        changed(address, OLD, on_scheduler=True),
         pytest.raises(ClusterError, match=rf"the scheduler has skystill 0\.0\.1, and this process has {__version__}"),
         open_connection(ClusterSettings(dask=address)),
     ):
         pass
 
 
-def test_another_python_is_refused_before_anything_is_sent_to_it(
-    scheduler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_python_is_refused_before_anything_is_sent_to_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skystill.cluster.connection._short", lambda version: "3.99")
     with (
         pytest.raises(ClusterError, match=r"the scheduler has Python 3\.99, and this process has 3\.1"),
-        open_connection(ClusterSettings(dask=scheduler)),
+        open_connection(ClusterSettings(dask=address)),
     ):
         pass
 

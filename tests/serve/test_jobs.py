@@ -112,7 +112,7 @@ def test_the_oldest_job_makes_room(service: Serving) -> None:
 def test_jobs_that_wait_are_not_thrown_out(serving: Callable[..., Serving], large: bytes, tmp_path: Path) -> None:
     """With room for two, both large, a third is refused, and room is made by dismissing one that runs."""
     service = serving("--jobs=2", "--job-hours=0.0000001", "--request-seconds=0.2", "--queue=1")
-    body = write_tif(tmp_path / "larger.tif", np.tile(waves(1900, 1900), (1, 2, 2)), tiled=True).read_bytes()
+    body = write_tif(tmp_path / "larger.tif", np.tile(waves(1300, 1300), (1, 2, 2)), tiled=True).read_bytes()
     jobs = [
         service.post(f"{EXECUTION}?views=8", body, "image/tiff", Prefer="respond-async").json()["jobID"]
         for _ in range(2)

@@ -1,21 +1,24 @@
 """An archive on a Dask cluster against the plain command: overhead, one and two workers, 10,000 small inputs.
 
     python benchmarks/archive.py                     # one raster of 12,000 x 12,000, five times each, side by side
-    python benchmarks/archive.py --inputs 10000      # as many images of 512 x 512
+    python benchmarks/archive.py --inputs 10000 --rounds 1      # as many images of 512 x 512: half an hour
     python benchmarks/archive.py --side 3000 --rounds 1
 
 The cluster is a scheduler and workers in processes of their own on this machine, each worker with one thread. It runs
 before anything is timed, and has opened the model. The script prints
-  overhead     time with one worker, divided by the time of the plain command with one thread, less 1
+  overhead     time with one worker, divided by the time of the plain command with one thread, less 1; for each input
   efficiency   time with one worker, divided by twice the time with two workers
-  memory       peak of the process of the command
+  memory       peak of the process of the command, and what it is for each input beside that of one input
+  manifest     bytes of it for each input
   status       time of `skystill status` while the command runs and at its end
   messages     bytes of a task and of its result, through the command and the scheduler
-and writes archive.json. The medians of the rounds are taken, and their ranges printed.
+and what `skystill status` says at the end, and writes archive.json. The results of all ways must be the same bytes. The
+medians of the rounds are taken, and their ranges printed.
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
 import pickle
 import re
@@ -26,6 +29,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -51,11 +55,10 @@ def main() -> None:
         print(json.dumps(run_once(chosen)))
         return
     folder = make_images(chosen) if chosen.inputs else make_raster(chosen)
-    found: dict[str, list[dict[str, float]]] = {"plain": [], "1 worker": [], "2 workers": []}
+    found: dict[str, list[dict[str, Any]]] = {"plain": [], "1 worker": [], "2 workers": []}
     with running(chosen.out / "dask-1", 1) as one, running(chosen.out / "dask-2", 2) as two:
         parts = {"plain": "", "1 worker": one, "2 workers": two}
-        for address in (one, two):
-            call(chosen, address, "--warm")  # each worker opens the model
+        alone = [call(chosen, address, "--warm") for address in (one, two)]  # each worker opens the model
         for _ in range(chosen.rounds):
             for name, address in parts.items():
                 found[name].append(call(chosen, address))
@@ -67,20 +70,34 @@ def main() -> None:
     last = found["2 workers"][-1]
     overhead = middle["1 worker"] / middle["plain"] - 1
     efficiency = middle["1 worker"] / (2 * middle["2 workers"])
-    print(f"overhead: {100 * overhead:.1f} %")
+    count = chosen.inputs or 1
+    each_ms = 1e3 * (middle["1 worker"] - middle["plain"]) / count
+    print(f"overhead: {100 * overhead:.1f} %, {each_ms:.2f} ms for each input")
     print(f"efficiency of 2 workers: {100 * efficiency:.0f} %")
     print(f"memory of the command: {last['peak_mb']:.0f} MB, of the plain one {found['plain'][-1]['peak_mb']:.0f} MB")
+    grown = (last["peak_mb"] - alone[1]["peak_mb"]) / count
+    print(f"memory of the command for each input: {1e3 * grown:.1f} kB; manifest: {last['manifest_kb'] / count:.2f} kB")
     print(f"status: {1e3 * last['status_running_s']:.0f} ms while it runs, {1e3 * last['status_s']:.0f} ms at the end")
+    digests = {one["digest"] for times in found.values() for one in times}
+    if len(digests) != 1:
+        raise SystemExit("the results differ between the ways.")
+    print(f"results: the same bytes in all ways ({min(digests)})")
+    print(
+        subprocess.run(
+            [sys.executable, "-m", "skystill", "status", chosen.out / "results"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
     messages = message_bytes()
     for name, size in messages.items():
         print(f"bytes of {name}: {size:,}")
-    write_json(
-        chosen.out / "archive.json",
-        {"overhead": overhead, "efficiency": efficiency, "seconds": seconds, **last, "messages": messages},
-    )
+    ratios = {"overhead": overhead, "overhead_ms_per_input": each_ms, "efficiency": efficiency}
+    write_json(chosen.out / "archive.json", {**ratios, "seconds": seconds, **last, "messages": messages})
 
 
-def call(chosen: argparse.Namespace, address: str, *flags: str) -> dict[str, float]:
+def call(chosen: argparse.Namespace, address: str, *flags: str) -> dict[str, Any]:
     """Run one prediction in a process of its own."""
     part = ["--part", f"{address}{' warm' if flags else ''}"]
     done = subprocess.run(
@@ -89,7 +106,7 @@ def call(chosen: argparse.Namespace, address: str, *flags: str) -> dict[str, flo
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def run_once(chosen: argparse.Namespace) -> dict[str, float]:
+def run_once(chosen: argparse.Namespace) -> dict[str, Any]:
     """Predict, and time it from the call of the function to its end."""
     from skystill.api import predict_each, status
     from skystill.model.measure import peak_rss_bytes
@@ -119,7 +136,20 @@ def run_once(chosen: argparse.Namespace) -> dict[str, float]:
     if address:
         status(out=out)
     at = time.perf_counter() - at
-    return {"seconds": seconds, "peak_mb": peak_rss_bytes() / 1e6, "status_s": at, "status_running_s": looked}
+    manifest = out / ".skystill/manifest.sqlite"
+    return {
+        "seconds": seconds, "peak_mb": peak_rss_bytes() / 1e6, "status_s": at, "status_running_s": looked,
+        "manifest_kb": manifest.stat().st_size / 1e3 if address else 0.0, "digest": digest_of(out),
+    }  # fmt: skip
+
+
+def digest_of(folder: Path) -> str:
+    """Return one digest of all results."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and ".skystill" not in path.parts:
+            found.update(f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()[:16]
 
 
 def message_bytes() -> dict[str, int]:
@@ -192,8 +222,10 @@ def wait_for(address: str, workers: int) -> None:
 
 def make_images(chosen: argparse.Namespace) -> Path:
     """Write PNG images of 512 x 512, in the eight views of a few scenes, unless they are there already."""
-    folder = chosen.out / f"images-{chosen.inputs}"
-    if not folder.is_dir():
+    whole = chosen.out / f"images-{chosen.inputs}"
+    if not whole.is_dir():
+        folder = chosen.out / f"part-{chosen.inputs}"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         scenes = [paint_scene(512, seed)[0] for seed in range(8)]
         for index in range(chosen.inputs):
@@ -201,7 +233,8 @@ def make_images(chosen: argparse.Namespace) -> Path:
             Image.fromarray(scene if index % 8 < 4 else scene[:, ::-1]).save(
                 folder / f"{index:06d}.png", compress_level=1
             )
-    return folder
+        folder.rename(whole)
+    return whole
 
 
 def make_raster(chosen: argparse.Namespace) -> Path:

@@ -57,6 +57,10 @@ class InUse(RunFolderError):
     """Something that another process is writing."""
 
 
+class ClusterError(UserError):
+    """A cluster that cannot be reached, started or used, or that was lost."""
+
+
 class CheckpointError(UserError):
     """A checkpoint or weights file that cannot be read, or that belongs to another run."""
 

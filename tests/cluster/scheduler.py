@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 DEADLINE_SECONDS = 120
@@ -64,6 +65,49 @@ def start_worker(
         str(folder / f"worker-{number}"),
     ]
     return start("worker", folder / f"worker-{number}.log", address, "--host", "127.0.0.1", *own, *code)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is changed in the processes of a cluster for the time of a test: this is cheaper than others of their own.
+
+    Args:
+        code: changes it.
+        undone: takes it back.
+    """
+
+    code: str
+    undone: str
+
+
+_AGAIN = "from skystill.cluster.connection import _cached_versions; _cached_versions.cache_clear(); import skystill; "
+OLD = Change(
+    _AGAIN + "skystill.kept, skystill.__version__ = skystill.__version__, '0.0.1'",
+    _AGAIN + "skystill.__version__ = skystill.kept",
+)
+"""Another version of skystill."""
+WITHOUT_RUNTIME = Change(
+    "import sys; sys.kept = sys.modules.get('onnxruntime'); sys.modules['onnxruntime'] = None",
+    "import sys; sys.modules.pop('onnxruntime'); sys.modules.update({'onnxruntime': sys.kept} if sys.kept else {})",
+)
+
+
+@contextlib.contextmanager
+def changed(address: str, change: Change, on_scheduler: bool = False) -> Iterator[None]:
+    """Change the workers of a cluster, or its scheduler, inside the context."""
+    from distributed import Client
+
+    def run(code: str) -> None:
+        exec(code, {})
+
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=DEADLINE_SECONDS)
+        call = client.run_on_scheduler if on_scheduler else client.run
+        call(run, change.code)
+        try:
+            yield
+        finally:
+            call(run, change.undone)
 
 
 @contextlib.contextmanager

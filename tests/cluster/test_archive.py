@@ -10,11 +10,13 @@ import pytest
 import rasterio
 from PIL import Image
 
-from skystill.api import predict
+from skystill.api import predict, status
 from skystill.errors import DataError, RunFolderError, SettingsError, UserError
 from skystill.locks import hold_lock
-from skystill.progress import Event, Message, Progress
+from skystill.progress import Event, Message, Note, Progress
+from skystill.raster.buckets import bucket_address
 from tests.cluster.archives import contents, small_tiles, write_raster
+from tests.s3 import Bucket
 
 pytestmark = pytest.mark.usefixtures("short_tasks")
 
@@ -115,7 +117,7 @@ def test_the_same_command_goes_on_with_what_is_missing(archive: dict[str, Any], 
 
 
 def note(said: list[str], event: Event) -> None:
-    if isinstance(event, Message):
+    if isinstance(event, Message | Note):
         said.append(event.text)
 
 
@@ -200,20 +202,11 @@ def test_refusals_of_one_machine_come_before_the_cluster(archive: dict[str, Any]
         predict(**{**dead, "vector": "gpkg", "square": "No such class"})
 
 
-def test_a_mosaic_with_items_is_that_of_one_machine(
-    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_items_are_those_of_one_machine(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     of_one_name(tmp_path)
-    Path("grid.yaml").write_text("{crs: EPSG:32640, resolution: 0.7}")
-    inputs = [f"in/{place}/sheet.tif" for place in ("a", "b", "b/c")]
-    given: dict[str, Any] = {"inputs": inputs, "model": small_tiles(tmp_path), "threads": 1}
-    joined = {**given, "mosaic": Path("grid.yaml"), "areas": True, "smooth": 3}
-    predict(out=Path("whole"), **joined)
-    (found,) = predict(out=Path("out"), dask=address, **joined)
-    assert found.prediction.path == Path("out/mosaic.tif")
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    listed = {**given, "inputs": "in", "recursive": True, "stac": True}
+    listed: dict[str, Any] = {"inputs": "in", "recursive": True, "stac": True}
+    listed |= {"model": small_tiles(tmp_path), "threads": 1}
     predict(out=Path("whole items"), **listed)
     predict(out=Path("items"), dask=address, **listed)
     files = [
@@ -223,6 +216,58 @@ def test_a_mosaic_with_items_is_that_of_one_machine(
     assert files[0] == files[1] and len(files[0]) == 4
 
 
-def test_a_bucket_is_no_output_of_a_cluster(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="give a folder that all workers share"):
-        predict(inputs=["a.tif"], out="s3://bucket/out/", model=small_tiles(tmp_path), dask="tcp://127.0.0.1:1")
+@pytest.fixture
+def to_bucket(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]:
+    """Two rasters in sub-folders, whose results go to a bucket with files beside them."""
+    monkeypatch.chdir(tmp_path)
+    write_raster(Path("in/a.tif"), 500, 300, 1)
+    write_raster(Path("in/b/a.tif"), 60, 80, 2)
+    given: dict[str, Any] = {"inputs": "in", "model": small_tiles(tmp_path), "threads": 1, "recursive": True}
+    given |= {"areas": True, "confidence": True, "vector": "geojson"}
+    predict(out=Path("whole"), **given)
+    return {**given, "out": bucket / "out/", "dask": address}
+
+
+def stored(bucket: Bucket) -> dict[str, bytes]:
+    return {key.removeprefix("out/"): bucket.get(key) for key in bucket.list() if key.startswith("out/")}
+
+
+def test_results_in_a_bucket_are_those_of_a_folder(to_bucket: dict[str, Any], bucket: Bucket, tmp_path: Path) -> None:
+    found = predict(**to_bucket)
+    assert {bucket_address(one.prediction.path) for one in found} == {bucket / "out/a.tif", bucket / "out/b/a.tif"}
+    assert all(bucket_address(path) for one in found for path in one.beside)
+    assert stored(bucket) == contents(tmp_path / "whole")
+    assert not list(tmp_path.glob(".skystill-out-*"))
+    Path("grid.yaml").write_text("{crs: EPSG:32640, resolution: 0.7}")
+    joined = {**to_bucket, "mosaic": Path("grid.yaml"), "confidence": False}
+    predict(**{**joined, "dask": None, "out": Path("joined")})
+    (mosaic,) = predict(**{**joined, "out": bucket / "m.tif"})
+    assert bucket_address(mosaic.prediction.path) == bucket / "m.tif"
+    assert bucket.get("m.tif") == Path("joined/mosaic.tif").read_bytes()
+
+
+def test_what_is_not_in_the_bucket_yet_gets_there_with_the_same_command(
+    to_bucket: dict[str, Any], bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_disk(source: Path, target: str) -> None:
+        raise DataError("the bucket has gone.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skystill.predict.to_bucket.copy_file", no_disk)
+        with pytest.raises(DataError, match=r"has gone.*is kept in \.skystill-out-"):
+            predict(**{**to_bucket, "stac": True})
+    assert stored(bucket) == {} and status(out=to_bucket["out"]).done == 2
+    Path("in/bad.tif").write_bytes(b"no raster")
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"bad\.tif"):
+        predict(**{**to_bucket, "stac": True}, on_progress=lambda event: note(said, event))
+    assert said[-2].startswith("2 inputs are done already") and said[-1].endswith("or delete it.")
+    assert {name: content for name, content in stored(bucket).items() if ".json" not in name} == {
+        name: content for name, content in contents(tmp_path / "whole").items() if ".json" not in name
+    }
+    Path("in/bad.tif").unlink()
+    assert predict(**{**to_bucket, "stac": True}) == []  # all were done before
+    assert {name for name in stored(bucket) if name.endswith("json")} == {
+        *("collection.json", "a.stac.json", "b/a.stac.json", "a.geojson", "b/a.geojson")
+    }
+    assert not list(tmp_path.glob(".skystill-out-*"))

@@ -15,9 +15,8 @@ from distributed import Client
 
 from skystill import api
 from skystill.classes import read_classes
-from skystill.cluster.connection import ClusterError
 from skystill.data.scenes import write_scene
-from skystill.errors import DataError
+from skystill.errors import ClusterError, DataError
 from skystill.progress import Event, Progress
 from skystill.raster.input_spec import RGB
 from skystill.run_folder import RunFolder
@@ -25,7 +24,7 @@ from skystill.settings import CacheSettings
 from skystill.train.networks.table import build_network
 from skystill.train.networks.weights import NetworkRecord, write_network
 
-from .scheduler import running, start_worker
+from .scheduler import Change, changed, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 IMAGES = 40
@@ -40,7 +39,11 @@ def counted(self, index, load_one=Teachers.load_one):
 if Teachers.load_one.__name__ != "counted":  # Dask runs this twice
     Teachers.load_one = counted
 """
-BLIND = "import skystill.train.teachers.cache_tasks as tasks; tasks._PATIENCE_SECONDS = 0; tasks._sees.__code__ = (lambda sign, token: False).__code__"  # noqa: E501
+BLIND = Change(
+    "import skystill.train.teachers.cache_tasks as t; t._PATIENCE_SECONDS = 0; t.kept = t._sees.__code__; "
+    "t._sees.__code__ = (lambda sign, token: False).__code__",
+    "import skystill.train.teachers.cache_tasks as t; t._sees.__code__ = t.kept",
+)
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,6 @@ def test_a_killed_worker_loses_no_image(world: World) -> None:
 
 def test_a_worker_that_does_not_see_the_cache_is_refused_before_the_first_image(world: World) -> None:
     """Its code that looks for the file of the command finds none. A worker that joins later is refused by its tasks."""
-    world.processes[1].send_signal(signal.SIGKILL)
-    world.processes.append(start_worker(world.address, world.folder / "dask", 7, BLIND))
-    with pytest.raises(ClusterError, match=r"does not see .*unseen.*No image was begun"):
+    with changed(world.address, BLIND), pytest.raises(ClusterError, match=r"does not see .*unseen.*No image was begun"):
         api.cache(world.settings("unseen", dask=world.address))
     assert logits(world.folder / "unseen") == {} and left_behind(world.folder / "unseen") == []

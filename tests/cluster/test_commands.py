@@ -12,7 +12,8 @@ import pytest
 from distributed import Client
 
 from skystill.cluster.commands import run_on_each_worker
-from skystill.cluster.connection import ClusterError, Connection, versions_here
+from skystill.cluster.connection import Connection, versions_here
+from skystill.errors import ClusterError
 from skystill.progress import ignore_progress
 
 from .scheduler import running, start_worker

@@ -1,4 +1,5 @@
 import importlib.metadata
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -6,14 +7,11 @@ from typing import Any
 import pytest
 
 from skystill import __version__
-from skystill.cluster.connection import ClusterError, open_connection, versions_here
-from skystill.errors import SettingsError
+from skystill.cluster.connection import open_connection, versions_here
+from skystill.errors import ClusterError, SettingsError
 from skystill.settings import ClusterSettings
 
-from .scheduler import running, worker_of
-
-OLD = "import skystill; skystill.__version__ = '0.0.1'"
-WITHOUT_RUNTIME = "import sys; sys.modules['onnxruntime'] = None"
+from .scheduler import OLD, WITHOUT_RUNTIME, Change, changed
 
 
 def test_a_local_cluster_of_processes_is_started_checked_and_ended() -> None:
@@ -27,38 +25,36 @@ def test_a_local_cluster_of_processes_is_started_checked_and_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("change", "said"),
     [
         (OLD, ["worker tcp://", "has skystill 0.0.1", f"this process has {__version__}"]),
         (WITHOUT_RUNTIME, ["worker tcp://", "has no onnxruntime", "skystill[cluster]"]),
     ],
 )
-def test_a_worker_of_another_version_is_refused(scheduler: str, tmp_path: Path, code: str, said: list[str]) -> None:
+def test_a_worker_of_another_version_is_refused(address: str, change: Change, said: list[str]) -> None:
     with (
-        worker_of(scheduler, tmp_path, code),
+        changed(address, change),
         pytest.raises(ClusterError) as error,
-        open_connection(ClusterSettings(dask=scheduler)),
+        open_connection(ClusterSettings(dask=address)),
     ):
         pass
     assert all(part in str(error.value) for part in said), error.value
 
 
-def test_a_scheduler_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_scheduler_of_another_version_is_refused(address: str) -> None:
     with (
-        running(tmp_path, 0, OLD) as (address, _),
+        changed(address, OLD, on_scheduler=True),
         pytest.raises(ClusterError, match=rf"the scheduler has skystill 0\.0\.1, and this process has {__version__}"),
         open_connection(ClusterSettings(dask=address)),
     ):
         pass
 
 
-def test_another_python_is_refused_before_anything_is_sent_to_it(
-    scheduler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_python_is_refused_before_anything_is_sent_to_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skystill.cluster.connection._short", lambda version: "3.99")
     with (
         pytest.raises(ClusterError, match=r"the scheduler has Python 3\.99, and this process has 3\.1"),
-        open_connection(ClusterSettings(dask=scheduler)),
+        open_connection(ClusterSettings(dask=address)),
     ):
         pass
 
@@ -97,6 +93,10 @@ def test_one_cluster_is_named_at_most() -> None:
         ("cluster: distributed.LocalCluster\nworkers: -1", "workers is -1"),
         ("cluster: distributed.LocalCluster\nworkers: {least: 1}", "workers is"),
         ("cluster: distributed.LocalCluster\nworkers: true", "workers is True"),
+        ("cluster: distributed.LocalCluster\nworkers: {minimum: 3, maximum: 2}", "workers is"),
+        ("cluster: distributed.LocalCluster\nworkers: {minimum: 1.5}", "workers is"),
+        ("cluster: distributed.LocalCluster\nworkers: {}", "workers is"),
+        ("cluster: distributed.LocalCluster\noptions: false", "options are no keywords"),
         ("cluster: distributed.LocalCluster\noptions: [1]", "options are no keywords"),
         ("cluster: distributed.LocalCluster\nnumber: 2", "number is not known"),
         ("cluster: [", "cannot be read as YAML"),
@@ -128,3 +128,23 @@ def test_a_file_describes_the_cluster_to_start(tmp_path: Path) -> None:
     )
     with open_connection(ClusterSettings(dask_config=path)) as connection:
         connection.client.wait_for_workers(1, timeout=120)
+
+
+def test_a_scheduler_that_goes_while_it_is_asked_is_an_error_that_says_so(address: str) -> None:
+    with pytest.raises(ClusterError, match="has gone"), open_connection(ClusterSettings(dask=address)) as connection:
+        connection.client.close()
+        connection.client.get_versions()
+    with pytest.raises(ZeroDivisionError), open_connection(ClusterSettings(dask=address)):
+        1 / 0  # noqa: B018 - an error of its own stays what it is
+
+
+def test_asyncio_is_silent_about_the_tasks_of_dask_only(caplog: pytest.LogCaptureFixture, address: str) -> None:
+    with open_connection(ClusterSettings(dask=address)) as connection, pytest.raises(RuntimeError) as ended:
+        connection.client.close()
+        connection.client.get_versions()
+    logger = logging.getLogger("asyncio")
+    logger.error("Task exception was never retrieved", exc_info=ended.value)
+    assert not caplog.records
+    logger.error("Task exception was never retrieved", exc_info=ValueError("of another"))
+    logger.error("without an exception")
+    assert len(caplog.records) == 2

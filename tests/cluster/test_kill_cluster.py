@@ -10,18 +10,23 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from skystill.api import predict
 from skystill.cluster.status import read_status
+from skystill.errors import ClusterError
+from skystill.progress import Event, Progress
 from tests.cluster.archives import contents, small_tiles, write_raster
 from tests.cluster.scheduler import DEADLINE_SECONDS, running, start_worker
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_tasks")]
 KILLS = int(os.environ.get("SKYSTILL_KILLS", "1"))
 CLIENT = Path(__file__).parent / "client.py"
-OPTIONS = ("--threads=1", "--vector=gpkg", "--confidence", "--areas", "--cog")
+OPTIONS = {"threads": 1, "vector": "gpkg", "confidence": True, "areas": True, "cog": True}
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +36,32 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_raster(folder / "in/large.tif", 800, 900)
     for number in range(3):
         write_raster(folder / f"in/small-{number}.tif", 90, 110, number)
-    model = small_tiles(folder)
-    command = [sys.executable, "-m", "skystill", "predict", str(folder / "in"), f"--model={model}", *OPTIONS]
-    subprocess.run([*command, f"--out={folder / 'whole'}"], check=True, capture_output=True)
+    small_tiles(folder)
+    predict(**settings(folder, folder / "whole"))
     return folder
+
+
+def settings(given: Path, out: Path, address: str | None = None) -> dict[str, Any]:
+    return {"inputs": [str(given / "in")], "model": given / "m.onnx", "out": out, "dask": address, **OPTIONS}
 
 
 def command(given: Path, out: Path, address: str) -> list[str]:
     where = [str(given / "in"), f"--model={given / 'm.onnx'}", f"--out={out}", f"--dask={address}"]
-    return [sys.executable, str(CLIENT), "predict", *where, *OPTIONS]
+    flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in OPTIONS.items()]
+    return [sys.executable, str(CLIENT), "predict", *where, *flags]
+
+
+def after_pieces(rng: random.Random, out: Path, kill: Iterator[Callable[[], None]]) -> Callable[[Event], None]:
+    """Return a callback that kills, each time after some more pieces."""
+    wanted = rng.randint(1, 4)
+
+    def look(event: Event) -> None:
+        nonlocal wanted
+        if isinstance(event, Progress) and event.unit == "pixels" and pieces_done(out) >= wanted:
+            wanted = pieces_done(out) + rng.randint(1, 4)
+            next(kill, lambda: None)()
+
+    return look
 
 
 def pieces_done(out: Path) -> int:
@@ -63,31 +85,33 @@ def wait_for_piece(out: Path, process: subprocess.Popen[str], more: int) -> bool
 
 
 def test_killed_workers_cost_nothing(given: Path, tmp_path: Path) -> None:
-    rng, out = random.Random(1), tmp_path / "out"
+    rng, out, killed = random.Random(1), tmp_path / "out", 0
     with running(tmp_path / "dask", 2) as (address, processes):
-        process = subprocess.Popen(command(given, out, address), stderr=subprocess.PIPE, text=True)
-        for number in range(KILLS):
-            if wait_for_piece(out, process, rng.randint(1, 4)):
-                victim = processes.pop(rng.randrange(1, len(processes)))
-                victim.send_signal(signal.SIGKILL)
-                victim.wait()
-                processes.append(start_worker(address, tmp_path / "dask", 2 + number))
-        _, said = process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == 0, said
+
+        def kill_one() -> None:
+            nonlocal killed
+            killed += 1
+            victim = processes.pop(rng.randrange(1, len(processes)))
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            processes.append(start_worker(address, tmp_path / "dask", 1 + killed))
+
+        predict(**settings(given, out, address), on_progress=after_pieces(rng, out, iter([kill_one] * KILLS)))
+    assert killed
     assert contents(out) == contents(given / "whole")
     assert read_status(out).inputs == {"done": 4}
 
 
 def test_a_killed_scheduler_costs_nothing(given: Path, tmp_path: Path, address: str) -> None:
-    rng, out = random.Random(2), tmp_path / "out"
+    rng, out, lost = random.Random(2), tmp_path / "out", []
     for number in range(KILLS):
         with running(tmp_path / f"dask-{number}", 2) as (own, processes):
-            process = subprocess.Popen(command(given, out, own), stderr=subprocess.PIPE, text=True)
-            if wait_for_piece(out, process, rng.randint(1, 4)):
-                processes[0].send_signal(signal.SIGKILL)
-            _, said = process.communicate(timeout=DEADLINE_SECONDS)
-        assert process.returncode in (0, 2), said
-        assert process.returncode == 0 or ("the scheduler of --dask" in said and "it goes on" in said), said
+            kill = iter([processes[0].kill])
+            try:
+                predict(**settings(given, out, own), on_progress=after_pieces(rng, out, kill))
+            except ClusterError as error:
+                lost.append(str(error))
+    assert lost and all("the scheduler of --dask" in said and "it goes on" in said for said in lost)
     finish(given, out, address)
 
 
@@ -103,7 +127,6 @@ def test_a_killed_command_costs_nothing(given: Path, tmp_path: Path, address: st
 
 
 def finish(given: Path, out: Path, address: str) -> None:
-    done = subprocess.run(command(given, out, address), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    predict(**settings(given, out, address))
     assert contents(out) == contents(given / "whole")
     assert read_status(out).inputs == {"done": 4}

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from skystill.cluster.tasks import Crashed, Ended, Fatal, _reporting
+from skystill.cluster.tasks import Crashed, Ended, Fatal, reporting
 from skystill.errors import SettingsError
 
 
@@ -30,6 +30,6 @@ def test_an_exception_arrives_as_a_record(error: Exception, kind: type, text: st
     def work() -> None:
         raise error
 
-    found = pickle.loads(pickle.dumps(_reporting(work)()))
+    found = pickle.loads(pickle.dumps(reporting(work)()))
     assert type(found) is kind and text in found.text
     assert not isinstance(found, Ended)

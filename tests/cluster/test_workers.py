@@ -9,19 +9,24 @@ import pytest
 from skystill.api import predict
 from skystill.cluster import connection
 from skystill.cluster.archive import ArchiveStopped
-from skystill.cluster.connection import ClusterError
-from skystill.errors import InputsFailed, PredictionStopped, UserError
+from skystill.errors import ClusterError, InputsFailed, PredictionStopped, UserError
 from skystill.progress import Event, Progress
 from skystill.settings import ClusterSettings
 from tests.cluster.archives import contents, small_tiles, write_raster
-from tests.cluster.scheduler import worker_of
+from tests.cluster.scheduler import OLD, Change, changed, worker_of
 
-OLD = "import skystill; skystill.__version__ = '0.0.1'"
-OTHER_DISK = """
-from skystill.cluster import orders
-orders._RUN, orders._PATIENCE_SECONDS = "run-of-another-disk.json", 0.1
-"""
-WRITES_ELSEWHERE = "from skystill.cluster import tasks; tasks.leave_sign = lambda *arguments: None"
+OTHER_DISK = Change(
+    "from skystill.cluster import orders; orders._RUN, orders._PATIENCE_SECONDS = 'run-of-another-disk.json', 0.1",
+    "from skystill.cluster import orders; orders._RUN, orders._PATIENCE_SECONDS = 'run.json', 10.0",
+)
+WRITES_ELSEWHERE = Change(
+    "from skystill.cluster import tasks; tasks.leave_sign = lambda *arguments: None",
+    "from skystill.cluster import orders, tasks; tasks.leave_sign = orders.leave_sign",
+)
+HASTY = Change(
+    "from skystill.cluster import orders; orders._PATIENCE_SECONDS = 0.1",
+    "from skystill.cluster import orders; orders._PATIENCE_SECONDS = 10.0",
+)
 POISON = """
 import os
 from skystill.cluster import tasks
@@ -45,28 +50,28 @@ def nothing_was_written(archive: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("change", "said"),
     [
         (OTHER_DISK, "does not see .*out, into which the results go"),
         (WRITES_ELSEWHERE, "this command does not see what the worker tcp://.* writes into .*out"),
     ],
 )
 def test_an_output_that_workers_do_not_share_is_refused_before_the_first_unit(
-    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, code: str, said: str
+    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, change: Change, said: str
 ) -> None:
     monkeypatch.setattr("skystill.cluster.archive._SIGN_SECONDS", 0.2)
-    with worker_of(scheduler, tmp_path / "dask", code), pytest.raises(ClusterError, match=said):
-        predict(**archive, dask=scheduler)
+    with changed(address, change), pytest.raises(ClusterError, match=said):
+        predict(**archive, dask=address)
     assert nothing_was_written(archive)
 
 
 def test_a_worker_that_joins_late_with_another_version_is_found_by_its_task(
-    archive: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
+    archive: dict[str, Any], monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setattr(connection, "check_versions", lambda connection: None)  # it was not there yet
     monkeypatch.setattr("skystill.cluster.archive._look_around", lambda *arguments: None)
-    with worker_of(scheduler, tmp_path / "dask", OLD), pytest.raises(ClusterError, match=r"has skystill 0\.0\.1, and"):
-        predict(**archive, dask=scheduler)
+    with changed(address, OLD), pytest.raises(ClusterError, match=r"has skystill 0\.0\.1, and"):
+        predict(**archive, dask=address)
     assert nothing_was_written(archive)
 
 
@@ -145,7 +150,9 @@ def test_work_of_a_command_that_was_replaced_is_not_written(
         assert run(old)[0].kind == "done"
         (archive["out"] / "0.tif").unlink()
         new = write_order(folder, settings, archive["model"], versions)
-        assert isinstance(run(old), tasks.Ended) and not (archive["out"] / "0.tif").exists()
+        with changed(address, HASTY):
+            ended = run(old)
+        assert isinstance(ended, tasks.Ended) and not (archive["out"] / "0.tif").exists()
         assert run(new)[0].kind == "done" and (archive["out"] / "0.tif").exists()
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,9 @@ def _damage(choices: random.Random, path: Path, kind: Kind, case: Case, inside: 
         path.write_bytes(held)
         return f"the content of {other.name}"
     if way < 0.62 and kind.form != "bytes" and content:
-        with contextlib.suppress(ValueError, KeyError, IndexError):  # a folder without the file, or a form that is odd
+        with contextlib.suppress(
+            ValueError, KeyError, IndexError, sqlite3.Error
+        ):  # a folder without the file, or a form that is odd
             changed = FORMS[kind.form](choices, content)
             path.write_bytes(changed)
             case.is_tried = case.is_tried or kind.form == "onnx"

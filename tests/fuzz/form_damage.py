@@ -3,9 +3,11 @@
 Files that hold a digest of their own get a new one most of the time: a wrong digest is refused before all else.
 """
 
+import contextlib
 import io
 import json
 import random
+import sqlite3
 import struct
 import zipfile
 import zlib
@@ -340,6 +342,48 @@ _DAMAGES_OF_ONNX = (
     _add_hungry,
 )  # fmt: skip
 
+
+def damage_sqlite(choices: random.Random, content: bytes) -> bytes:
+    """Change one to three cells of a database, or its schema, by SQL."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as base:
+        base.deserialize(content)
+        for _ in range(choices.choice((1, 1, 2, 3))):
+            tables = [row[0] for row in base.execute("select name from sqlite_master where type = 'table'")]
+            table = choices.choice(tables)
+            column = choices.choice([row[1] for row in base.execute(f"pragma table_info({table})")])
+            rows = base.execute(f"select rowid, {column} from {table}").fetchall()
+            if rows and choices.random() < 0.8:
+                row, sound = choices.choice(rows)
+                _put(choices, base, f"update {table} set {column} = ? where rowid = {row}", sound)
+                continue
+            base.executescript(
+                choices.choice(
+                    (
+                        f"drop table {table}",
+                        f"alter table {table} rename to x; create view {table} as with recursive n(i) as (select 1 "
+                        "union all select i + 1 from n) select i name, i value from n",
+                        f"create trigger t after update on {table} begin delete from inputs; end",
+                        f"alter table {table} rename to x; create table {table} (name, value, id); "
+                        f"insert into {table} values ('a', 'b', 'c')",
+                        f"insert into {table} select * from {table}",
+                        f"delete from {table}",
+                    )
+                )
+            )
+        base.commit()
+        return base.serialize()
+
+
+def _put(choices: random.Random, base: sqlite3.Connection, query: str, sound: object) -> None:
+    odd = odd_value(choices, sound)
+    if isinstance(sound, str) and sound.startswith(("{", "[", '"')) and choices.random() < 0.7:
+        odd = json.dumps(change_record(choices, json.loads(sound)))
+    elif not isinstance(odd, int | float | str | bytes | None):
+        odd = json.dumps(odd)
+    with contextlib.suppress(OverflowError, UnicodeEncodeError, sqlite3.Error):  # what a cell cannot hold
+        base.execute(query, (odd,))
+
+
 FORMS: dict[str, Damage] = {
     "text": damage_text,
     "table": damage_table,
@@ -349,5 +393,6 @@ FORMS: dict[str, Damage] = {
     "safetensors": damage_safetensors,
     "checkpoint": damage_checkpoint,
     "sealed": damage_sealed,
+    "sqlite": damage_sqlite,
     "onnx": damage_onnx,
 }

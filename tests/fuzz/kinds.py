@@ -231,18 +231,27 @@ def _runs() -> list[Kind]:
 
 
 def _lists() -> list[Kind]:
+    photo: Command = ("predict", "{in}/rasters/photo.png", *_MODEL)
+    archive: tuple[Command, ...] = (
+        (*photo, "--out", "{copy}", "--dask=nowhere"),
+        ("status", "{copy}", "--html", "{out}/s.html"),
+        (*photo, "--out", "{copy}", "--dask=nowhere", "--stac"),
+    )
     return [
+        Kind("manifest of an archive", "archive/.skystill/manifest.sqlite", "sqlite", archive, 8, "archive"),
+        Kind("cluster to start", "cluster.yaml", "text", ((*photo, "--out", "{out}/x", "--dask-config", "{file}"),), 5),
         Kind("images listed in CSV", "data/list.csv", "table", (("data", "check", "{file}"), _LISTED), 6),
         Kind("images listed in Parquet", "data/list.parquet", "bytes", (("data", "check", "{file}"), _LISTED), 6),
-        Kind("images listed in STAC", "data/items.json", "text", (("data", "check", "{file}"), _LISTED), 6),
+        Kind("images listed in STAC", "data/items.json", "text",
+             (("data", "check", "{file}"), _LISTED, (*_LISTED, "--asset=image")), 6),
         Kind("grid of a mosaic", "grid.yaml", "text", (_MOSAIC,), 8),
-    ]
+    ]  # fmt: skip
 
 
 KINDS: tuple[Kind, ...] = (*_rasters(), *_data(), *_models(), *_runs())
 MAP_KINDS = (*_maps(), *_lists())
-"""Files of maps, and lists of images. Seeds below 0 draw them, so that the cases of all other seeds stay what they
-are."""
+"""Files of maps, lists of images, and files of archives. Seeds below 0 draw them, so that the cases of all other seeds
+stay what they are."""
 
 TEXTS: tuple[tuple[Command, str], ...] = (
     ((*_USES[0][:2], *_MODEL, "--out", "{out}/x.tif", "--bands"), "1,2,3"),

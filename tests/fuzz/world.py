@@ -4,7 +4,8 @@
     in/maps/      rasters with features that label them
     in/rasters/   one raster of each kind                   in/logits/       cached logits
     in/models/    model files, one of another program       in/begun/        a prediction that was stopped
-    in/runs/      teacher, student                          in/*.yaml ...    settings, splits, palettes
+    in/runs/      teacher, student                          in/archive/      what a cluster predicted
+    in/*.yaml ... settings, splits, palettes
 
 A command may write below out/ and tmp/, and nowhere else.
 """
@@ -69,6 +70,7 @@ def make_world(root: Path) -> Path:
         _make_settings(inside)
         _stop_a_prediction(inside)
         _make_study(inside)
+        _make_archive(root)
     return root
 
 
@@ -261,6 +263,9 @@ def _make_settings(inside: Path) -> None:
         "epochs: 1\ncrop: 32\nbatch_size: 2\nstudent_loss: ce\nseed: 1\nlearning_rate: 0.001\nsplit: 0.5/0.2/0.3\n"
     )
     (inside / "grid.yaml").write_text("crs: EPSG:32640\nresolution: 0.5\norder: first\n")
+    (inside / "cluster.yaml").write_text(
+        "cluster: dask_jobqueue.SLURMCluster\noptions: {cores: 2, memory: 2GB}\nworkers: {minimum: 0, maximum: 9}\n"
+    )
     (inside / "palette.yaml").write_text(
         "classes:\n  - {name: red, color: '#FF0000', value: 1}\n  - {name: green, color: [0, 255, 0], value: 2}\n"
         "  - {name: dark, color: '#000000', value: 3}\nvoid: ['#0000FF']\nignore_index: [0]\n"
@@ -304,3 +309,22 @@ def _make_study(inside: Path) -> None:
     folder.mkdir()
     study = optuna.create_study(storage=f"sqlite:///{folder}/study.db", study_name="one", direction="maximize")
     study.add_trial(optuna.trial.create_trial(value=0.5, params={}, distributions={}))
+
+
+def _make_archive(root: Path) -> None:
+    """Write the manifest of a cluster that predicted a picture. Its paths are those of the copy below out/."""
+    from skystill.cluster.manifest import Done, Manifest
+    from skystill.cluster.tasks import file_state
+
+    copy = root / "out/copy"
+    photo = (root / "in/rasters/photo.png", "--model", root / "in/models/student.onnx", "--out", copy)
+    if skystill("predict", *photo, "--dask=nowhere") != 2:  # it begins the manifest, and finds no cluster
+        raise RuntimeError("the archive found a cluster")
+    with contextlib.closing(Manifest(copy / ".skystill/manifest.sqlite")) as manifest:
+        ((number, source, target),) = manifest.inputs("waiting")
+        Image.fromarray(np.zeros((48, 48), np.uint8)).save(target)
+        done = Done(48 * 48, 100, "0" * 64, 0.5, "here")
+        manifest.add_whole(number, done)
+        manifest.finish_input(number, file_state(source), file_state(target), done)
+        manifest.tell(state="ended", began=1.7e9, updated=1.7e9, workers=2)
+    copy.rename(root / "in/archive")

@@ -204,6 +204,28 @@ def test_items_that_are_refused(here: Path) -> None:
         predict("none.csv", out=Path("out"))
 
 
+def test_the_asset_of_items_is_chosen_by_its_key(here: Path) -> None:
+    """Both items have a red and a near infrared raster of the role data."""
+    for name in ("a-red", "a-nir", "b-red", "b-nir"):
+        scene(here / f"in/{name}.tif", len(name) + ord(name[0]))
+    items = [
+        stac_item(name, {key: (f"in/{name}-{key}.tif", ["data"]) for key in ("red", "nir")}) for name in ("a", "b")
+    ]
+    path = collected(here / "items.json", [*items, stac_item("labels of a", {"labels": ("no.tif", ["labels"])})])
+    with pytest.raises(DataError, match=r"(?s)2 of its images .*\(red, nir\); choose one .* --asset red") as raised:
+        predict(path.name, out=Path("out"))
+    assert raised.value.exit_code == 2
+    assert predict(path.name, asset="nir", out=Path("out")) == ["out/a-nir.tif", "out/b-nir.tif"]
+    assert Path("out/a-nir.tif").read_bytes() == Path(predict("in/a-nir.tif", out=Path("one"))[0]).read_bytes()
+    with pytest.raises(DataError, match=r"item a: it has no asset NIR \(--asset\); its assets are red, nir"):
+        predict(path.name, asset="NIR", out=Path("none"))
+    table(here / "list.csv", "image", "in/a-red.tif")
+    for other in ("list.csv", "in"):
+        with pytest.raises(SettingsError, match="--asset is for lists in STAC"):
+            predict(other, asset="red", out=Path("none"))
+    assert not Path("none").exists()
+
+
 def test_a_missing_image_of_a_list_fails_by_itself(here: Path) -> None:
     scene(here / "a.tif")
     table(here / "list.csv", "image", "none.tif", "a.tif")

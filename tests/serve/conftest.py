@@ -30,7 +30,7 @@ def six_bands_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A GeoTIFF of some hundred tiles, which takes long enough to be seen at work, above all with views=8."""
-    path = write_tif(tmp_path_factory.mktemp("large") / "large.tif", waves(1900, 1900), tiled=True, compress="deflate")
+    path = write_tif(tmp_path_factory.mktemp("large") / "large.tif", waves(1300, 1300), tiled=True, compress="deflate")
     return path.read_bytes()
 
 

@@ -253,7 +253,7 @@ def test_what_no_form_is_accepted_for(service: Serving) -> None:
 
 ADDRESSES = [
     ("GET", "/predict", 405), ("PUT", "/predict", 405), ("HEAD", "/predict", 405), ("OPTIONS", "/predict", 405),
-    ("DELETE", "/jobs", 405), ("POST", "/", 405), ("TRACE", "/", 405), ("FOO", "/health", 405),
+    ("GET", "/jobs", 404), ("DELETE", "/jobs", 404), ("POST", "/", 405), ("TRACE", "/", 405), ("FOO", "/health", 405),
     ("GET", "/nothing", 404), ("GET", "/predict/", 404), ("GET", "/..%2f..%2fetc/passwd", 404),
     ("GET", "/jobs/..%2f..%2fetc", 404), ("GET", "/jobs/%00", 404), ("DELETE", "/jobs/none", 404),
     ("GET", "/jobs/none/results", 404), ("GET", "/jobs/%F0%9F%A6%8A", 404), ("GET", "/processes/other", 404),

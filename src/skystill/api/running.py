@@ -230,10 +230,6 @@ def predict_each(
     from skystill.raster.buckets import bucket_address
 
     run = _predictor_of(settings)
-    if settings.mosaic is not None:
-        from skystill.predict.mosaic_batch import predict_mosaic
-
-        run = functools.partial(predict_mosaic, predict=run)
     if bucket_address(settings.out) is not None:
         from skystill.predict.to_bucket import predict_to_bucket
 
@@ -242,7 +238,15 @@ def predict_each(
 
 
 def _predictor_of(settings: PredictSettings) -> "Predict":
-    """Return what predicts the inputs: this process, or a cluster."""
+    """Return what predicts the inputs, or a mosaic of them: this process, or a cluster."""
+    if settings.on_cluster and settings.mosaic is not None:
+        from skystill.cluster.mosaic import predict_mosaic_on_cluster
+
+        return predict_mosaic_on_cluster
+    if settings.mosaic is not None:
+        from skystill.predict.mosaic_batch import predict_mosaic
+
+        return predict_mosaic
     if settings.on_cluster:
         from skystill.cluster.archive import predict_archive
 
@@ -299,9 +303,12 @@ def status(settings: StatusSettings | None = None, **keywords: object) -> "Statu
         DiskFull: the page cannot be written.
     """
     from skystill.cluster.status import read_status
+    from skystill.predict.to_bucket import local_folder
+    from skystill.raster.buckets import bucket_address
 
     settings = settings_from(StatusSettings, settings, keywords)
-    found = read_status(settings.out)
+    address = bucket_address(settings.out)
+    found = read_status(settings.out if address is None else local_folder(address))
     if settings.html is not None:
         from skystill.report.archive_page import write_archive_page
 

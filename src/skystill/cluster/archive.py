@@ -4,19 +4,20 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from skystill import __version__
-from skystill.cluster.connection import RUNTIME, ClusterError, Connection, open_connection, run_everywhere
+from skystill.cluster.connection import RUNTIME, Connection, open_connection, run_everywhere
 from skystill.cluster.dispatch import Dispatch, absolute
 from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
 from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around
-from skystill.errors import DataError, InputsFailed, PredictionStopped, RunFolderError, first_few
+from skystill.errors import ClusterError, DataError, InputsFailed, PredictionStopped, RunFolderError, first_few
 from skystill.locks import hold_lock
 from skystill.predict.ahead import Ahead, check_inputs, cost_of, count_pixels
 from skystill.predict.archive_folder import LOCK, MANIFEST, archive_folder
@@ -33,8 +34,12 @@ from skystill.settings import PredictSettings
 _SIGN_SECONDS = 60.0  # disks of the network show new files late
 _WAIT_SECONDS = 30.0
 _MOST_PROBLEMS = 1000
-_NOT_RESULT = {"inputs", "model", "out", "recursive", "threads", "runtime", "max_memory", "dask", "workers"}
+_NOT_RESULT = {"inputs", "asset", "model", "out", "recursive", "threads", "runtime", "max_memory", "dask", "workers"}
 _NOT_RESULT |= {"dask_config", "stac"}
+
+
+Connect = Callable[[PredictSettings, OnProgress, Sequence[str]], AbstractContextManager[Connection]]
+"""Opens the connection to the cluster of some settings, as `open_connection` does."""
 
 
 class ArchiveStopped(PredictionStopped):
@@ -45,7 +50,10 @@ class ArchiveStopped(PredictionStopped):
 
 
 def predict_archive(
-    settings: PredictSettings, resume: bool = False, on_progress: OnProgress = ignore_progress
+    settings: PredictSettings,
+    resume: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    connect: Connect = open_connection,
 ) -> Iterator[PredictedInput]:
     """Predict every input on the workers of a cluster. What was done by an earlier call is not done again.
 
@@ -55,6 +63,7 @@ def predict_archive(
         settings: settings of the command, which name a cluster.
         resume: makes no difference: every call goes on.
         on_progress: called with a `Progress` in pixels of all inputs, and with notes and messages.
+        connect: opens the connection to the cluster.
 
     Yields:
         each input when it is finished. An input that an earlier call finished is not yielded.
@@ -87,7 +96,7 @@ def predict_archive(
         total, described = len(targets), (targets, found.dates) if settings.stac else ([], {})
         del targets, found
         if manifest.inputs("waiting", most=1):
-            with open_connection(settings, on_progress, _needs(settings, runtime)) as connection:
+            with connect(settings, on_progress, _needs(settings, runtime)) as connection:
                 ordered = settings.model_copy(update={"runtime": runtime})
                 token = write_order(folder, ordered, predictor.path, connection.versions)
                 yield from _run(connection, manifest, (folder.absolute(), token), settings.out, on_progress)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from distributed import Future, get_worker
 
-from skystill.cluster.connection import ClusterError, Connection, Versions, check_worker
-from skystill.errors import SkystillError, shortened
+from skystill.cluster.connection import Connection, Versions, check_worker
+from skystill.errors import ClusterError, SkystillError, shortened
 from skystill.progress import Message, OnProgress
 from skystill.run_folder import write_text
 

@@ -6,55 +6,38 @@ its tasks (`check_worker`).
 """
 
 import contextlib
-import importlib
-import inspect
 import logging
 import re
 import socket
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from distributed import Client, LocalCluster
+from distributed.comm import CommClosedError
 from distributed.versions import VersionMismatchWarning
 
-from skystill.errors import SettingsError, UserError, shortened
+from skystill.cluster.described import read_cluster_file
+from skystill.cluster.signals import holding_interrupts
+from skystill.errors import ClusterError, SettingsError, SkystillError, shortened
 from skystill.model.measure import cores
-from skystill.parsing import read_yaml
 from skystill.progress import Message, OnProgress, ignore_progress
 from skystill.settings import ClusterSettings
 
 RUNTIME = ("onnxruntime",)
 """Packages whose version decides the result of a prediction."""
 
-CLUSTER_PACKAGES = (
-    "coiled",
-    "dask_cloudprovider",
-    "dask_gateway",
-    "dask_jobqueue",
-    "dask_kubernetes",
-    "dask_yarn",
-    "distributed",
-)
-"""Packages whose classes a file of --dask-config may name."""
-
 Versions = Mapping[str, str | None]
 """Versions by the name of the package; "Python" for Python itself. None for a package that is missing."""
 
 _CONNECT_SECONDS = 20.0
 _ATTEMPTS = 5
-_CLASS = re.compile(r"([a-z_]+)(\.[a-z_]+)*\.[A-Z][A-Za-z]*Cluster|coiled\.Cluster")
-_KEYS = {"cluster", "options", "workers"}
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx|inproc)://)?[^/\s]+(:[0-9]+|/.+)")  # Dask tries others for ever
-
-
-class ClusterError(UserError):
-    """A cluster that cannot be reached, started or used, or that was lost."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +98,43 @@ def open_connection(
     """
     for name in ("distributed", "distributed.client", "distributed.core", "distributed.comm"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what is lost, this module says in words
+    logging.getLogger("asyncio").addFilter(_is_not_of_dask)
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", VersionMismatchWarning)  # it is about packages that do not matter here
         client, where = _open_client(settings, stack)
         versions = versions_here(needs)
         connection = Connection(client, where, versions)
+        stack.enter_context(_naming_loss(connection))
         check_versions(connection)
         dashboard = connection.dashboard
         if dashboard:
             on_progress(Message(f"dashboard of Dask: {dashboard}"))
         yield connection
+
+
+@contextmanager
+def _naming_loss(connection: Connection) -> Iterator[None]:
+    """Turn what Dask raises when the scheduler goes into an error that says so.
+
+    Raises:
+        ClusterError: the scheduler has gone.
+    """
+    try:
+        yield
+    except SkystillError:
+        raise
+    except Exception as error:
+        if connection.is_lost or isinstance(error, CommClosedError):
+            raise connection.lost() from error
+        raise
+
+
+def _is_not_of_dask(record: logging.LogRecord) -> bool:
+    """Return whether a record of asyncio is about another library than Dask, whose tasks end in errors at its end."""
+    error = record.exc_info[1] if record.exc_info else None
+    frames = traceback.walk_tb(error.__traceback__ if error is not None else None)
+    return not any(str(frame.f_globals.get("__name__")).startswith("distributed.") for frame, _ in frames)
 
 
 def check_versions(connection: Connection) -> None:
@@ -253,7 +262,8 @@ def _open_client(settings: ClusterSettings, stack: contextlib.ExitStack) -> tupl
         where = f"--workers {settings.workers}"
         address = _started(where, lambda: _local_cluster(settings.workers or 1), stack)
     elif settings.dask_config is not None:
-        address, where = _described_cluster(settings.dask_config, stack), f"--dask-config {settings.dask_config}"
+        described, where = read_cluster_file(settings.dask_config), f"--dask-config {settings.dask_config}"
+        address = _started(where, described.start, stack)
     else:
         raise SettingsError("no cluster is named; give --dask ADDRESS, --workers N or --dask-config FILE.")
     try:
@@ -288,10 +298,11 @@ def _local_cluster(workers: int) -> LocalCluster:
 def _started(where: str, start: Callable[[], Any], stack: contextlib.ExitStack) -> Any:  # noqa: ANN401 - any cluster
     """Start a cluster that ends with the stack."""
     try:
-        cluster = start()
+        with holding_interrupts():
+            cluster = start()
+            stack.callback(_close, cluster)
     except Exception as error:
         raise ClusterError(f"{where}: the cluster cannot be started ({_first_cause(error)}).") from error
-    stack.callback(_close, cluster)
     return cluster
 
 
@@ -302,68 +313,5 @@ def _first_cause(error: BaseException) -> str:
 
 
 def _close(opened: Any) -> None:  # noqa: ANN401 - a client or any cluster
-    with contextlib.suppress(Exception):  # of a cluster that has gone
+    with holding_interrupts(), contextlib.suppress(Exception):  # of a cluster that has gone
         opened.close()
-
-
-def _described_cluster(path: Path, stack: contextlib.ExitStack) -> Any:  # noqa: ANN401 - any cluster
-    """Start the cluster that a file describes.
-
-    Raises:
-        SettingsError: the file cannot be used.
-        ClusterError: the cluster cannot be started.
-    """
-
-    def refuse(reason: str) -> SettingsError:
-        return SettingsError(
-            f"--dask-config {path}: {reason}. Write such as cluster: dask_jobqueue.SLURMCluster, options: {{cores: 8, "
-            "memory: 16GB}, workers: 20."
-        )
-
-    content = read_yaml(path, refuse)
-    if not isinstance(content, dict) or not isinstance(content.get("cluster"), str):
-        raise refuse("it has no line cluster with the class of a cluster")
-    unknown = sorted(map(str, set(content) - _KEYS))
-    if unknown:
-        raise refuse(f"{shortened(', '.join(unknown))} is not known; there are {', '.join(sorted(_KEYS))}")
-    kind = _cluster_class(content["cluster"], refuse)
-    options, workers = content.get("options") or {}, content.get("workers")
-    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-        raise refuse("options are no keywords with values")
-    if not _are_workers(workers):
-        raise refuse(f"workers is {shortened(repr(workers))}, which is no number of workers, or minimum and maximum")
-
-    def start() -> Any:  # noqa: ANN401 - any cluster
-        cluster = kind(**options)
-        if isinstance(workers, dict):
-            cluster.adapt(**workers)
-        elif workers is not None:
-            cluster.scale(workers)
-        return cluster
-
-    return _started(f"--dask-config {path}", start, stack)
-
-
-def _cluster_class(name: str, refuse: Callable[[str], SettingsError]) -> Callable[..., Any]:
-    """Return the class of a cluster by its name, from one of the known packages.
-
-    Raises:
-        SettingsError: it is no such class, or its package is not installed.
-    """
-    package = name.partition(".")[0]
-    if package not in CLUSTER_PACKAGES or not _CLASS.fullmatch(name):
-        raise refuse(f"{shortened(name)} is no class of a cluster in {', '.join(CLUSTER_PACKAGES)}")
-    try:
-        found = getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2], None)
-    except ImportError as error:
-        raise refuse(f"{shortened(error)}; install the package of {name} here") from error
-    if not inspect.isclass(found):
-        raise refuse(f"{package} has no class {name}")
-    return found
-
-
-def _are_workers(value: object) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values()) if set(value) <= {"minimum", "maximum"} and value else ["none"]
-        return all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in value)
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)

@@ -17,12 +17,12 @@ from typing import Any
 from distributed import Future, KilledWorker
 
 from skystill.cluster import tasks
-from skystill.cluster.connection import ClusterError, Connection
+from skystill.cluster.connection import Connection
 from skystill.cluster.manifest import Done, Manifest, Piece
 from skystill.cluster.orders import unshared
 from skystill.cluster.stream import count_workers, wait_for_some
 from skystill.cluster.tasks import Crashed, Ended, Fatal, Item, Outcome
-from skystill.errors import shortened
+from skystill.errors import ClusterError, shortened
 from skystill.predict.batch import PredictedInput
 from skystill.progress import OnProgress, Progress
 

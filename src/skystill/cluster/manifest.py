@@ -16,36 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skystill.databases import check_plain_tables
+from skystill.cluster.manifest_form import TABLES, check_schema, check_values, read_value
 from skystill.errors import DiskFull, RunFolderError, shortened
-from skystill.parsing import PARSE_ERRORS, parse_json
 
 VERSION = 1
 _BUSY_SECONDS = 30.0
-_DISK_CODES = frozenset(
-    {
-        sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PERM,
-    }
-)  # fmt: skip
-"""What SQLite says of the disk, and not of the file."""
-_TABLES = """
-create table if not exists about (name text primary key, value text not null);
-create table if not exists inputs (
-    id integer primary key, source text not null unique, target text not null, state text not null,
-    attempts integer not null default 0, pixels integer, units integer, source_state text, target_state text,
-    error text, ours integer not null default 0
-);
-create table if not exists pieces (
-    id integer primary key, input integer not null, kind text not null, first integer not null, last integer not null,
-    state text not null, attempts integer not null default 0, pixels integer not null, size integer, digest text,
-    seconds real, host text, error text, ended real
-);
-create index if not exists inputs_by_state on inputs (state, id);
-create index if not exists pieces_by_state on pieces (state, id);
-create index if not exists pieces_by_input on pieces (input);
-create index if not exists pieces_by_end on pieces (ended);
-"""
+_OF_THE_DISK = {3, 5, 6, 7, 8, 10, 13, 14}  # SQLITE_PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL and CANTOPEN
 
 
 @dataclass(frozen=True)
@@ -106,10 +82,11 @@ class Manifest:
         self.path = path
         with naming_failures(path):
             self._base = _to_read(path) if read_only else sqlite3.connect(path, timeout=_BUSY_SECONDS)
-            check_plain_tables(self._base)
+            check_schema(self._base, is_whole=read_only)
             if not read_only:
                 self._base.execute("pragma synchronous = normal")
-                self._base.executescript(_TABLES)
+                self._base.executescript(TABLES)
+            check_values(self._base)
         if self.about().get("version", VERSION) != VERSION:
             raise RunFolderError(f"{path} was written by another version of skystill. Choose another --out.")
         if not read_only:
@@ -129,8 +106,9 @@ class Manifest:
 
     def about(self) -> dict[str, Any]:
         """Return what is known of the command as a whole."""
+        rows = self._all("select name, value from about")
         with naming_failures(self.path):
-            return {name: parse_json(value) for name, value in self._all("select name, value from about")}
+            return {name: read_value(name, value) for name, value in rows}
 
     def tell(self, **values: object) -> None:
         """Record something of the command as a whole, as JSON."""
@@ -374,8 +352,8 @@ def naming_failures(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (sqlite3.DatabaseError, *PARSE_ERRORS) as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_CODES:
+    except (sqlite3.DatabaseError, ValueError) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
             raise DiskFull(path, shortened(error)) from error
         raise RunFolderError(
             f"{path} is damaged ({shortened(error)}). Delete it, and run the same command again: results that are done "

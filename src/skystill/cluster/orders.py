@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from skystill.cluster.connection import ClusterError, Versions, check_worker
-from skystill.errors import RunFolderError
+from skystill.cluster.connection import Versions, check_worker
+from skystill.errors import ClusterError, RunFolderError
 from skystill.parsing import read_json
 from skystill.progress import Event
 from skystill.run_folder import naming_failed_writes, write_json, written_whole
@@ -146,7 +146,7 @@ def unshared(host: str, path: Path) -> str:
     return (
         f"the worker on {host} does not see {path}, into which the results go, or not what this command writes there. "
         "All workers and this command need the output on one disk that they share, under the same path: choose such "
-        "an --out. What is done is kept."
+        "an --out, or, if it is a bucket, run the command in such a folder. What is done is kept."
     )
 
 

@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from skystill.cluster.manifest import Manifest, naming_failures
-from skystill.errors import RunFolderError, shortened
+from skystill.cluster.manifest import Manifest
+from skystill.errors import RunFolderError
 from skystill.predict.archive_folder import MANIFEST, archive_folder
+from skystill.predict.mosaic_batch import work_folder
 
 _RECENT_SECONDS = 600.0
 _SILENT_SECONDS = 120.0
 _MOST_REASONS = 1000
-_NO_MOMENT = 1e11  # seconds: the year 5138
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,16 @@ def read_status(out: Path, now: float | None = None) -> Status:
     Raises:
         RunFolderError: no command on a cluster wrote there, or its manifest is damaged.
     """
-    path = archive_folder(out) / MANIFEST
-    if not path.is_file():
+    paths = [archive_folder(folder) / MANIFEST for folder in (out, work_folder(out))]
+    path = next((one for one in paths if one.is_file()), None)
+    if path is None:
         raise RunFolderError(
-            f"{out} is no output of a skystill predict on a cluster: there is no {path}. Give the --out of such a "
-            "command."
+            f"{out} is no output of a skystill predict on a cluster: there is no {paths[0]}. Give the --out of such a "
+            "command. A mosaic that is complete has no manifest any more."
         )
-    with closing(Manifest(path, read_only=True)) as manifest, naming_failures(path):
+    with closing(Manifest(path, read_only=True)) as manifest:
         about, counts = manifest.about(), manifest.counts()
-        began, updated = _moment(about.get("began", 0)), _moment(about.get("updated", 0))
+        began, updated = float(about.get("began", 0)), float(about.get("updated", 0))
         state = str(about.get("state", "stopped"))
         if state == "running" and (time.time() if now is None else now) - updated > _SILENT_SECONDS:
             state = "silent"
@@ -108,27 +108,9 @@ def read_status(out: Path, now: float | None = None) -> Status:
         opened, pixels = sum(count for count, _ in known), sum(pixels for _, pixels in known)
         left = sum(inputs.values()) - opened - inputs.get("failed", 0)
         return Status(
-            out, state, began, updated, int(about.get("workers", 0)), _text(about.get("dashboard")), inputs,
+            out, state, began, updated, int(about.get("workers", 0)), about.get("dashboard"), inputs,
             manifest.done_pixels(), pixels + round(left * pixels / max(1, opened)),
             manifest.pixels_since(first) / max(1.0, updated - first),
             tuple((source, text) for source, text, _ in manifest.failed(_MOST_REASONS)), manifest.failed_count(),
             tuple(manifest.hosts()),
         )  # fmt: skip
-
-
-def _moment(value: Any) -> float:  # noqa: ANN401 - from JSON
-    """Return seconds since 1970.
-
-    Raises:
-        ValueError, TypeError: the value is no such number.
-    """
-    seconds = float(value)
-    if not 0 <= seconds < _NO_MOMENT:
-        raise ValueError(f"{seconds} is no time")
-    return seconds
-
-
-def _text(value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{shortened(value)} is no text")
-    return value

@@ -19,9 +19,8 @@ from typing import Any, ParamSpec, TypeVar
 import rasterio
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 
-from skystill.cluster.connection import ClusterError
 from skystill.cluster.orders import Fence, Stale, leave_sign, model_of, read_order
-from skystill.errors import DamagedSource, DataError, InUse, SkystillError, UserError, first_few
+from skystill.errors import ClusterError, DamagedSource, DataError, InUse, SkystillError, UserError, first_few
 from skystill.predict.batch import (
     PredictedInput,
     as_failure,
@@ -111,7 +110,7 @@ class Crashed:
     text: str
 
 
-def _reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended | Crashed]":
+def reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended | Crashed]":
     """Let no exception go to the scheduler: not all of them can be pickled, and the message is enough.
 
     A command whose Dask cannot unpickle one would wait for it for ever.
@@ -133,7 +132,7 @@ def _reporting(work: Callable[P, R]) -> "Callable[P, R | Fatal | Ended | Crashed
     return run
 
 
-def _in_turn(work: Callable[P, R]) -> Callable[P, R]:
+def in_turn(work: Callable[P, R]) -> Callable[P, R]:
     """Let the tasks of a worker take turns."""
 
     @functools.wraps(work)
@@ -147,7 +146,7 @@ def _in_turn(work: Callable[P, R]) -> Callable[P, R]:
 _ONE_AT_A_TIME = threading.Lock()
 
 
-@_reporting
+@reporting
 def look_around(folder: str, token: str, source: str | None, dask_worker: Any = None) -> str:  # noqa: ANN401 - of Dask
     """Check that this worker has the right versions, and sees the output, the model and the first input.
 
@@ -162,8 +161,8 @@ def look_around(folder: str, token: str, source: str | None, dask_worker: Any = 
     return str(dask_worker.address)
 
 
-@_reporting
-@_in_turn
+@reporting
+@in_turn
 def predict_inputs_of(
     folder: str, token: str, items: Sequence[Item], most_pixels: int, budget_seconds: float
 ) -> list[Outcome]:
@@ -187,8 +186,8 @@ def predict_inputs_of(
     return [_outcome(item, found) for item, found in run_in_order(items, run, small, at_a_time)]
 
 
-@_reporting
-@_in_turn
+@reporting
+@in_turn
 def compute_piece(folder: str, token: str, item: Item, first: int, last: int) -> Outcome:
     """Compute units of a large raster, and write their entries into its journal."""
     predictor, settings = _opened(folder, token)
@@ -213,8 +212,8 @@ def compute_piece(folder: str, token: str, item: Item, first: int, last: int) ->
     return Outcome(number, "done", pixels, size, digest.hexdigest(), seconds, socket.gethostname())
 
 
-@_reporting
-@_in_turn
+@reporting
+@in_turn
 def write_files(folder: str, token: str, item: Item) -> Outcome:
     """Write the results of a large raster whose units are all computed."""
     predictor, settings = _opened(folder, token)
@@ -224,8 +223,8 @@ def write_files(folder: str, token: str, item: Item) -> Outcome:
         return _outcome(item, error)
 
 
-@_reporting
-@_in_turn
+@reporting
+@in_turn
 def measure_rate(folder: str, token: str, source: str) -> tuple[float, float, int]:
     """Predict one window of a raster. Returns seconds, bytes of its entry, and its pixels."""
     from skystill.predict.ahead import measure_window

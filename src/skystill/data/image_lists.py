@@ -42,17 +42,19 @@ class _Row:
     is_escaped: bool = False
 
 
-def read_image_list(name: str) -> list[ListedImage]:
+def read_image_list(name: str, asset: str | None = None) -> list[ListedImage]:
     """Read the images that a list names.
 
     - A table, CSV or GeoParquet, has the column `image`, and may have `datetime`.
     - STAC is an item, an item collection, such as a saved search, or a collection or catalogue with links to items. The
-      image of an item is found as in training: by the role data, then by the key, then as the only image.
+      image of an item has the key `asset`. Without that, it is found as in training: by the role data, then by the
+      usual keys, then as the only image.
 
     A list on this computer names files of this computer. A list on a server names files on servers.
 
     Args:
         name: the list: a path, or an address.
+        asset: key of the image in the items of STAC.
 
     Raises:
         DataError: the list cannot be read, lacks the column, is no STAC, or names what it may not. All such rows and
@@ -65,7 +67,7 @@ def read_image_list(name: str) -> list[ListedImage]:
             rows = _rows_of_table(path, name)
         else:
             items, problems = read_items(path)
-            rows = list(_rows_of_items(items, problems))
+            rows = list(_rows_of_items(items, asset, problems))
     images: list[ListedImage] = []
     for row in rows:
         try:
@@ -104,14 +106,18 @@ def _rows_of_table(path: Path, name: str) -> list[_Row]:
     return [_Row(where, row[image], None if date is None else row[date]) for where, row in rows]
 
 
-def _rows_of_items(items: Iterable[Item], problems: list[str]) -> Iterator[_Row]:
+def _rows_of_items(items: Iterable[Item], key: str | None, problems: list[str]) -> Iterator[_Row]:
     """Yield the image of each item. Label items have none: their images are items of their own."""
     for item in items:
-        found = item.image_assets(())
+        found = item.image_assets(()) if key is None else [asset for asset in item.assets if asset.key == key]
         if not found and item.is_labelled:
             continue
         try:
-            image = only_asset(found, "image", "give one of them the role data, or make one raster of its bands")
+            if not found and key is not None:
+                keys = shortened(", ".join(asset.key for asset in item.assets), 120) or "none"
+                raise DataError(f"it has no asset {shortened(key)} (--asset); its assets are {keys}.")
+            such = found[0].key if found else "visual"
+            image = only_asset(found, "image", f"choose one by its key, such as --asset {shortened(such)}")
         except DataError as error:
             problems.append(f"item {item.name}: {error}")
             continue

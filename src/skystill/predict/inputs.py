@@ -20,7 +20,8 @@ from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
 
 _FILES = (".tif", ".tiff", ".png")
-LISTS = (".csv", ".parquet", ".geoparquet", ".json", ".geojson")
+_STAC = (".json", ".geojson")
+LISTS = (".csv", ".parquet", ".geoparquet", *_STAC)
 """Extensions of files that list images: tables and STAC (`skystill.data.image_lists`)."""
 
 
@@ -47,8 +48,8 @@ def find_inputs(settings: PredictSettings) -> FoundInputs:
 
     Raises:
         DataError: a folder, a pattern or a list has no images, or cannot be read.
-        SettingsError: results would be written into a folder whose images are predicted, or --recursive is set and no
-            input is a folder, a pattern or a list.
+        SettingsError: results would be written into a folder whose images are predicted; or no input is what
+            --recursive or --asset is for.
     """
     finder = _Finder(settings)
     for name in settings.inputs:
@@ -64,6 +65,8 @@ def find_inputs(settings: PredictSettings) -> FoundInputs:
             finder.add(name, Path())
     if settings.recursive and not finder.searched:
         raise SettingsError("--recursive is for folders, patterns and lists, and no input is one; leave it out.")
+    if settings.asset is not None and not any(suffix_of(name) in _STAC for name in settings.inputs):
+        raise SettingsError("--asset is for lists in STAC, and no input is one; leave it out.")
     return FoundInputs(finder.sources, tuple(finder.notes), finder.dates)
 
 
@@ -71,7 +74,7 @@ class _Finder:
     """Collects inputs, each of them once."""
 
     def __init__(self, settings: PredictSettings) -> None:
-        self._out, self._recursive = settings.out, settings.recursive
+        self._out, self._recursive, self._asset = settings.out, settings.recursive, settings.asset
         self._known: set[str] = set()
         self.sources: dict[str, Path] = {}
         self.notes: list[str] = []
@@ -100,7 +103,7 @@ class _Finder:
         from skystill.data.image_lists import read_image_list  # it loads what training needs
 
         self.searched = True
-        for image in read_image_list(name):
+        for image in read_image_list(name, self._asset):
             self.add(image.source, image.below if self._recursive else Path())
             if image.date is not None:
                 self.dates[image.source] = image.date

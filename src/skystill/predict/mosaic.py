@@ -134,14 +134,10 @@ def write_mosaic(
         RunFolderError: there is an interrupted mosaic that is not continued, or another process writes the same file.
         DiskFull: the disk is full, or the files cannot be written. Finished windows are kept for `resume`.
     """
+    output, identity = _output(rasters, grid, file, resume)
     place = (grid.height, grid.width, grid.crs, grid.transform)
-    output = RasterOutput(file.layers, *place, file.classes)
     output.rework = cleaning = choose_cleaning(file.settings, str(file.path), place, on_progress)
     output.further, output.on_progress = file.further, on_progress
-    identity = _identity(rasters, grid, file.settings)
-    begun = output.begun_with() if resume else {}
-    if begun and begun.get("mosaic") != identity["mosaic"]:
-        shutil.rmtree(output.journal, ignore_errors=True)  # of other rasters: those that are there have changed
     with gdal_environment(), output.opened(identity, resume) as done:
         units = list(mosaic_units(grid))
         if done or output.is_complete:
@@ -149,6 +145,31 @@ def write_mosaic(
         if not output.is_complete:
             _write_units(output, place_rasters(rasters, grid), grid, frozenset(done))
     return list(cleaning.notes) if cleaning else []
+
+
+def begin_mosaic(rasters: Sequence[str | Path], grid: MosaicGrid, file: MosaicFile) -> tuple[Path, list[int]]:
+    """Begin the journal of a mosaic, or go on with that of an interrupted one, so that any process may fill it.
+
+    The arguments and the errors are those of `write_mosaic` with `resume`, which writes the mosaic of a full journal.
+
+    Returns:
+        the folder of the journal, and the indices of the windows that are not in it.
+    """
+    output, identity = _output(rasters, grid, file, resume=True)
+    done = set(output.begin(identity))
+    return output.journal, [] if output.is_complete else [u.index for u in mosaic_units(grid) if u.index not in done]
+
+
+def _output(
+    rasters: Sequence[str | Path], grid: MosaicGrid, file: MosaicFile, resume: bool
+) -> tuple[RasterOutput, dict[str, object]]:
+    """Return what writes a mosaic, and what its journal is begun with. A journal of other rasters is deleted."""
+    output = RasterOutput(file.layers, grid.height, grid.width, grid.crs, grid.transform, file.classes)
+    identity = _identity(rasters, grid, file.settings)
+    begun = output.begun_with() if resume else {}
+    if begun and begun.get("mosaic") != identity["mosaic"]:
+        shutil.rmtree(output.journal, ignore_errors=True)  # those that are there have changed
+    return output, identity
 
 
 def _write_units(output: RasterOutput, places: Sequence[Place], grid: MosaicGrid, done: frozenset[int]) -> None:

@@ -1,10 +1,11 @@
 """`skystill predict --mosaic`: every input is predicted, and the class rasters become one."""
 
 import contextlib
+import gc
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,16 @@ from pathlib import Path
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio does not always wrap
 from rasterio.errors import RasterioError
 
-from skystill.errors import DataError, PredictionStopped, RunFolderError, SettingsError, SkystillError, first_few
+from skystill.allocator import trim_heap
+from skystill.errors import (
+    ClusterError,
+    DataError,
+    PredictionStopped,
+    RunFolderError,
+    SettingsError,
+    SkystillError,
+    first_few,
+)
 from skystill.locks import hold_lock
 from skystill.predict.batch import Predict, PredictedInput, open_predictor, predict_inputs
 from skystill.predict.cleaning import choose_cleaning
@@ -21,6 +31,7 @@ from skystill.predict.inputs import FoundInputs, check_targets, find_inputs, is_
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.mosaic import MosaicFile, write_mosaic
 from skystill.predict.mosaic_grid import GridFile, MosaicGrid, Place, find_place, fit_grid, in_order, read_grid_file
+from skystill.predict.plan import check_memory_of_steps
 from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Note, OnProgress, ignore_progress, report_notes, tracked
@@ -32,6 +43,10 @@ from skystill.settings import PredictSettings
 
 _NAME = "mosaic.tif"
 _LOCK = "lock"
+
+
+Join = Callable[[Sequence[str | Path], MosaicGrid, MosaicFile, bool, OnProgress], list[str]]
+"""Joins class rasters into one as `write_mosaic` does: here, or on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ def predict_mosaic(
     resume: bool = False,
     on_progress: OnProgress = ignore_progress,
     predict: Predict = predict_inputs,
+    join: Join | None = None,
 ) -> Iterator[PredictedInput]:
     """Predict every input that touches the grid of `--mosaic`, and write one class raster of all of them.
 
@@ -66,6 +82,7 @@ def predict_mosaic(
         resume: go on with a mosaic that was interrupted. Inputs that are done are not predicted again.
         on_progress: as in `predict_inputs`.
         predict: predicts the inputs.
+        join: writes the mosaic, as `write_mosaic`, which does it by default.
 
     Yields:
         the mosaic.
@@ -83,27 +100,29 @@ def predict_mosaic(
     file, predictor, found = read_grid_file(settings.mosaic), open_predictor(settings), find_inputs(settings)
     square = square_labels(settings, predictor.classes)
     plan = _plan(file, found, on_progress)
-    work = target.with_name(f".mosaic-{target.stem}")
+    work = work_folder(settings.out)
     _check(plan, target, work, settings, predictor)
     report_notes((*found.notes, *_notes(plan)), on_progress)
     further = Further(
         str(settings.mosaic), target, predictor, settings, Shapes(_tolerance(plan.grid, settings), square), on_progress
     )
+    _check_memory(further, target, settings)
     with _held(work, target, resume, on_progress) as finished:
         failure, rasters = _predict_sources(plan, (work, finished), settings, predict, (resume, on_progress))
+        gc.collect()  # the network that predicted them, and its memory
+        trim_heap()
         output = MosaicFile(target, predictor.classes, settings.for_raster(), further.files())
         try:
-            notes = write_mosaic(rasters, plan.grid, output, resume, on_progress)
+            notes = (join or write_mosaic)(rasters, plan.grid, output, resume, on_progress)
         except KeyboardInterrupt as error:
             raise PredictionStopped(target) from error
         _write_item(plan, target, settings, predictor)
-        pixels = plan.grid.height * plan.grid.width
         beside = tuple(side_files(target, settings).values())
-        yield PredictedInput(
-            str(settings.mosaic), Prediction(target, pixels, (), tuple(notes)), time.monotonic() - began, beside
-        )
+        prediction = Prediction(target, plan.grid.height * plan.grid.width, (), tuple(notes))
+        yield PredictedInput(str(settings.mosaic), prediction, time.monotonic() - began, beside)
         if failure is not None:
-            on_progress(Note(f"the class rasters that are done are kept in {work}; --resume predicts the others."))
+            again = "the same command" if settings.on_cluster else "--resume"
+            on_progress(Note(f"the class rasters that are done are kept in {work}; {again} predicts the others."))
             raise failure
         empty_folder(work, but=_LOCK)
 
@@ -111,6 +130,12 @@ def predict_mosaic(
 def mosaic_target(settings: PredictSettings) -> Path:
     """Return the path of the mosaic: --out if it names a file, otherwise mosaic.tif in that folder."""
     return settings.out if is_one_file(settings) else settings.out / _NAME
+
+
+def work_folder(out: Path) -> Path:
+    """Return the folder of an --out in which the class rasters of the inputs of a mosaic lie until it is complete."""
+    target = out if out.suffix.lower() in (".tif", ".tiff", ".png") else out / _NAME
+    return target.with_name(f".mosaic-{target.stem}")
 
 
 def _plan(file: GridFile, found: FoundInputs, on_progress: OnProgress) -> _Plan:
@@ -189,6 +214,16 @@ def _check(plan: _Plan, target: Path, work: Path, settings: PredictSettings, pre
     check_targets(jobs, settings, predictor, [*stac_files(jobs, settings), ("unfinished work", work)], read)
 
 
+def _check_memory(further: Further, target: Path, settings: PredictSettings) -> None:
+    """Check that the mosaic, and what is made of it, stays below the memory limit.
+
+    Raises:
+        SettingsError: it does not. The message names the smallest possible limit.
+    """
+    steps = ("mosaic", "cog", *(step.name for step in further.files().steps))
+    check_memory_of_steps(steps, settings.for_raster(), f"the mosaic {target}")
+
+
 def _write_item(plan: _Plan, target: Path, settings: PredictSettings, predictor: Predictor) -> None:
     """Write the STAC item of the mosaic. Its date is the latest of its inputs."""
     name = str(settings.mosaic)
@@ -256,7 +291,7 @@ def _predict_sources(
             source = by_name[done.prediction.path.name]  # a cluster names sources by absolute paths
             if not done.prediction.damaged:
                 finished.add(targets[source].name, about[source], [targets[source]])
-    except PredictionStopped:
+    except (PredictionStopped, ClusterError):  # without the other inputs, which the same command predicts
         raise
     except SkystillError as error:
         failure = error

@@ -25,7 +25,7 @@ _BLOCK = 512  # side of the blocks of written files; tiles should fill them, oth
 _SPARE_BYTES = 24 * 2**20  # queues, compression, fragmentation of the allocator
 _SURE = 1.03  # what is measured differs by this much from process to process
 _FRAGMENTED = 1.25  # memory that a runtime keeps for several workers, by that of one (docs/log.md)
-_STEP_BYTES = {"polygons": 120e6, "overlay": 80e6, "areas": 30e6, "cleaning": 90e6, "cog": 20e6}
+_STEP_BYTES = {"polygons": 120e6, "overlay": 80e6, "areas": 30e6, "cleaning": 90e6, "cog": 20e6, "mosaic": 90e6}
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,29 @@ def memory_of_steps(names: Iterable[str], settings: RasterSettings) -> int:
     if settings.smooth is not None or settings.min_area is not None:
         every.add("cleaning")
     return int(max((_STEP_BYTES.get(name, 0.0) for name in every), default=0.0))
+
+
+def check_memory_of_steps(names: Iterable[str], settings: RasterSettings, what: str) -> None:
+    """Check that steps which follow the predictions stay below the memory limit. Call it with the network open.
+
+    Args:
+        names: names of the steps.
+        settings: settings of the prediction, which may have a limit and ask for other steps.
+        what: what the steps make, for the message.
+
+    Raises:
+        SettingsError: the limit cannot be kept. The message names the smallest possible value.
+    """
+    limit = settings.max_memory
+    if limit is None:
+        return
+    trim_heap()
+    need = psutil.Process().memory_info().rss + _SPARE_BYTES + memory_of_steps(names, settings)
+    if need > limit:
+        raise SettingsError(
+            f"--max-memory {limit / 1e6:.0f}MB cannot be kept for {what}; the smallest possible is "
+            f"{math.ceil(_SURE * need / 1e6)}MB."
+        )
 
 
 def measure_network_memory(copies: list[Infer], spec: InputSpec, side: int) -> NetworkMemory:

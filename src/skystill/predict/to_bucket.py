@@ -2,16 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from skystill.errors import DataError, SettingsError
+from skystill.errors import DataError, InputsFailed, SettingsError, SkystillError
 from skystill.locks import hold_lock
 from skystill.predict.batch import Predict, PredictedInput
-from skystill.predict.inputs import find_inputs, is_one_file
+from skystill.predict.inputs import find_inputs, is_one_file, name_targets, possible_files
 from skystill.predict.stac_results import collection_of, item_of
-from skystill.progress import OnProgress
+from skystill.progress import Note, OnProgress, tracked
 from skystill.raster.beside import category_names_of, style_of
 from skystill.raster.buckets import (
     bucket_address,
@@ -21,6 +21,7 @@ from skystill.raster.buckets import (
     is_bucket,
     vsi_name,
 )
+from skystill.raster.output import journal_of
 from skystill.raster.scratch import empty_folder
 from skystill.settings import PredictSettings
 
@@ -57,13 +58,11 @@ def predict_to_bucket(
 
     Raises:
         DataError: the bucket cannot be written. This is tried before anything is predicted.
-        SettingsError: a result could replace an input, or would be one the next time; or a cluster is named.
+        SettingsError: a result could replace an input, or would be one the next time.
         UserError, InputFailed, InputsFailed, PredictionStopped: as `predict`.
     """
     address = bucket_address(settings.out)
     assert address is not None  # noqa: S101 - the caller looks at it
-    if settings.on_cluster:
-        raise SettingsError(f"--out {address}: a cluster writes to a disk; give a folder that all workers share.")
     one_file = is_one_file(settings)
     folder = f"{address.rpartition('/')[0] if one_file else address.rstrip('/')}/"
     _check_outside(settings, address, folder)
@@ -71,8 +70,12 @@ def predict_to_bucket(
     local = local_folder(address)
     inner = with_local_out(settings)
     with hold_lock(local / _LOCK, address, on_progress):
-        for done in predict(inner, resume, on_progress):
-            yield _copied(done, local, folder)
+        found = predict(inner, resume, on_progress)
+        if settings.on_cluster and settings.mosaic is None:
+            yield from _copied_at_the_end(found, inner, (local, folder), on_progress)
+        else:
+            for done in found:
+                yield _copied(done, local, folder)
         collection = collection_of(inner)
         if settings.stac and collection is not None and collection.exists():
             _copy(collection, local, folder)
@@ -80,12 +83,58 @@ def predict_to_bucket(
     local.rmdir()
 
 
+def _copied_at_the_end(
+    found: Iterator[PredictedInput], inner: PredictSettings, where: tuple[Path, str], on_progress: OnProgress
+) -> Iterator[PredictedInput]:
+    """Copy all results when a cluster has made them, also those of earlier calls. It knows what is done by its files.
+
+    Args:
+        found: the results as they are made.
+        inner: the settings, with a local --out.
+        where: the local folder, and the address of the other.
+        on_progress: receives a `Progress` for each result that is copied.
+
+    Raises:
+        DataError, InputsFailed: as `predict`, when the other results are copied. The local ones are kept.
+    """
+    made: dict[Path, PredictedInput] = {}
+    failure: SkystillError | None = None
+    try:
+        for done in found:
+            made[done.prediction.path] = done
+    except (DataError, InputsFailed) as error:
+        failure = error
+    local, folder = where
+    targets = name_targets(find_inputs(inner).sources, inner)
+    for _, target in tracked(targets, f"copies to {folder}", on_progress):
+        if target.exists() and not journal_of(target).exists():  # with a journal, files beside it are missing
+            for path in (*_beside(target, possible_files(target)), target):
+                _copy(path, local, folder)
+            if target in made:
+                yield _renamed(made[target], local, folder)
+    if failure is not None:
+        on_progress(Note(f"{local} is kept, so that the same command tries the others again; or delete it."))
+        raise failure
+
+
 def _copied(done: PredictedInput, local: Path, folder: str) -> PredictedInput:
     """Copy the files of one result, and return it with their addresses. The local files are deleted."""
     target = done.prediction.path
-    beside = dict.fromkeys((*done.beside, category_names_of(target), style_of(target), item_of(target)))
-    for path in (*(one for one in beside if one.exists()), target):
+    for path in (*_beside(target, done.beside), target):
         _copy(path, local, folder)
+        path.unlink()
+    return _renamed(done, local, folder)
+
+
+def _beside(target: Path, others: Sequence[Path]) -> list[Path]:
+    """Return the files beside a result that are there, each of them once."""
+    beside = dict.fromkeys((*others, category_names_of(target), style_of(target), item_of(target)))
+    return [path for path in beside if path.exists()]
+
+
+def _renamed(done: PredictedInput, local: Path, folder: str) -> PredictedInput:
+    """Return a result with the addresses of its files."""
+    target = done.prediction.path
     addresses = tuple(Path(_address(path, local, folder)) for path in done.beside)
     return replace(
         done, prediction=replace(done.prediction, path=Path(_address(target, local, folder))), beside=addresses
@@ -97,7 +146,6 @@ def _copy(path: Path, local: Path, folder: str) -> None:
         copy_file(path, _address(path, local, folder))
     except DataError as error:
         raise DataError(f"{error} What was not copied is kept in {local}; copy it, or predict again.") from error
-    path.unlink()
 
 
 def _address(path: Path, local: Path, folder: str) -> str:

@@ -47,7 +47,6 @@ def make_app(service: Service) -> ASGIApp:
         ("GET", "/processes/{process}", there.process),
         ("POST", execution, there.execute),
         ("POST", "/processes/{process}/execution", there.no_process),
-        ("GET", "/jobs", there.jobs),
         ("GET", "/jobs/{job}", there.job),
         ("DELETE", "/jobs/{job}", there.dismiss),
         ("GET", "/jobs/{job}/results", there.results),
@@ -150,11 +149,6 @@ class Routes:
                 raise
         headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
         return JSONResponse(job.info(), 201, headers)
-
-    async def jobs(self, request: Request) -> Response:
-        """All jobs."""
-        links = [{"href": "/jobs", "rel": "self", "type": "application/json", "title": "this list"}]
-        return JSONResponse({"jobs": [job.info() for job in self._service.jobs.all()], "links": links})
 
     async def job(self, request: Request) -> Response:
         """The status of a job."""

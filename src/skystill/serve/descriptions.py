@@ -30,7 +30,6 @@ def landing_page() -> dict[str, Any]:
             _link("/openapi.json", "service-desc", "every address of the service", openapi),
             _link("/conformance", f"{rel}/conformance", "classes of OGC API - Processes that hold"),
             _link("/processes", f"{rel}/processes", "the process"),
-            _link("/jobs", f"{rel}/job-list", "the jobs"),
         ],
     }
 

@@ -94,9 +94,9 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
 
     def all(self) -> list[Job]:
-        """Return the jobs, the newest first."""
+        """Return the jobs, for what is counted. No client gets them: who knows the id of a job may see its result."""
         self.clear_old()
-        return list(self._jobs.values())[::-1]
+        return list(self._jobs.values())
 
     def check_room(self) -> None:
         """Check that another job can be taken.

@@ -39,7 +39,6 @@ def openapi() -> dict[str, Any]:
             "/processes": {"get": _get("The processes. There is one.", "ProcessList")},
             f"/processes/{descriptions.PROCESS}": {"get": _get("The description of the process.", "Process")},
             f"/processes/{descriptions.PROCESS}/execution": {"post": _execute()},
-            "/jobs": {"get": _get("All jobs, the newest first.", "JobList")},
             "/jobs/{job}": {"parameters": [_job_id()], "get": _job("The status of a job."), "delete": _dismiss()},
             "/jobs/{job}/results": {"parameters": [_job_id()], "get": _results()},
         },
@@ -186,9 +185,6 @@ def _schemas() -> dict[str, Any]:
             [*summary, "inputs", "outputs"], **summary, inputs={"type": "object"}, outputs={"type": "object"}
         ),
         "Status": status,
-        "JobList": strict(
-            ["jobs", "links"], links=links, jobs={"type": "array", "items": {"$ref": "#/components/schemas/Status"}}
-        ),
         "Document": strict(["result"], result={"type": "object", "required": ["value", "mediaType"]}),
         "Problem": strict(
             ["type", "title", "status", "detail"], type=text, title=text, status={"type": "integer"}, detail=text

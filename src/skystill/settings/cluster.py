@@ -39,6 +39,7 @@ class StatusSettings(Settings):
     """Settings of `skystill status`."""
 
     out: Path
-    """The --out of a skystill predict that runs on a cluster, or ran."""
+    """The --out of a skystill predict that runs on a cluster, or ran. If it is in a bucket, give the status command in
+    the folder in which the other runs."""
     html: Path | None = None
     """Also write the status as one HTML file, such as status.html. By default none is written."""

@@ -166,6 +166,10 @@ class PredictSettings(ClusterSettings, RasterSettings):
     """Also predict the images in the sub-folders of the folders that are given. The results keep the sub-folders below
     --out; those of a list keep the folders below the list. By default sub-folders are not predicted, and a note says
     how many there are."""
+    asset: str | None = None
+    """Key of the asset to predict in each item of a STAC list, such as visual. By default the one with the role data,
+    otherwise that called image, data or visual, otherwise the only image. Items with several of these are refused, and
+    their keys named."""
     classes: str | None = None
     """Classes of a model file that was not written by SkyStill: a YAML or JSON file, or a built-in name (dubai). By
     default the classes in the model file."""

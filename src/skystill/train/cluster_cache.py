@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from skystill.cluster.connection import ClusterError, Connection, open_connection
+from skystill.cluster.connection import Connection, open_connection
 from skystill.cluster.stream import WorkersKilled, count_workers, stream, threads_of_workers
 from skystill.data.unlabeled import ImageWindow
-from skystill.errors import DataError, shortened
+from skystill.errors import ClusterError, DataError, shortened
 from skystill.progress import Note, OnProgress, Progress
 from skystill.run_folder import write_text
 from skystill.settings import CacheSettings

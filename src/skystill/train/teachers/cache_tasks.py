@@ -19,9 +19,9 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.allocator import keep_freed_memory
-from skystill.cluster.connection import ClusterError, Versions, check_worker
+from skystill.cluster.connection import Versions, check_worker
 from skystill.data.unlabeled import ImageWindow
-from skystill.errors import DataError, SkystillError, TeacherNotFinite, shortened
+from skystill.errors import ClusterError, DataError, SkystillError, TeacherNotFinite, shortened
 from skystill.run_folder import naming_failed_writes
 from skystill.train.networks.blocks import to_memory_format
 from skystill.train.teachers.logit_cache import LogitCache, mirror_agreement

@@ -31,6 +31,7 @@ from skystill.run_folder import write_json
 
 POLYGONS, SIDE, SMALL = 200_000, 60_000, 6_000
 WINDOW, EMPTY = 1024, 0.3
+CROPS, ALL = 1200, ["--crops-per-image=27"]  # of a training: the small map has 44 training windows
 CLASSES = """classes:
   - {name: Land, from: rest}
   - {name: Roof, from: {layer: land, field: kind, values: [roof]}}
@@ -43,12 +44,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/map_memory"))
     parser.add_argument("--side", type=int, default=SIDE)
-    parser.add_argument("--windows", type=int, default=300, help="training windows that are drawn of each map")
+    parser.add_argument("--windows", type=int, default=300, help="training windows of the large map; of the other, all")
     chosen = parser.parse_args()
     found: dict[str, dict[str, float]] = {}
     for side in (SMALL, chosen.side):
         data = make_map(chosen.out / f"map-{side}", side)
-        for name, peak, seconds in run_all(chosen.out / f"runs-{side}", data, chosen.windows):
+        size = (
+            ALL
+            if side == SMALL
+            else [f"--limit-images={chosen.windows}", f"--crops-per-image={CROPS // chosen.windows}"]
+        )
+        for name, peak, seconds in run_all(chosen.out / f"runs-{side}", data, size):
             found.setdefault(name, {})[str(side)] = peak
             print(f"{name:8} {side:6,} x {side:6,}: {peak:5.0f} MB, {seconds:5.0f} s", flush=True)
     for name, peaks in found.items():
@@ -91,11 +97,17 @@ def write_layer(path: Path, name: str, shapes: np.ndarray, kinds: np.ndarray) ->
                       geometry_type="Polygon", append=path.exists())  # fmt: skip
 
 
-def run_all(runs: Path, data: Path, windows: int) -> list[tuple[str, float, float]]:
-    """Run the commands on a map, and return the name of each, its peak in MB, and its time in seconds."""
+def run_all(runs: Path, data: Path, size: list[str]) -> list[tuple[str, float, float]]:
+    """Run the commands on a map, and return the name of each, its peak in MB, and its time in seconds.
+
+    Args:
+        runs: folder for what they write.
+        data: the map.
+        size: options that say how much is trained.
+    """
     shutil.rmtree(runs, ignore_errors=True)
     runs.mkdir(parents=True)
-    short = ["--data", data, "--epochs=1", "--no-report", f"--limit-images={windows}", "--crops-per-image=4"]
+    short = ["--data", data, "--epochs=1", "--no-report", *size]
     teacher = runs / "teacher"
     learns = [
         "--student=two-level",

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_features_is_noted(root: Path) -> None:
         f"{name}1 features have no geometry.",
         f"{name}1 of 68 features lie outside of the raster.",
         f"{name}1 polygons are smaller than a pixel",
-        f"{name}no class takes the features with kind = shed (1); they are not drawn.",
+        f"{name}no class takes the features with kind = shed (1); they are not drawn: what they cover alone is Land.",
         f"{name}class Roof takes kind = tower, which no feature has.",
         "Road covers Roof on 400 pixels (400 m2); the order of the classes file decides.",  # 8 roofs of 5 x 10
     ):
@@ -155,6 +155,13 @@ def empty(root: Path) -> None:
 def other_value(root: Path) -> None:
     add(root, "roofs", *spread(), kind=["a"] * 64)
     write_classes(root, {"Land": "rest", "Roof": "{layer: roofs, field: kind, values: [b, c]}"})
+
+
+def misspelt(root: Path) -> None:
+    written = ["roof"] * 60 + ["Roof", " roof ", "1000001", "no"]
+    add(root, "roofs", *spread(), kind=written)
+    values = {"Roof": "[roof]", "Code": "[1000002.0, 1000001.0]", "Without": "[no]"}
+    write_classes(root, {name: f"{{field: kind, values: {one}}}" for name, one in values.items()} | {"Land": "rest"})
 
 
 def below_pixels(root: Path) -> None:
@@ -191,6 +198,9 @@ PROBLEMS: list[tuple[Callable[[Path], None], str]] = [
           "the features x 505000 to 506000, y 5000000 to 5000050."),
     (empty, "no feature lies in the raster"),
     (other_value, "class Roof takes kind = b, c, which no feature has."),
+    (misspelt, "1 features have kind = Roof, and class Roof takes kind = roof: case"),
+    (misspelt, "1 features have kind = ' roof ', and class Roof takes kind = roof: case"),
+    (misspelt, "1 features have kind = no, and class Without takes kind = false: case"),
     (below_pixels, "Roof: no pixel of the raster has this class"),
     (outside_area, "Roof: no pixel of the raster has this class"),
     (area_elsewhere, "area.gpkg (layer area): no feature lies in the raster"),
@@ -248,6 +258,14 @@ def not_georeferenced(root: Path) -> None:
     write_raster(root / "ortho.tif", 10, 10, crs=None)
 
 
+def another_name(root: Path) -> None:
+    (root / "labels.gpkg").rename(root / "roofs.gpkg")
+
+
+def unknown_kind(root: Path) -> None:
+    (root / "labels.gpkg").rename(root / "labels.gml")
+
+
 REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (no_classes, "has no classes.yaml"),
     (no_classes, "layer roofs: 64 features; attributes kind"),
@@ -259,6 +277,8 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (another_kind, "does not begin as a file of GPKG"),
     (a_virtual_table, "its table notes is a virtual one"),
     (not_georeferenced, "has no CRS with a transform"),
+    (another_name, "If roofs.gpkg holds features that label a raster, call it labels.gpkg."),
+    (unknown_kind, "If labels.gml holds features that label a raster: ogr2ogr labels.gpkg labels.gml"),
 ]
 
 

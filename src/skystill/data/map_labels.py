@@ -90,7 +90,7 @@ class MapLabels:
         self.ground: Ground = ground
         self._smallest: tuple[Bounds | None, tuple[float, float]] = None, (0.0, 0.0)
         try:
-            self._from = {layer.crs: _transformer(layer.crs, ground.crs) for layer in layers.all}
+            self._from = {layer.crs: _transformer(layer.crs, ground.shifted) for layer in layers.all}
         except pyproj.exceptions.ProjError as error:
             raise DataError(
                 f"{self.path}: its features cannot be brought to the CRS of {image.name}: {error}."
@@ -106,6 +106,10 @@ class MapLabels:
         nominal = self.ground.nominal_pixel_m
         near = all(abs(one / other - 1) <= _NOMINAL for one, other in zip(nominal, on_ground, strict=True))
         return nominal if near else on_ground
+
+    def transformer(self, layer: Layer) -> Any:  # noqa: ANN401 - from pyproj
+        """Return what brings places from the CRS of a layer to that of the raster."""
+        return self._from[layer.crs]
 
     def extent(self, box: Sequence[float]) -> str:
         """Return in words what a rectangle of pixels (left, top, right, bottom) covers in the CRS of the raster."""

@@ -44,11 +44,16 @@ class Ground:
         transform: place in pixels to coordinates of the CRS.
         height: rows of the raster.
         width: columns of the raster.
+        shifted: the CRS with the shift from its datum to another one that the raster gives (TOWGS84), if it does.
     """
 
-    def __init__(self, crs: "pyproj.CRS", transform: Affine, height: int, width: int) -> None:
+    def __init__(
+        self, crs: "pyproj.CRS", transform: Affine, height: int, width: int, shifted: "pyproj.CRS | None" = None
+    ) -> None:
         import pyproj
 
+        self.shifted = shifted or crs
+        """The CRS from which, and to which, places are brought from other CRSs."""
         self.crs, self.transform, self.height, self.width = crs, transform, height, width
         self.geographic = bool(crs.is_geographic and not crs.is_derived)
         self.local = bool(crs.is_engineering)
@@ -157,7 +162,7 @@ class Ground:
         import pyproj
 
         if self._to_wgs84 is None:
-            self._to_wgs84 = pyproj.Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True)
+            self._to_wgs84 = pyproj.Transformer.from_crs(self.shifted, "EPSG:4326", always_xy=True)
         x, y = self._map(columns, rows)
         if not self.geographic:
             longitudes, latitudes = self._to_wgs84.transform(x, y)
@@ -248,9 +253,9 @@ def find_ground(crs: Any, transform: Affine, height: int, width: int) -> Ground 
     import pyproj
 
     try:
-        found = _horizontal(pyproj.CRS.from_wkt(crs.to_wkt(version="WKT2_2019")))
+        found, shifted = _horizontal(pyproj.CRS.from_wkt(crs.to_wkt(version="WKT2_2019")))
         usable = found.is_projected or found.is_geographic or found.is_engineering
-        return Ground(found, transform, height, width) if usable and found.axis_info else None
+        return Ground(found, transform, height, width, shifted) if usable and found.axis_info else None
     except pyproj.exceptions.ProjError:  # a projection that PROJ does not have
         return None
 
@@ -301,13 +306,15 @@ class Control:
         return " and ".join([*parts, *(["RPCs"] if self.rpcs is not None else [])])
 
 
-def _horizontal(crs: "pyproj.CRS") -> "pyproj.CRS":
-    """Return the part of a CRS that says where things lie, without heights and without a datum shift."""
+def _horizontal(crs: "pyproj.CRS") -> "tuple[pyproj.CRS, pyproj.CRS | None]":
+    """Return the part of a CRS that says where things lie, without heights, and that with its datum shift or None."""
+    shifted = None
     while crs.is_bound or crs.is_compound:
+        shifted = shifted or (crs if crs.is_bound else None)
         inner = crs.source_crs if crs.is_bound else crs.sub_crs_list[0]
         assert inner is not None  # noqa: S101 - a bound CRS has a source
         crs = inner
-    return crs.to_2d() if len(crs.axis_info) == 3 and not crs.is_geocentric else crs
+    return crs.to_2d() if len(crs.axis_info) == 3 and not crs.is_geocentric else crs, shifted
 
 
 def _lagrange(count: int) -> Floats:

@@ -46,6 +46,10 @@ class FileStates:
             if now != before:
                 raise SourceChanged(path, _difference(before, now), result)
 
+    def __bool__(self) -> bool:
+        """Whether any file is recorded: of a raster on a server there is none."""
+        return bool(self._found)
+
     @property
     def digest(self) -> str:
         """A digest of all names and states, by which a later process knows whether the files are the same.

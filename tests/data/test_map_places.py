@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -271,6 +272,18 @@ def empty_layer(root: Path) -> None:
                       driver="GPKG")  # fmt: skip
 
 
+def no_crs(root: Path, code: int = -1) -> None:
+    write_layer(root / "labels.gpkg", shapes_of(TO), "a")
+    with sqlite3.connect(root / "labels.gpkg") as file:
+        for table in ("gpkg_contents", "gpkg_geometry_columns"):
+            file.execute(f"update {table} set srs_id = {code}")
+    file.close()
+
+
+def no_crs_in_degrees(root: Path) -> None:
+    no_crs(root, 0)
+
+
 def two_files(root: Path) -> None:
     write_layer(root / "labels.gpkg", shapes_of(TO), "a")
     write_layer(root / "LABELS.geojson", shapes_of(TO))
@@ -281,6 +294,8 @@ REFUSED = [
     (line_in_a_collection, r"1 features of class A are lines or points, or hold some.*1 is a GeometryCollection"),
     (metres_taken_for_degrees, "has no place in the CRS of ortho.tif"),
     (latitude_first, r"no feature lies in the raster. In its CRS, ortho.tif covers x 500000 to 500200"),
+    (no_crs, r"layer a has no CRS.*\n.*a_srs"),
+    (no_crs_in_degrees, "layer a has no CRS"),
     (empty_layer, "no feature lies in the raster"),
     (two_files, r"holds LABELS\.geojson and labels\.gpkg"),
 ]  # fmt: skip

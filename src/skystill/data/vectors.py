@@ -18,6 +18,7 @@ from skystill.data.vector_files import DRIVERS, check_held, check_vector
 from skystill.errors import DataError, SettingsError, shortened
 
 _BATCH = 20_000
+_UNDEFINED = '["Undefined '  # GDAL's CRS of a GeoPackage that says that it has none
 _SMALL_BYTES = 16 * 2**20
 Bounds = tuple[float, float, float, float]
 """Smallest x, smallest y, largest x and largest y, in the CRS of the layer."""
@@ -108,7 +109,7 @@ def list_layers(path: Path) -> tuple[Layer, ...]:
         raise DataError(f"{path}: it was taken for {', '.join(other)}; its name says {driver}.")
     if not found:
         raise DataError(f"{path} holds no layer with geometries.")
-    if without := [name for name, info in found if not info["crs"]]:
+    if without := [name for name, info in found if not info["crs"] or _UNDEFINED in info["crs"]]:
         raise DataError(
             f"{path}: layer {', '.join(without)} has no CRS, so that nobody knows where it lies.",
             mend="Set it with: ogr2ogr -a_srs EPSG:CODE OUT IN.",
@@ -122,8 +123,12 @@ def list_layers(path: Path) -> tuple[Layer, ...]:
 
 
 def changes_of(path: Path) -> tuple[int, ...]:
-    """Return when a vector file, and the files beside a Shapefile, were changed last, in nanoseconds."""
-    files = [path, *(path.with_suffix(suffix) for suffix in (".dbf", ".shx", ".prj") if path.suffix.lower() == ".shp")]
+    """Return when a vector file, and the files beside it, were changed last, in nanoseconds.
+
+    A GeoPackage that is open in a GIS has its latest edits in a file beside it, whose name ends in -wal.
+    """
+    beside = (".dbf", ".shx", ".prj") if path.suffix.lower() == ".shp" else (f"{path.suffix}-wal",)
+    files = [path, *(path.with_suffix(suffix) for suffix in beside)]
     return tuple(file.stat().st_mtime_ns for file in files if file.exists())
 
 

@@ -17,6 +17,7 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from skystill.classes import VOID, ClassMap, Labels
+from skystill.data.buffers import grown
 from skystill.data.label_layers import LabelLayers, drawn_sources, label_changes, open_layers
 from skystill.data.vectors import Features, Layer, changes_of, join_features, read_features
 from skystill.errors import DataError
@@ -166,7 +167,8 @@ class MapLabels:
         """
         import shapely
 
-        down, across = (2 + 1.5 * reach_m / side for side in self._smallest_pixel(bounds))
+        reach = 1.5 * reach_m / self.ground.uprightness
+        down, across = (2 + reach / side for side in self._smallest_pixel(bounds))
         top, bottom, left, right = bounds
         near = shapely.box(left - across, top - down, right + across, bottom + down)
         parts = [self._features_near(layer, fields, near, offset) for offset in self.turns]
@@ -241,22 +243,8 @@ class MapLabels:
             if flat.any():
                 raise FlatFeatures(layer, int(found.ids[flat][0]), geometries[flat][0].geom_type)
         else:
-            geometries = self._grown(geometries, buffer_m)
+            geometries = grown(geometries, self.ground, buffer_m, self.path)
         return mended(geometries)
-
-    def _grown(self, geometries: Geometries, buffer_m: float) -> Geometries:
-        """Grow geometries by metres on the ground, measured with the size of a pixel at their middle."""
-        import shapely
-
-        middles = shapely.get_coordinates(shapely.centroid(geometries))
-        sides = np.array([self.ground.pixel_metres(x, y)[::-1] for x, y in middles]).reshape(-1, 2)
-        if not (np.isfinite(sides) & (sides > 0)).all():
-            raise DataError(f"{self.path}: metres have no meaning at a feature that has a buffer, so far off it lies.")
-        place = np.repeat(np.arange(len(geometries)), shapely.get_num_coordinates(geometries))
-        wide = shapely.transform(geometries, lambda points: points * sides[place])
-        grown = shapely.buffer(wide, buffer_m)
-        place = np.repeat(np.arange(len(geometries)), shapely.get_num_coordinates(grown))
-        return np.asarray(shapely.transform(grown, lambda points: points / sides[place]), object)
 
     def inside_area(self, bounds: Bounds, step: int = 1) -> npt.NDArray[np.bool_] | None:
         """Return (H, W) bool, True where labels are complete; None without an area layer. `step` is that of `burn`."""

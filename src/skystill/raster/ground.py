@@ -29,6 +29,7 @@ _EVEN = 1e-4  # relative spread of pixel areas below which one area serves all p
 _SMOOTH = 0.2  # relative spread up to which a polynomial of degree 4 is exact to 1e-5
 _NODES = 5
 _ALIKE = 1e-4  # variation across, as part of that down: below it, all columns have the same areas
+_UPRIGHT = 0.02  # cosine of the angle between rows and columns that map projections have
 _SMALL = 16  # side of windows in which each pixel is computed by itself
 _WHOLE = 0.001  # map projections stretch by up to this much inside their zone: UTM by 0.04 % to 0.1 %
 
@@ -101,6 +102,28 @@ class Ground:
         """
         down, across = self._sides(np.array([column], float), np.array([row], float))
         return float(np.linalg.norm(down)), float(np.linalg.norm(across))
+
+    def pixel_frame(self, column: float, row: float) -> tuple[float, float, float]:
+        """Return how steps in pixels become metres on the plane that touches the ground at a place.
+
+        A step of one column is (across, 0), and a step of one row is (along, down). `along` is 0 unless the raster is
+        sheared: in rasters that are turned or stretched, rows and columns are at right angles.
+
+        Returns:
+            across, along and down. All are NaN where the CRS has no place on the ground.
+        """
+        down, across = (side[0] for side in self._sides(np.array([column], float), np.array([row], float)))
+        width, height = float(np.linalg.norm(across)), float(np.linalg.norm(down))
+        along = float(down @ across) / width if width else math.nan
+        if abs(along) <= _UPRIGHT * height:
+            return width, 0.0, height
+        return width, along, math.sqrt(max(0.0, height**2 - along**2))
+
+    @functools.cached_property
+    def uprightness(self) -> float:
+        """The sine of the angle between rows and columns on the ground at the middle; 1 unless they are sheared."""
+        frame = self.pixel_frame(self.width / 2, self.height / 2)
+        return frame[2] / math.hypot(frame[1], frame[2]) if frame[1] else 1.0
 
     def pixel_areas_m2(self, columns: Floats, rows: Floats) -> Floats:
         """Return the area in square metres of pixels at places; NaN where the CRS has no place on the ground."""

@@ -100,7 +100,9 @@ def test_windows_have_the_labels_of_the_whole(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     points = rng.uniform(0, SIZE, (30, 2))
     lines = [shapely.LineString([transform * p for p in rng.uniform(-5, SIZE + 5, (3, 2))]) for _ in range(4)]
-    write_layer(tmp_path / "labels.gpkg", [shapely.Point(transform * p).buffer(2) for p in points], "trees")
+    trees = [shapely.Point(transform * p).buffer(2) for p in points]
+    bow = shapely.Polygon([transform * p for p in ((9, 12), (16, 20), (16, 12), (9, 20))])  # across windows
+    write_layer(tmp_path / "labels.gpkg", [*trees[:9], shapely.MultiPolygon([*trees[9:], bow])], "trees")
     write_layer(tmp_path / "labels.gpkg", lines, "roads")
     write_layer(tmp_path / "labels.gpkg", [box(transform, 3, 35, 2, 39)], "area")
     write_classes(tmp_path, {"Land": "rest", "Tree": "{layer: trees}", "Road": "{layer: roads, buffer: 1.3}"})

@@ -226,13 +226,16 @@ class MapLabels:
             self._smallest = bounds, smallest
         return smallest
 
-    def polygons(self, layer: Layer, found: Features, buffer_m: float | None) -> Geometries:
+    def polygons(
+        self, layer: Layer, found: Features, buffer_m: float | None, bounds: Bounds | None = None
+    ) -> Geometries:
         """Return the features as valid polygons, grown by a buffer. What is no polygon after that is left out.
 
         Args:
             layer: their layer, for messages.
             found: features in pixels.
             buffer_m: metres on the ground; None for none.
+            bounds: a window, to return only polygons whose rectangle touches it. A feature may have a million others.
 
         Raises:
             FlatFeatures: there are lines or points, and no buffer.
@@ -244,14 +247,14 @@ class MapLabels:
                 raise FlatFeatures(layer, int(found.ids[flat][0]), geometries[flat][0].geom_type)
         else:
             geometries = grown(geometries, self.ground, buffer_m, self.path)
-        return mended(geometries)
+        return mended(geometries, bounds)
 
     def inside_area(self, bounds: Bounds, step: int = 1) -> npt.NDArray[np.bool_] | None:
         """Return (H, W) bool, True where labels are complete; None without an area layer. `step` is that of `burn`."""
         if self.area is None:
             return None
         found = self.features(self.area, (), bounds)
-        return burnt_mask(self.polygons(self.area, found, None), bounds, step)
+        return burnt_mask(self.polygons(self.area, found, None, bounds), bounds, step)
 
     def burn(self, bounds: Bounds, classes: ClassMap, step: int = 1) -> Burnt:
         """Return the labels of a window.
@@ -274,7 +277,9 @@ class MapLabels:
         for name, label, source in drawn_sources(classes):
             layer = self.layers.layer_of(source, name)
             found = chosen(near[layer], source)
-            mask = burnt_mask(self.polygons(layer, found, source.buffer_m), bounds, step) if len(found) else None
+            mask = (
+                burnt_mask(self.polygons(layer, found, source.buffer_m, bounds), bounds, step) if len(found) else None
+            )
             if mask is None:
                 continue
             mask = mask if inside is None else mask & inside
@@ -329,14 +334,21 @@ def is_flat(geometries: Geometries) -> npt.NDArray[np.bool_]:
     return flat
 
 
-def mended(geometries: Geometries) -> Geometries:
+def mended(geometries: Geometries, near: Bounds | None = None) -> Geometries:
     """Return the polygons of geometries; those that are not valid, such as a self-crossing ring, are mended.
 
     Each polygon of a multi-polygon is mended by itself, so that what two of them cover is covered.
+
+    Args:
+        geometries: in columns and rows.
+        near: a window, to return only polygons whose rectangle touches it.
     """
     import shapely
 
     parts = _polygons(geometries)
+    if near is not None and len(parts):
+        (top, bottom, left, right), boxes = near, shapely.bounds(parts)
+        parts = parts[(boxes[:, :2] <= (right, bottom)).all(axis=1) & (boxes[:, 2:] >= (left, top)).all(axis=1)]
     invalid = ~shapely.is_valid(parts)
     if invalid.any():
         parts[invalid] = shapely.make_valid(parts[invalid])

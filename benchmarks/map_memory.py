@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ from skystill.run_folder import write_json
 
 POLYGONS, SIDE, SMALL = 200_000, 60_000, 6_000
 WINDOW, EMPTY = 1024, 0.3
+UNLABELED = 2 * WINDOW  # rows of pixels below the area: some hundred windows of the large map, which are cached
+DRAWN = ["--limit-images=100", "--crops-per-image=12"]  # of the large map: 300 steps of 4 crops
+ALL = ["--crops-per-image=30"]  # about as many of the small map
 CLASSES = """classes:
   - {name: Land, from: rest}
   - {name: Roof, from: {layer: land, field: kind, values: [roof]}}
@@ -43,12 +47,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/map_memory"))
     parser.add_argument("--side", type=int, default=SIDE)
-    parser.add_argument("--windows", type=int, default=300, help="training windows that are drawn of each map")
     chosen = parser.parse_args()
     found: dict[str, dict[str, float]] = {}
     for side in (SMALL, chosen.side):
         data = make_map(chosen.out / f"map-{side}", side)
-        for name, peak, seconds in run_all(chosen.out / f"runs-{side}", data, chosen.windows):
+        for name, peak, seconds in run_all(chosen.out / f"runs-{side}", data, side == SMALL):
             found.setdefault(name, {})[str(side)] = peak
             print(f"{name:8} {side:6,} x {side:6,}: {peak:5.0f} MB, {seconds:5.0f} s", flush=True)
     for name, peaks in found.items():
@@ -79,7 +82,7 @@ def make_map(folder: Path, side: int) -> Path:
     wide, high = rng.uniform(10, 60, (2, count))
     kinds = rng.choice(np.array(["roof", "park"], object), count)
     write_layer(folder / "labels.gpkg", "land", shapely.box(x, y - high, x + wide, y), kinds)
-    area = shapely.box(500_000, 5_000_000 - 0.4 * side, 500_000 + side / 2, 5_000_000)  # four fifths of the map
+    area = shapely.box(500_000, 5_000_000 - (side - UNLABELED) / 2, 500_000 + side / 2, 5_000_000)
     write_layer(folder / "labels.gpkg", "area", np.array([area], object), np.array(["all"], object))
     (folder / "classes.yaml").write_text(CLASSES)
     return folder
@@ -91,11 +94,17 @@ def write_layer(path: Path, name: str, shapes: np.ndarray, kinds: np.ndarray) ->
                       geometry_type="Polygon", append=path.exists())  # fmt: skip
 
 
-def run_all(runs: Path, data: Path, windows: int) -> list[tuple[str, float, float]]:
-    """Run the commands on a map, and return the name of each, its peak in MB, and its time in seconds."""
+def run_all(runs: Path, data: Path, small: bool) -> Iterator[tuple[str, float, float]]:
+    """Run the commands on a map, and yield the name of each, its peak in MB, and its time in seconds.
+
+    Args:
+        runs: folder for what they write.
+        data: the map.
+        small: whether all training windows are drawn from.
+    """
     shutil.rmtree(runs, ignore_errors=True)
     runs.mkdir(parents=True)
-    short = ["--data", data, "--epochs=1", "--no-report", f"--limit-images={windows}", "--crops-per-image=4"]
+    short = ["--data", data, "--epochs=1", "--no-report", *(ALL if small else DRAWN)]
     teacher = runs / "teacher"
     learns = [
         "--student=two-level",
@@ -105,11 +114,9 @@ def run_all(runs: Path, data: Path, windows: int) -> list[tuple[str, float, floa
         "--unlabeled",
         data,
     ]
-    return [
-        ("check", *measured("data", "check", data, "--html", runs / "check.html")),
-        ("train", *measured("train", "--out", teacher, "--network=two-level", *short)),
-        ("distill", *measured("distill", "--out", runs / "student", "--teacher", teacher, *learns, *short)),
-    ]
+    yield "check", *measured("data", "check", data, "--html", runs / "check.html")
+    yield "train", *measured("train", "--out", teacher, "--network=two-level", *short)
+    yield "distill", *measured("distill", "--out", runs / "student", "--teacher", teacher, *learns, *short)
 
 
 def measured(*arguments: object) -> tuple[float, float]:

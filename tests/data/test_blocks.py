@@ -174,7 +174,7 @@ def test_a_layer_split_decides(root: Path) -> None:
         box(transform, 0, 1024, 1100, 2048),
         box(transform, 1024, 2048, 1100, 2048),
     ]
-    write_layer(root / "split.geojson", shapes, split=["train", "val", "Test"])
+    write_layer(root / "split.geojson", shapes, split=["train", "val", "Test "])
     split = split_of(root, "blocks:256")
     assert split.rule == f"by {root / 'split.geojson'} (layer split)"
     assert {pair.bounds[2] for pair in split.train} == {0, 256, 512, 768}

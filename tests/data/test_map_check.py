@@ -34,7 +34,8 @@ def transform_of(root: Path) -> Any:
 
 
 def add(root: Path, layer: str, *boxes: tuple[float, float, float, float], **fields: Any) -> None:
-    write_layer(root / "labels.gpkg", [box(transform_of(root), *one) for one in boxes], layer, **fields)
+    transform = transform_of(root)
+    write_layer(root / "labels.gpkg", [box(transform, *one) for one in boxes], layer, **fields)
 
 
 def checked(root: Path, how: str = "blocks:256/20") -> CheckedData:
@@ -137,7 +138,7 @@ def test_what_is_wrong_with_features_is_noted(root: Path) -> None:
         f"{name}1 features have no geometry.",
         f"{name}1 of 68 features lie outside of the raster.",
         f"{name}1 polygons are smaller than a pixel",
-        f"{name}no class takes the features with kind = shed (1); they are not drawn.",
+        f"{name}no class takes the features with kind = shed (1); they are not drawn: what they cover alone is Land.",
         f"{name}class Roof takes kind = tower, which no feature has.",
         "Road covers Roof on 400 pixels (400 m2); the order of the classes file decides.",  # 8 roofs of 5 x 10
     ):
@@ -211,6 +212,22 @@ def test_problems_are_named(root: Path, make: Callable[[Path], None], message: s
     assert sum(message in problem for problem in found.check.problems) == 1, said(found)
 
 
+def test_other_spellings_of_values_are_problems(root: Path) -> None:
+    written = ["roof"] * 58 + ["Roof", " roof ", "1000001", "no", "10", "cafe\u0301"]
+    add(root, "roofs", *spread(), kind=written)
+    values = {"Roof": "[roof]", "Code": "[1000002.0, 1000001.0, '10.0']", "Without": "[no]", "Bar": "[caf\u00e9]"}
+    write_classes(root, {name: f"{{field: kind, values: {one}}}" for name, one in values.items()} | {"Land": "rest"})
+    found = [line for line in checked(root).check.problems if " features have " in line]
+    told = [line.partition("1 features have kind = ")[2].partition(":")[0] for line in found]
+    assert sorted(told) == [
+        "' roof ', and class Roof takes kind = roof",
+        "10, and class Code takes kind = 10.0",
+        "Roof, and class Roof takes kind = roof",
+        "cafe\u0301, and class Bar takes kind = caf\u00e9",
+        "no, and class Without takes kind = false",
+    ]
+
+
 def no_classes(root: Path) -> None:
     (root / "classes.yaml").unlink()
 
@@ -248,6 +265,14 @@ def not_georeferenced(root: Path) -> None:
     write_raster(root / "ortho.tif", 10, 10, crs=None)
 
 
+def another_name(root: Path) -> None:
+    (root / "labels.gpkg").rename(root / "roofs.gpkg")
+
+
+def unknown_kind(root: Path) -> None:
+    (root / "labels.gpkg").rename(root / "labels.gml")
+
+
 REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (no_classes, "has no classes.yaml"),
     (no_classes, "layer roofs: 64 features; attributes kind"),
@@ -259,6 +284,8 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (another_kind, "does not begin as a file of GPKG"),
     (a_virtual_table, "its table notes is a virtual one"),
     (not_georeferenced, "has no CRS with a transform"),
+    (another_name, "If roofs.gpkg holds features that label a raster, call it labels.gpkg."),
+    (unknown_kind, "If labels.gml holds features that label a raster: ogr2ogr labels.gpkg labels.gml"),
 ]
 
 
@@ -316,7 +343,7 @@ def test_a_raster_in_compressed_strips_is_copied_into_tiles(root: Path, monkeypa
     found = check(data=root, split="blocks")
     assert "ortho.tif is compressed in blocks of 5,000 x" in said(found)
     assert "So this command made a tiled copy of 1 MB in" in said(found)
-    monkeypatch.setattr(picture, "_open_stored", lambda *_: pytest.fail("the strips are decoded again"))
+    monkeypatch.setattr(picture, "open_source", lambda *_: pytest.fail("the strips are decoded again"))
     for record in found.check.records:
         top, bottom, left, right = record.pair.bounds or (0, 0, 0, 0)
         image = picture.read_whole(record.pair.image, record.pair.bounds).image

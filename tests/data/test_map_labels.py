@@ -100,7 +100,9 @@ def test_windows_have_the_labels_of_the_whole(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     points = rng.uniform(0, SIZE, (30, 2))
     lines = [shapely.LineString([transform * p for p in rng.uniform(-5, SIZE + 5, (3, 2))]) for _ in range(4)]
-    write_layer(tmp_path / "labels.gpkg", [shapely.Point(transform * p).buffer(2) for p in points], "trees")
+    trees = [shapely.Point(transform * p).buffer(2) for p in points]
+    bow = shapely.Polygon([transform * p for p in ((9, 12), (16, 20), (16, 12), (9, 20))])  # across windows
+    write_layer(tmp_path / "labels.gpkg", [*trees[:9], shapely.MultiPolygon([*trees[9:], bow])], "trees")
     write_layer(tmp_path / "labels.gpkg", lines, "roads")
     write_layer(tmp_path / "labels.gpkg", [box(transform, 3, 35, 2, 39)], "area")
     write_classes(tmp_path, {"Land": "rest", "Tree": "{layer: trees}", "Road": "{layer: roads, buffer: 1.3}"})
@@ -131,6 +133,29 @@ def test_a_buffer_is_metres_on_the_ground(
     rows, columns = np.nonzero(labels)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (30, 69, 30, 69)  # 20 pixels each way
     assert len(rows) == pytest.approx(math.pi * 20**2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(0.5, 0.25, LEFT, 0, -0.5, TOP),
+        Affine(0.5, 0.1, LEFT, -0.6, -0.5, TOP),
+        Affine(0.3, 0.4, LEFT, 0.8, -0.6, TOP),
+    ],
+    ids=["sheared", "sheared and turned", "turned and long"],
+)
+def test_a_buffer_is_round_on_the_ground(tmp_path: Path, transform: Affine) -> None:
+    write_raster(tmp_path / "ortho.tif", 100, 100, transform=transform)
+    line = shapely.LineString([transform * (50, 45), transform * (50, 60)])
+    write_layer(tmp_path / "labels.gpkg", [line], "roads")
+    write_classes(tmp_path, {"Land": "rest", "Road": "{layer: roads, buffer: 8}"})
+    x, y = centres(transform, 100, 100)
+    away = np.abs(shapely.distance(line, shapely.points(x, y)) - 8) > 0.05  # an arc becomes 16 lines
+    expected = shapely.dwithin(line, shapely.points(x, y), 8)
+    assert np.array_equal(burnt(tmp_path, (0, 100, 0, 100))[away], expected[away])
+    for bounds in ((0, 40, 0, 100), (30, 45, 60, 90)):
+        here = np.s_[bounds[0] : bounds[1], bounds[2] : bounds[3]]
+        assert np.array_equal(burnt(tmp_path, bounds)[away[here]], expected[here][away[here]])
 
 
 def test_a_line_has_the_width_of_twice_its_buffer(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Features of any CRS, shape and spelling: pixels are those of an independent rasterization, or the map is refused."""
 
 import json
+import re
+import sqlite3
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,10 @@ LAEA_FEET = (
     'PARAMETER["longitude_of_center",15],PARAMETER["false_easting",0],PARAMETER["false_northing",0],'
     'UNIT["US survey foot",0.304800609601219]]'
 )
+# With its own shift to WGS 84, 100 m to the north and 100 m to the east; "UNSHIFTED" is the same without it.
+SHIFTED = "+proj=tmerc +lon_0=12 +x_0=4500000 +ellps=bessel +towgs84=598.1,73.7,418.2,0.202,0.045,-2.455,6.7 +units=m"
+UNSHIFTED = "+proj=tmerc +lon_0=12 +x_0=4500000 +ellps=bessel +units=m"
+TO = Affine(1, 0, LEFT, 0, -1, TOP)
 DEGREES = Affine(1e-5, 0, 15.0, 0, -1e-5, 45.15)
 
 
@@ -61,7 +67,6 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-TO = Affine(1, 0, LEFT, 0, -1, TOP)
 EXPECTED = rasterize(shapes_of(TO), (SIDE, SIDE), transform=TO)
 
 
@@ -82,9 +87,13 @@ EXPECTED = rasterize(shapes_of(TO), (SIDE, SIDE), transform=TO)
         (UTM, Affine(1, 0, LEFT, 0, 1, TOP - SIDE), "EPSG:3857"),
         (UTM, Affine(0.8, 0.6, LEFT, 0.6, -0.8, TOP), "EPSG:4326"),
         ("EPSG:32601", Affine(10, 0, 165_000, 0, -10, 1_000_000), "EPSG:4326"),
+        (pyproj.CRS(SHIFTED).to_wkt(), Affine(1, 0, 4_468_000, 0, -1, 5_333_000), "EPSG:4326"),
+        (UTM, TO, pyproj.CRS(SHIFTED).to_wkt("WKT1_GDAL")),
+        (pyproj.CRS(SHIFTED).to_wkt(), Affine(1, 0, 4_468_000, 0, -1, 5_333_000), UNSHIFTED),
     ],
     ids=["degrees", "UTM", "own WKT of features", "with heights", "compound", "own WKT in feet", "feet", "pole",
-         "grads", "northing first", "southing", "south up", "turned", "antimeridian in UTM"],
+         "grads", "northing first", "southing", "south up", "turned", "antimeridian in UTM",
+         "own shift", "own shift of features", "own shift of one"],
 )  # fmt: skip
 def test_any_crs(tmp_path: Path, crs: str, to: Affine, of_features: str) -> None:
     write_raster(tmp_path / "ortho.tif", SIDE, SIDE, crs=crs, transform=to)
@@ -263,6 +272,18 @@ def empty_layer(root: Path) -> None:
                       driver="GPKG")  # fmt: skip
 
 
+def no_crs(root: Path, code: int = -1) -> None:
+    write_layer(root / "labels.gpkg", shapes_of(TO), "a")
+    with sqlite3.connect(root / "labels.gpkg") as file:
+        for table in ("gpkg_contents", "gpkg_geometry_columns"):
+            file.execute(f"update {table} set srs_id = {code}")
+    file.close()
+
+
+def no_crs_in_degrees(root: Path) -> None:
+    no_crs(root, 0)
+
+
 def two_files(root: Path) -> None:
     write_layer(root / "labels.gpkg", shapes_of(TO), "a")
     write_layer(root / "LABELS.geojson", shapes_of(TO))
@@ -273,6 +294,8 @@ REFUSED = [
     (line_in_a_collection, r"1 features of class A are lines or points, or hold some.*1 is a GeometryCollection"),
     (metres_taken_for_degrees, "has no place in the CRS of ortho.tif"),
     (latitude_first, r"no feature lies in the raster. In its CRS, ortho.tif covers x 500000 to 500200"),
+    (no_crs, r"layer a has no CRS.*\n.*a_srs"),
+    (no_crs_in_degrees, "layer a has no CRS"),
     (empty_layer, "no feature lies in the raster"),
     (two_files, r"holds LABELS\.geojson and labels\.gpkg"),
 ]  # fmt: skip
@@ -283,3 +306,24 @@ def test_what_cannot_be_right_is_refused(root: Path, make: Callable[[Path], None
     make(root)
     with pytest.raises(DataError, match=message):
         check_map(find_pairs(root), read_classes(root / "classes.yaml")).raise_problems(root)
+
+
+@pytest.mark.parametrize(
+    ("of_features", "said"),
+    [
+        (UNSHIFTED, "problem: PROJ knows no way from the datum of its CRS to that of ortho.tif"),
+        ("+proj=utm +zone=33 +ellps=GRS80", ""),  # a datum without a name, on the ellipsoid of the raster
+        ("+proj=sinu +R=6371007.181", ""),  # degrees of a sphere are those of the ellipsoid by convention
+        ("EPSG:4807", "note: features come to the CRS of ortho.tif to within 2 m, or 2 pixels (.*NTF to WGS 84"),
+        ("EPSG:25833", ""),  # ETRS89: to within a metre
+    ],
+)
+def test_guesses_between_datums_are_refused(root: Path, of_features: str, said: str) -> None:
+    places = (Affine(1, 0, 448_000, 0, -1, 5_411_000), "EPSG:32631") if of_features == "EPSG:4807" else (TO, UTM)
+    write_raster(root / "ortho.tif", SIDE, SIDE, transform=places[0], crs=places[1])
+    shapes = [moved(shape, places[1], of_features) for shape in shapes_of(places[0])]
+    write_layer(root / "labels.gpkg", shapes, "a", of_features)
+    found = check_map(find_pairs(root), read_classes(root / "classes.yaml"))
+    lines = [f"problem: {line}" for line in found.problems] + [f"note: {line}" for line in found.notes]
+    told = [line.replace(f"{root / 'labels.gpkg'} (layer a): ", "") for line in lines if "CRS of" in line]
+    assert len(told) == bool(said) and all(re.match(said.replace("(", r"\("), line) for line in told), lines

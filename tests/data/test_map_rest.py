@@ -1,5 +1,6 @@
 """The part of a map without labels: which windows of it teach, and that none shows what is scored."""
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 
 from skystill.classes import read_classes
 from skystill.data import Split, check_data, find_pairs, map_rest, split_pairs
+from skystill.data.check import DataCheck
 from skystill.data.map_check import check_map
 from skystill.data.map_rest import Rest, count_rest, find_rest
+from skystill.data.pairs import PairSearch
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.data.unlabeled import ImageWindow, find_unlabeled
 from skystill.errors import DataError
@@ -39,10 +42,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("map"))
 
 
-def rest_of(root: Path, how: str) -> tuple[list[ImageWindow], Split]:
+@functools.lru_cache(maxsize=2)
+def checked_map(root: Path, changed: int) -> tuple[PairSearch, DataCheck]:
     search = find_pairs(root)
-    check = check_map(search, read_classes(root / "classes.yaml"))
-    split = split_pairs(search.pairs, how, areas=check.areas_of)
+    return search, check_map(search, read_classes(root / "classes.yaml"))
+
+
+def split_of(root: Path, how: str) -> tuple[DataCheck, Split]:
+    image = next(path for path in root.iterdir() if path.suffix in (".tif", ".vrt"))
+    search, check = checked_map(root, image.stat().st_mtime_ns)
+    return check, split_pairs(search.pairs, how, areas=check.areas_of)
+
+
+def rest_of(root: Path, how: str) -> tuple[list[ImageWindow], Split]:
+    check, split = split_of(root, how)
     return find_rest(check, split), split
 
 
@@ -133,9 +146,7 @@ def test_a_map_that_is_labelled_everywhere_has_no_rest(tmp_path: Path) -> None:
 
 def counted(root: Path, how: str) -> tuple[Rest, int]:
     """What is counted, and the pixels with data and without a label in the windows that teach."""
-    search = find_pairs(root)
-    check = check_map(search, read_classes(root / "classes.yaml"))
-    split = split_pairs(search.pairs, how, areas=check.areas_of)
+    check, split = split_of(root, how)
     rest = mask_of([window.bounds for window in find_rest(check, split) if window.bounds])
     with rasterio.open(root / "ortho.tif") as file:
         has_data = file.dataset_mask() > 0

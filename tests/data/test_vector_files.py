@@ -5,11 +5,13 @@ import re
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapely
 
+from skystill.data import vectors
 from skystill.data.vector_files import MOST_HELD_BYTES, check_vector
-from skystill.data.vectors import list_layers
+from skystill.data.vectors import list_layers, read_batches
 from skystill.errors import DataError
 from tests.maps import write_layer
 
@@ -87,6 +89,24 @@ def test_a_geopackage_is_read_and_not_computed(change: str, tmp_path: Path) -> N
         return
     with pytest.raises(DataError, match=words):
         check_vector(path)
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 100])
+@pytest.mark.parametrize("limit", ["_BATCH", "_BATCH_BYTES"])
+def test_features_are_read_in_batches(size: int, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "labels.gpkg"
+    write_layer(path, [shapely.box(500_000 + x, 0, 500_001 + x, 10) for x in range(20)], "roofs", x=list(range(20)))
+    with sqlite3.connect(path) as file:  # as after an edit
+        file.create_function("ST_IsEmpty", 1, lambda _: 0)
+        file.execute("delete from roofs where fid in (1, 5, 6, 7, 8, 20)")
+        kept = [fid for (fid,) in file.execute("select fid from roofs")]
+    file.close()
+    monkeypatch.setattr(vectors, limit, size * path.stat().st_size // 14 if limit == "_BATCH_BYTES" else size)
+    (layer,) = list_layers(path)
+    batches = list(read_batches(layer, ("x",)))
+    assert np.concatenate([one.ids for one in batches]).tolist() == kept and len(kept) == 14
+    assert np.concatenate([one.values["x"] for one in batches]).tolist() == [fid - 1 for fid in kept]
+    assert max(map(len, batches)) <= size
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

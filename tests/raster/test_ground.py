@@ -185,6 +185,19 @@ def test_a_local_system_is_a_plane() -> None:
     assert ground.even_pixel_m2 == pytest.approx(6 * FOOT**2)
 
 
+def test_longitudes_follow_the_shift_that_a_raster_gives() -> None:
+    plain = "+proj=tmerc +lon_0=12 +x_0=4500000 +ellps=bessel +units=m"
+    shifted = f"{plain} +towgs84=598.1,73.7,418.2,0.202,0.045,-2.455,6.7 +type=crs"
+    transform = from_origin(4_468_000, 5_333_000, 1, 1)
+    ground = find_ground(CRS.from_wkt(pyproj.CRS(shifted).to_wkt()), transform, 100, 100)
+    assert ground is not None and ground.even_pixel_m2 == pytest.approx(1, rel=1e-3)
+    found = np.array(ground.lonlat(np.array([50.0]), np.array([50.0])))
+    right = pyproj.Transformer.from_crs(shifted, "EPSG:4326", always_xy=True).transform(4_468_050, 5_332_950)
+    wrong = pyproj.Transformer.from_crs(f"{plain} +type=crs", "EPSG:4326", always_xy=True)
+    assert found[:, 0] == pytest.approx(right, abs=1e-10)
+    assert np.abs(np.array(wrong.transform(4_468_050, 5_332_950)) - right).min() > 5e-4  # 50 m
+
+
 @pytest.mark.parametrize(
     ("factor", "expected"),
     [(2.0006, 2.0), (0.9996, 1.0), (1.0, 1.0), (0.50002, 0.5), (3.1, 3.1), (0.7, 0.7), (1.002, 1.002), (1.5, 1.5)],

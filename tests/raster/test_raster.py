@@ -1,5 +1,6 @@
 """Geometry of windows, and reading any kind of raster as RGB bytes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,23 @@ def test_sixteen_bits_are_stretched_and_it_is_said(write_raster: Writer) -> None
         by_hand = RasterSource(str(write_raster(bands)), scale=(0, 4000))
         planes, _ = by_hand.read(0, 64, 0, 64)
     assert np.array_equal(planes, np.rint(bands.astype(np.float32) * (255 / 4000)).astype(np.uint8))
+
+
+def test_the_stretch_is_found_once_for_each_state_of_a_file(
+    write_raster: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    samples = RasterSource._samples
+    monkeypatch.setattr(RasterSource, "_samples", lambda self, *which: read.append(self.path) or samples(self, *which))
+    bands = np.linspace(0, 4000, 3 * 64 * 64).reshape(3, 64, 64).astype(np.uint16)
+    with gdal_environment():
+        path = write_raster(bands)
+        first, second = RasterSource(str(path)), RasterSource(str(path))
+        assert len(read) == 1 and (first.scale, first.notes) == (second.scale, second.notes)
+        assert RasterSource(str(path), bands=[3]).scale != first.scale and len(read) == 2
+        write_raster(2 * bands)
+        os.utime(path, ns=(0, 0))  # the clock of a file system may be coarse
+        assert RasterSource(str(path)).scale == pytest.approx((160, 7840), abs=4) and len(read) == 3
 
 
 def test_nodata_alpha_and_nan_are_not_valid(write_raster: Writer) -> None:

@@ -236,7 +236,7 @@ def _part_shapes(whole: MapLabels, layer: Layer, field: str) -> dict[str, Any]:
     import shapely
 
     found = whole.features(layer, (field,), (0, whole.height, 0, whole.width))
-    words = [attribute_text(value).lower() for value in found.values[field].tolist()]
+    words = [attribute_text(value).strip().lower() for value in found.values[field].tolist()]
     if strange := sorted(set(words) - SUBSETS.keys()):
         raise DataError(f"{layer}: {field} is {', '.join(first_few(strange))}; train, validation or test was "
                         "expected.")  # fmt: skip

@@ -17,6 +17,7 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from skystill.classes import VOID, ClassMap, Labels
+from skystill.data.buffers import grown
 from skystill.data.label_layers import LabelLayers, drawn_sources, label_changes, open_layers
 from skystill.data.vectors import Features, Layer, changes_of, join_features, read_features
 from skystill.errors import DataError
@@ -90,7 +91,7 @@ class MapLabels:
         self.ground: Ground = ground
         self._smallest: tuple[Bounds | None, tuple[float, float]] = None, (0.0, 0.0)
         try:
-            self._from = {layer.crs: _transformer(layer.crs, ground.crs) for layer in layers.all}
+            self._from = {layer.crs: _transformer(layer.crs, ground.shifted) for layer in layers.all}
         except pyproj.exceptions.ProjError as error:
             raise DataError(
                 f"{self.path}: its features cannot be brought to the CRS of {image.name}: {error}."
@@ -106,6 +107,10 @@ class MapLabels:
         nominal = self.ground.nominal_pixel_m
         near = all(abs(one / other - 1) <= _NOMINAL for one, other in zip(nominal, on_ground, strict=True))
         return nominal if near else on_ground
+
+    def transformer(self, layer: Layer) -> Any:  # noqa: ANN401 - from pyproj
+        """Return what brings places from the CRS of a layer to that of the raster."""
+        return self._from[layer.crs]
 
     def extent(self, box: Sequence[float]) -> str:
         """Return in words what a rectangle of pixels (left, top, right, bottom) covers in the CRS of the raster."""
@@ -162,7 +167,8 @@ class MapLabels:
         """
         import shapely
 
-        down, across = (2 + 1.5 * reach_m / side for side in self._smallest_pixel(bounds))
+        reach = 1.5 * reach_m / self.ground.uprightness
+        down, across = (2 + reach / side for side in self._smallest_pixel(bounds))
         top, bottom, left, right = bounds
         near = shapely.box(left - across, top - down, right + across, bottom + down)
         parts = [self._features_near(layer, fields, near, offset) for offset in self.turns]
@@ -220,13 +226,16 @@ class MapLabels:
             self._smallest = bounds, smallest
         return smallest
 
-    def polygons(self, layer: Layer, found: Features, buffer_m: float | None) -> Geometries:
+    def polygons(
+        self, layer: Layer, found: Features, buffer_m: float | None, bounds: Bounds | None = None
+    ) -> Geometries:
         """Return the features as valid polygons, grown by a buffer. What is no polygon after that is left out.
 
         Args:
             layer: their layer, for messages.
             found: features in pixels.
             buffer_m: metres on the ground; None for none.
+            bounds: a window, to return only polygons whose rectangle touches it. A feature may have a million others.
 
         Raises:
             FlatFeatures: there are lines or points, and no buffer.
@@ -237,29 +246,15 @@ class MapLabels:
             if flat.any():
                 raise FlatFeatures(layer, int(found.ids[flat][0]), geometries[flat][0].geom_type)
         else:
-            geometries = self._grown(geometries, buffer_m)
-        return mended(geometries)
-
-    def _grown(self, geometries: Geometries, buffer_m: float) -> Geometries:
-        """Grow geometries by metres on the ground, measured with the size of a pixel at their middle."""
-        import shapely
-
-        middles = shapely.get_coordinates(shapely.centroid(geometries))
-        sides = np.array([self.ground.pixel_metres(x, y)[::-1] for x, y in middles]).reshape(-1, 2)
-        if not (np.isfinite(sides) & (sides > 0)).all():
-            raise DataError(f"{self.path}: metres have no meaning at a feature that has a buffer, so far off it lies.")
-        place = np.repeat(np.arange(len(geometries)), shapely.get_num_coordinates(geometries))
-        wide = shapely.transform(geometries, lambda points: points * sides[place])
-        grown = shapely.buffer(wide, buffer_m)
-        place = np.repeat(np.arange(len(geometries)), shapely.get_num_coordinates(grown))
-        return np.asarray(shapely.transform(grown, lambda points: points / sides[place]), object)
+            geometries = grown(geometries, self.ground, buffer_m, self.path)
+        return mended(geometries, bounds)
 
     def inside_area(self, bounds: Bounds, step: int = 1) -> npt.NDArray[np.bool_] | None:
         """Return (H, W) bool, True where labels are complete; None without an area layer. `step` is that of `burn`."""
         if self.area is None:
             return None
         found = self.features(self.area, (), bounds)
-        return burnt_mask(self.polygons(self.area, found, None), bounds, step)
+        return burnt_mask(self.polygons(self.area, found, None, bounds), bounds, step)
 
     def burn(self, bounds: Bounds, classes: ClassMap, step: int = 1) -> Burnt:
         """Return the labels of a window.
@@ -282,7 +277,9 @@ class MapLabels:
         for name, label, source in drawn_sources(classes):
             layer = self.layers.layer_of(source, name)
             found = chosen(near[layer], source)
-            mask = burnt_mask(self.polygons(layer, found, source.buffer_m), bounds, step) if len(found) else None
+            mask = (
+                burnt_mask(self.polygons(layer, found, source.buffer_m, bounds), bounds, step) if len(found) else None
+            )
             if mask is None:
                 continue
             mask = mask if inside is None else mask & inside
@@ -337,14 +334,21 @@ def is_flat(geometries: Geometries) -> npt.NDArray[np.bool_]:
     return flat
 
 
-def mended(geometries: Geometries) -> Geometries:
+def mended(geometries: Geometries, near: Bounds | None = None) -> Geometries:
     """Return the polygons of geometries; those that are not valid, such as a self-crossing ring, are mended.
 
     Each polygon of a multi-polygon is mended by itself, so that what two of them cover is covered.
+
+    Args:
+        geometries: in columns and rows.
+        near: a window, to return only polygons whose rectangle touches it.
     """
     import shapely
 
     parts = _polygons(geometries)
+    if near is not None and len(parts):
+        (top, bottom, left, right), boxes = near, shapely.bounds(parts)
+        parts = parts[(boxes[:, :2] <= (right, bottom)).all(axis=1) & (boxes[:, 2:] >= (left, top)).all(axis=1)]
     invalid = ~shapely.is_valid(parts)
     if invalid.any():
         parts[invalid] = shapely.make_valid(parts[invalid])

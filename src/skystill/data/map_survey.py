@@ -1,5 +1,7 @@
 """Survey the layers that label a map, before its windows are read: their features, and the values of attributes."""
 
+import contextlib
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skystill.classes import ClassMap
+from skystill.data.map_datums import check_datums
 from skystill.data.map_labels import MapLabels, chosen, is_flat
 from skystill.data.maps import name_all
 from skystill.data.sheets import Sheets
@@ -16,6 +19,7 @@ from skystill.errors import DataError, first_few, shortened
 from skystill.features import FeatureSource, attribute_text
 
 _NAMED = 5
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 Users = Sequence[tuple[str, FeatureSource]]
 """Classes that are drawn from a layer, each with its source."""
 
@@ -115,7 +119,7 @@ class _Survey:
         if users and not taken.all():
             left = found.select(~taken)
             for name, column in left.values.items():
-                self.values.update(f"{name} = {shortened(attribute_text(value), 40)}" for value in column.tolist())
+                self.values.update(f"{name} = {attribute_text(value)}" for value in column.tolist())
 
     def _add_flat(self, found: Features, users: Users) -> None:
         """Count lines and points that need a buffer and have none. A layer that no class uses has polygons."""
@@ -140,8 +144,26 @@ class _Survey:
             for name, (count, first) in self.flat.items()
         ]
 
-    def notes(self, layer: Layer, rasters: str) -> list[str]:
-        """Return what the user should know of the layer; `rasters` is the word for them."""
+    def misspelt(self, layer: Layer, users: Users) -> list[str]:
+        """Return a problem for each value that no class takes and that is another spelling of one that a class does."""
+        taken = {_spelling(f"{source.field} = {value}"): (name, f"{source.field} = {value}")
+                 for name, source in users for value in source.values}  # fmt: skip
+        return [
+            f"{layer}: {count} features have {_quoted(written)}, and class {taken[plain][0]} takes "
+            f"{_quoted(taken[plain][1])}: case, blanks, accents and digits count, and YAML reads yes and no as true "
+            "and false unless they are in quotes. Write it in one way, or list both under values."
+            for written, count in self.values.items()
+            if (plain := _spelling(written)) in taken
+        ]
+
+    def notes(self, layer: Layer, rasters: str, rest: str | None) -> list[str]:
+        """Return what the user should know of the layer.
+
+        Args:
+            layer: the layer.
+            rasters: the word for them.
+            rest: name of the class of all pixels that no feature covers, if there is one.
+        """
         lines = [f"GDAL warns: {warning}" for warning in first_few(list(self.warnings), _NAMED)]
         if self.mended:
             lines.append(f"{self.mended} geometries are not valid and are mended ({'; '.join(self.reasons)}).")
@@ -154,9 +176,29 @@ class _Survey:
                 f"{self.slivers} polygons are smaller than a pixel; they label it only if they hold its centre."
             )
         if self.values:
-            listed = [f"{name} ({count})" for name, count in self.values.most_common()]
-            lines.append(f"no class takes the features with {', '.join(first_few(listed, 10))}; they are not drawn.")
+            listed = [f"{_quoted(written)} ({count})" for written, count in self.values.most_common()]
+            instead = "" if rest is None else f": what they cover alone is {rest}"
+            lines.append(
+                f"no class takes the features with {', '.join(first_few(listed, 10))}; they are not drawn{instead}."
+            )
         return [f"{layer}: {line}" for line in lines]
+
+
+def _spelling(written: str) -> str:
+    """Return FIELD = VALUE without what people get wrong in a value: case, blanks, zeros of numbers, words for true."""
+    name, _, value = written.partition(" = ")
+    plain = " ".join(unicodedata.normalize("NFKC", value).split()).casefold()
+    plain = _WORDS.get(plain, plain)
+    for number in (int, lambda text: f"{float(text):.6g}"):
+        with contextlib.suppress(ValueError):
+            return f"{name} = {number(plain)}"
+    return f"{name} = {plain}"
+
+
+def _quoted(written: str) -> str:
+    """Return FIELD = VALUE with quotes around a value that is empty, or begins or ends with a blank."""
+    name, _, value = written.partition(" = ")
+    return f"{name} = {shortened(value, 40) if value and value == value.strip() else repr(value[:40])}"
 
 
 def survey_layers(sheets: Sheets, classes: ClassMap) -> tuple[list[str], list[str], set[Layer]]:
@@ -169,7 +211,11 @@ def survey_layers(sheets: Sheets, classes: ClassMap) -> tuple[list[str], list[st
     notes: list[str] = []
     flat: set[Layer] = set()
     place = _Place(sheets)
+    rest = next((name for name, given in zip(classes.names, classes.sources, strict=True) if given[0].rest), None)
     for layer, users in _used_layers(place.first, classes).items():
+        of_datums = check_datums(sheets, layer)
+        problems += of_datums[0]
+        notes += of_datums[1]
         survey = _Survey()
         try:
             for found in read_batches(layer, tuple(sorted({s.field for _, s in users if s.field}))):
@@ -177,8 +223,8 @@ def survey_layers(sheets: Sheets, classes: ClassMap) -> tuple[list[str], list[st
         except DataError as error:
             problems.append(str(error))
             continue
-        notes += survey.notes(layer, "raster" if len(place.boxes) == 1 else "rasters")
-        problems += survey.flat_lines(layer)
+        notes += survey.notes(layer, "raster" if len(place.boxes) == 1 else "rasters", rest)
+        problems += [*survey.flat_lines(layer), *survey.misspelt(layer, users)]
         flat |= {layer} if survey.flat else set()
         if survey.outside + survey.empty == survey.count:
             problems.append(_elsewhere(layer, survey, place))

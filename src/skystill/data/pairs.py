@@ -23,6 +23,7 @@ from skystill.data.maps import (
     window_of,
 )
 from skystill.data.sheets import Sheets
+from skystill.data.vector_files import DRIVERS, other_vectors
 from skystill.errors import DataError, UserError
 from skystill.raster.listing import Listing, key_and_role, list_images
 from skystill.raster.picture import Bounds
@@ -133,11 +134,22 @@ def find_pairs(root: Path, fit_masks: bool = False) -> PairSearch:
             f"{root} holds no image with a mask ({len(images)} images, {len(masks)} masks).",
             problems[:20],
             "Layouts: images/NAME + masks/NAME, FOLDER/images + FOLDER/masks, train|val|test/ with either, "
-            "or NAME beside NAME_mask.",
+            "or NAME beside NAME_mask." + _map_hint(root),
         )
     pairs = [replace(pair, fit_mask=fit_masks) for pair in pairs]
     notes = tuple(f"{path} is not used: there are masks, and they win." for path in vectors)
     return PairSearch(tuple(sorted(pairs)), tuple(problems), dict(unlabeled), notes)
+
+
+def _map_hint(root: Path) -> str:
+    found = other_vectors(root)
+    if not found:
+        return ""
+    return (
+        f"\nIf {found[0].name} holds features that label a raster, call it labels{found[0].suffix.lower()}."
+        if found[0].suffix.lower() in DRIVERS
+        else f"\nIf {found[0].name} holds features that label a raster: ogr2ogr labels.gpkg {found[0].name}"
+    )
 
 
 def files_of_data(root: Path) -> list[Path]:

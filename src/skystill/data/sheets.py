@@ -171,7 +171,7 @@ class Sheets:
         """The rasters of each CRS, with their outlines in it (N, points, 2)."""
         by_crs: dict[Any, list[Path]] = defaultdict(list)
         for image, one in self.opened.items():
-            by_crs[one.ground.crs].append(image)
+            by_crs[one.ground.shifted].append(image)
         return [(images, np.stack([self._on_ground[image] for image in images])) for images in by_crs.values()]
 
     def _touches(self, image: Path, outlines: Floats, reach: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -198,7 +198,7 @@ class Sheets:
     def _in_pixels(self, one: MapLabels, other: Path, ground: Floats) -> Floats:
         """Return outlines (N, points, 2) in the CRS of a raster in columns and rows of another one."""
         to = self.opened[other]
-        transformer = _between(one.ground.crs, to.ground.crs)
+        transformer = _between(one.ground.shifted, to.ground.shifted)
         if transformer is not None:
             x, y = transformer.transform(ground[..., 0], ground[..., 1])
             ground = np.stack([x, y], axis=-1)

@@ -24,6 +24,7 @@ DRIVERS = {
 """The driver for each extension, and how such a file begins."""
 MOST_HELD_BYTES = 64 * 2**20
 """Largest file without a spatial index. It is held in memory, because each window would read all of it."""
+_OTHERS = (".gml", ".kml", ".kmz", ".dxf", ".geojsonl", ".geojsons", ".topojson", ".parquet", ".geoparquet")
 _MOST_TEXT_BYTES = 2**20  # of a CRS beside a Shapefile, which GDAL reads whole
 # A text of the three letters, each written as it is or escaped, in quotes of JSON or of GDAL's lenient parser.
 _CRS = re.compile(rb"[\"'](?:c|\\u0*[46]3)(?:r|\\u0*[57]2)(?:s|\\u0*[57]3)[\"']", re.IGNORECASE)
@@ -41,6 +42,16 @@ def files_called(folder: Path, name: str) -> list[Path]:
 @functools.lru_cache(maxsize=16)
 def _vector_files(folder: Path, changed: int) -> list[Path]:  # when the folder changed is only part of the key
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in DRIVERS and path.is_file())
+
+
+def other_vectors(folder: Path) -> list[Path]:
+    """Return the files in a folder that may hold features and cannot label a map: of another name or another kind."""
+    try:
+        return sorted(
+            path for path in folder.iterdir() if path.suffix.lower() in (*DRIVERS, *_OTHERS) and path.is_file()
+        )
+    except OSError:
+        return []
 
 
 def check_vector(path: Path) -> None:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from skystill.data.vector_files import DRIVERS, check_held, check_vector
 from skystill.errors import DataError, SettingsError, shortened
 
-_BATCH = 20_000
+_BATCH, _BATCH_BYTES = 20_000, 16 * 2**20
+_UNDEFINED = '["Undefined '  # GDAL's CRS of a GeoPackage that says that it has none
 _SMALL_BYTES = 16 * 2**20
 Bounds = tuple[float, float, float, float]
 """Smallest x, smallest y, largest x and largest y, in the CRS of the layer."""
@@ -34,6 +35,7 @@ class Layer:
         fields: names of its attributes.
         count: number of its features.
         indexed: whether features within a rectangle are found without reading all of them.
+        fid: name of the column with the numbers of its features; empty for a Shapefile.
         changed: as in `changes_of`, when it was opened.
     """
 
@@ -43,6 +45,7 @@ class Layer:
     fields: tuple[str, ...]
     count: int
     indexed: bool
+    fid: str
     changed: tuple[int, ...]
 
     @property
@@ -108,7 +111,7 @@ def list_layers(path: Path) -> tuple[Layer, ...]:
         raise DataError(f"{path}: it was taken for {', '.join(other)}; its name says {driver}.")
     if not found:
         raise DataError(f"{path} holds no layer with geometries.")
-    if without := [name for name, info in found if not info["crs"]]:
+    if without := [name for name, info in found if not info["crs"] or _UNDEFINED in info["crs"]]:
         raise DataError(
             f"{path}: layer {', '.join(without)} has no CRS, so that nobody knows where it lies.",
             mend="Set it with: ogr2ogr -a_srs EPSG:CODE OUT IN.",
@@ -116,14 +119,19 @@ def list_layers(path: Path) -> tuple[Layer, ...]:
     # GDAL crashes where the spatial index of a FlatGeobuf is damaged, so that such files are read from end to end.
     return tuple(
         Layer(path, name, info["crs"], tuple(map(str, info["fields"])), int(info["features"]),
-              bool(info["capabilities"]["fast_spatial_filter"]) and driver != "FlatGeobuf", changed)
+              bool(info["capabilities"]["fast_spatial_filter"]) and driver != "FlatGeobuf",
+              str(info["fid_column"]), changed)
         for name, info in found
     )  # fmt: skip
 
 
 def changes_of(path: Path) -> tuple[int, ...]:
-    """Return when a vector file, and the files beside a Shapefile, were changed last, in nanoseconds."""
-    files = [path, *(path.with_suffix(suffix) for suffix in (".dbf", ".shx", ".prj") if path.suffix.lower() == ".shp")]
+    """Return when a vector file, and the files beside it, were changed last, in nanoseconds.
+
+    A GeoPackage that is open in a GIS has its latest edits in a file beside it, whose name ends in -wal.
+    """
+    beside = (".dbf", ".shx", ".prj") if path.suffix.lower() == ".shp" else (f"{path.suffix}-wal",)
+    files = [path, *(path.with_suffix(suffix) for suffix in beside)]
     return tuple(file.stat().st_mtime_ns for file in files if file.exists())
 
 
@@ -149,7 +157,7 @@ def read_features(layer: Layer, fields: tuple[str, ...], bounds: Bounds) -> Feat
 
 
 def read_batches(layer: Layer, fields: tuple[str, ...]) -> Iterator[Features]:
-    """Yield all features of a layer, 20,000 at a time.
+    """Yield all features of a layer: at most 20,000 at a time, and fewer of many points each.
 
     Raises:
         DataError: as `read_features`.
@@ -158,8 +166,24 @@ def read_batches(layer: Layer, fields: tuple[str, ...]) -> Iterator[Features]:
         check_held(layer.path)
         yield _held(layer, fields)[0]
         return
-    for first in range(0, layer.count, _BATCH):
-        yield _read(layer, fields, skip_features=first, max_features=_BATCH)
+    size = max(1, min(_BATCH, _BATCH_BYTES * layer.count // layer.path.stat().st_size))
+    if not layer.fid:
+        for first in range(0, layer.count, size):
+            yield _read(layer, fields, skip_features=first, max_features=size)
+        return
+    # To skip features of a GeoPackage, GDAL reads them. Their numbers are its primary key, by which it finds them.
+    column = layer.fid.replace('"', '""')
+    last: list[int] = []
+    after: dict[str, str] = {}
+    while True:
+        found = _read(layer, fields, max_features=size, **after)
+        if (np.diff([*last, *found.ids]) <= 0).any():
+            raise DataError(f"{layer}: its features do not come in the order of their numbers. Copy it with ogr2ogr.")
+        yield found
+        if len(found) < size:
+            return
+        last = [int(found.ids[-1])]
+        after = {"where": f'"{column}" > {last[0]}'}
 
 
 @functools.lru_cache(maxsize=8)

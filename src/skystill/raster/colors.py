@@ -16,6 +16,8 @@ Bytes = npt.NDArray[np.uint8]
 Samples = Callable[[Sequence[int], int | None], np.ma.MaskedArray[Any, Any]]
 """Returns values (B, N) of the bands of these numbers, from windows that are spread over a raster. Masked are those
 without a measurement and, if the number of a band of transparency is given, those where it is 0."""
+Spread = Callable[[Sequence[int], int | None], tuple[float, float]]
+"""Returns the 2nd and the 98th percentile of `Samples`."""
 
 _STRIP_VALUES = 2**17  # values of one band that are converted at a time: they fit the cache of a core
 
@@ -29,7 +31,7 @@ class Colors:
         bands: numbers of three bands, or of one for grey; None takes those that the file names red, green and blue.
         scale: values that become 0 and 255. None takes 0 and 255 for 8-bit files, and otherwise the 2nd and the 98th
             percentile of samples.
-        samples: reads these samples.
+        spread: finds them.
 
     Raises:
         DataError: the bands cannot become colours.
@@ -45,7 +47,7 @@ class Colors:
         path: str,
         bands: Sequence[int] | None,
         scale: tuple[float, float] | None,
-        samples: Samples,
+        spread: Spread,
     ) -> None:
         choice = choose_bands(file, path, bands)
         self.numbers, self.alpha = choice.numbers, choice.alpha
@@ -56,7 +58,7 @@ class Colors:
         self._inverted = file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         if scale is not None and (self.depth <= 8 or choice.palette is not None):
             raise SettingsError(f"{path} has {self.depth} bits per band, so --scale does nothing; leave it out.")
-        self.scale = scale or self._default_scale(path, samples)
+        self.scale = scale or self._default_scale(path, spread)
 
     @property
     def plain(self) -> bool:
@@ -108,18 +110,16 @@ class Colors:
         bits = file.tags(self.numbers[0], ns="IMAGE_STRUCTURE").get("NBITS")
         return int(bits) if bits and self.stored == np.uint8 else 8 * self.stored.itemsize
 
-    def _default_scale(self, path: str, samples: Samples) -> tuple[float, float]:
+    def _default_scale(self, path: str, spread: Spread) -> tuple[float, float]:
         if self.stored.kind == "c":
             raise DataError(f"{path} holds complex numbers ({self.stored}); write their amplitude first.")
         if self.stored == np.uint8 or self._choice.palette is not None:
             return 0.0, float(2**self.depth - 1)
         if len(self.numbers) == 4:
             return 0.0, float(np.iinfo(self.stored).max) if self.stored.kind in "ui" else 1.0  # inks from none to all
-        values = samples(self.numbers, self.alpha).compressed()
-        low, high = (0.0, 1.0) if not values.size else np.percentile(values, (2, 98))
-        high = high if high > low else low + 1
+        low, high = spread(self.numbers, self.alpha)
         self.notes.append(
             f"{path}: {self.stored} pixels; {low:g} becomes 0 and {high:g} becomes 255 "
             "(2nd and 98th percentile of samples; set it with --scale LOW,HIGH)."
         )
-        return float(low), float(high)
+        return low, high

@@ -29,6 +29,7 @@ _EVEN = 1e-4  # relative spread of pixel areas below which one area serves all p
 _SMOOTH = 0.2  # relative spread up to which a polynomial of degree 4 is exact to 1e-5
 _NODES = 5
 _ALIKE = 1e-4  # variation across, as part of that down: below it, all columns have the same areas
+_UPRIGHT = 0.02  # cosine of the angle between rows and columns that map projections have
 _SMALL = 16  # side of windows in which each pixel is computed by itself
 _WHOLE = 0.001  # map projections stretch by up to this much inside their zone: UTM by 0.04 % to 0.1 %
 
@@ -44,11 +45,16 @@ class Ground:
         transform: place in pixels to coordinates of the CRS.
         height: rows of the raster.
         width: columns of the raster.
+        shifted: the CRS with the shift from its datum to another one that the raster gives (TOWGS84), if it does.
     """
 
-    def __init__(self, crs: "pyproj.CRS", transform: Affine, height: int, width: int) -> None:
+    def __init__(
+        self, crs: "pyproj.CRS", transform: Affine, height: int, width: int, shifted: "pyproj.CRS | None" = None
+    ) -> None:
         import pyproj
 
+        self.shifted = shifted or crs
+        """The CRS from which, and to which, places are brought from other CRSs."""
         self.crs, self.transform, self.height, self.width = crs, transform, height, width
         self.geographic = bool(crs.is_geographic and not crs.is_derived)
         self.local = bool(crs.is_engineering)
@@ -96,6 +102,28 @@ class Ground:
         """
         down, across = self._sides(np.array([column], float), np.array([row], float))
         return float(np.linalg.norm(down)), float(np.linalg.norm(across))
+
+    def pixel_frame(self, column: float, row: float) -> tuple[float, float, float]:
+        """Return how steps in pixels become metres on the plane that touches the ground at a place.
+
+        A step of one column is (across, 0), and a step of one row is (along, down). `along` is 0 unless the raster is
+        sheared: in rasters that are turned or stretched, rows and columns are at right angles.
+
+        Returns:
+            across, along and down. All are NaN where the CRS has no place on the ground.
+        """
+        down, across = (side[0] for side in self._sides(np.array([column], float), np.array([row], float)))
+        width, height = float(np.linalg.norm(across)), float(np.linalg.norm(down))
+        along = float(down @ across) / width if width else math.nan
+        if abs(along) <= _UPRIGHT * height:
+            return width, 0.0, height
+        return width, along, math.sqrt(max(0.0, height**2 - along**2))
+
+    @functools.cached_property
+    def uprightness(self) -> float:
+        """The sine of the angle between rows and columns on the ground at the middle; 1 unless they are sheared."""
+        frame = self.pixel_frame(self.width / 2, self.height / 2)
+        return frame[2] / math.hypot(frame[1], frame[2]) if frame[1] else 1.0
 
     def pixel_areas_m2(self, columns: Floats, rows: Floats) -> Floats:
         """Return the area in square metres of pixels at places; NaN where the CRS has no place on the ground."""
@@ -157,7 +185,7 @@ class Ground:
         import pyproj
 
         if self._to_wgs84 is None:
-            self._to_wgs84 = pyproj.Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True)
+            self._to_wgs84 = pyproj.Transformer.from_crs(self.shifted, "EPSG:4326", always_xy=True)
         x, y = self._map(columns, rows)
         if not self.geographic:
             longitudes, latitudes = self._to_wgs84.transform(x, y)
@@ -248,9 +276,9 @@ def find_ground(crs: Any, transform: Affine, height: int, width: int) -> Ground 
     import pyproj
 
     try:
-        found = _horizontal(pyproj.CRS.from_wkt(crs.to_wkt(version="WKT2_2019")))
+        found, shifted = _horizontal(pyproj.CRS.from_wkt(crs.to_wkt(version="WKT2_2019")))
         usable = found.is_projected or found.is_geographic or found.is_engineering
-        return Ground(found, transform, height, width) if usable and found.axis_info else None
+        return Ground(found, transform, height, width, shifted) if usable and found.axis_info else None
     except pyproj.exceptions.ProjError:  # a projection that PROJ does not have
         return None
 
@@ -301,13 +329,15 @@ class Control:
         return " and ".join([*parts, *(["RPCs"] if self.rpcs is not None else [])])
 
 
-def _horizontal(crs: "pyproj.CRS") -> "pyproj.CRS":
-    """Return the part of a CRS that says where things lie, without heights and without a datum shift."""
+def _horizontal(crs: "pyproj.CRS") -> "tuple[pyproj.CRS, pyproj.CRS | None]":
+    """Return the part of a CRS that says where things lie, without heights, and that with its datum shift or None."""
+    shifted = None
     while crs.is_bound or crs.is_compound:
+        shifted = shifted or (crs if crs.is_bound else None)
         inner = crs.source_crs if crs.is_bound else crs.sub_crs_list[0]
         assert inner is not None  # noqa: S101 - a bound CRS has a source
         crs = inner
-    return crs.to_2d() if len(crs.axis_info) == 3 and not crs.is_geocentric else crs
+    return crs.to_2d() if len(crs.axis_info) == 3 and not crs.is_geocentric else crs, shifted
 
 
 def _lagrange(count: int) -> Floats:

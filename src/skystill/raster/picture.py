@@ -3,6 +3,8 @@
 The pixels come from `RasterSource`, as in prediction.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skystill.errors import DataError, SettingsError
+from skystill.errors import DataError
 from skystill.raster.input_spec import RGB, InputSpec
+from skystill.raster.kept_open import open_source
 from skystill.raster.opening import NO_TEXT
 from skystill.raster.size_cap import check_size
 from skystill.raster.source import RasterSource, gdal_environment, upright_size
@@ -21,6 +24,8 @@ from skystill.raster.validity import Valid
 
 Bounds = tuple[int, int, int, int]
 """Top, bottom, left and right in pixels, ends exclusive."""
+
+_CACHED_BYTES = 2**18  # of rows that are copied band by band: they stay in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -53,23 +58,17 @@ def read_whole(path: Path, bounds: Bounds | None = None, spec: InputSpec = RGB) 
     copy = find_copy(path, spec)
     if copy is not None and bounds is not None:
         planes, valid = copy.read(bounds, spec)
-        return Picture(np.ascontiguousarray(planes.transpose(1, 2, 0)), valid, ())
-    with gdal_environment():
-        source = _open_stored(path, spec)
-        try:
-            stored, orientation = (source.height, source.width), source.orientation
-            upright = turned_size(*stored, orientation)
-            window = bounds if bounds and orientation == UPRIGHT else None
-            top, bottom, left, right = window or (0, stored[0], 0, stored[1])
-            # A block is decoded as a whole, and may be larger than the image.
-            for height, width in ((bottom - top, right - left), *(() if window else (source.block_shape,))):
-                check_size(path, height, width, source.planes, source.kind.itemsize)
-            planes, valid = source.read(top, bottom, left, right)
-            source.states.check("what is read")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: cannot be read as an image: {NO_TEXT}") from error
-        finally:
-            source.close()
+        return Picture(interleaved(planes), valid, ())
+    with gdal_environment(), _reading(path, spec, bounds is not None) as source:
+        stored, orientation = (source.height, source.width), source.orientation
+        upright = turned_size(*stored, orientation)
+        window = bounds if bounds and orientation == UPRIGHT else None
+        top, bottom, left, right = window or (0, stored[0], 0, stored[1])
+        # A block is decoded as a whole, and may be larger than the image.
+        for height, width in ((bottom - top, right - left), *(() if window else (source.block_shape,))):
+            check_size(path, height, width, source.planes, source.kind.itemsize)
+        planes, valid = source.read(top, bottom, left, right)
+        source.states.check("what is read")
     if source.damaged:
         raise DataError(
             f"{path}: cannot be read as an image ({source.reason}; {source.damaged[0]}); replace the file or take it "
@@ -82,7 +81,17 @@ def read_whole(path: Path, bounds: Bounds | None = None, spec: InputSpec = RGB) 
         if bounds:
             here = np.s_[bounds[0] : bounds[1], bounds[2] : bounds[3]]
             planes, valid = planes[:, *here], None if valid is None else valid[here]
-    return Picture(np.ascontiguousarray(planes.transpose(1, 2, 0)), valid, tuple(notes))
+    return Picture(interleaved(planes), valid, tuple(notes))
+
+
+def interleaved(planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return planes (B, H, W) as an image (H, W, B). Row by row, it takes a quarter of the time of numpy's own copy."""
+    image = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
+    rows = max(1, _CACHED_BYTES * len(image) // max(1, image.nbytes))
+    for top in range(0, len(image), rows):
+        for band, plane in enumerate(planes):
+            image[top : top + rows, :, band] = plane[top : top + rows]
+    return image
 
 
 def read_size(path: Path, spec: InputSpec = RGB) -> tuple[int, int]:
@@ -145,16 +154,14 @@ def is_jpeg(path: Path) -> bool:
 
 def _described(path: Path, spec: InputSpec) -> RasterSource:
     """Open a file and close it again: its size, bands and orientation are known afterwards, its pixels are not."""
-    with gdal_environment():
-        source = _open_stored(path, spec)
-        source.close()
-    return source
+    with gdal_environment(), _reading(path, spec, keep=False) as source:
+        return source
 
 
-def _open_stored(path: Path, spec: InputSpec) -> RasterSource:
+@contextlib.contextmanager
+def _reading(path: Path, spec: InputSpec, keep: bool) -> Iterator[RasterSource]:
     try:
-        return RasterSource(str(path), as_stored=True, spec=spec)
-    except SettingsError as error:
-        raise DataError(str(error)) from error
+        with open_source(path, spec, keep) as source:
+            yield source
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read as an image: {NO_TEXT}") from error

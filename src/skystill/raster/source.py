@@ -28,6 +28,7 @@ from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import VRT_SUFFIX, open_raster, reading_options
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
+from skystill.raster.spreads import kept_spread
 from skystill.raster.states import FileStates
 from skystill.raster.turned import UPRIGHT, read_orientation, turned_note, turned_size, write_upright
 from skystill.raster.validity import Valid as Valid
@@ -130,7 +131,8 @@ class RasterSource:
 
     def _make_reading(self, numbers: Sequence[int] | None, scale: tuple[float, float] | None) -> Colors | Values:
         if self.spec.is_colors:
-            return Colors(self._file, self.path, numbers, scale, self._samples)
+            spread = functools.partial(kept_spread, self.path, self.states, self._samples)
+            return Colors(self._file, self.path, numbers, scale, spread)
         if scale is not None:
             raise SettingsError(
                 f"--scale is for networks that are fed colours; this one is fed the values of {self.spec.labels}. "

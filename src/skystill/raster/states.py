@@ -32,6 +32,11 @@ class FileStates:
             if path is not None and path not in self._found and not path.lower().endswith(_READ_ONCE):
                 self._found[path] = _state(path)
 
+    @property
+    def changed(self) -> bool:
+        """Whether a file has changed since it was recorded."""
+        return any(_state(path) != before for path, before in self._found.items())
+
     def check(self, result: str = "the result") -> None:
         """Check that no file has changed since it was recorded.
 
@@ -45,6 +50,10 @@ class FileStates:
             now = _state(path)
             if now != before:
                 raise SourceChanged(path, _difference(before, now), result)
+
+    def __bool__(self) -> bool:
+        """Whether any file is recorded: of a raster on a server there is none."""
+        return bool(self._found)
 
     @property
     def digest(self) -> str:

@@ -27,7 +27,8 @@ _LARGE = 2**53  # numbers up to here are exact in every program, and their sums 
 _COLUMNS: dict[str, dict[str, str]] = {
     "about": {"name": "text", "value": "text"},
     "inputs": {
-        "source": "name", "target": "name", "state": "state", "attempts": "count", "pixels": "count?", "units": "count?",
+        "source": "name", "target": "name", "state": "state", "attempts": "count",
+        "pixels": "count?", "units": "count?",
         "source_state": "text?", "target_state": "text?", "error": "text?", "ours": "count",
     },
     "pieces": {

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -67,3 +68,21 @@ def test_the_program_starts_where_ctrl_c_is_quiet() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert 'skystill = "skystill.__main__:main"' in text
     assert signal.SIGINT
+
+
+PARENT = """
+import sys
+from skystill.api.processes import call_process
+call_process([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"])
+print("not reached")
+"""
+
+
+def test_sigterm_ends_the_processes_of_a_command_as_well() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.terminate()
+    said, _ = parent.communicate(timeout=60)
+    assert parent.returncode == -signal.SIGTERM and not said
+    assert not child.is_running()

@@ -1,5 +1,6 @@
 """Run SkyStill commands in separate processes: one per rank, or one whose memory is released when it ends."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -46,15 +47,33 @@ def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
 def call_process(arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
     """Run a process and return its exit code.
 
-    This process ignores Ctrl-C in the meantime, so that the child can save its state and end on its own.
+    This process ignores Ctrl-C in the meantime, which reaches the child as well: it can save its state and end on its
+    own. SIGTERM reaches this process alone, and is passed on. When the child has ended, it ends this process, too.
     """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         return subprocess.run(arguments, check=False, env=environment).returncode
-    before = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    ended: list[int] = []
+    running: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        ended.append(number)
+        for child in running:
+            child.terminate()
+
+    handlers = {signal.SIGINT: lambda number, frame: None, signal.SIGTERM: pass_on}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        return subprocess.run(arguments, check=False, env=environment).returncode
+        with subprocess.Popen(arguments, env=environment) as child:
+            running.append(child)
+            if ended:  # while it was being started
+                child.terminate()
+            code = child.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return code
 
 
 def call_command(verb: str, settings: Settings, *flags: str, said: SaidOnce | None = None) -> None:

@@ -293,8 +293,9 @@ def test_names_of_mosaics(tmp_path: Path) -> None:
         ("{crs: EPSG:32640, resolution: -1}", "not above 0"),
         ("{crs: EPSG:32640, resolution: fine}", "its resolution is 'fine'"),
         ("{crs: EPSG:32640, resolution: .nan}", "nan is no finite number"),
-        ("{crs: EPSG:32640, resolution: [1, 2, 3]}", "which is not 2 numbers"),
-        ("{crs: EPSG:32640, resolution: 1, extent: [0, 1, 2]}", "which is not 4 numbers"),
+        ("{crs: EPSG:32640, resolution: [1, 2, 3]}", "1 or 2 numbers are needed"),
+        ("{crs: EPSG:32640, resolution: 5e}", "1 or 2 numbers are needed"),
+        ("{crs: EPSG:32640, resolution: 1, extent: [0, 1, 2]}", "4 numbers are needed"),
         ("{crs: EPSG:32640, resolution: 1, extent: [5, 0, 5, 1]}", "is empty"),
         ("{crs: EPSG:32640, resolution: 1, extent: [0, 5, 5, 1]}", "is empty"),
         (
@@ -326,6 +327,14 @@ def test_grids_that_are_read(tmp_path: Path) -> None:
         fit_grid(read_grid_file(path), [])
     with pytest.raises(SettingsError, match="no such file"):
         read_grid_file(tmp_path / "none.yaml")
+
+
+def test_numbers_with_an_exponent(tmp_path: Path) -> None:
+    """YAML 1.1 takes them for a text if they have no point."""
+    path = tmp_path / "g.yaml"
+    path.write_text("{crs: EPSG:4326, resolution: 5e-06, extent: [1e1, 50, 10.5, 5.1E+1]}")
+    file = read_grid_file(path)
+    assert file.resolution == (5e-6, 5e-6) and file.extent == (10, 50, 10.5, 51)
 
 
 def test_the_union_begins_at_whole_pixels(tmp_path: Path) -> None:

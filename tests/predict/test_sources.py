@@ -166,7 +166,7 @@ def test_the_dates_of_a_list(here: Path) -> None:
     for name, dates in (("dates", [day, day]), ("STAC by role", [day, day]), ("table", [])):
         path = LISTS[name](here).name
         assert list(find_inputs(PredictSettings(inputs=[path])).dates.values()) == dates, name
-    table(here / "odd.csv", "image,datetime", "in/a.tif,yesterday", "in/north/b.tif,2026-03-01T02:00:00+02:00")
+    table(here / "odd.csv", "image,datetime", "in/a.tif,", "in/north/b.tif,2026-03-01T02:00:00+02:00")
     assert [image.date for image in read_image_list("odd.csv")] == [None, day]
 
 
@@ -181,6 +181,8 @@ def test_the_dates_of_a_list(here: Path) -> None:
         (["image,image", "a.tif,a.tif"], "columns image twice over"),
         (["image,date", "a.tif"], "row 2 has 1 cells"),
         (["image,x", ",1"], "row 2: it names no image"),
+        (["image,datetime", "a.tif,yesterday"], "row 2: its datetime yesterday is no date such as 2026-03-01"),
+        (["image,datetime", "a.tif,01.03.2026"], "leave it empty if it is not known"),
     ],
 )
 def test_lists_that_are_refused(here: Path, rows: list[str], said: str) -> None:

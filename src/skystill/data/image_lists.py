@@ -154,9 +154,18 @@ def _joined(folder: str, relative: str) -> str:
 
 
 def _date(text: str | None) -> datetime | None:
-    """Return a point in time, in UTC if the text does not say where; None if it is not one."""
-    try:
-        found = datetime.fromisoformat(text or "")
-    except ValueError:
+    """Return a point in time, in UTC if the text does not say where; None if there is no text.
+
+    Raises:
+        DataError: it is no date.
+    """
+    if not (text or "").strip():
         return None
+    try:
+        found = datetime.fromisoformat(str(text).strip())
+    except ValueError as error:
+        raise DataError(
+            f"its datetime {shortened(str(text))} is no date such as 2026-03-01 or 2026-03-01T10:00:00Z; leave it empty "
+            "if it is not known."
+        ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,6 +1,7 @@
 """The grid of a mosaic: what its file says, where rasters lie on it, and in which order they are laid."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ _ORDERS = ("first", "last", "newest", "oldest")
 _KEYS = frozenset({"crs", "resolution", "extent", "order"})
 _MOST_SIDE = 20_000_000  # pixels: the Earth at 2 m
 _WHOLE = 1e-6  # of a pixel: how far an extent may be from a whole number of pixels, for each pixel of its side
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")  # 5e-06, which YAML 1.1 takes for a text
 _CELLS = 32  # cells of the lattice, across and down, by which the place of a raster is found
 
 
@@ -162,9 +164,11 @@ def _build(path: Path, content: Mapping[str, Any]) -> GridFile:
 
 def _numbers(value: object, name: str, counts: Sequence[int]) -> list[float]:
     found = value if isinstance(value, list) else [value]
+    found = [float(one) if isinstance(one, str) and _EXPONENT.fullmatch(one) else one for one in found]
     numbers = [float(one) for one in found if isinstance(one, int | float) and not isinstance(one, bool)]
     if len(numbers) < len(found) or len(found) not in counts or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"its {name} is {shortened(repr(value), 80)}, which is not {counts[-1]} numbers")
+        wanted = " or ".join(map(str, counts))
+        raise ValueError(f"its {name} is {shortened(repr(value), 80)}; {wanted} numbers are needed")
     return numbers
 
 

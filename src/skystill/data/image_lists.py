@@ -165,7 +165,7 @@ def _date(text: str | None) -> datetime | None:
         found = datetime.fromisoformat(str(text).strip())
     except ValueError as error:
         raise DataError(
-            f"its datetime {shortened(str(text))} is no date such as 2026-03-01 or 2026-03-01T10:00:00Z; leave it empty "
-            "if it is not known."
+            f"its datetime {shortened(str(text))} is no date such as 2026-03-01 or 2026-03-01T10:00:00Z; leave it "
+            "empty if it is not known."
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)

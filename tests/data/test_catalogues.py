@@ -447,7 +447,18 @@ NO_STAC: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an asset without address": (
         raw({"type": "Feature", "stac_version": "1.0.0", "id": "a", "assets": {"image": {}}}), "href is missing"
     ),
-    "assets that are none": (raw({"type": "Feature", "stac_version": "1.0.0", "id": "a", "assets": [1]}), "items.json"),
+    "assets that are none": (
+        raw({"type": "Feature", "stac_version": "1.0.0", "id": "a", "assets": [1]}), r"its assets are \[1\]"
+    ),
+    "an asset that is none": (
+        raw({"type": "Feature", "stac_version": "1.0.0", "id": "a", "assets": {"image": 5}}), "and no mapping of assets"
+    ),
+    "links that are none": (
+        raw({"type": "Feature", "stac_version": "1.0.0", "id": "a", "assets": None, "links": 5}), "its links are 5,"
+    ),
+    "a link that is none": (
+        raw({"type": "Catalog", "stac_version": "1.0.0", "id": "a", "links": ["x"]}), "and no list of links"
+    ),
     "a circle": (circle, "b.json links to a.json, which leads back"),
     "itself": (lambda folder: catalog(folder, "a.json", ("child", "a.json")), "a.json links to a.json, which"),
     "no label": (lambda folder: collected(folder, [item("a", {"image": ("images/0.png", [])})]), "a: it has no labels"),

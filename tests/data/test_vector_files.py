@@ -127,3 +127,10 @@ def test_a_crs_of_gigabytes_beside_a_shapefile_is_refused(tmp_path: Path) -> Non
     os.truncate(path.with_suffix(".prj"), 2**33)
     with pytest.raises(DataError, match=r"labels\.prj has 8,589,934,592 bytes"):
         check_vector(path)
+
+
+def test_the_crs_of_a_layer_names_no_grid_file_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "labels.gpkg"
+    write_layer(path, [shapely.box(10, 40, 11, 41)], crs="+proj=longlat +ellps=bessel +nadgrids=/etc/passwd")
+    with pytest.raises(DataError, match="names the grid file /etc/passwd"):
+        list_layers(path)

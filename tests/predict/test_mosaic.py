@@ -288,6 +288,8 @@ def test_names_of_mosaics(tmp_path: Path) -> None:
         ("{crs: EPSG:32640, resolution: 1, size: 3}", "no use for size"),
         ("{crs: EPSG:99999, resolution: 1}", "is not known"),
         ("{crs: true, resolution: 1}", "its crs is True"),
+        ("{crs: '+proj=longlat +ellps=bessel +nadgrids=/etc/passwd', resolution: 1}", "grid file /etc/passwd"),
+        ("{crs: '+proj=longlat +ellps=bessel +geoidgrids=@null,../x', resolution: 1}", "grid file @null,../x"),
         ("{crs: EPSG:4978, resolution: 1}", "neither projected nor in degrees"),
         ("{crs: EPSG:32640, resolution: 0}", "not above 0"),
         ("{crs: EPSG:32640, resolution: -1}", "not above 0"),

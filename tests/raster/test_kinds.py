@@ -425,3 +425,23 @@ def test_a_progressive_jpeg_that_takes_too_much_memory_is_refused_by_name(tmp_pa
     (tmp_path / "a.jpg").write_bytes(content + bytes(4_000_000))  # not small enough for a bomb, or one that was cut
     with pytest.raises(DataError, match=r"a\.jpg is a progressive JPEG of 40000x40000 pixels, .* 3\.0 GiB"):
         read_whole(tmp_path / "a.jpg")
+
+
+def test_a_block_of_gigabytes_is_refused_and_rows_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """19,984 x 19,984 pixels in one tile took 2 GB; GDAL reads one strip without compression row by row."""
+    made: dict[str, Any] = {"driver": "GTiff", "dtype": "uint8", "sparse_ok": True}
+    tile, strip = tmp_path / "tile.tif", tmp_path / "strip.tif"
+    with rasterio.open(
+        tile, "w", width=19_984, height=19_984, count=1, tiled=True, blockxsize=19_984, blockysize=19_984,
+        compress="deflate", **made
+    ), rasterio.open(
+        strip, "w", width=20_000, height=20_000, count=3, blockysize=20_000, interleave="pixel", **made
+    ):  # fmt: skip
+        pass
+    RasterSource(str(strip)).close()
+    with pytest.raises(
+        DataError, match=r"blocks of 19984x19984 pixels, 0\.37 GiB .*SKYSTILL_MAX_IMAGE_VALUES=399360256"
+    ):
+        RasterSource(str(tile))
+    monkeypatch.setenv("SKYSTILL_MAX_IMAGE_VALUES", "399360256")
+    assert RasterSource(str(tile)).block_shape == (19_984, 19_984)

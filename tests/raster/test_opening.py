@@ -279,6 +279,10 @@ VRTS = {
     "entities": ('<!DOCTYPE a [<!ENTITY b "secret">]>' + source("&b;"), "declares a document type"),
     "CDATA": (source("<![CDATA[raw.jpg]]>"), "or CDATA"),
     "no XML": ("<VRTDataset", "not well-formed"),
+    "grid file": (with_end(GOOD, "<SRS>+proj=longlat +ellps=bessel +nadgrids=/etc/passwd</SRS>"), "file /etc/passwd"),
+    "grid file of a warp": (
+        with_end(GOOD, "<CoordinateOperation>+proj=hgridshift +grids=/etc/passwd</CoordinateOperation>"), "grid file"
+    ),
     "WMS": (wms(1), "A file that ends in .vrt must be a VRT"),
     "another encoding": ('<?xml version="1.0" encoding="utf-7"?>' + source("raw.jpg"), OPENS),
 }  # fmt: skip
@@ -440,6 +444,32 @@ def test_metadata_name_no_file_of_overviews(here: Path, server: Server, value: s
     with pytest.raises(DataError, match="must lie beside it"):
         read_whole(path)
     assert server.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "crs", "words"),
+    [
+        ("a.tif", "+proj=utm +zone=33 +ellps=bessel +nadgrids=GRID", r"its CRS names the grid file /.*grid\.gsb"),
+        (
+            "a.png",
+            "+proj=longlat +ellps=bessel +geoidgrids=GRID +vunits=m",
+            r"its CRS names the grid file /.*grid\.gsb",
+        ),
+        ("a.png", "+proj=utm +zone=33 +ellps=bessel +nadgrids=GRID", "File not found"),  # GDAL's own error comes first
+        ("a.png", "+proj=merc +a=6378137 +b=6378137 +nadgrids=@null", ""),
+        ("a.tif", "+proj=utm +zone=33 +ellps=bessel +nadgrids=conus", ""),
+        ("a.tif", "EPSG:32633", ""),
+    ],
+)
+def test_a_crs_names_no_grid_file_by_its_path(here: Path, name: str, crs: str, words: str) -> None:
+    place = {"crs": crs.replace("GRID", str(here / "grid.gsb")), "transform": rasterio.Affine(1, 0, 5, 0, -1, 9)}
+    with rasterio.open(here / name, "w", width=8, height=8, count=1, dtype="uint8", **place) as file:
+        file.write(np.ones((1, 8, 8), np.uint8))
+    if words:
+        with pytest.raises(RasterRefused, match=words):
+            open_raster(here / name)
+    else:
+        open_raster(here / name).close()
 
 
 # ---- names

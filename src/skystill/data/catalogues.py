@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -96,7 +97,7 @@ def read_catalogue(path: Path) -> tuple[list[Listed], list[str]]:
         path: the catalogue. Paths in it are relative to the file that they stand in.
 
     Returns:
-        the images whose files exist, in their order, and one line for each problem.
+        the images whose files exist, each once and in their order, and one line for each problem.
 
     Raises:
         DataError: the file cannot be read, lacks a column, or is no STAC.
@@ -113,13 +114,19 @@ def read_catalogue(path: Path) -> tuple[list[Listed], list[str]]:
     else:
         entries, problems = _read_table(path), []
     listed: list[Listed] = []
+    known: dict[tuple[Address, Address, str | None], Listed] = {}  # the same row may be there a million times
     for entry in entries:
+        row = (entry.image, entry.labels, entry.split)
         try:
-            listed.append(_listed(entry))
+            if row not in known:
+                known[row] = _listed(entry)
         except DataError as error:
             problems.append(f"{path}, {entry.where}: {error}")
-    problems += [f"{path}: {problem}" for problem in (*_twice(listed), *_incomplete_split(entries, listed))]
-    return listed, problems
+        else:
+            listed.append(known[row])
+    places = list(map(cache(Path.resolve), (one.image for one in listed)))
+    problems += [f"{path}: {problem}" for problem in (*_twice(places), *_incomplete_split(entries, listed))]
+    return list({place: one for place, one in zip(places[::-1], listed[::-1], strict=True)}.values())[::-1], problems
 
 
 def _read_table(path: Path) -> list[Entry]:
@@ -134,10 +141,10 @@ def _read_table(path: Path) -> list[Entry]:
         )
     image, labels = names.index("image"), names.index(spelt[0])
     split = names.index("split") if "split" in names else None
-    entries = []
+    entries, folder = [], path.parent
     for where, row in rows:
         part = None if split is None else row[split]
-        files = [Address(row[at], path.parent) for at in (image, labels)]
+        files = [Address(row[at], folder) for at in (image, labels)]
         entries.append(Entry(where, files[0], files[1], part))
     return entries
 
@@ -244,8 +251,8 @@ def local_path(address: Address, what: str) -> Path:
         raise DataError(f"its {what} {shortened(text)} cannot be the name of a file ({why}).") from error
 
 
-def _twice(listed: Sequence[Listed]) -> list[str]:
-    images = Counter(one.image.resolve() for one in listed)
+def _twice(places: Sequence[Path]) -> list[str]:
+    images = Counter(places)
     return [f"the image {image} is listed {count} times; keep one." for image, count in images.items() if count > 1]
 
 

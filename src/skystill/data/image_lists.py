@@ -69,7 +69,8 @@ def read_image_list(name: str, asset: str | None = None) -> list[ListedImage]:
             items, problems = read_items(path)
             rows = list(_rows_of_items(items, asset, problems))
     images: list[ListedImage] = []
-    for row in rows:
+    once = {(row.href, row.date): row for row in reversed(rows)}  # the same row may be there a million times
+    for row in reversed(once.values()):
         try:
             images.append(_remote(row, name) if is_remote(name) else _local(row, Path(name).parent))
         except DataError as error:

@@ -182,14 +182,20 @@ def read_items(path: Path, above: tuple[Path, ...] = ()) -> tuple[list[Item], li
 
 
 def _links(content: Mapping[str, Any], *kinds: str) -> list[dict[str, Any]]:
-    return [link | {"href": str(link["href"])} for link in content.get("links") or [] if link["rel"] in kinds]
+    found = content.get("links") or []
+    if not isinstance(found, list) or not all(isinstance(link, dict) for link in found):
+        raise ValueError(f"its links are {shortened(repr(found), 60)}, and no list of links")
+    return [link | {"href": str(link["href"])} for link in found if link["rel"] in kinds]
 
 
 def _build_item(content: Mapping[str, Any], path: Path) -> Item:
     """Return an item; raises anything in `PARSE_ERRORS` if the content is not that of one."""
+    named = content.get("assets") or {}
+    if not isinstance(named, dict) or not all(isinstance(asset, dict) for asset in named.values()):
+        raise ValueError(f"its assets are {shortened(repr(named), 60)}, and no mapping of assets")
     assets = tuple(
         Asset(key, str(asset["href"]), frozenset(str(role).lower() for role in asset.get("roles") or []))
-        for key, asset in (content.get("assets") or {}).items()
+        for key, asset in named.items()
     )
     own = {link["href"] for link in _links(content, "self")}
     collection = content.get("collection")

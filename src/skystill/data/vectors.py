@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from skystill.data.vector_files import DRIVERS, check_held, check_vector
 from skystill.errors import DataError, SettingsError, shortened
+from skystill.raster.grid_files import path_in_crs
 
 _BATCH, _BATCH_BYTES = 20_000, 16 * 2**20
 _UNDEFINED = '["Undefined '  # GDAL's CRS of a GeoPackage that says that it has none
@@ -115,6 +116,12 @@ def list_layers(path: Path) -> tuple[Layer, ...]:
         raise DataError(
             f"{path}: layer {', '.join(without)} has no CRS, so that nobody knows where it lies.",
             mend="Set it with: ogr2ogr -a_srs EPSG:CODE OUT IN.",
+        )
+    if grids := [grid for _, info in found if (grid := path_in_crs(info["crs"]))]:
+        raise DataError(
+            f"{path}: its CRS names the grid file {shortened(grids[0])}, which is a path; it may name those that come "
+            "with PROJ only.",
+            mend="Set another CRS with: ogr2ogr -a_srs EPSG:CODE OUT IN.",
         )
     # GDAL crashes where the spatial index of a FlatGeobuf is damaged, so that such files are read from end to end.
     return tuple(

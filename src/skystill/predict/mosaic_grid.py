@@ -16,6 +16,7 @@ from rasterio.transform import Affine
 
 from skystill.errors import DataError, SettingsError, first_few, shortened
 from skystill.parsing import built_from, read_yaml
+from skystill.raster.grid_files import path_in_crs
 from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
 
@@ -180,6 +181,8 @@ def _box(values: Sequence[float]) -> Box:
 def _crs(value: object) -> CRS:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"its crs is {shortened(repr(value), 80)}")
+    if grid := path_in_crs(str(value)):
+        raise ValueError(f"its crs names the grid file {shortened(grid)}, which is a path")
     try:
         with gdal_environment():
             crs = CRS.from_epsg(value) if isinstance(value, int) else CRS.from_user_input(value)

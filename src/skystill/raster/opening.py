@@ -18,6 +18,7 @@ from rasterio.io import DatasetReader
 
 from skystill.raster.around import too_much_around
 from skystill.raster.files import special_beside, special_kind
+from skystill.raster.grid_files import path_in_crs_of
 
 PICTURE_DRIVERS = (
     "GTiff", "LIBERTIFF", "JPEG", "PNG", "BMP", "WEBP", "GIF", "BIGGIF", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID",
@@ -190,6 +191,11 @@ def _open(name: str, drivers: tuple[str, ...]) -> DatasetReader:
 def _check_beside(name: str, file: DatasetReader) -> None:
     """Check the files that GDAL opens with a raster."""
     file.colorinterp  # noqa: B018 - GDAL parses metadata now, and a message that quotes bytes of them raises
+    if grid := path_in_crs_of(file.crs, file.gcps[1]):
+        raise RasterRefused(
+            f"its CRS names the grid file {grid[:200]}, which is a path; it may name those that come with PROJ only. "
+            "Give it another: gdal_translate -a_srs EPSG:CODE IN OUT.tif."
+        )
     if is_plain(name):
         for suffix in _SIDE_FILES:
             if os.path.exists(name + suffix):  # noqa: PTH110 - four times for each image

@@ -8,6 +8,7 @@ from rasterio.errors import RasterioError
 
 from skystill.errors import DataError
 from skystill.raster.opening import open_raster
+from skystill.raster.size_cap import VARIABLE, max_image_values
 from skystill.raster.turned import is_interlaced, is_progressive
 
 _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 bytes into one: 344 RGB pixels per byte
@@ -16,7 +17,7 @@ _BOMB_PIXELS, _BOMB_RATIO = 2**28, 2_000  # deflate in PNG packs at most 1,032 b
 _WRITTEN_OUT = ("AAIGrid", "GRASSASCIIGrid", "GSAG")
 _MANY_PIXELS, _JPEG_RATIO, _DEFLATE_RATIO = 2**24, 512, 1032
 DECODER_BYTES = 2**31
-"""Most memory in bytes that one block of a file may take, or the decoder of a progressive JPEG."""
+"""Most memory in bytes that the decoder of a progressive JPEG may take."""
 
 
 def refuse_unreadable(file: rasterio.DatasetReader, path: str) -> int:
@@ -123,8 +124,9 @@ def _refuse_bombs(file: rasterio.DatasetReader, path: str) -> None:
         )
     rows, columns = file.block_shapes[0]
     block = int(rows) * int(columns) * file.count * np.dtype(file.dtypes[0]).itemsize
-    if block > DECODER_BYTES:
+    if block > max_image_values():  # in bytes: a block is held up to five times while it is decoded
         raise DataError(
-            f"{path} is stored in blocks of {columns}x{rows} pixels, {block / 2**30:.1f} GiB when decoded. Rewrite it "
-            "in tiles: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT."
+            f"{path} is stored in blocks of {columns}x{rows} pixels, {block / 2**30:.2f} GiB when decoded, and is read "
+            "with several times that. Rewrite it in tiles on a larger machine: gdal_translate -co TILED=YES "
+            f"-co COMPRESS=DEFLATE IN OUT. With enough memory, {VARIABLE}={block} in the environment lets it pass."
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from skystill.raster.files import special_kind
+from skystill.raster.grid_files import path_in_crs
 from skystill.raster.opening import RasterRefused, check_named, is_plain, is_remote
 
 _MOST_BYTES = 256 * 2**20
@@ -137,6 +138,10 @@ def _content(name: str) -> bytes | None:
 
 
 def _check_kind(name: str, item: _Item) -> None:
+    if item.key not in _FILE_KEYS and (grid := path_in_crs(item.text)):
+        raise RasterRefused(
+            f"{name} holds a CRS with the grid file {grid[:200]}, which is a path. Give it another CRS."
+        )
     if item.key == "subclass" and item.text.lower() not in _SUBCLASSES:
         more = ", which shows the bytes of any file as pixels" if "raw" in item.text.lower() else ""
         raise RasterRefused(

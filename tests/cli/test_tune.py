@@ -95,6 +95,8 @@ def test_a_storage_that_cannot_be_opened_is_said(scenes: Path, teacher: Path, tm
     [
         "ALTER TABLE trials RENAME COLUMN number TO x",
         "UPDATE trials SET state = 'odd'",
+        "UPDATE trial_values SET value = 'high'",
+        "UPDATE study_directions SET direction = 'MINIMIZE'",  # the worst trial would be the best
         "CREATE VIEW v AS SELECT 1",  # one may never end
     ],
 )

@@ -38,6 +38,7 @@ from skystill.report.records import StudyRecord, TrialRecord, read_training, wri
 from skystill.run_folder import RunFolder, write_text
 from skystill.settings import DistillSettings, TuneSettings
 from skystill.train.runs import distill_run, keep_split
+from skystill.train.studies import check_study
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")
@@ -141,6 +142,7 @@ def run_study(
     settings.out.mkdir(parents=True, exist_ok=True)
     with naming_database(settings, (*DATABASE_ERRORS, *PARSE_ERRORS, LookupError)):  # a damaged one may hold anything
         study = open_study(settings)
+        check_study(study)
         begins = where_it_goes_on(settings, study)
     on_progress(Message(begins))
     filled = False

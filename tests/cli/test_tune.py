@@ -90,6 +90,13 @@ def test_a_storage_that_cannot_be_opened_is_said(scenes: Path, teacher: Path, tm
     assert done.code == 2 and "--storage nodatabase://x" in done.err
 
 
+def test_what_is_wrong_with_the_data_is_said_without_a_traceback(tmp_path: Path, skystill: Cli) -> None:
+    """Optuna's own warning of a trial that failed is one."""
+    done = skystill("tune", f"--data={tmp_path / 'none'}", "--teacher=none", f"--out={tmp_path / 's'}", "--trials=1")
+    assert done.code == 2 and "none is not a folder" in " ".join(done.err.split()), done.err
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
 @pytest.mark.parametrize(
     "damage",
     [

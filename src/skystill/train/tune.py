@@ -284,7 +284,7 @@ def open_study(settings: TuneSettings) -> optuna.Study:
     Raises:
         SettingsError: the storage cannot be opened.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are tracebacks of our own errors
     url, options = settings.storage, {}
     if url is None:
         # The file is opened by its name: in an address, "?", "%" and "{" of the folder would have a meaning.

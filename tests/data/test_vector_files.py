@@ -69,7 +69,16 @@ CHANGES = {
         ["alter table roofs add column big text generated always as (hex(zeroblob(400000000))) virtual"],
         "is computed in part",
     ),
+    "computed behind a comment": (
+        ["alter table roofs add column big text generated always as/**/(hex(zeroblob(400000000))) virtual"],
+        "is computed in part",
+    ),
     "virtual": (["create virtual table notes using fts4(text)"], "is a virtual one"),
+    "virtual and a comment": (
+        ["create virtual table notes using/*x*/fts4(text /* using rtree( */)"],
+        "is a virtual one",
+    ),
+    "a spatial index in quotes": (["create virtual table \"my index\" using 'rtree'(id, a, b)"], ""),
     "other view": (["create view mine as select 1"], ""),
     "a comment": (["create table mine (kind text check (kind <> 'as (')) "], ""),
 }

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from skystill.databases import computed_tables
 from skystill.errors import DataError, shortened
 from skystill.raster.files import check_regular, special_beside
 
@@ -29,6 +30,10 @@ _MOST_TEXT_BYTES = 2**20  # of a CRS beside a Shapefile, which GDAL reads whole
 # A text of the three letters, each written as it is or escaped, in quotes of JSON or of GDAL's lenient parser.
 _CRS = re.compile(rb"[\"'](?:c|\\u0*[46]3)(?:r|\\u0*[57]2)(?:s|\\u0*[57]3)[\"']", re.IGNORECASE)
 _MOST_CRS_BYTES = 2**16
+_NAME = r"""(?:\w+|"(?:[^"]|"")*"|'(?:[^']|'')*'|\[[^]]*\]|`[^`]*`)"""
+_SPATIAL_INDEX = re.compile(
+    rf"create\s+virtual\s+table\s+(?:if\s+not\s+exists\s+)?{_NAME}\s+using\s+[\"']?rtree[\"']?\s*\(", re.IGNORECASE
+)
 
 
 def files_called(folder: Path, name: str) -> list[Path]:
@@ -133,19 +138,16 @@ def _check_tables(path: Path) -> None:
     """
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
-            made = file.execute("select type, name, sql from sqlite_master where type in ('table', 'view')").fetchall()
-            views = {str(name).lower() for kind, name, _ in made if kind == "view"}
+            made = file.execute("select name, sql, rootpage, type from sqlite_master").fetchall()
+            views = {str(name).lower() for name, *_, kind in made if kind == "view"}
             read = {str(name).lower() for (name,) in _layers(file)} if "gpkg_contents" not in views else set()
-            computed = [
-                str(name) for kind, name, sql in made if kind == "table" and _is_computed(file, str(name), str(sql))
-            ]
+            computed = computed_tables(file)
     except sqlite3.Error as error:
         raise DataError(f"{path}: cannot be read as a GeoPackage: {error}.") from error
     virtual = [
         str(name)
-        for _, name, sql in made
-        if re.match(r"\s*create\s+virtual", str(sql), re.IGNORECASE)
-        and not re.search(r"using\s+[\"']?rtree", str(sql), re.IGNORECASE)
+        for name, sql, root, kind in made
+        if kind == "table" and not root and not _SPATIAL_INDEX.match(str(sql))
     ]
     endless = sorted(name for name in views if name in read or name.startswith(("gpkg_", "rtree_", "sqlite_")))
     for names, what in ((virtual, "a virtual one"), (endless, "a view"), (computed, "computed in part")):
@@ -156,13 +158,6 @@ def _check_tables(path: Path) -> None:
 def _layers(file: sqlite3.Connection) -> list[tuple[Any]]:
     found: list[tuple[Any]] = file.execute("select table_name from gpkg_contents limit 10000").fetchall()
     return found
-
-
-def _is_computed(file: sqlite3.Connection, name: str, sql: str) -> bool:
-    """Return whether a table has a column that is computed from others."""
-    if not re.search(r"\bas\s*\(", sql, re.IGNORECASE):
-        return False
-    return bool(file.execute("select 1 from pragma_table_xinfo(?) where hidden in (2, 3)", (name,)).fetchall())
 
 
 def _check_shapefile(path: Path, declared: int, size: int) -> None:

@@ -39,10 +39,9 @@ def packed(page: str, name: str) -> bytes:
     return base64.b64decode(found[1])
 
 
-def test_a_model_file_becomes_one_page(tmp_path: Path) -> None:
-    done = CliRunner().invoke(
-        app, ["export", str(bundled_model()), "--format", "html", "--out", str(tmp_path / "map.html")]
-    )
+def test_a_model_file_becomes_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path is relative, as people write it
+    done = CliRunner().invoke(app, ["export", str(bundled_model()), "--format", "html", "--out", "map.html"])
     assert done.exit_code == 0, done.output
     assert {path.name for path in tmp_path.iterdir()} - {".lock-map.html"} == {"map.html"}
     content = (tmp_path / "map.html").read_bytes()

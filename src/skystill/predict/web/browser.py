@@ -130,7 +130,7 @@ class Browser:
     def open(self, page: Path | str) -> None:
         """Open the page, a file or an address, and wait until its model is ready."""
         self.run("document.documentElement.dataset.state = 'left'")  # of the page before it
-        self.call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
+        self.call("Page.navigate", url=page.absolute().as_uri() if isinstance(page, Path) else page)
         if self.wait("ready", "failed") == "failed":
             raise PageFailed(self.status)
 

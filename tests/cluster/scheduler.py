@@ -83,12 +83,13 @@ class Change:
 _AGAIN = "from skystill.cluster.connection import _cached_versions; _cached_versions.cache_clear(); import skystill; "
 OLD = Change(
     _AGAIN + "skystill.kept, skystill.__version__ = skystill.__version__, '0.0.1'",
-    _AGAIN + "skystill.__version__ = skystill.kept",
+    _AGAIN + "skystill.__version__ = getattr(skystill, 'kept', skystill.__version__)",
 )
-"""Another version of skystill."""
+"""Another version of skystill. A worker that came in the meantime was not changed."""
 WITHOUT_RUNTIME = Change(
     "import sys; sys.kept = sys.modules.get('onnxruntime'); sys.modules['onnxruntime'] = None",
-    "import sys; sys.modules.pop('onnxruntime'); sys.modules.update({'onnxruntime': sys.kept} if sys.kept else {})",
+    "import sys; kept = getattr(sys, 'kept', None); sys.modules.pop('onnxruntime', None); "
+    "sys.modules.update({'onnxruntime': kept} if kept else {})",
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import InputSpec
+from skystill.raster.size_cap import max_image_values
 from skystill.raster.source import RasterSource
 
 _MOST = 8
@@ -47,6 +48,7 @@ def open_source(path: Path, spec: InputSpec, keep: bool) -> Iterator[RasterSourc
         source.close()
         source = None
     kept = False
+    max_image_values()  # a mistake in the environment is not one of the file
     try:
         source = source or RasterSource(str(path), as_stored=True, spec=spec)
     except SettingsError as error:

@@ -15,6 +15,7 @@ from skystill import tiling
 from skystill.classes import DUBAI
 from skystill.errors import SettingsError
 from skystill.model.file import ModelInfo
+from skystill.raster.input_spec import RGB
 from skystill.train.compress import export
 from skystill.train.compress.export import describe
 from skystill.train.compress.int8_aware import int8_aware
@@ -437,4 +438,4 @@ def test_export_refuses_before_it_writes(tmp_path: Path) -> None:
 
 def test_a_graph_that_does_not_normalise_once_is_refused_in_words() -> None:
     with pytest.raises(NetworkContractError, match=r"network mine .*(?s:.*)normalize: the graph holds 0 chains"):
-        export._take_bytes(onnx.ModelProto(), "mine")
+        export._take_bytes(onnx.ModelProto(), "mine", RGB)

@@ -17,7 +17,7 @@ from skystill.predict import Predictor
 from skystill.report.samples import paint_disagreement
 from skystill.settings import DistillSettings
 from skystill.train.runs import distill_run
-from tests.cli.conftest import TINY, Done, process
+from tests.cli.conftest import TINY, Done
 
 Cli = Callable[..., Done]
 pytestmark = pytest.mark.slow
@@ -130,9 +130,9 @@ def test_evaluate_scores_on_another_split_and_warns_of_a_leak(teacher: Path, sky
     assert after["models"]["teacher"]["scores"] == json.loads(before)["models"]["teacher"]["scores"]
 
 
-def test_limit_images_draws_by_seed_and_writes_the_sample(scenes: Path, tmp_path: Path) -> None:
+def test_limit_images_draws_by_seed_and_writes_the_sample(scenes: Path, tmp_path: Path, skystill: Cli) -> None:
     out = tmp_path / "run"
-    done = process(
+    done = skystill(
         "train", "--data", scenes, "--out", out, "--network=two-level", "--epochs=1", "--limit-images=3", "--no-report",
         *TINY,
     )  # fmt: skip

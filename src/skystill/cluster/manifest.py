@@ -21,7 +21,10 @@ from skystill.errors import DiskFull, RunFolderError, shortened
 
 VERSION = 1
 _BUSY_SECONDS = 30.0
-_OF_THE_DISK = {3, 5, 6, 7, 8, 10, 13, 14}  # SQLITE_PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL and CANTOPEN
+_OF_THE_DISK = {
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from rasterio.transform import Affine
 
 from skystill.cluster.archive import ArchiveStopped, predict_archive
 from skystill.cluster.connection import RUNTIME, Connection, open_connection
+from skystill.cluster.dispatch import ATTEMPTS
 from skystill.cluster.orders import Fence, end_run, read_order, unshared, write_order
 from skystill.cluster.stream import count_workers, stream
 from skystill.cluster.tasks import Ended, Fatal, in_turn, reporting
@@ -40,7 +41,6 @@ from skystill.raster.entries import write_entry
 from skystill.run_folder import naming_failed_writes, write_json
 from skystill.settings import PredictSettings
 
-_ATTEMPTS = 3
 _MOST_WINDOWS = 32  # of a task: some ten seconds
 _TASKS = 4  # for each worker, at least, if there are as many windows
 _GRID, _WINDOWS = "grid.yaml", "windows.json"
@@ -138,7 +138,7 @@ def _compute(
                 raise ClusterError(unshared(found.host, folder.parent))
             if found is not None:
                 failed[piece] += 1
-                if failed[piece] < _ATTEMPTS:
+                if failed[piece] < ATTEMPTS:
                     pieces.append(piece)
                     continue
             done += len(piece)

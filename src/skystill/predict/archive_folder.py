@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from skystill.locks import hold_lock
+from skystill.predict.layers import is_raster_name
 
 MANIFEST, LOCK = "manifest.sqlite", "lock"
 """Names in the folder."""
@@ -14,7 +15,7 @@ def archive_folder(out: Path) -> Path:
     Args:
         out: the --out of the command.
     """
-    is_file = out.suffix.lower() in (".tif", ".tiff", ".png") and not out.is_dir()
+    is_file = is_raster_name(out) and not out.is_dir()
     return out.with_name(f".skystill-{out.name}") if is_file else out / ".skystill"
 
 

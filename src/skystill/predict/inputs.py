@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from skystill.errors import DataError, SettingsError, first_few
-from skystill.predict.layers import written_rasters
+from skystill.predict.layers import is_raster_name, written_rasters
 from skystill.predict.predictor import Predictor
 from skystill.raster.buckets import Found, bucket_address, find_in_bucket, is_bucket
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
@@ -19,7 +19,6 @@ from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.settings import PredictSettings
 
-_FILES = (".tif", ".tiff", ".png")
 _STAC = (".json", ".geojson")
 LISTS = (".csv", ".parquet", ".geoparquet", *_STAC)
 """Extensions of files that list images: tables and STAC (`skystill.data.image_lists`)."""
@@ -138,7 +137,7 @@ class _Finder:
 
     def _check_outside(self, folder: Path) -> None:
         """Refuse results in a folder that is searched: the next time, or with --resume, they would be inputs."""
-        if self._out.suffix.lower() in _FILES:
+        if is_raster_name(self._out):
             return
         out, searched = Path(os.path.realpath(self._out)), Path(os.path.realpath(folder))
         if out == searched or (self._recursive and out.is_relative_to(searched)):
@@ -192,7 +191,7 @@ def name_targets(sources: dict[str, Path], settings: PredictSettings) -> list[tu
 
 def is_one_file(settings: PredictSettings) -> bool:
     """Return whether --out names a file, and not a folder."""
-    return settings.out.suffix.lower() in _FILES
+    return is_raster_name(settings.out)
 
 
 def _suffix(source: str, settings: PredictSettings) -> str:

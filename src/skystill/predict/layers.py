@@ -9,6 +9,11 @@ from skystill.raster.output import Layer, RasterOutput, journal_of
 from skystill.settings import RasterSettings
 
 
+def is_raster_name(path: Path) -> bool:
+    """Return whether a path is named as a class raster that a prediction writes."""
+    return path.suffix.lower() in (".tif", ".tiff", ".png")
+
+
 def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> list[Layer]:
     """Return the rasters to write, the class raster first.
 
@@ -20,7 +25,7 @@ def wanted_layers(target: Path, settings: RasterSettings, classes: ClassMap) -> 
     Raises:
         SettingsError: the extension of `target` is not that of a known format, or it is .png with `cog`.
     """
-    if target.suffix.lower() not in (".tif", ".tiff", ".png"):
+    if not is_raster_name(target):
         raise SettingsError(f"{target}: name it .tif (GeoTIFF) or .png.")
     if settings.cog and target.suffix.lower() == ".png":
         raise SettingsError(f"{target} is a PNG and --cog asks for a GeoTIFF; name it .tif.")

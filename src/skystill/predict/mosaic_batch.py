@@ -27,7 +27,8 @@ from skystill.locks import hold_lock
 from skystill.predict.batch import Predict, PredictedInput, open_predictor, predict_inputs
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.further import Further, Shapes, square_labels
-from skystill.predict.inputs import FoundInputs, check_targets, find_inputs, is_one_file, name_targets, side_files
+from skystill.predict.inputs import FoundInputs, check_targets, find_inputs, name_targets, side_files
+from skystill.predict.layers import is_raster_name
 from skystill.predict.lengths import pixel_m2_at, tolerance_in_pixels
 from skystill.predict.mosaic import MosaicFile, write_mosaic
 from skystill.predict.mosaic_grid import GridFile, MosaicGrid, Place, find_place, fit_grid, in_order, read_grid_file
@@ -96,7 +97,7 @@ def predict_mosaic(
     """
     assert settings.mosaic is not None  # noqa: S101 - the caller looks at it
     began = time.monotonic()
-    target = mosaic_target(settings)
+    target = mosaic_target(settings.out)
     file, predictor, found = read_grid_file(settings.mosaic), open_predictor(settings), find_inputs(settings)
     square = square_labels(settings, predictor.classes)
     plan = _plan(file, found, on_progress)
@@ -127,14 +128,14 @@ def predict_mosaic(
         empty_folder(work, but=_LOCK)
 
 
-def mosaic_target(settings: PredictSettings) -> Path:
+def mosaic_target(out: Path) -> Path:
     """Return the path of the mosaic: --out if it names a file, otherwise mosaic.tif in that folder."""
-    return settings.out if is_one_file(settings) else settings.out / _NAME
+    return out if is_raster_name(out) else out / _NAME
 
 
 def work_folder(out: Path) -> Path:
     """Return the folder of an --out in which the class rasters of the inputs of a mosaic lie until it is complete."""
-    target = out if out.suffix.lower() in (".tif", ".tiff", ".png") else out / _NAME
+    target = mosaic_target(out)
     return target.with_name(f".mosaic-{target.stem}")
 
 

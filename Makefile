@@ -25,9 +25,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt packages/skystill-web/pyproje
 demo: install
 	$(BIN)/skystill demo --out $(OUT)
 
-# Two test processes of one thread each: two threads in one would wait for each other most of the time.
+# Two test processes of one thread each: two threads in one would wait for each other most of the time. One that dies
+# ends the tests: where it is started again, pytest-xdist may wait for its tests for ever.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 install-foreign: $(FOREIGN)/.installed
 

@@ -1,14 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torchmetrics.classification import (
-    MulticlassF1Score,
-    MulticlassJaccardIndex,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
 
 from skystill.classes import ClassMap
 from skystill.errors import DataError
@@ -26,7 +18,6 @@ from skystill.report.metrics import (
     pixel_accuracy,
     precision_per_class,
     recall_per_class,
-    with_truth,
 )
 from skystill.train.loop.meter import Meter
 
@@ -58,23 +49,6 @@ def test_a_class_that_is_not_there_leaves_the_mean() -> None:
 def test_an_unscored_class_counts_as_an_error_and_leaves_the_mean() -> None:
     classes = ClassMap(("a", "b"), ((1, 1, 1), (2, 2, 2)), unscored=("b",))
     assert metrics_for(classes)["miou"](HAND) == pytest.approx(5 / 8)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_torchmetrics_agrees(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.choice(np.array([0, 1, 2, 255], np.uint8), (40, 30))
-    predicted = rng.integers(0, 3, (40, 30), np.uint8)
-    counts = confusion_counts(labels, predicted, 3)
-    references = {
-        iou_per_class: MulticlassJaccardIndex(3, average=None, ignore_index=255),
-        precision_per_class: MulticlassPrecision(3, average=None, ignore_index=255),
-        recall_per_class: MulticlassRecall(3, average=None, ignore_index=255),
-        f1_per_class: MulticlassF1Score(3, average=None, ignore_index=255),
-    }
-    for ours, theirs in references.items():
-        expected = theirs(torch.from_numpy(predicted).long(), torch.from_numpy(labels).long())
-        assert ours(counts) == pytest.approx(expected.numpy(), abs=1e-6)
 
 
 def _scenes(labels: list[list[list[int]]]) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -148,25 +122,6 @@ def _counts(first: float, second: float) -> np.ndarray:
     """Of 10,000 pixels of each class, so many are right."""
     right = np.rint(10_000 * np.array([first, second])).astype(np.int64)
     return np.array([[right[0], 10_000 - right[0]], [10_000 - right[1], right[1]]])
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
-def test_which_classes_count_does_not_depend_on_the_predictions(seed: int, classes: int) -> None:
-    """The same truth, two models: where one predicts a class without truth and the other does not, both leave it out.
-
-    The reference is torchmetrics, averaged by hand over the classes that occur.
-    """
-    rng = np.random.default_rng(seed)
-    labels = rng.choice(rng.integers(0, classes, 3), (12, 9)).astype(np.uint8)
-    there = np.unique(labels).tolist()
-    for _ in range(2):
-        predicted = rng.integers(0, classes, (12, 9), np.uint8)
-        every = MulticlassJaccardIndex(max(2, classes), average=None)(
-            torch.from_numpy(predicted).long(), torch.from_numpy(labels).long()
-        )
-        counts = confusion_counts(labels, predicted, classes)
-        assert np.flatnonzero(with_truth(counts)).tolist() == there
-        assert mean_iou(counts, np.ones(classes, bool)) == pytest.approx(float(every[there].mean()), abs=1e-6)
 
 
 def test_a_class_with_truth_that_is_never_predicted_has_precision_zero() -> None:

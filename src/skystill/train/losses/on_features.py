@@ -38,11 +38,10 @@ def to_one_size(student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor
 
     Returns:
         The student's and the teacher's features, (N, C, h, w) float32 with the smaller h and w of the two, and the
-        cells that count, (N, h, w) bool. A cell counts if more than 99.9 % of its pixels are valid. If a cell has fewer
-        than 1000 pixels, that means all of them.
+        cells that count, (N, h, w) bool: those of which all pixels are valid.
     """
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
-    whole = F.adaptive_avg_pool2d(valid[:, None].float(), size)[:, 0] > 0.999
+    whole = -F.adaptive_max_pool2d(-valid[:, None].float(), size)[:, 0] > 0
     return F.adaptive_avg_pool2d(student.float(), size), F.adaptive_avg_pool2d(teacher.float(), size), whole
 
 
@@ -152,9 +151,8 @@ class IntraClassVariation(nn.Module):
         L = mean over cells with a label of (cos(student, its class's mean) - cos(teacher, its class's mean))^2
 
     The mean feature of a class runs over all cells of this class in the batch, separately for student and teacher. A
-    valid cell has a label if all its pixels have the same label and it is not void. This is tested on the variance of
-    the labels in the cell, which must be below 1e-3. Source: Wang 2020, ECCV, "Intra-class Feature Variation
-    Distillation", equations 1 to 3.
+    valid cell has a label if all its pixels have the same label and it is not void. Source: Wang 2020, ECCV,
+    "Intra-class Feature Variation Distillation", equations 1 to 3.
 
     Shape:
         See the docstring of the module.
@@ -164,12 +162,11 @@ class IntraClassVariation(nn.Module):
         """Return the loss. The docstring of the class gives its formula, that of the module the shapes."""
         student, teacher, whole = to_one_size(student, teacher, valid)
         size = (student.shape[2], student.shape[3])
-        mean_label = F.adaptive_avg_pool2d(labels[:, None].float(), size)[:, 0]
-        mean_square = F.adaptive_avg_pool2d(labels[:, None].float().square(), size)[:, 0]
-        pure = whole & ((mean_square - mean_label.square()).abs() < 1e-3) & (mean_label.round() != VOID)
+        least, most = (sign * F.adaptive_max_pool2d(sign * labels[:, None].float(), size)[:, 0] for sign in (-1, 1))
+        pure = whole & (least == most) & (most != VOID)
         if not pure.any():
             return student.sum() * 0
-        truth = mean_label.round().long()[pure]
+        truth = most.long()[pure]
         one, other = (_to_own_class(f.permute(0, 2, 3, 1)[pure], truth) for f in (student, teacher))
         return (one - other).square().mean()
 

@@ -10,9 +10,9 @@ from rasterio.errors import RasterioError
 
 from skystill.data.vector_files import files_called
 from skystill.errors import DataError, first_few
-from skystill.raster.opening import VRT_SUFFIX, open_raster
+from skystill.raster.opening import VRT_SUFFIX, files_of, open_raster
 from skystill.raster.picture import Bounds
-from skystill.raster.source import files_of, gdal_environment
+from skystill.raster.source import gdal_environment
 
 LABELS = "labels"
 """Name of the vector file without its extension."""

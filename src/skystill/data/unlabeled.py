@@ -18,10 +18,10 @@ from skystill.data.image_files import find_image_files, without_repeats
 from skystill.errors import DataError, first_few
 from skystill.progress import Note, OnProgress, ignore_progress
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.opening import VRT_SUFFIX, open_raster
+from skystill.raster.opening import VRT_SUFFIX, files_of, open_raster
 from skystill.raster.overwriting import source_files
 from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size_and_stretch, read_whole
-from skystill.raster.source import files_of, gdal_environment
+from skystill.raster.source import gdal_environment
 
 WINDOW = 1024
 """Largest side of a window in pixels. An image that is not larger becomes one window."""

@@ -41,8 +41,12 @@ NO_TEXT = "its metadata hold bytes that are no text in UTF-8. Write it again: gd
 _REMOTE = re.compile(
     r"(?i)(^|\+)(https?|ftp|s3|gs|az|oss)://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs|rsync)\b|/vsi\w+_streaming/"
 )
-_SERVER_OPTIONS = {"GDAL_HTTP_CONNECTTIMEOUT": "20", "GDAL_HTTP_MAX_RETRY": "3", "GDAL_HTTP_RETRY_DELAY": "1"}
-"""How rasters on servers are read. Without them GDAL waits for five minutes, and asks a busy server only once."""
+_SERVER_OPTIONS = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "20", "GDAL_HTTP_LOW_SPEED_TIME": "20", "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3", "GDAL_HTTP_RETRY_DELAY": "1",
+}  # fmt: skip
+"""How rasters on servers are read. Without them GDAL waits for five minutes for a server that does not answer, and for
+ever for one that stops in the middle of an answer, and asks a busy one only once."""
 _SIDE_FILES = (".ovr", ".OVR", ".msk", ".MSK")
 _BASE = ":::BASE:::"  # GDAL's word for "beside the raster"
 _HEAD_BYTES = 4096  # GDAL looks for the words below in the first 1,024
@@ -209,6 +213,25 @@ def _check_beside(name: str, file: DatasetReader) -> None:
         from skystill.raster.vrt import check_remote_vrt
 
         check_remote_vrt(name, file.tags(ns="xml:VRT").get("xml:VRT", ""))
+
+
+def files_of(file: DatasetReader) -> list[str]:
+    """Return all files that are read for a raster: itself, the files beside it, and the sources of a VRT.
+
+    Args:
+        file: the raster. A source that cannot be opened counts as one file of that name.
+    """
+    found: dict[str, None] = dict.fromkeys(file.files)
+    waiting = [name for name in found if name.lower().endswith(VRT_SUFFIX) and name != file.name]
+    while waiting:
+        try:
+            with open_raster(waiting.pop()) as inner:
+                files = [name for name in inner.files if name not in found]
+        except Exception:  # noqa: BLE001 - what is wrong with a source, its reading reports
+            continue
+        found.update(dict.fromkeys(files))
+        waiting.extend(name for name in files if name.lower().endswith(VRT_SUFFIX))
+    return list(found)
 
 
 def _refuse_special(name: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from skystill.errors import SettingsError
-from skystill.raster.opening import is_remote, open_raster
-from skystill.raster.source import files_of, gdal_environment
+from skystill.raster.opening import files_of, is_remote, open_raster
+from skystill.raster.source import gdal_environment
 
 _SHOWN = 20
 

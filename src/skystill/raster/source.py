@@ -8,9 +8,9 @@ import contextlib
 import functools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,9 @@ from skystill.raster.colors import Bytes as Bytes
 from skystill.raster.colors import Colors
 from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.opening import VRT_SUFFIX, open_raster, reading_options
+from skystill.raster.opening import files_of, is_remote, open_raster, reading_options
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
+from skystill.raster.servers import asked_again, forget
 from skystill.raster.spreads import kept_spread
 from skystill.raster.states import FileStates
 from skystill.raster.turned import UPRIGHT, read_orientation, turned_note, turned_size, write_upright
@@ -35,6 +36,7 @@ from skystill.raster.validity import Valid as Valid
 from skystill.raster.validity import Validity
 from skystill.raster.values import Values
 
+_Read = TypeVar("_Read")
 Planes = npt.NDArray[Any]
 """(B, H, W) in the data type of a spec."""
 
@@ -105,7 +107,7 @@ class RasterSource:
         self.factors, self.spec, self._told = factors, spec, bands is not None
         self.states = FileStates([path])
         """The files of the raster as they were before its pixels were read."""
-        self._file = self._opened()
+        self._file = _open(self.path)
         self.states.add(files_of(self._file))
         self._held_bytes = refuse_unreadable(self._file, path)
         self.orientation = read_orientation(path, self._file)
@@ -139,9 +141,6 @@ class RasterSource:
                 "Leave it out."
             )
         return Values(self._file, self.path, numbers, self.spec)
-
-    def _opened(self) -> rasterio.DatasetReader:
-        return _open(self.path)
 
     def close(self) -> None:
         """Close the file."""
@@ -222,7 +221,7 @@ class RasterSource:
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         """Read a window.
 
-        Blocks that cannot be read are listed in `damaged`, and their pixels are not valid.
+        Blocks that cannot be read are listed in `damaged`, and their pixels are not valid; of servers, that is an error.
 
         Args:
             top: first row, in target pixels.
@@ -233,12 +232,14 @@ class RasterSource:
         Returns:
             planes (B, H, W) in the data type of the spec, and valid (H, W) bool, False where there is no data. `valid`
             is None if all pixels are valid.
+
+        Raises:
+            ServerFailed: a file on a server cannot be read.
         """
         if bottom <= self._lost_from:
-            try:
-                return self._read(top, bottom, left, right)
-            except RasterioError:
-                self._open_again()
+            found = self._tried(lambda: self._read(top, bottom, left, right))
+            if found is not None:
+                return found
         return self._read_around_damage(top, bottom, left, right)
 
     @property
@@ -311,8 +312,22 @@ class RasterSource:
     def _open_again(self) -> None:
         """Open a file again if GDAL tells an error once, and then gives zeros (VRT in a VRT), grey or noise (PNG)."""
         if self._file.driver in {"VRT", *_ONE_STREAM}:
-            self._file.close()
-            self._file = self._opened()
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self._file.close()
+        forget(self.path, _open)
+        self._file = _open(self.path)
+
+    def _tried(self, read: Callable[[], _Read]) -> _Read | None:
+        """Read, and return None if the file is damaged there. A server is asked again."""
+        try:
+            return read()
+        except RasterioError as error:
+            if is_remote(self.path):
+                return asked_again(self.path, self._reopen, read, gdal_reason(error))
+        self._open_again()
+        return None
 
     def take_damage(self, places: list[str], pixels: int, reason: str) -> None:
         """Take over damaged places that were found before."""
@@ -343,15 +358,19 @@ class RasterSource:
         for row in rows:
             for column in columns:
                 window = Window(column, row, _SAMPLE_SIDE, _SAMPLE_SIDE)
-                try:
-                    values = self._file.read(list(numbers), window=window, masked=True, out_dtype=kind)
-                    if alpha is not None:
-                        values[:, self._file.read(alpha, window=window) == 0] = np.ma.masked
-                    seen.append(values.reshape(len(numbers), -1))
-                except RasterioError:
-                    self._open_again()
+                found = self._tried(functools.partial(self._sample, list(numbers), alpha, window, kind))
+                if found is not None:
+                    seen.append(found)
         joined = np.ma.concatenate(seen, axis=1)  # type: ignore[no-untyped-call]
         return np.ma.masked_invalid(joined, copy=False)
+
+    def _sample(
+        self, numbers: list[int], alpha: int | None, window: Window, kind: np.dtype[Any]
+    ) -> "np.ma.MaskedArray[Any, Any]":
+        values: np.ma.MaskedArray[Any, Any] = self._file.read(numbers, window=window, masked=True, out_dtype=kind)
+        if alpha is not None:
+            values[:, self._file.read(alpha, window=window) == 0] = np.ma.masked
+        return values.reshape(len(numbers), -1)
 
 
 def upright_size(path: str) -> tuple[int, int]:
@@ -362,25 +381,6 @@ def upright_size(path: str) -> tuple[int, int]:
     """
     with _open(path) as file:
         return turned_size(file.height, file.width, read_orientation(path, file))
-
-
-def files_of(file: rasterio.DatasetReader) -> list[str]:
-    """Return all files that are read for a raster: itself, the files beside it, and the sources of a VRT.
-
-    Args:
-        file: the raster. A source that cannot be opened counts as one file of that name.
-    """
-    found: dict[str, None] = dict.fromkeys(file.files)
-    waiting = [name for name in found if name.lower().endswith(VRT_SUFFIX) and name != file.name]
-    while waiting:
-        try:
-            with open_raster(waiting.pop()) as inner:
-                files = [name for name in inner.files if name not in found]
-        except Exception:  # noqa: BLE001 - what is wrong with a source, its reading reports
-            continue
-        found.update(dict.fromkeys(files))
-        waiting.extend(name for name in files if name.lower().endswith(VRT_SUFFIX))
-    return list(found)
 
 
 def gdal_reason(error: BaseException) -> str:

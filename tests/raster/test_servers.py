@@ -51,6 +51,14 @@ def test_a_server_that_fails_for_a_while_costs_nothing(images: dict[str, Path], 
         assert not source.damaged and not source.notes
 
 
+@pytest.mark.parametrize("kind", ["drop", "cut", "500"])
+def test_one_failure_while_it_is_opened_costs_nothing(images: dict[str, Path], kind: str) -> None:
+    with serving(images["uint8"]) as server, gdal_environment():
+        server.fail(kind, 1)
+        assert RasterSource(server.url).height == 700
+        assert server.failures() == 0
+
+
 def test_samples_are_those_of_the_whole_raster(images: dict[str, Path]) -> None:
     with serving(images["uint16"]) as server, gdal_environment():
         with rasterio.open(server.url):  # its head is kept

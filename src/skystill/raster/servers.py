@@ -9,7 +9,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from skystill.errors import DataError
-from skystill.raster.opening import is_remote
+from skystill.raster.opening import is_remote, open_raster
 
 PAUSES = (1.0, 5.0, 15.0)
 """Seconds before each further attempt. GDAL itself asks again only where a server says that it is busy."""
@@ -22,11 +22,25 @@ class ServerFailed(DataError):
     """A part of a raster on a server cannot be read."""
 
 
-def forget(path: str, open_raster: Callable[[str], DatasetReader]) -> None:
+def open_or_ask_again(path: str) -> DatasetReader:
+    """Open a raster; one on a server a second time where it fails.
+
+    Raises:
+        RasterioError: it cannot be opened.
+    """
+    try:
+        return open_raster(path)
+    except RasterioError:
+        if not is_remote(path):
+            raise
+    _forget(path)
+    return open_raster(path)
+
+
+def _forget(path: str) -> None:
     """Let GDAL forget what it keeps of a raster on a server: it keeps an answer that was cut, too."""
-    if is_remote(path):
-        with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=_SYSTEMS):
-            open_raster(path).close()
+    with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=_SYSTEMS):
+        open_raster(path).close()
 
 
 def asked_again(path: str, reopen: Callable[[], None], read: Callable[[], _Read], reason: str) -> _Read:
@@ -44,6 +58,7 @@ def asked_again(path: str, reopen: Callable[[], None], read: Callable[[], _Read]
     for seconds in PAUSES:
         time.sleep(seconds)
         try:
+            _forget(path)
             reopen()
             return read()
         except RasterioError as error:

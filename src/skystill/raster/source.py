@@ -28,7 +28,7 @@ from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import files_of, is_remote, open_raster, reading_options
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
-from skystill.raster.servers import asked_again, forget
+from skystill.raster.servers import asked_again, open_or_ask_again
 from skystill.raster.spreads import kept_spread
 from skystill.raster.states import FileStates
 from skystill.raster.turned import UPRIGHT, read_orientation, turned_note, turned_size, write_upright
@@ -221,7 +221,7 @@ class RasterSource:
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         """Read a window.
 
-        Blocks that cannot be read are listed in `damaged`, and their pixels are not valid; of servers, that is an error.
+        Blocks that cannot be read are listed in `damaged`, and their pixels are not valid. On servers, it is an error.
 
         Args:
             top: first row, in target pixels.
@@ -316,7 +316,6 @@ class RasterSource:
 
     def _reopen(self) -> None:
         self._file.close()
-        forget(self.path, _open)
         self._file = _open(self.path)
 
     def _tried(self, read: Callable[[], _Read]) -> _Read | None:
@@ -395,6 +394,6 @@ def _open(path: str) -> rasterio.DatasetReader:
     if local and not Path(path).exists():
         raise DataError(f"{path}: no such file.")
     try:
-        return open_raster(path)
+        return open_or_ask_again(path)
     except RasterioError as error:
         raise DataError(f"{path}: cannot be read: it cannot be opened as a raster ({error}).") from error

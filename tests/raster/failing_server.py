@@ -2,7 +2,8 @@
 
 Run as `python failing_server.py FILE`. It prints its port, and serves until its standard input ends. /fail/KIND/N lets
 the next N requests for parts of the file fail: `drop` the connection, `cut` it or `stall` in the
-middle, or answer with a status.
+middle, or answer with a status. It is also a server of S3 with a bucket of that name: `bucket/in/` holds 1,100 names,
+of which the second page is such a part.
 """
 
 import contextlib
@@ -45,37 +46,52 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200)
         if self.path == "/failures":
             return self.answer(200, str(len(Handler.failures)).encode())
+        if self.path.startswith("/bucket/?"):
+            return self.list_names("marker" in self.path)
         if self.path != "/image.tif":
             return self.answer(404)
         first, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")
         begin, end = int(first), min(int(last or 1e12), len(self.content) - 1) + 1
+        place = {"Content-Range": f"bytes {begin}-{end - 1}/{len(self.content)}"}
+        return self.answer_or_fail(206, self.content[begin:end], **place)
+
+    def list_names(self, is_second: bool) -> None:
+        names = range(1000, 1100) if is_second else range(1000)
+        entries = "".join(f"<Contents><Key>in/{name}.tif</Key><Size>1</Size></Contents>" for name in names)
+        text = (
+            "<?xml version='1.0' encoding='UTF-8'?><ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>"
+            f"<Name>bucket</Name><Prefix>in/</Prefix><MaxKeys>1000</MaxKeys><IsTruncated>{str(not is_second).lower()}"
+            f"</IsTruncated>{entries}</ListBucketResult>"
+        )
+        (self.answer_or_fail if is_second else self.answer)(200, text.encode())
+
+    def answer_or_fail(self, status: int, body: bytes, **headers: str) -> None:
         kind = Handler.failures.pop() if Handler.failures else ""
         if kind == "drop":
             self.close_connection = True
             return None
         if kind.isdigit():
             return self.answer(int(kind))
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(self.content)}")
-        self.send_header("Content-Length", str(end - begin))
+        if kind not in ("stall", "cut"):
+            return self.answer(status, body, **headers)
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
-        if kind in ("stall", "cut"):
-            self.wfile.write(self.content[begin : begin + 10])
-            self.wfile.flush()
-            time.sleep(600 if kind == "stall" else 0)
-            self.close_connection = True
-            return None
-        self.wfile.write(self.content[begin:end])
+        self.wfile.write(body[:10])
+        self.wfile.flush()
+        time.sleep(600 if kind == "stall" else 0)
+        self.close_connection = True
         return None
 
 
 class FailingServer:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/image.tif"
-        self._port = port
+        self.port = port
 
     def _get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}") as answer:
             return bytes(answer.read())
 
     def fail(self, kind: str, count: int) -> None:

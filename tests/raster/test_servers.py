@@ -8,12 +8,15 @@ import rasterio
 from rasterio.transform import from_origin
 
 from skystill.api import predict
-from skystill.raster import servers
+from skystill.errors import DataError
+from skystill.raster import buckets, servers
+from skystill.raster.buckets import copy_file, find_in_bucket
 from skystill.raster.opening import reading_options
 from skystill.raster.servers import ServerFailed
 from skystill.raster.source import RasterSource, gdal_environment
 from tests.cluster.archives import contents
 from tests.raster.failing_server import serving
+from tests.s3 import use_server
 
 FAILURES = ("drop", "cut", "stall", "500", "403", "503")
 
@@ -37,7 +40,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1", "GDAL_HTTP_LOW_SPEED_TIME": "1",
                         "GDAL_HTTP_MAX_RETRY": "0"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(servers, "PAUSES", (0.0, 0.0))
+    for module in (servers, buckets):
+        monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
 
 
 @pytest.mark.parametrize("kind", FAILURES)
@@ -89,6 +93,33 @@ def test_the_same_command_goes_on(images: dict[str, Path], tmp_path: Path) -> No
         server.fail("drop", 0)
         predict(**given)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("count", [2, 1000])
+@pytest.mark.parametrize("kind", ["drop", "cut", "500", "403"])
+def test_a_list_of_names_is_whole(
+    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str, count: int
+) -> None:
+    with serving(images["uint8"]) as server:
+        use_server(server.port, monkeypatch)
+        server.fail(kind, count)
+        if count == 2:
+            found = find_in_bucket("s3://bucket/in/", recursive=True)
+            assert found is not None and len(found.listing.images) == 1100 and server.failures() == 0
+        else:
+            with pytest.raises(DataError, match=r"breaks off after 1,000 names, asked 3 times"):
+                find_in_bucket("s3://bucket/in/", recursive=True)
+
+
+def test_a_copy_is_whole(images: dict[str, Path], tmp_path: Path) -> None:
+    """GDAL takes an answer that was cut for the end of the file: a list of images had fewer rows."""
+    with serving(images["uint8"]) as server:
+        server.fail("cut", 2)
+        copy_file(server.url, tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == images["uint8"].read_bytes() and server.failures() == 0
+        server.fail("cut", 1000)
+        with pytest.raises(DataError, match=r"cannot be copied to .*only a part of it came"):
+            copy_file(server.url, tmp_path / "copy")
 
 
 def test_every_server_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,17 @@ same credentials.
 import ctypes
 import functools
 import glob
+import json
+import os
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import rasterio
 from rasterio import _env  # the part of rasterio that is linked with GDAL
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
@@ -23,10 +27,14 @@ from skystill.errors import DataError, SettingsError
 from skystill.raster.listing import Listing, depth_of, divided, is_passed_over, matched
 from skystill.raster.opening import is_plain, open_raster, suffix_of
 from skystill.raster.scratch import scratch_folder
+from skystill.raster.servers import PAUSES, UNCACHED
 from skystill.raster.source import gdal_environment
 
 SCHEMES = {"s3://": "/vsis3/", "gs://": "/vsigs/", "az://": "/vsiaz/"}
 """How the name of a bucket begins, and GDAL's own word for it."""
+_FAILURE = 3
+"""GDAL's number for an error; smaller ones are warnings, such as that it asks again."""
+_CUT = "only a part of it came"
 _CREDENTIALS = "GDAL takes credentials from the environment, the files of the provider's tools, and roles of machines"
 
 
@@ -141,8 +149,12 @@ def copy_file(source: str | Path, target: str | Path) -> None:
     if is_plain(str(source)) and not Path(source).is_file():  # GDAL would say that it was copied
         raise DataError(f"{source} cannot be copied to {target}: there is no such file.")
     names = [vsi_name(str(name)) for name in (source, target)]
-    with gdal_environment():
-        reason = _with_reason(str(source) if is_bucket(str(source)) else str(target), _copy, *names)
+    with gdal_environment(), rasterio.Env(CPL_VSIL_CURL_NON_CACHED=UNCACHED):
+        for seconds in (*PAUSES, None):
+            reason = _with_reason(str(source) if is_bucket(str(source)) else str(target), _copy, *names)
+            if reason != _CUT or seconds is None:
+                break
+            time.sleep(seconds)
     if reason is not None:
         raise DataError(f"{source} cannot be copied to {target}: {reason}. {_CREDENTIALS}.")
 
@@ -159,9 +171,7 @@ def _walk(root: str, depth: int | None) -> Iterator[tuple[Path, bool]]:
         DataError: there is nothing.
     """
     with gdal_environment():
-        entries, reason = _with_reason(root, _list, vsi_name(root).rstrip("/"), 0 if depth == 1 else -1)
-        if not entries:
-            raise DataError(f"{root}: nothing can be listed there: {reason or _reason_of(root)}. {_CREDENTIALS}.")
+        entries = _whole_list(root, 0 if depth == 1 else -1)
     folders: set[Path] = set()
     for name, is_folder in entries:
         path = Path(name)
@@ -172,6 +182,27 @@ def _walk(root: str, depth: int | None) -> Iterator[tuple[Path, bool]]:
         folders |= own
         if not is_folder:
             yield path, False
+
+
+def _whole_list(root: str, depth: int) -> list[tuple[str, bool]]:
+    """Return what lies below a folder of a bucket. Where the list breaks off, the server is asked again.
+
+    Raises:
+        DataError: there is nothing, or the list breaks off each time.
+    """
+    for seconds in (*PAUSES, None):
+        entries, reason = _with_reason(root, _list, vsi_name(root).rstrip("/"), depth)
+        if not entries:
+            raise DataError(f"{root}: nothing can be listed there: {reason or _reason_of(root)}. {_CREDENTIALS}.")
+        if reason is None:
+            break
+        if seconds is None:
+            raise DataError(
+                f"{root}: the list of what is there breaks off after {len(entries):,} names, asked {1 + len(PAUSES)} "
+                f"times ({reason}). Run the same command later."
+            )
+        time.sleep(seconds)
+    return list(entries)
 
 
 def _reason_of(root: str) -> str:
@@ -206,6 +237,15 @@ def _gdal() -> Any:  # noqa: ANN401 - a library has the functions that it has
         library.VSIGetNextDirEntry.argtypes = [ctypes.c_void_p]
         library.VSICloseDir.argtypes = [ctypes.c_void_p]
         library.CPLCopyFile.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+        library.VSINetworkStatsGetAsSerializedJSON.restype = ctypes.c_void_p
+        library.VSINetworkStatsGetAsSerializedJSON.argtypes = [ctypes.c_void_p]
+        library.VSIFree.argtypes = [ctypes.c_void_p]
+        library.VSINetworkStatsReset.restype = None
+        library.VSIFOpenL.restype = ctypes.c_void_p
+        library.VSIFOpenL.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+        library.VSIFSeekL.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int]
+        library.VSIFTellL.restype = ctypes.c_uint64
+        library.VSIFTellL.argtypes = library.VSIFCloseL.argtypes = [ctypes.c_void_p]
         library.VSIUnlink.argtypes = [ctypes.c_char_p]
         library.VSIGetLastErrorMsg.restype = library.CPLGetLastErrorMsg.restype = ctypes.c_char_p
     except AttributeError as error:  # on Windows, a library does not show those that it is linked with
@@ -230,19 +270,39 @@ def _reason(library: Any) -> str:  # noqa: ANN401
     return str(said.decode(errors="backslashreplace")).rstrip(".")
 
 
-def _list(library: Any, folder: str, depth: int) -> tuple[list[tuple[str, bool]], str]:  # noqa: ANN401
-    """Return what lies below a folder, names of folders without a slash, and GDAL's reason if it cannot be listed."""
-    opened = library.VSIOpenDir(folder.encode(), depth, None)
-    if not opened:
-        return [], _reason(library)
-    found = []
+def _list(library: Any, folder: str, depth: int) -> tuple[list[tuple[str, bool]], str | None]:  # noqa: ANN401
+    """Return what lies below a folder, names of folders without a slash, and the reason if this is not all.
+
+    GDAL gives the names of a page, which are a thousand, one by one, and then asks for the next page. If that does not
+    come, it ends without an error. A page that was asked for and gave no name is therefore taken for one that failed.
+    """
+    with rasterio.Env(CPL_VSIL_NETWORK_STATS_ENABLED="YES"):
+        library.VSINetworkStatsReset()
+        opened = library.VSIOpenDir(folder.encode(), depth, None)
+        if not opened:
+            return [], _reason(library)
+        found, asked = [], _requests(library)
+        try:
+            while entry := library.VSIGetNextDirEntry(opened):
+                name = entry.contents.name.decode(errors="surrogateescape")
+                found.append((name.rstrip("/"), stat.S_ISDIR(entry.contents.mode) or name.endswith("/")))
+                asked = _requests(library)
+        finally:
+            library.VSICloseDir(opened)
+        if _requests(library) > asked:
+            return found, _reason(library) or "the next names did not come"
+    library.VSINetworkStatsReset()  # they are no longer counted
+    return found, _reason(library) if library.CPLGetLastErrorType() >= _FAILURE else None
+
+
+def _requests(library: Any) -> int:  # noqa: ANN401
+    """Return how often GDAL has asked a server for content."""
+    text = library.VSINetworkStatsGetAsSerializedJSON(None)
     try:
-        while entry := library.VSIGetNextDirEntry(opened):
-            name = entry.contents.name.decode(errors="surrogateescape")
-            found.append((name.rstrip("/"), stat.S_ISDIR(entry.contents.mode) or name.endswith("/")))
+        counted = json.loads(ctypes.string_at(text))["methods"]
     finally:
-        library.VSICloseDir(opened)
-    return found, _reason(library)
+        library.VSIFree(text)
+    return int(counted.get("GET", {}).get("count", 0))
 
 
 def _remove(library: Any, name: str) -> None:  # noqa: ANN401
@@ -250,6 +310,21 @@ def _remove(library: Any, name: str) -> None:  # noqa: ANN401
 
 
 def _copy(library: Any, source: str, target: str) -> str | None:  # noqa: ANN401
-    """Copy a file, and return GDAL's reason if it failed."""
-    failed = library.CPLCopyFile(target.encode(), source.encode())
-    return (_reason(library) or "GDAL gives no reason") if failed else None
+    """Copy a file, and return GDAL's reason if it failed. GDAL takes an answer that was cut for the end of the file."""
+    if library.CPLCopyFile(target.encode(), source.encode()):
+        return _reason(library) or "GDAL gives no reason"
+    if not is_plain(source) and is_plain(target) and Path(target).stat().st_size != _size(library, source):
+        return _CUT
+    return None
+
+
+def _size(library: Any, name: str) -> int:  # noqa: ANN401
+    """Return the size in bytes that a server says that a file has, -1 if it does not say so any more."""
+    file = library.VSIFOpenL(name.encode(), b"rb")
+    if not file:
+        return -1
+    try:
+        library.VSIFSeekL(file, 0, os.SEEK_END)
+        return int(library.VSIFTellL(file))
+    finally:
+        library.VSIFCloseL(file)

@@ -13,7 +13,7 @@ from skystill.raster.opening import is_remote, open_raster
 
 PAUSES = (1.0, 5.0, 15.0)
 """Seconds before each further attempt. GDAL itself asks again only where a server says that it is busy."""
-_SYSTEMS = ":".join(f"/vsi{name}/" for name in ("curl", "s3", "gs", "az", "adls", "oss", "swift"))
+UNCACHED = ":".join(f"/vsi{name}/" for name in ("curl", "s3", "gs", "az", "adls", "oss", "swift"))
 """GDAL forgets all files of a system that is named when one of them is closed."""
 _Read = TypeVar("_Read")
 
@@ -39,7 +39,7 @@ def open_or_ask_again(path: str) -> DatasetReader:
 
 def _forget(path: str) -> None:
     """Let GDAL forget what it keeps of a raster on a server: it keeps an answer that was cut, too."""
-    with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=_SYSTEMS):
+    with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=UNCACHED):
         open_raster(path).close()
 
 

@@ -34,7 +34,8 @@ class Piece:
     Args:
         id: number of the piece in the manifest.
         input: number of its raster in the manifest.
-        kind: "units" for units of the grid, "files" for the rasters that are written of all units.
+        kind: "join" for what writes units into the rasters while they are computed, "units" for units of the grid,
+            "files" for the results that are made of the rasters.
         first, last: indices of the first unit, and of the one after the last.
         source, target: the raster and its result.
         pixels: number of pixels, about.
@@ -275,9 +276,12 @@ class Manifest:
         found = self._all("select attempts from pieces where id = ?", number)
         return int(found[0][0]) if found else 0
 
-    def open_pieces(self, number: int) -> int:
-        """Return how many pieces of an input are not done."""
-        return int(self._all("select count(*) from pieces where input = ? and state != 'done'", number)[0][0])
+    def open_pieces(self, number: int) -> set[str]:
+        """Return the kinds of the pieces of an input that are not done."""
+        return {
+            kind
+            for (kind,) in self._all("select distinct kind from pieces where input = ? and state != 'done'", number)
+        }
 
     # ---- what `skystill status` and the end of the command say
 

@@ -30,7 +30,7 @@ from skystill.predict.batch import (
     predict_one,
 )
 from skystill.predict.further import check_one
-from skystill.predict.pieces import begin_raster, compute_units
+from skystill.predict.pieces import begin_raster, compute_units, join_units
 from skystill.predict.predictor import Predictor
 from skystill.predict.several import run_in_order
 from skystill.progress import ignore_progress
@@ -143,7 +143,7 @@ def in_turn(work: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME, _ONE_JOIN, _OPENING = threading.Lock(), threading.Lock(), threading.Lock()
 
 
 @reporting
@@ -210,6 +210,32 @@ def compute_piece(folder: str, token: str, item: Item, first: int, last: int) ->
         return _outcome(item, error)
     seconds = time.monotonic() - began
     return Outcome(number, "done", pixels, size, digest.hexdigest(), seconds, socket.gethostname())
+
+
+@reporting
+def join_pieces(folder: str, token: str, item: Item) -> Outcome:
+    """Write the units of a large raster into its rasters while other tasks compute them, as one machine does.
+
+    It leaves its slot to another task of this worker. It mostly waits: its seconds are those of the processor.
+    """
+    from distributed import secede
+
+    secede()
+    with _ONE_JOIN:
+        began, fence = time.thread_time(), Fence(folder, token)
+        predictor, settings = _opened(folder, token)
+        number, source, target = item
+        try:
+            found = _patiently(lambda: join_units(predictor, source, Path(target), settings.for_raster(), fence))
+        except Exception as error:  # noqa: BLE001 - whatever one input raises, the others are predicted
+            return _outcome(item, error)
+        size, digest = 0, hashlib.sha256()
+        for path in found:
+            size += path.stat().st_size
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        seconds = time.thread_time() - began
+        return Outcome(number, "done", 0, size, digest.hexdigest(), seconds, socket.gethostname())
 
 
 @reporting
@@ -313,9 +339,14 @@ def _unseen(source: str) -> str:
     )
 
 
-@functools.lru_cache(maxsize=1)
 def _opened(folder: str, token: str) -> tuple[Predictor, PredictSettings]:
     """Return the one open model of this worker, and the settings with the number of its threads."""
+    with _OPENING:
+        return _opened_once(folder, token)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened_once(folder: str, token: str) -> tuple[Predictor, PredictSettings]:
     from distributed import get_worker
 
     warnings.simplefilter("ignore")  # as the command line does: what matters is told as a note

@@ -264,21 +264,28 @@ class Dispatch:
 
     def _cut(self, found: Outcome) -> None:
         """Cut the units of a large raster that are not computed into pieces."""
-        each = found.pixels / found.units
-        missing = sum(last - first for first, last in found.missing)
+        manifest, number, each = self._manifest, found.number, found.pixels / found.units
+        missing = list(found.missing)
+        self._done_pixels -= manifest.piece_pixels(number)
+        manifest.keep_pieces(number, missing)
+        if found.one is not None:
+            self._measure(found.one)
+            first, end = missing[0]
+            done = replace(_done(found.one), pixels=round(each))
+            manifest.add_done(number, "units", (first, first + 1), done)
+            missing[0] = first + 1, end
+        self._done_pixels += manifest.piece_pixels(number)
         most = max(1, int(self._task_pixels() / each))
         if self._is_scarce():
-            most = min(most, max(1, math.ceil(missing / (_AHEAD * self._workers))))
-        self._done_pixels -= self._manifest.piece_pixels(found.number)
-        self._manifest.keep_pieces(found.number, found.missing)
-        self._done_pixels += self._manifest.piece_pixels(found.number)
+            units = sum(last - first for first, last in missing)
+            most = min(most, max(1, math.ceil(units / (_AHEAD * self._workers))))
         pieces = [
             (first, min(first + most, last), round((min(first + most, last) - first) * each))
-            for begin, last in found.missing
+            for begin, last in missing
             for first in range(begin, last, most)
         ]
-        self._manifest.add_pieces(found.number, "join" if pieces else "files", [(0, 0, 0)])
-        self._manifest.add_pieces(found.number, "units", pieces)
+        manifest.add_pieces(number, "join" if pieces else "files", [(0, 0, 0)])
+        manifest.add_pieces(number, "units", pieces)
 
     def _finish(self, number: int, found: Outcome) -> PredictedInput:
         self._manifest.finish_input(number, found.source_state, found.target_state, _done(found))

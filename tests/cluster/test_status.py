@@ -185,10 +185,10 @@ def test_pieces_whose_units_are_not_in_the_journal_are_forgotten(tmp_path: Path)
     manifest.add_pieces(1, "units", [(0, 4, 400), (4, 8, 400), (8, 10, 200)])
     for piece in manifest.waiting_pieces()[:2]:
         manifest.finish_piece(piece.id, Done(400, 10, "0" * 64, 1.0, "host"))
-    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (800, 1)
+    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (800, {"units"})
     manifest.try_again()  # the command was killed, and begins again
     manifest.keep_pieces(1, [(5, 6), (8, 10)])  # somebody deleted the entry of unit 5
-    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (400, 0)
+    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (400, set())
     manifest.close()
 
 

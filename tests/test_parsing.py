@@ -15,7 +15,8 @@ from skystill.errors import SettingsError, UserError
 from skystill.model.file import open_session, read_info
 from skystill.parsing import parse_json, read_csv, read_json, read_yaml
 from skystill.predict import Predictor
-from skystill.raster.output import Layer, RasterOutput
+from skystill.raster.layer import Layer
+from skystill.raster.output import RasterOutput
 from skystill.report import records
 from skystill.run_folder import RunFolder
 from tests.channel_model import INFO, write_model

@@ -53,7 +53,9 @@ def test_windows_of_workers_make_the_same_mosaic(sheets: dict[str, Any], monkeyp
     monkeypatch.setattr("skystill.predict.mosaic.mosaic_window", of_workers_only)
     with pytest.raises(PredictionStopped, match=r"The same command goes on \(out/m\.tif\)"):
         predict(**sheets, on_progress=stop)
-    assert status(out=Path("out/m.tif")).done == 2  # the third is in another zone, far from the grid
+    found = status(out=Path("out/m.tif"))
+    assert found.done == 2  # the third is in another zone, far from the grid
+    assert found.state == "stopped" and found.windows in ((1, 4), (2, 4)) and found.window_rate > 0
     with Client(sheets["dask"], set_as_default=False) as client:  # a window that was begun may be written
         workers = client.scheduler_info(n_workers=-1)["workers"]
         client.gather([client.submit(int, 1, workers=[worker], pure=False) for worker in workers])

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,30 @@ def test_status_is_what_the_manifest_says(manifest: Path) -> None:
     assert found.hosts == (("host-1", 2, 6_000_000, 4.0), ("host-2", 1, 3_000_000, 1.0))
 
 
+def test_pieces_and_windows(manifest: Path, tmp_path: Path) -> None:
+    """Windows of a mosaic are counted where the folder is that of a mosaic."""
+    assert read_status(manifest).pieces == (1, 2) and read_status(manifest).windows is None
+    (manifest / ".skystill").rename(tmp_path / "moved")
+    (tmp_path / "out/.mosaic-mosaic").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "out/.mosaic-mosaic/.skystill")
+    runner = CliRunner()
+    assert read_status(manifest).windows == (0, 0)
+    assert (
+        "windows of the mosaic: none yet; the inputs come first" in runner.invoke(app, ["status", str(manifest)]).output
+    )
+    file = Manifest(tmp_path / "out/.mosaic-mosaic/.skystill/manifest.sqlite")
+    file.tell(windows=40, windows_done=10, windows_rate=0.5, updated=time.time())
+    file.close()
+    found = read_status(manifest)
+    assert (found.windows, found.seconds_left) == ((10, 40), 60.0)
+    done = runner.invoke(app, ["status", str(manifest), "--html", str(tmp_path / "status.html")])
+    assert {
+        "pieces of large inputs: 1 of 2 done",
+        "windows of the mosaic: 10 of 40 done, about 1 min 00 s left",
+    } <= set(done.output.splitlines()), done.output
+    assert "<b>10</b>of 40 windows" in (tmp_path / "status.html").read_text()
+
+
 def test_status_while_the_manifest_is_written(manifest: Path) -> None:
     """The command may be in the middle of a change, or was killed there."""
     path = manifest / ".skystill/manifest.sqlite"
@@ -99,6 +124,8 @@ def test_no_status_and_a_damaged_manifest(tmp_path: Path, manifest: Path) -> Non
         "update about set value = 'no JSON' where name = 'workers'",
         "update about set value = '\"javascript:alert(1)\"' where name = 'dashboard'",
         "update about set value = '{}' where name = 'state'",
+        "insert into about values ('windows', '-1')",
+        "insert into about values ('windows_done', '\"many\"')",
         "update about set value = '2' where name = 'version'",
         "update about set value = x'ff'",
         "update about set value = '" + "[" * 100_000 + "'",
@@ -158,10 +185,10 @@ def test_pieces_whose_units_are_not_in_the_journal_are_forgotten(tmp_path: Path)
     manifest.add_pieces(1, "units", [(0, 4, 400), (4, 8, 400), (8, 10, 200)])
     for piece in manifest.waiting_pieces()[:2]:
         manifest.finish_piece(piece.id, Done(400, 10, "0" * 64, 1.0, "host"))
-    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (800, 1)
+    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (800, {"units"})
     manifest.try_again()  # the command was killed, and begins again
     manifest.keep_pieces(1, [(5, 6), (8, 10)])  # somebody deleted the entry of unit 5
-    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (400, 0)
+    assert (manifest.piece_pixels(1), manifest.open_pieces(1)) == (400, set())
     manifest.close()
 
 

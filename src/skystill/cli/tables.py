@@ -146,7 +146,14 @@ def show_status(status: "Status") -> None:
         f"({100 * status.fraction:.0f} %)"
     )
     left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
-    console.print(f"rate: {status.rate / 1e6:,.2f} MP/s{left}")
+    windows_done, windows = status.windows or (0, 0)
+    if status.pieces[1]:
+        console.print(f"pieces of large inputs: {status.pieces[0]:,} of {status.pieces[1]:,} done")
+    console.print(f"rate: {status.rate / 1e6:,.2f} MP/s{'' if windows else left}")
+    if windows:
+        console.print(f"windows of the mosaic: {windows_done:,} of {windows:,} done{left}")
+    elif status.windows:
+        console.print("windows of the mosaic: none yet; the inputs come first")
     if status.dashboard:
         console.print(f"dashboard of Dask: {status.dashboard}", markup=False)
     if status.problem_count:

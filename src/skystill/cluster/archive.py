@@ -242,7 +242,7 @@ def _run(
     folder, token = run
     first = manifest.inputs("waiting", most=1)[0][1]
     dispatch = Dispatch(connection, manifest, run, on_progress)
-    manifest.tell(state="running", began=time.time(), dashboard=connection.dashboard, updated=time.time())
+    manifest.tell(state="running", began=time.time(), dashboard=connection.dashboard, updated=time.time(), windows=0)
     manifest.commit()
     state = "stopped"
     try:

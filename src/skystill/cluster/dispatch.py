@@ -24,6 +24,7 @@ from skystill.cluster.stream import count_workers, wait_for_some
 from skystill.cluster.tasks import Crashed, Ended, Fatal, Item, Outcome
 from skystill.errors import ClusterError, shortened
 from skystill.predict.batch import PredictedInput
+from skystill.predict.pieces import end_units
 from skystill.progress import OnProgress, Progress
 
 ATTEMPTS = 3
@@ -65,6 +66,7 @@ class Dispatch:
         self._landed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._pieces, self._items, self._alone = deque[Piece](), deque[Item](), deque[Item]()
         self._last_piece = self._last_item = 0
+        self._joins = 0  # tasks on the workers that only wait for others
         self._rate: float | None = None
         self._workers, self._looked, self._told = 1, -math.inf, time.monotonic()
         counts = manifest.counts()
@@ -101,7 +103,7 @@ class Dispatch:
 
     def _fill(self) -> None:
         """Submit tasks until the workers have enough."""
-        while len(self._flying) < _AHEAD * self._workers + 1:
+        while len(self._flying) - self._joins < _AHEAD * self._workers + 1:
             work = self._next()
             if work is None:
                 return
@@ -113,7 +115,8 @@ class Dispatch:
             self._pieces.extend(self._manifest.waiting_pieces(self._last_piece))
             self._last_piece = self._pieces[-1].id if self._pieces else self._last_piece
         if self._pieces:
-            return self._pieces.popleft()
+            is_held = self._pieces[0].kind == "join" and self._joins >= self._workers  # rasters are computed too fast
+            return None if is_held else self._pieces.popleft()
         if self._alone:
             return Batch((self._alone.popleft(),))
         items: list[Item] = []
@@ -150,7 +153,9 @@ class Dispatch:
             item = (work.id, work.source, work.target)
             run, arguments = tasks.compute_piece, (item, work.first, work.last)  # type: ignore[assignment]
         else:
-            run, arguments = tasks.write_files, ((work.id, work.source, work.target),)  # type: ignore[assignment]
+            run = tasks.join_pieces if work.kind == "join" else tasks.write_files  # type: ignore[assignment]
+            arguments = ((work.id, work.source, work.target),)
+        self._joins += _is_join(work)
         key = f"skystill-{self._run[1]}-{next(self._numbers)}"
         future = self._connection.client.submit(run, *self._run, *arguments, key=key, pure=False)
         self._flying[key] = future, work
@@ -163,6 +168,7 @@ class Dispatch:
             if key not in self._flying:
                 continue
             future, work = self._flying.pop(key)
+            self._joins -= _is_join(work)
             if self._connection.is_lost:
                 raise self._connection.lost()
             if future.status == "finished":
@@ -235,37 +241,51 @@ class Dispatch:
         if manifest.input_state(piece.input) != "begun":
             return  # another piece of it failed
         if found.kind == "failed":
-            if manifest.fail_piece(piece.id, found.error or "") < ATTEMPTS:
+            if manifest.fail_piece(piece.id, found.error or "") >= ATTEMPTS:
+                manifest.fail_input(piece.input, found.error or "", found.ours, most=0)
+                end_units(Path(piece.target))
+            elif _is_join(piece):
                 self._pieces.append(piece)
             else:
-                manifest.fail_input(piece.input, found.error or "", found.ours, most=0)
+                self._pieces.appendleft(piece)  # before joins, of which one may wait for it
             return
         manifest.finish_piece(piece.id, _done(found))
         if piece.kind == "files":
             yield self._finish(piece.input, found)
             return
-        self._measure(found)
-        self._done_pixels += piece.pixels
-        if not manifest.open_pieces(piece.input):
+        if piece.kind == "units":
+            self._measure(found)
+            self._done_pixels += piece.pixels
+        left = manifest.open_pieces(piece.input)
+        if "units" not in left:
+            end_units(Path(piece.target))
+        if not left:
             manifest.add_pieces(piece.input, "files", [(0, 0, 0)])
 
     def _cut(self, found: Outcome) -> None:
         """Cut the units of a large raster that are not computed into pieces."""
-        each = found.pixels / found.units
-        missing = sum(last - first for first, last in found.missing)
+        manifest, number, each = self._manifest, found.number, found.pixels / found.units
+        missing = list(found.missing)
+        self._done_pixels -= manifest.piece_pixels(number)
+        manifest.keep_pieces(number, missing)
+        if found.one is not None:
+            self._measure(found.one)
+            first, end = missing[0]
+            done = replace(_done(found.one), pixels=round(each))
+            manifest.add_done(number, "units", (first, first + 1), done)
+            missing[0] = first + 1, end
+        self._done_pixels += manifest.piece_pixels(number)
         most = max(1, int(self._task_pixels() / each))
         if self._is_scarce():
-            most = min(most, max(1, math.ceil(missing / (_AHEAD * self._workers))))
-        self._done_pixels -= self._manifest.piece_pixels(found.number)
-        self._manifest.keep_pieces(found.number, found.missing)
-        self._done_pixels += self._manifest.piece_pixels(found.number)
+            units = sum(last - first for first, last in missing)
+            most = min(most, max(1, math.ceil(units / (_AHEAD * self._workers))))
         pieces = [
             (first, min(first + most, last), round((min(first + most, last) - first) * each))
-            for begin, last in found.missing
+            for begin, last in missing
             for first in range(begin, last, most)
         ]
-        kind = "units" if pieces else "files"
-        self._manifest.add_pieces(found.number, kind, pieces or [(0, 0, 0)])
+        manifest.add_pieces(number, "join" if pieces else "files", [(0, 0, 0)])
+        manifest.add_pieces(number, "units", pieces)
 
     def _finish(self, number: int, found: Outcome) -> PredictedInput:
         self._manifest.finish_input(number, found.source_state, found.target_state, _done(found))
@@ -303,6 +323,10 @@ class Dispatch:
         total = pixels + (pixels // known if known else 0) * max(0, self._inputs - known)
         total = self._done_pixels if final else max(total, self._done_pixels + 1)
         self._on_progress(Progress(f"{self._inputs:,} inputs", self._done_pixels, total, "pixels"))
+
+
+def _is_join(work: Batch | Piece) -> bool:
+    return isinstance(work, Piece) and work.kind == "join"
 
 
 def _done(found: Outcome) -> Done:

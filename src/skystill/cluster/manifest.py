@@ -34,7 +34,8 @@ class Piece:
     Args:
         id: number of the piece in the manifest.
         input: number of its raster in the manifest.
-        kind: "units" for units of the grid, "files" for the rasters that are written of all units.
+        kind: "join" for what writes units into the rasters while they are computed, "units" for units of the grid,
+            "files" for the results that are made of the rasters.
         first, last: indices of the first unit, and of the one after the last.
         source, target: the raster and its result.
         pixels: number of pixels, about.
@@ -175,10 +176,14 @@ class Manifest:
     def add_whole(self, number: int, done: Done) -> None:
         """Record the one piece of work of an input that was predicted as a whole."""
         self._run("delete from pieces where input = ?", number)
+        self.add_done(number, "whole", (0, 1), done)
+
+    def add_done(self, number: int, kind: str, units: tuple[int, int], done: Done) -> None:
+        """Record a piece of an input that is done: its kind, its first unit, and the one after the last."""
         self._run(
             "insert into pieces (input, kind, first, last, state, pixels, size, digest, seconds, host, ended) values "
-            "(?, 'whole', 0, 1, 'done', ?, ?, ?, ?, ?, ?)",
-            number, done.pixels, done.size, done.digest, done.seconds, done.host, time.time(),
+            "(?, ?, ?, ?, 'done', ?, ?, ?, ?, ?, ?)",
+            number, kind, *units, done.pixels, done.size, done.digest, done.seconds, done.host, time.time(),
         )  # fmt: skip
 
     def note_damage(self, number: int, text: str | None) -> None:
@@ -275,9 +280,12 @@ class Manifest:
         found = self._all("select attempts from pieces where id = ?", number)
         return int(found[0][0]) if found else 0
 
-    def open_pieces(self, number: int) -> int:
-        """Return how many pieces of an input are not done."""
-        return int(self._all("select count(*) from pieces where input = ? and state != 'done'", number)[0][0])
+    def open_pieces(self, number: int) -> set[str]:
+        """Return the kinds of the pieces of an input that are not done."""
+        return {
+            kind
+            for (kind,) in self._all("select distinct kind from pieces where input = ? and state != 'done'", number)
+        }
 
     # ---- what `skystill status` and the end of the command say
 
@@ -312,6 +320,12 @@ class Manifest:
         """Return the number of pixels of pieces that were done since a moment, in seconds since 1970."""
         query = "select coalesce(sum(pixels), 0) from pieces where ended > ? and kind != 'files'"
         return int(self._all(query, moment)[0][0])
+
+    def piece_counts(self) -> tuple[int, int]:
+        """Return how many pieces of large rasters are done, and how many there are of those that were begun."""
+        query = "select coalesce(sum(state = 'done'), 0), count(*) from pieces where kind != 'whole'"
+        done, count = self._all(query)[0]
+        return int(done), int(count)
 
     def hosts(self) -> list[tuple[str, int, int, float]]:
         """Return each machine with the number of pieces that it did, their pixels, and the seconds that they took."""

@@ -45,6 +45,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "updated": (int, float),
     "workers": (int,),
     "dashboard": (str, type(None)),
+    "windows": (int,),
+    "windows_done": (int,),
+    "windows_rate": (int, float),
 }
 _LAST_MOMENT = 1e11  # seconds since 1970: the year 5138
 

@@ -8,6 +8,8 @@ import contextlib
 import functools
 import math
 import shutil
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -19,12 +21,13 @@ from rasterio.transform import Affine
 from skystill.cluster.archive import ArchiveStopped, predict_archive
 from skystill.cluster.connection import RUNTIME, Connection, open_connection
 from skystill.cluster.dispatch import ATTEMPTS
+from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import Fence, end_run, read_order, unshared, write_order
 from skystill.cluster.stream import count_workers, stream
 from skystill.cluster.tasks import Ended, Fatal, in_turn, reporting
 from skystill.errors import ClusterError, RunFolderError, SettingsError
 from skystill.parsing import read_json
-from skystill.predict.archive_folder import archive_folder
+from skystill.predict.archive_folder import MANIFEST, archive_folder
 from skystill.predict.batch import PredictedInput, open_predictor
 from skystill.predict.mosaic import (
     MosaicFile,
@@ -36,7 +39,7 @@ from skystill.predict.mosaic import (
 )
 from skystill.predict.mosaic_batch import predict_mosaic
 from skystill.predict.mosaic_grid import MosaicGrid, Place, read_grid_file
-from skystill.progress import OnProgress, Progress, ignore_progress
+from skystill.progress import Event, OnProgress, Progress, ignore_progress
 from skystill.raster.entries import write_entry
 from skystill.run_folder import naming_failed_writes, write_json
 from skystill.settings import PredictSettings
@@ -44,6 +47,8 @@ from skystill.settings import PredictSettings
 _MOST_WINDOWS = 32  # of a task: some ten seconds
 _TASKS = 4  # for each worker, at least, if there are as many windows
 _GRID, _WINDOWS = "grid.yaml", "windows.json"
+_WINDOWS_UNIT = "windows"  # of a `Progress`
+_TICK_SECONDS = 1.0
 
 
 def predict_mosaic_on_cluster(
@@ -78,15 +83,55 @@ def predict_mosaic_on_cluster(
             rasters: Sequence[str | Path], grid: MosaicGrid, file: MosaicFile, resume: bool, on_progress: OnProgress
         ) -> list[str]:
             journal, missing = begin_mosaic(rasters, grid, file)
-            if len(missing) > 1:
-                folder = archive_folder(Path(rasters[0]).parent).absolute()
-                _tell_windows(folder, settings, [Path(one).absolute() for one in rasters], grid, journal)
-                with connect(settings, on_progress, RUNTIME) as connection:
-                    _compute(connection, folder, settings, missing, file.path, on_progress)
-            return write_mosaic(rasters, grid, file, resume, on_progress)
+            folder = archive_folder(Path(rasters[0]).parent).absolute()
+            with naming_failed_writes(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            with _recorded(folder, grid, len(missing), on_progress) as record:
+                if len(missing) > 1:
+                    _tell_windows(folder, settings, [Path(one).absolute() for one in rasters], grid, journal)
+                    with connect(settings, on_progress, RUNTIME) as connection:
+                        _compute(connection, folder, settings, missing, file.path, record)
+                return write_mosaic(rasters, grid, file, resume, record)
 
         predict = functools.partial(predict_archive, connect=connect)
         yield from predict_mosaic(settings, True, on_progress, predict, join)
+
+
+@contextlib.contextmanager
+def _recorded(folder: Path, grid: MosaicGrid, missing: int, on_progress: OnProgress) -> Iterator[OnProgress]:
+    """Yield a callback that also records how far the windows are, and that the command lives, for `skystill status`.
+
+    Args:
+        folder: the folder of the archive.
+        grid: the pixels of the mosaic.
+        missing: number of windows that are to be computed.
+        on_progress: the callback of the command.
+    """
+    count, began, told = sum(1 for _ in mosaic_units(grid)), time.monotonic(), -math.inf
+    thread = threading.get_ident()
+    with contextlib.closing(Manifest(folder / MANIFEST)) as manifest:
+
+        def tell(**values: object) -> None:
+            manifest.tell(updated=time.time(), **values)
+            manifest.commit()
+
+        def record(event: Event) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if isinstance(event, Progress) and event.unit == _WINDOWS_UNIT:
+                tell(windows_done=count - missing + event.done, windows_rate=event.done / max(1e-3, now - began))
+            elif now - told > _TICK_SECONDS and threading.get_ident() == thread:  # SQLite wants one thread
+                told = now
+                tell()
+            on_progress(event)
+
+        state = "stopped"
+        tell(state="running", windows=count, windows_done=count - missing, windows_rate=0)
+        try:
+            yield record
+            state = "ended"
+        finally:
+            tell(state=state)
 
 
 def _tell_windows(
@@ -99,7 +144,6 @@ def _tell_windows(
     """
     assert settings.mosaic is not None  # noqa: S101 - the caller looks at it
     with naming_failed_writes(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(settings.mosaic, folder / _GRID)  # its CRS as it was written: another text may mean another way
     if read_grid_file(folder / _GRID).crs != grid.crs:
         raise SettingsError(f"--mosaic {settings.mosaic} has changed while the command ran. Run it again.")
@@ -130,7 +174,7 @@ def _compute(
     failed: Counter[tuple[int, ...]] = Counter()
     task, done = f"windows of {target.name}", 0
     try:
-        on_progress(Progress(task, done, len(missing), "windows"))
+        on_progress(Progress(task, done, len(missing), _WINDOWS_UNIT))
         for piece, found in stream(connection, run, pieces, on_progress):
             if isinstance(found, Fatal):
                 raise ClusterError(found.text)
@@ -142,7 +186,7 @@ def _compute(
                     pieces.append(piece)
                     continue
             done += len(piece)
-            on_progress(Progress(task, done, len(missing), "windows"))
+            on_progress(Progress(task, done, len(missing), _WINDOWS_UNIT))
     except KeyboardInterrupt as error:
         raise ArchiveStopped(settings.out) from error
     finally:

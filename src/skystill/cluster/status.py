@@ -34,6 +34,10 @@ class Status:
         rate: pixels per second over the last ten minutes of the command.
         problems: input and reason, of inputs that failed, or of whose source a part could not be read.
         problem_count: number of those.
+        pieces: number of pieces of large rasters that are done, and of all of those that were begun.
+        windows: number of windows of a mosaic that are computed, and of all. They follow the inputs: none of none until
+            then. None for an output that is no mosaic.
+        window_rate: windows per second.
         hosts: name, number of pieces of work, pixels, and seconds of each machine.
     """
 
@@ -50,6 +54,9 @@ class Status:
     problems: tuple[tuple[str, str], ...]
     problem_count: int
     hosts: tuple[tuple[str, int, int, float], ...]
+    pieces: tuple[int, int] = (0, 0)
+    windows: tuple[int, int] | None = None
+    window_rate: float = 0.0
 
     @property
     def total(self) -> int:
@@ -74,7 +81,12 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """Time that is left at this rate, or None if nothing runs or no rate is known."""
-        if self.state != "running" or not self.rate:
+        if self.state != "running":
+            return None
+        done, count = self.windows or (0, 0)
+        if count:
+            return (count - done) / self.window_rate if self.window_rate and done < count else None
+        if not self.rate:
             return None
         return max(0, self.total_pixels - self.pixels) / self.rate
 
@@ -112,5 +124,7 @@ def read_status(out: Path, now: float | None = None) -> Status:
             manifest.done_pixels(), pixels + round(left * pixels / max(1, opened)),
             manifest.pixels_since(first) / max(1.0, updated - first),
             tuple((source, text) for source, text, _ in manifest.failed(_MOST_REASONS)), manifest.failed_count(),
-            tuple(manifest.hosts()),
+            tuple(manifest.hosts()), manifest.piece_counts(),
+            (about.get("windows_done", 0), about.get("windows", 0)) if path == paths[1] else None,
+            float(about.get("windows_rate", 0)),
         )  # fmt: skip

@@ -30,7 +30,7 @@ from skystill.predict.batch import (
     predict_one,
 )
 from skystill.predict.further import check_one
-from skystill.predict.pieces import begin_raster, compute_units
+from skystill.predict.pieces import begin_raster, compute_units, join_units
 from skystill.predict.predictor import Predictor
 from skystill.predict.several import run_in_order
 from skystill.progress import ignore_progress
@@ -58,7 +58,8 @@ class Outcome:
         pixels, size, digest, seconds: as in `Done`.
         host: the worker.
         units: number of units of a large raster.
-        missing: first unit and the one after the last of each stretch of units that are not computed.
+        missing: first unit and the one after the last of each stretch of units that were not computed.
+        one: what became of the first of them, which was computed: its time tells how to cut the others.
         source_state, target_state: size and time of the files, so that a change is found.
         error: why it failed; or what of the source could not be read, if it is done.
         ours: whether a failure is a fault of SkyStill.
@@ -74,6 +75,7 @@ class Outcome:
     host: str = ""
     units: int = 0
     missing: tuple[tuple[int, int], ...] = ()
+    one: "Outcome | None" = None
     source_state: str = ""
     target_state: str = ""
     error: str | None = None
@@ -143,7 +145,7 @@ def in_turn(work: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME, _ONE_JOIN, _OPENING = threading.Lock(), threading.Lock(), threading.Lock()
 
 
 @reporting
@@ -191,8 +193,16 @@ def predict_inputs_of(
 def compute_piece(folder: str, token: str, item: Item, first: int, last: int) -> Outcome:
     """Compute units of a large raster, and write their entries into its journal."""
     predictor, settings = _opened(folder, token)
+    try:
+        return _computed(predictor, settings, Fence(folder, token), item, range(first, last))
+    except Exception as error:  # noqa: BLE001 - whatever one input raises, the others are predicted
+        return _outcome(item, error)
+
+
+def _computed(
+    predictor: Predictor, settings: PredictSettings, fence: Fence, item: Item, units: Sequence[int]
+) -> Outcome:
     number, source, target = item
-    fence = Fence(folder, token)
     began, size, pixels, digest = time.monotonic(), 0, 0, hashlib.sha256()
 
     def on_unit(unit: Unit, content: bytes) -> None:
@@ -204,12 +214,35 @@ def compute_piece(folder: str, token: str, item: Item, first: int, last: int) ->
         pixels += (unit.bottom - unit.top) * (unit.right - unit.left)
         digest.update(content)
 
-    try:
-        compute_units(predictor, source, Path(target), settings.for_raster(), range(first, last), on_unit)
-    except Exception as error:  # noqa: BLE001 - whatever one input raises, the others are predicted
-        return _outcome(item, error)
+    compute_units(predictor, source, Path(target), settings.for_raster(), units, on_unit)
     seconds = time.monotonic() - began
     return Outcome(number, "done", pixels, size, digest.hexdigest(), seconds, socket.gethostname())
+
+
+@reporting
+def join_pieces(folder: str, token: str, item: Item) -> Outcome:
+    """Write the units of a large raster into its rasters while other tasks compute them, as one machine does.
+
+    It leaves its slot to another task of this worker. It mostly waits: its seconds are those of the processor.
+    """
+    from distributed import secede
+
+    secede()
+    with _ONE_JOIN:
+        began, fence = time.thread_time(), Fence(folder, token)
+        predictor, settings = _opened(folder, token)
+        number, source, target = item
+        try:
+            found = _patiently(lambda: join_units(predictor, source, Path(target), settings.for_raster(), fence))
+        except Exception as error:  # noqa: BLE001 - whatever one input raises, the others are predicted
+            return _outcome(item, error)
+        size, digest = 0, hashlib.sha256()
+        for path in found:
+            size += path.stat().st_size
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        seconds = time.thread_time() - began
+        return Outcome(number, "done", 0, size, digest.hexdigest(), seconds, socket.gethostname())
 
 
 @reporting
@@ -250,8 +283,9 @@ def _predict_or_begin(
     begun = _patiently(lambda: begin_raster(predictor, source, Path(target), settings.for_raster(), further.files()))
     if begun.units == 1:
         return _predicted(predictor, settings, fence, item)
+    one = _computed(predictor, settings, fence, item, begun.missing[:1]) if begun.missing else None
     stretches = tuple(_stretches(begun.missing))
-    return Outcome(number, "large", begun.pixels, units=begun.units, missing=stretches)
+    return Outcome(number, "large", begun.pixels, units=begun.units, missing=stretches, one=one)
 
 
 def _predicted(predictor: Predictor, settings: PredictSettings, fence: Fence, item: Item) -> Outcome:
@@ -313,9 +347,14 @@ def _unseen(source: str) -> str:
     )
 
 
-@functools.lru_cache(maxsize=1)
 def _opened(folder: str, token: str) -> tuple[Predictor, PredictSettings]:
     """Return the one open model of this worker, and the settings with the number of its threads."""
+    with _OPENING:
+        return _opened_once(folder, token)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened_once(folder: str, token: str) -> tuple[Predictor, PredictSettings]:
     from distributed import get_worker
 
     warnings.simplefilter("ignore")  # as the command line does: what matters is told as a note

@@ -5,7 +5,8 @@ from pathlib import Path
 from skystill.classes import ClassMap
 from skystill.errors import SettingsError
 from skystill.raster.beside import category_names_of, style_of
-from skystill.raster.output import Layer, RasterOutput, journal_of
+from skystill.raster.layer import Layer
+from skystill.raster.output import RasterOutput, journal_of
 from skystill.settings import RasterSettings
 
 

@@ -19,8 +19,9 @@ from skystill.errors import SettingsError
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.mosaic_grid import MosaicGrid, Place, find_place
 from skystill.progress import Message, OnProgress, Progress, ignore_progress
+from skystill.raster.layer import Layer
 from skystill.raster.opening import open_raster
-from skystill.raster.output import Layer, RasterOutput
+from skystill.raster.output import RasterOutput
 from skystill.raster.source import gdal_environment
 from skystill.raster.states import FileStates
 from skystill.raster.steps import FurtherFiles

@@ -259,15 +259,15 @@ class Predictor:
             contextlib.ExitStack() as stack,
         ):
             damage = DamageRecord(source, output.journal)
-            damage.begin(continued=bool(done) or output.is_complete)
-            if output.is_complete or done:
+            damage.begin(continued=bool(done) or output.has_units)
+            if output.has_units or done:
                 on_progress(Message(output.where_it_goes_on(len(done), plan.grid.count)))
             rows: RasterSource | RowSpool = source
-            if plan.grid.rows_first and not output.is_complete:
+            if plan.grid.rows_first and not output.has_units:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
                 rows = RowSpool(source, plan.grid.tile_height, lanes, output.journal)
                 stack.callback(rows.close)
-            if not output.is_complete:
+            if not output.has_units:
                 self.stream(rows, plan, settings, names).predict(output, done, on_pixels, damage.keep)
                 source.states.check()
             if source.damaged_pixels >= total:

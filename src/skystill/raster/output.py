@@ -6,9 +6,8 @@ import re
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from skystill.raster.entries import (
     write_settings,
 )
 from skystill.raster.ground import Control
+from skystill.raster.layer import Layer
 from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
 from skystill.raster.styles import style_document
 from skystill.raster.whole import check_whole
@@ -55,27 +55,8 @@ NODATA = VOID
 PROBABILITY_SCALE = 1 / 250
 """Scale of stored probabilities, which is also written into the raster. Bytes 0 to 250 mean 0 to 1; 255 is nodata."""
 _BLOCK = 512
-_RASTERS = "rasters"
+_RASTERS, _JOINED = "rasters", "joined"
 _FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG"}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One raster to write.
-
-    Args:
-        name: key of the layer in `Arrays`.
-        path: the file to write, .tif, .tiff or .png.
-        bands: names of the bands.
-        is_classes: True for labels with a colour table, False for probabilities.
-        cog: whether to write a Cloud Optimized GeoTIFF.
-    """
-
-    name: str
-    path: Path
-    bands: tuple[str, ...]
-    is_classes: bool = False
-    cog: bool = False
 
 
 def journal_of(target: Path) -> Path:
@@ -128,6 +109,8 @@ class RasterOutput:
         self.finished = FinishedSteps(self.journal)
         self.is_complete = False
         """Whether the rasters are complete already, so that only the further files are missing."""
+        self.has_units = False
+        """Whether all units are in the rasters already: they are complete, or only lack their names (`join`)."""
         self._files: dict[str, DatasetWriter] = {}
         self._abandoned = False
 
@@ -152,7 +135,7 @@ class RasterOutput:
             resume: continue an unfinished journal. Without it, an unfinished journal is refused.
 
         Yields:
-            indices of the units that are finished already. If `is_complete` is set, no unit is missing.
+            indices of the units that are finished already. If `has_units` is set, no unit is missing.
 
         Raises:
             RunFolderError: another process is writing the same rasters, or there is a journal that cannot be continued.
@@ -161,16 +144,9 @@ class RasterOutput:
         with self._locked():
             self._remove_parts()
             done = self._begin(settings, resume)
-            try:
-                self._open_files()
+            with self._open_files():
                 yield done
                 self._finish()
-            except (RasterioError, CPLE_BaseError) as error:
-                raise DiskFull(self.layers[0].path, error) from error
-            finally:
-                for file in self._files.values():
-                    file.close()
-                self._files = {}
             self.further.write(self.finished)
             self._remove_journal()
 
@@ -181,6 +157,35 @@ class RasterOutput:
         """
         with self._locked():
             return self._begin(settings, resume=True)
+
+    def join(self, settings: Mapping[str, Any], units: Iterable[Unit], wait_for: Callable[[Path], bool]) -> list[Path]:
+        """Write units into the rasters while other processes write them into the journal. `opened` goes on from there.
+
+        Args:
+            settings: what the journal was begun with.
+            units: all units.
+            wait_for: waits for the entry of a unit. It returns False if that does not come: `opened` writes all units
+                then.
+
+        Returns:
+            the rasters, which lie in the folder of the journal; none if a unit did not come.
+
+        Raises:
+            RunFolderError, DiskFull: as `opened` and `replay`.
+        """
+        parts = [self._part(layer) for layer in self.layers]
+        with self._locked():
+            check_settings(self.begun_with(), settings, self.layers[0].path, self.journal)
+            with self._open_files():
+                for unit in units:
+                    if not wait_for(entry_path(self.journal, unit.index)):
+                        return []
+                    self.replay(unit)
+            for part in parts:
+                check_whole(part)
+                _sync(part)
+            self.finished.add(_JOINED, self.classes.to_dict(), parts)
+        return parts
 
     def where_it_goes_on(self, done: int, units: int) -> str:
         """Return the line that says what a resumed prediction has, and what it goes on with."""
@@ -258,8 +263,10 @@ class RasterOutput:
         for part in self.journal.glob(".part-*"):
             part.unlink(missing_ok=True)  # left by a killed process
         entries = sorted(self.journal.glob("*.unit"))
+        parts = [self._part(layer) for layer in self.layers]
         self.is_complete = resume and self.finished.has(_RASTERS, self.classes.to_dict(), self._paths)
-        if (entries or self.is_complete) and about.exists():
+        self.has_units = self.is_complete or (resume and self.finished.has(_JOINED, self.classes.to_dict(), parts))
+        if (entries or self.has_units) and about.exists():
             if not resume:
                 raise RunFolderError(
                     f"an earlier prediction of {self.layers[0].path} was interrupted. Go on with --resume, or delete "
@@ -267,7 +274,7 @@ class RasterOutput:
                 )
             check_settings(self.begun_with(), settings, self.layers[0].path, self.journal)
             return [int(entry.stem) for entry in entries if re.fullmatch("[0-9]{8}", entry.stem)]
-        self.is_complete = False
+        self.is_complete = self.has_units = False
         for entry in entries:  # of a journal whose settings are lost: they must not be taken for units of this one
             entry.unlink(missing_ok=True)
         if not self.keeps_units:
@@ -296,12 +303,21 @@ class RasterOutput:
             with contextlib.suppress(OSError):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def _open_files(self) -> None:
-        if self.is_complete:
-            return
-        self.finished.clear()
-        for layer in self.layers:
-            self._files[layer.name] = self._create(layer, self._part(layer))
+    @contextmanager
+    def _open_files(self) -> Iterator[None]:
+        """Hold the rasters open that units are written into, if there are any to write."""
+        try:
+            if not self.has_units:
+                self.finished.clear()
+                for layer in self.layers:
+                    self._files[layer.name] = self._create(layer, self._part(layer))
+            yield
+        except (RasterioError, CPLE_BaseError) as error:
+            raise DiskFull(self.layers[0].path, error) from error
+        finally:
+            for file in self._files.values():
+                file.close()
+            self._files = {}
 
     def _create(self, layer: Layer, path: Path) -> DatasetWriter:
         path.unlink(missing_ok=True)  # left by a killed process: GDAL would open it first
@@ -360,8 +376,7 @@ class RasterOutput:
                 convert(written, made, driver="PNG", zlevel=2)  # level 6 takes twice as long; a quarter smaller
                 check_whole(made)
             try:
-                with made.open("rb") as file:
-                    os.fsync(file.fileno())
+                _sync(made)
                 made.replace(layer.path)
             except OSError as error:
                 raise DiskFull(layer.path, error) from error
@@ -376,3 +391,8 @@ class RasterOutput:
             write_category_names(layer.path, self.classes)
         if layer.is_classes and self.styled:
             write_text(style_of(layer.path), style_document(self.classes))
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Firefox without a window, driven by Marionette, its own protocol: the length of a message, a colon, and JSON."""
+"""Firefox, driven by Marionette, its own protocol: the length of a message, a colon, and JSON."""
 
 import json
 import os
@@ -21,6 +21,32 @@ _PREFERENCES = {
     "browser.download.folderList": 2,
     "browser.helperApps.neverAsk.saveToDisk": "image/tiff,image/png,application/geo+json,text/csv",
 }
+# What a file manager does, in the window of Firefox itself: a file is over the page, which takes it, and is let go.
+_DROP = """const [path, done] = arguments;
+(async () => {
+  const win = Services.wm.getMostRecentWindow("navigator:browser");
+  const browser = win.gBrowser.selectedBrowser;
+  const service = Cc["@mozilla.org/widget/dragservice;1"].getService(Ci.nsIDragService);
+  const COPY = Ci.nsIDragService.DRAGDROP_ACTION_COPY;
+  service.startDragSessionForTests(win, COPY);
+  const session = service.getCurrentSession(win);
+  const dataTransfer = new win.DataTransfer();
+  const file = Cc["@mozilla.org/file/local;1"].createInstance(Ci.nsIFile);
+  file.initWithPath(path);
+  dataTransfer.mozSetDataAt("application/x-moz-file", file, 0); // a second one is not possible
+  session.dataTransfer = dataTransfer;
+  const { x, y } = browser.getBoundingClientRect();
+  const [clientX, clientY] = [x + 200, y + 200];
+  const send = (type) => win.windowUtils.dispatchDOMEventViaPresShellForTesting(browser, new win.DragEvent(type, {
+    bubbles: true, cancelable: true, view: win, clientX, clientY, dataTransfer,
+    screenX: win.mozInnerScreenX + clientX, screenY: win.mozInnerScreenY + clientY }));
+  for (const type of ["dragenter", "dragover"]) {
+    session.dragAction = COPY;
+    send(type);
+  }
+  while (!session.canDrop || session.dragAction !== COPY) await new Promise((next) => win.setTimeout(next, 50));
+  send("drop");
+})().then(() => done("dropped"), (error) => done(String(error)));"""
 
 
 class Firefox:
@@ -70,6 +96,15 @@ class Firefox:
         self.call("WebDriver:ElementSendKeys", id=element, text=str(image))
         return self.wait("done", "refused")
 
+    def drop(self, path: Path) -> None:
+        """Drop a file or a folder on the page. Firefox must have a screen."""
+        self.run("addEventListener('dragover', (event) => { event.dataTransfer.dropEffect = 'copy'; })")
+        self.call("WebDriver:SetTimeouts", script=1000 * _PATIENCE)
+        self.call("Marionette:SetContext", value="chrome")
+        done = self.call("WebDriver:ExecuteAsyncScript", script=_DROP, args=[str(path)])["value"]
+        assert done == "dropped", done
+        self.call("Marionette:SetContext", value="content")
+
     def save(self, button: str, name: str) -> Path:
         """Press a button that saves, and return the file once it is whole: until then, a file .part is beside it."""
         path = self.folder / name
@@ -88,11 +123,34 @@ def until(look: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def open_firefox(folder: Path) -> Iterator[Firefox]:
+def open_screen() -> Iterator[str]:
+    """Start a screen that nobody sees and yield its name, or skip the test where there is no program for it."""
+    binary = shutil.which("Xvfb")
+    if binary is None:
+        pytest.skip("Xvfb is not installed: nothing is dropped on Firefox")
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [binary, "-displayfd", str(writing), "-screen", "0", "1280x1024x24", "-nolisten", "tcp"],
+        pass_fds=(writing,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as told:
+            number = told.readline().strip()
+        assert number, "Xvfb does not start"
+        yield f":{number}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def open_firefox(folder: Path, screen: str | None = None) -> Iterator[Firefox]:
     """Start Firefox, or skip the test where there is none.
 
     Args:
         folder: takes the profile, and what the page saves.
+        screen: name of the screen that it is seen on. Without one it has no window, and nothing can be dropped on it.
     """
     binary = next((found for name in _NAMES if (found := shutil.which(name))), None)
     if binary is None:
@@ -103,9 +161,11 @@ def open_firefox(folder: Path) -> Iterator[Firefox]:
     preferences = _PREFERENCES | {"browser.download.dir": str(saved)}
     lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in preferences.items()]
     (profile / "user.js").write_text("".join(lines))
+    shown = ["-remote-allow-system-access"] if screen else ["--headless"]
     process = subprocess.Popen(
-        [binary, "--headless", "--marionette", "--no-remote", "--profile", str(profile)],
+        [binary, *shown, "--marionette", "--no-remote", "--profile", str(profile)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=os.environ | ({"DISPLAY": screen} if screen else {}),
     )  # fmt: skip
     try:
         port = profile / "MarionetteActivePort"

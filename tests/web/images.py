@@ -142,7 +142,7 @@ def write_refused(folder: Path) -> dict[str, tuple[Path, str]]:
     """Images that a network of colours is not fed, each with a part of the message."""
     rgb = scene(80, 90).transpose(1, 2, 0)
     whole = Image.fromarray(rgb)
-    png, jpeg = encoded(whole, "PNG"), encoded(whole, "JPEG")
+    png, jpeg, lossless = encoded(whole, "PNG"), encoded(whole, "JPEG"), encoded(whole, "WEBP", lossless=True)
     clear = Image.fromarray(np.concatenate([rgb, np.full((80, 90, 1), 128, np.uint8)], axis=2))
     turned = Image.Exif()
     turned[274] = 6
@@ -158,6 +158,18 @@ def write_refused(folder: Path) -> dict[str, tuple[Path, str]]:
             "huge.png",
             png[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0)) + png[33:],
             "50000 x 50000 pixels take 12500 MB; this page reads up to 1000 MB",
+        ),
+        (
+            "huge.jpg",
+            jpeg.replace(struct.pack(">HH", 80, 90), struct.pack(">HH", 60000, 50000), 1),
+            "50000 x 60000 pixels take 15000 MB; this page reads up to 1000 MB",
+        ),
+        (
+            "huge.webp",
+            lossless[:21]
+            + struct.pack("<I", 16382 | 16381 << 14 | struct.unpack("<I", lossless[21:25])[0] & 0xF0000000)
+            + lossless[25:],
+            "16383 x 16382 pixels take 1342 MB; this page reads up to 1000 MB",
         ),
         ("notes.png", b"these are notes", "no JPEG, PNG, WebP or TIFF"),
         ("empty.tif", b"", "empty"),

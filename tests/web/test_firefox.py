@@ -12,8 +12,8 @@ from skystill.api import export
 from skystill.model.bundled import bundled_model
 from skystill.predict import Predictor
 from skystill.predict.web.check import ISOLATED, served
-from tests.web.firefox import open_firefox
-from tests.web.images import UTM, scene, write_tiff
+from tests.web.firefox import open_firefox, open_screen, until
+from tests.web.images import UTM, encoded, scene, write_tiff
 
 pytestmark = pytest.mark.slow
 
@@ -59,3 +59,19 @@ def test_the_page_in_firefox_gives_the_classes_of_predict(
             assert "the same class to 100.0 % of" in firefox.run("document.getElementById('compared').textContent")
     areas = [sum(one["properties"]["area_m2"] for one in polygons if one["properties"]["label"] == i) for i in range(6)]
     assert np.allclose(areas, np.bincount(labels.ravel(), minlength=6)[:6] * 0.25, rtol=2e-3, atol=0.1)
+
+
+def test_a_folder_that_is_dropped_on_firefox(pages: dict[str, Path], tmp_path: Path) -> None:
+    given, content = tmp_path / "given", encoded(Image.fromarray(scene(40, 50).transpose(1, 2, 0)), "PNG")
+    for name in ("a.png", "sub/b.png", "sub/masks/b.png", ".c.png", "notes.txt"):
+        (given / name).parent.mkdir(parents=True, exist_ok=True)
+        (given / name).write_bytes(content)
+    with open_screen() as screen, open_firefox(tmp_path, screen) as firefox:
+        firefox.call("WebDriver:Navigate", url=pages["channel"].as_uri())
+        assert firefox.wait("ready", "failed") == "ready"
+        firefox.drop(given)
+        names = ["given/a.png", "given/sub/b.png"]
+        listed = "[...document.getElementById('files').children].map((item) => item.textContent).join()"
+        until(lambda: firefox.run(listed) == ",".join(names))  # without a state such as "waiting" behind its name
+        said = firefox.run("document.getElementById('listed').textContent")
+        assert said == "given: 2 images; passed over: 1 mask, 1 other file, 1 hidden file."

@@ -13,14 +13,30 @@ function placeFrom(geo) {
     if (!location) keys[key] = value;
   }
   const [scale, tie, matrix] = [geo[33550], geo[33922], geo[34264]];
-  if (matrix) return { keys, to: [matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7]] };
-  if (!scale || tie?.length !== 6) return { keys, to: null };
-  return { keys, to: [scale[0], 0, tie[3] - tie[0] * scale[0], 0, -scale[1], tie[4] + tie[1] * scale[1]] };
+  if (scale?.[0] && scale[1]) return { keys, to: tie?.length >= 6 ? fromTie(scale[0], Math.abs(scale[1]), tie) : null };
+  return { keys, to: matrix?.length === 16 ? [0, 1, 3, 4, 5, 7].map((place) => matrix[place]) : null };
 }
+
+// The first row lies north, even where the height of a pixel is stored as negative: GDAL reads it so.
+const fromTie = (across, down, tie) => [across, 0, tie[3] - tie[0] * across, 0, -down, tie[4] + tie[1] * down];
 
 function crsName({ keys }) {
   const code = [keys[3072], keys[2048]].find((one) => one && one !== 32767);
   return code ? `EPSG:${code}` : Object.keys(keys).length ? "a CRS without a number" : "";
+}
+
+// The CRS, and what else stands against areas and coordinates.
+function groundName(place) {
+  const name = crsName(place) || "none of them";
+  if (!place.to) return `${name}, placed by control points or not at all`;
+  if (place.to[1] || place.to[3]) return `${name}, turned against its grid`;
+  return name.startsWith("EPSG") && codeOf(place.keys) === null ? `${name} in its own unit` : name;
+}
+
+// The code of the CRS, or null where another unit than metres or degrees is told beside it.
+function codeOf(keys) {
+  const [code, unit, usual] = keys[1024] === 2 ? [keys[2048], keys[2054], 9102] : [keys[3072], keys[3076], 9001];
+  return code && (unit ?? usual) === usual ? code : null;
 }
 
 // The area of a pixel in square metres, by row or by column of the raster: { byRow, at(row, column) }. Null where this
@@ -32,7 +48,7 @@ function pixelArea(geo) {
   const plane = Math.abs(dx * dy);
   const half = place.keys[1025] === 2 ? 0 : 0.5; // "pixel is point": the tie point is the centre of a pixel
   const latitudeAt = (row) => y0 + dy * (row + half);
-  const code = place.keys[1024] === 2 ? place.keys[2048] : place.keys[3072];
+  const code = codeOf(place.keys);
   if (place.keys[1024] === 2 && DEGREES.has(code)) {
     const at = (row) => plane * (Math.PI / 180) ** 2 * perSquareRadian((latitudeAt(row) * Math.PI) / 180);
     return { byRow: true, at };
@@ -67,7 +83,7 @@ function utmScale(code, x, y) {
 // A function from x and y of the CRS to longitude and latitude of WGS 84 in degrees, or null where this page does not
 // know it. ETRS 89 is taken for WGS 84, as PROJ does.
 function toLonLat({ keys }) {
-  const code = keys[1024] === 2 ? keys[2048] : keys[3072];
+  const code = codeOf(keys);
   if (keys[1024] === 2) return code === 4326 || code === 4258 ? (x, y) => [x, y] : null;
   const degrees = 180 / Math.PI;
   if (code === 3857) return (x, y) => [(x / A) * degrees, (2 * Math.atan(Math.exp(y / A)) - Math.PI / 2) * degrees];

@@ -22,6 +22,8 @@ const KNOWN = [ // the first that fits is the name: "red edge" is not red
   [/\bblue\b/, "blue"],
 ];
 const CODE = /\bb(?:and)?[ _-]?0*(\d+a?)\b/;
+const INKS = ["cyan", "magenta", "yellow", "black"];
+const OTHER_COLORS = ["hue", "saturation", "lightness", "ycbcr_y", "ycbcr_cb", "ycbcr_cr", "palette"];
 const OTHER_BANDS = /edge|coastal|deep|far|infra|near|nir/;
 
 function bandName(text) {
@@ -77,6 +79,9 @@ function chooseColors(raster) {
   const alpha = alphaOf(raster);
   const data = Array.from({ length: count }, (_, i) => i + 1).filter((number) => number !== alpha);
   const described = describedColors(raster.descriptions);
+  if (!described && INKS.every((ink) => colors.includes(ink))) refuse(TEXT.tiffColors("inks"));
+  const strange = raster.palette ? null : colors.find((color) => OTHER_COLORS.includes(color));
+  if (strange) refuse(TEXT.otherColors(strange));
   const named = ["red", "green", "blue"].map((color) => colors.indexOf(color) + 1);
   const numbers = described ?? (named.includes(0) ? null : named) ?? byPlace(data);
   const plain = numbers.join() === "1,2,3" || numbers.join() === "1";

@@ -4,11 +4,11 @@
 
 const STRIP_PIXELS = 2 ** 22; // a canvas of a whole large picture may be larger than a browser allows
 
-async function openPicture(file, kind) {
+// `check` is called with the size that the file tells, before it is decoded.
+async function openPicture(file, kind, check) {
   checkReadback();
   const bytes = new Uint8Array(await file.arrayBuffer());
-  if (kind === "image/jpeg") checkJpeg(bytes);
-  else checkWebp(bytes);
+  check(kind === "image/jpeg" ? checkJpeg(bytes) : checkWebp(bytes));
   const bitmap = await decoded(new Blob([bytes], { type: kind }));
   const { width, height } = bitmap;
   return {
@@ -64,33 +64,45 @@ function checkReadback() {
 }
 
 // A JPEG must have its end, and one or three components of 8 bits. A browser shows the rest of a cut one as grey.
+// Returns its size.
 function checkJpeg(bytes) {
   let at = 2;
+  let size = { width: 0, height: 0 };
   while (at + 4 <= bytes.length) {
     const marker = bytes[at] === 0xff ? bytes[at + 1] : refuse(TEXT.damaged("its markers are not in place"));
     if (marker === 0xff) { at += 1; continue; }
-    if (marker === 0xd9) return;
-    const size = bytes[at + 2] * 256 + bytes[at + 3];
+    if (marker === 0xd9) return size;
+    const length = bytes[at + 2] * 256 + bytes[at + 3];
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
       if (bytes[at + 9] === 4) refuse(TEXT.cmyk);
       if (bytes[at + 4] !== 8) refuse(TEXT.undecodable);
+      size = { height: bytes[at + 5] * 256 + bytes[at + 6], width: bytes[at + 7] * 256 + bytes[at + 8] };
     }
-    at += 2 + size;
+    at += 2 + length;
     if (marker !== 0xda) continue;
     while (at + 1 < bytes.length && (bytes[at] !== 0xff || bytes[at + 1] === 0 ||
       (bytes[at + 1] >= 0xd0 && bytes[at + 1] <= 0xd7))) at++; // within a scan, 0xff is followed by 0 or a restart
   }
-  if (bytes[at] !== 0xff || bytes[at + 1] !== 0xd9) refuse(TEXT.damaged("its end is missing"));
+  return bytes[at] === 0xff && bytes[at + 1] === 0xd9 ? size : refuse(TEXT.damaged("its end is missing"));
 }
 
+// Returns the size of a WebP.
 function checkWebp(bytes) {
   const view = new DataView(bytes.buffer);
+  let found = { width: 0, height: 0 };
   if (view.getUint32(4, true) + 8 > bytes.length) refuse(TEXT.damaged("its end is missing"));
   for (let at = 12; at + 8 <= bytes.length;) {
     const kind = String.fromCharCode(...bytes.subarray(at, at + 4));
     const size = view.getUint32(at + 4, true);
     if (kind === "EXIF" && exifOrientation(bytes.slice(at + 8, at + 8 + size)) !== 1) refuse(TEXT.turned);
     if (kind === "ANIM") refuse(TEXT.undecodable);
+    if (kind === "VP8 " && at + 18 <= bytes.length) {
+      found = { width: view.getUint16(at + 14, true) & 0x3fff, height: view.getUint16(at + 16, true) & 0x3fff };
+    } else if (kind === "VP8L" && at + 13 <= bytes.length) {
+      const packed = view.getUint32(at + 9, true); // 14 bits each
+      found = { width: (packed & 0x3fff) + 1, height: ((packed >> 14) & 0x3fff) + 1 };
+    }
     at += 8 + size + (size % 2);
   }
+  return found;
 }

@@ -224,11 +224,11 @@ function placement(geo) {
   const plane = (x, y) => [a * (x + half) + b * (y + half) + c, d * (x + half) + e * (y + half) + f];
   if (!place.keys[1024]) return { at: plane, curved: false };
   const lonLat = toLonLat(place);
-  if (!lonLat) refuse(TEXT.noLonLat(crsName(place)));
+  if (!lonLat) refuse(TEXT.noLonLat(groundName(place)));
   const at = (x, y) => {
     const [longitude, latitude] = lonLat(...plane(x, y));
     if (!(Math.abs(longitude) <= 180 && Math.abs(latitude) <= 90)) refuse(TEXT.beyond);
     return [longitude, latitude].map((angle) => Math.round(angle * 1e9) / 1e9); // a tenth of a millimetre
   };
-  return { at, curved: isUtm(place.keys[3072]) || b !== 0 || d !== 0 };
+  return { at, curved: isUtm(codeOf(place.keys)) || b !== 0 || d !== 0 };
 }

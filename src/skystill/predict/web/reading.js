@@ -26,7 +26,7 @@ onmessage = async ({ data }) => {
 async function openFile({ file, spec, limits }) {
   image = null; // of the file before
   if (!file.size) refuse(TEXT.empty);
-  const raster = await openImage(file);
+  const raster = await openImage(file, (size) => checkSize(size, spec, limits));
   const { width, height, geo, count } = raster;
   const choice = spec.isColors ? chooseColors(checkColors(raster)) : matchBands(checkKind(raster, spec), spec);
   checkSize(raster, spec, limits);
@@ -149,13 +149,13 @@ function reduced(planes, area, { top, bottom, left, right }, step) {
   return rgba;
 }
 
-async function openImage(file) {
+async function openImage(file, check) {
   const head = new Uint8Array(await file.slice(0, 12).arrayBuffer());
   const kind = MAGIC.find(([, magic]) => magic.every((byte, i) => byte === head[i]))?.[0];
   if (kind === "tiff") return openTiff(file);
   if (kind === "image/png") return openPng(file);
   if (kind === "image/webp" && String.fromCharCode(...head.subarray(8)) !== "WEBP") return refuse(TEXT.unknownKind);
-  return kind ? openPicture(file, kind) : refuse(TEXT.unknownKind);
+  return kind ? openPicture(file, kind, check) : refuse(TEXT.unknownKind);
 }
 
 function checkColors(raster) {

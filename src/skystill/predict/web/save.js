@@ -29,7 +29,7 @@ async function toGeotiff({ labels, geo }, classes) {
     [256, 4, [width]], [257, 4, [height]], [258, 3, [8]], [259, 3, [8]], [262, 3, [3]], [277, 3, [1]], [284, 3, [1]],
     [320, 3, palette], [322, 3, [BLOCK]], [323, 3, [BLOCK]], [324, 4, lengths], [325, 4, lengths], [339, 3, [1]],
     ...placeTags(geo), [42112, 2, metadataOf(classes)], [42113, 2, String(NODATA)],
-  ];
+  ].sort(([one], [other]) => one - other);
   return new Blob([tiffHead(tags, lengths), ...blocks], { type: "image/tiff" });
 }
 

@@ -39,17 +39,17 @@ function display(entry) {
   }
   const crs = picture.geo ? crsName(placeFrom(picture.geo)) : "";
   $("facts").textContent = TEXT.total(`${picture.width} x ${picture.height} pixels`, name, crs);
-  const notes = [note, ...picture.notes, ...placeNotes(picture.geo, crs)].filter(Boolean);
+  const notes = [note, ...picture.notes, ...placeNotes(picture.geo)].filter(Boolean);
   $("notes").replaceChildren(...notes.map((one) => element("li", one)));
   for (const id of ["save-tif", "save-png", "save-geojson", "save-csv", "compare"]) $(id).disabled = !entry.finished;
   fillTable(entry);
   listEntries();
 }
 
-function placeNotes(geo, crs) {
+function placeNotes(geo) {
   if (!geo) return [];
   const area = pixelArea(geo);
-  if (!area) return [TEXT.noHectares(crs || "none of them")];
+  if (!area) return [TEXT.noHectares(groundName(placeFrom(geo)))];
   const own = Math.sqrt(area.at(0, 0));
   const trained = ABOUT.spec.resolution;
   const differs = trained && !(own / trained > 0.5 && own / trained < 2);

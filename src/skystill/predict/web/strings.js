@@ -113,6 +113,8 @@ const TEXT = {
 
   tiffColors: (kind) => `its colours are ${kind}, which this page does not read. Write it as RGB. ${COMMAND}`,
   tiffPacked: (code) => `it is compressed by a method that this page does not read (${code}). ${AGAIN}`,
-  tiffBits: (bits) => `it has ${bits} bits per value; this page reads 8, 16, 32 and 64. ${COMMAND}`,
+  tiffBits: (stored) => `its values are ${stored}; this page reads whole numbers of 8, 16 and 32 bits, and floats of ` +
+    `32 and 64. ${COMMAND}`,
+  otherColors: (color) => `it has a band of ${color}, not red, green and blue. Write it as RGB first.`,
   tiffOrder: "its 16-bit values are packed in the order of another processor. " + AGAIN,
 };

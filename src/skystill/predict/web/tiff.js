@@ -9,6 +9,7 @@ const KINDS = {
 };
 const PHOTOMETRIC = { 3: "indices of a palette", 4: "a mask", 5: "inks", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab" };
 const METHODS = [1, 5, 7, 8, 32946, 32773, 50000];
+const PREDICTED = [5, 8, 32946, 50000]; // methods that may store differences; the tag means nothing for others
 const MOST_IMAGES = 64; // in one file, such as overviews: a damaged list of them may never end
 const PLACED = [33550, 33922, 34264, 34735, 34736, 34737, 50844]; // tags that say where a raster lies
 
@@ -31,8 +32,8 @@ async function openTiff(file) {
   const geo = await placeOf(dir);
   const orientation = await tagOf(dir, "Orientation", 1);
   if (!geo && orientation >= 2 && orientation <= 8) refuse(TEXT.turned);
-  const told = parseFloat(String(await dir.loadValue("GDAL_NODATA") ?? "nan"));
-  const nodata = Number.isNaN(told) ? null : layout.kind === "float32" ? Math.fround(told) : told;
+  const told = nodataOf(String(await dir.loadValue("GDAL_NODATA") ?? ""));
+  const nodata = told !== null && layout.kind === "float32" ? Math.fround(told) : told;
   layout.empty = nodata === null || new layout.Kind([nodata])[0] !== nodata ? 0 : nodata;
   const { width, height, count, bits, kind } = layout;
   return {
@@ -47,6 +48,14 @@ async function openTiff(file) {
   };
 }
 
+// A text of nodata as GDAL reads it: a comma may be the decimal point, and a word is 0. Null without a value that pixels
+// can have and still be valid.
+function nodataOf(text) {
+  const plain = text.replace(/\0.*/s, "").trim();
+  if (!plain || /^[+-]?(?:nan|inf|1\.#)/i.test(plain)) return null;
+  return parseFloat(plain.replace(",", ".")) || 0;
+}
+
 async function layoutOf(file, dir, little) {
   const bits = await tagsOf(dir, "BitsPerSample");
   const formats = await tagsOf(dir, "SampleFormat");
@@ -54,11 +63,13 @@ async function layoutOf(file, dir, little) {
   const width = await tagOf(dir, "ImageWidth", 0);
   const height = await tagOf(dir, "ImageLength", 0);
   const tiled = dir.hasTag("TileOffsets");
+  const method = await tagOf(dir, "Compression", 1);
   return {
     file, little, kind, Kind, width, height, tiled,
-    bits: bits[0] ?? 1, alike: new Set(bits).size < 2 && new Set(formats).size < 2,
+    bits: bits[0] ?? 1, stored: `of ${counted(bits[0] ?? 1, "bit")}, sample format ${formats[0] ?? 1}`, alike: new Set(bits).size < 2 && new Set(formats).size < 2,
     count: await tagOf(dir, "SamplesPerPixel", 1), apart: (await tagOf(dir, "PlanarConfiguration", 1)) === 2,
-    method: await tagOf(dir, "Compression", 1), predictor: await tagOf(dir, "Predictor", 1),
+    method, predictor: PREDICTED.includes(method) ? await tagOf(dir, "Predictor", 1) : 1,
+    isReversed: (await tagOf(dir, "FillOrder", 1)) === 2,
     photometric: await tagOf(dir, "PhotometricInterpretation", 1), tables: await dir.loadValue("JPEGTables") ?? null,
     across: tiled ? await tagOf(dir, "TileWidth", 0) : width,
     down: tiled ? await tagOf(dir, "TileLength", 0) : Math.min(height, await tagOf(dir, "RowsPerStrip", height)),
@@ -76,14 +87,18 @@ async function checkedLayout(file, dir, little) {
 const blockBytes = ({ across, down, apart, count, bits }) => (across * down * (apart ? 1 : count) * bits) / 8;
 
 function checkLayout(layout) {
-  const { method, photometric, count, across, down, width, height, offsets, lengths } = layout;
-  if (layout.kind === "bits" || !layout.alike) refuse(TEXT.tiffBits(layout.bits));
+  const { method, predictor, photometric, count, across, down, width, height, offsets, lengths } = layout;
+  if (layout.kind === "bits" || !layout.alike) refuse(TEXT.tiffBits(layout.alike ? layout.stored : "of several kinds"));
   if (!METHODS.includes(method)) refuse(TEXT.tiffPacked(method));
   const jpegColors = method === 7 && photometric === 6;
   if (PHOTOMETRIC[photometric] && !jpegColors) refuse(TEXT.tiffColors(PHOTOMETRIC[photometric]));
   if (method === 7 && count !== 1 && count !== 3 && !layout.apart) refuse(TEXT.tiffPacked(`JPEG of ${count} bands`));
   if (method === 7) checkReadback();
-  if (layout.predictor === 2 && !layout.little && layout.bits > 8) refuse(TEXT.tiffOrder);
+  if (layout.isReversed) refuse(TEXT.tiffPacked("bits in reverse order"));
+  const isPredicted = predictor === 1 || (predictor === 2 && layout.bits < 64)
+    || (predictor === 3 && layout.kind.startsWith("float"));
+  if (!isPredicted) refuse(TEXT.tiffPacked(`predictor ${predictor} of ${layout.kind}`));
+  if (predictor === 2 && !layout.little && layout.bits > 8) refuse(TEXT.tiffOrder);
   const blocks = Math.ceil(width / across) * Math.ceil(height / down) * (layout.apart ? count : 1);
   if (!(blocks > 0) || offsets.length !== blocks || lengths.length !== blocks) {
     refuse(TEXT.damaged(`${offsets.length} of ${blocks} blocks are listed`));
@@ -104,19 +119,24 @@ function colorsOf({ photometric, count }, extra, metadata) {
   });
 }
 
+const ITEM = /<Item\b((?:"[^"]*"|'[^']*'|[^"'>])*)>((?:<!\[CDATA\[.*?\]\]>|[^<])*)<\/Item>/gis;
+const ATTRIBUTE = /([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')/g;
 const ENTITIES = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
 
 // Items of GDAL's metadata that have this role, one text for each band.
 function items(metadata, role, count) {
   const found = Array(count).fill("");
-  for (const [, attributes, text] of metadata.matchAll(/<Item\s([^>]*)>([^<]*)<\/Item>/g)) {
-    const sample = attributes.match(/\bsample="(\d+)"/)?.[1];
-    if (sample !== undefined && sample < count && attributes.includes(`role="${role}"`)) {
-      found[sample] = text.replace(/&(lt|gt|quot|apos|amp);/g, (_, name) => ENTITIES[name]);
-    }
+  for (const [, head, text] of metadata.replace(/<!--.*?-->/gs, "").matchAll(ITEM)) {
+    const told = Object.fromEntries([...head.matchAll(ATTRIBUTE)].map(([, name, one, other]) => [name, one ?? other]));
+    const isOne = /^\d+$/.test(told.sample) && told.sample < count && told.role?.toLowerCase() === role;
+    if (isOne) found[told.sample] = plainText(text);
   }
   return found;
 }
+
+// What a text of XML says.
+const plainText = (text) => text.replace(/<!\[CDATA\[(.*?)\]\]>|&(?:#(\d+)|#x([\da-f]+)|(lt|gt|quot|apos|amp));/gis,
+  (_, own, decimal, hex, name) => own ?? ENTITIES[name] ?? String.fromCodePoint(decimal ?? parseInt(hex, 16)));
 
 // The tags that place a raster, as they are: the class raster gets the same ones.
 async function placeOf(dir) {
@@ -136,7 +156,7 @@ async function findMask(tiff, { file, width, height }) {
     if (((await tagOf(dir, "NewSubfileType", 0)) & 5) !== 4) continue; // 4: a mask; 1: of an overview
     const layout = await layoutOf(file, dir, tiff.littleEndian);
     if (layout.width !== width || layout.height !== height) continue;
-    if (layout.bits !== 1 || layout.count !== 1) refuse(TEXT.tiffBits(`${layout.bits} (of its mask)`));
+    if (layout.bits !== 1 || layout.count !== 1) refuse(TEXT.tiffBits(`${layout.stored}, of its mask`));
     checkLayout({ ...layout, kind: "mask", photometric: 1 });
     return (area) => readBlocks(layout, [1], area);
   }

@@ -132,6 +132,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+def with_tag(content: bytes, tag: int, value: int) -> bytes:
+    """A TIFF whose first directory has another value of a tag that holds one number."""
+    begin = int.from_bytes(content[4:8], "little") + 2
+    at = next(at for at in range(begin, len(content), 12) if content[at : at + 2] == struct.pack("<H", tag))
+    return content[: at + 8] + struct.pack("<I", value) + content[at + 12 :]
+
+
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
     content = io.BytesIO()
     picture.save(content, kind, **options)
@@ -188,6 +195,13 @@ def write_refused(folder: Path) -> dict[str, tuple[Path, str]]:
     zstd = write_tiff(folder / "zstd.tif", planes, compress="zstd").read_bytes()
     (folder / "zstd.tif").write_bytes(zstd.replace(b"\x28\xb5\x2f\xfd", bytes(4), 1))  # how a frame begins
     found["zstd.tif"] = folder / "zstd.tif", "holds 0 of 8100 bytes"
+    strip = write_tiff(folder / "strip.tif", planes, photometric="rgb", blockysize=80).read_bytes()
+    for name, tag, value, said in (
+        ("no-length.tif", 279, 0, "block 0 has a place and no length"),
+        ("white-is-zero.tif", 262, 0, "several bands in which white is zero"),
+    ):
+        (folder / name).write_bytes(with_tag(strip, tag, value))
+        found[name] = folder / name, said
     plain = bytearray(whole_tiff)
     begin = int.from_bytes(plain[4:8], "little")
     following = begin + 2 + 12 * int.from_bytes(plain[begin : begin + 2], "little")

@@ -74,7 +74,10 @@ async function decodeBlock(layout, block, rows) {
   const { file, Kind, across, apart, count, bits, method } = layout;
   const values = across * rows * (apart ? 1 : count);
   const wanted = bits === 1 ? Math.ceil(across / 8) * rows : values * Kind.BYTES_PER_ELEMENT;
-  if (!layout.lengths[block]) return new Kind(values).fill(layout.empty ?? 0);
+  if (!layout.lengths[block]) {
+    if (layout.offsets[block]) refuse(TEXT.damaged(`block ${block} has a place and no length`)); // GDAL guesses it
+    return new Kind(values).fill(layout.empty ?? 0);
+  }
   const packed = await file.slice(layout.offsets[block], layout.offsets[block] + layout.lengths[block]).arrayBuffer();
   let bytes;
   if (method === 7) bytes = await decodeJpegBlock(layout, new Uint8Array(packed), rows);

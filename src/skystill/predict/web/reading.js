@@ -194,6 +194,7 @@ function validOf(raster, { numbers }, values, alpha, mask, every) {
 function toColors(raster, values, valid) {
   const bands = image.choice.numbers.length;
   const size = values.length / bands;
+  if (raster.inverted && bands > 1) refuse(TEXT.tiffColors("several bands in which white is zero"));
   if (!raster.palette && raster.bits === 8 && !raster.inverted && bands === 3) {
     return { planes: values, valid };
   }

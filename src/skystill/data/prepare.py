@@ -17,6 +17,7 @@ from skystill.data import (
     split_pairs,
 )
 from skystill.data.bands import ALL, equal_bands, find_spec, with_statistics
+from skystill.data.leaks import leak_notes
 from skystill.data.map_check import check_map, gap_note, with_cut
 from skystill.data.map_rest import count_rest
 from skystill.data.maps import name_all
@@ -88,7 +89,7 @@ def prepare_data(
     check.raise_problems(settings.data)
     split, of_split = find_split(settings, search.pairs, check)
     check = with_cut(check, split, spec)
-    lost = gap_note(check, split) if settings.limit_images is None else []
+    lost = [*leak_notes(check, split), *(gap_note(check, split) if settings.limit_images is None else [])]
     parts = count_parts(check, split)
     notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(settings.data, search, check, split, spec)
     spec, of_bands = _complete(spec, check, split, known)
@@ -194,7 +195,7 @@ def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progr
     parts = count_parts(check, split) if split else None
     every = Split("", search.pairs, (), ())
     spec, of_bands = _complete(spec, check, split or every, None)
-    of_parts = [*gap_note(check, split), *parts.warnings()] if split and parts else []
+    of_parts = [*leak_notes(check, split), *gap_note(check, split), *parts.warnings()] if split and parts else []
     of_rest = _unlabeled_notes(settings.data, search, check, split, spec)
     notes = (*notes, *search.notes, *of_rest, *check.notes, *of_parts, *of_bands)
     return CheckedData(check, notes, split, spec, parts)

@@ -94,7 +94,19 @@ def test_tiles_that_overlap_across_parts_are_told(tmp_path: Path) -> None:
         left = 500_000 + 100 * number - (80 if number == 3 else 0)  # the first of test over the one of validation
         add(tmp_path, f"{part}/{number}", number, from_origin(left, 5_000_000, 1, 1))
     (note,) = [note for note in check(tmp_path).notes if "other parts" in note]
-    assert note.startswith("1 of 2 test images are on the ground of images of other parts (test/3 and val/2)")
+    assert note.startswith(
+        "1 of 2 test images show ground, or have the mask, of images of other parts (test/3 and val/2)"
+    )
+
+
+def test_one_mask_of_several_images_is_one_place(tmp_path: Path) -> None:
+    for number, part in enumerate(["train", "val", "test"]):
+        add(tmp_path, f"{number}", number)
+        rows = [f"images/{number}.tif,masks/{min(number, 1)}.png,{part}"]
+        with (tmp_path / "pairs.csv").open("a") as table:
+            table.write("\n".join([*(["image,labels,split"] if number == 0 else []), *rows, ""]))
+    (note,) = [note for note in check(tmp_path / "pairs.csv").notes if "other parts" in note]
+    assert note.startswith("1 of 1 test images show ground, or have the mask, of images of other parts (2 and 1)")
 
 
 def test_copies_in_other_parts_are_told(tmp_path: Path) -> None:

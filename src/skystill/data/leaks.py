@@ -28,11 +28,11 @@ def leak_notes(check: DataCheck, split: Split) -> list[str]:
         pairs = getattr(split, part)
         copied = _copies(pairs, seen)
         shared = _shared(check, [pair for pair in pairs if pair.key not in copied], seen)
-        for what, found in (("copies of", copied), ("on the ground of", shared)):
+        for what, found in (("are copies of", copied), ("show ground, or have the mask, of", shared)):
             if found:
                 named = first_few([f"{one} and {other}" for one, other in found.items()], 3)
                 notes.append(
-                    f"{len(found)} of {len(pairs)} {part} images are {what} images of other parts "
+                    f"{len(found)} of {len(pairs)} {part} images {what} images of other parts "
                     f"({', '.join(named)}): {_MEND}."
                 )
     return notes
@@ -49,9 +49,12 @@ def _copies(pairs: Sequence[Pair], seen: Sequence[Pair]) -> dict[str, str]:
 
 
 def _shared(check: DataCheck, pairs: Sequence[Pair], seen: Sequence[Pair]) -> dict[str, str]:
-    records = check.by_key
+    """Return the pairs that show ground of one of others, or have its mask, each with that."""
+    records, of_mask = check.by_key, {pair.mask.resolve(): pair.key for pair in seen}
     found = sharing_ground(*([records[pair.key].place for pair in some] for some in (pairs, seen)))
-    return {pair.key: seen[at].key for pair, at in zip(pairs, found, strict=True) if at is not None}
+    other = [of_mask.get(pair.mask.resolve(), None if at is None else seen[at].key)
+             for pair, at in zip(pairs, found, strict=True)]  # fmt: skip
+    return {pair.key: one for pair, one in zip(pairs, other, strict=True) if one is not None}
 
 
 def _folder_note(check: DataCheck, split: Split) -> list[str]:

@@ -24,6 +24,7 @@ from skystill.data.maps import name_all
 from skystill.data.parts import PartCounts, count_parts
 from skystill.data.resolution import with_resolution
 from skystill.data.run_split import find_split
+from skystill.data.stored import stored_notes
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.input_spec import RGB, InputSpec
@@ -148,6 +149,7 @@ def _complete(spec: InputSpec, check: DataCheck, split: Split, known: InputSpec 
     if known is None:
         spec = with_statistics(spec, statistics)
     spec, notes = with_resolution(spec, _files(split.train))
+    notes += stored_notes(_files((*split.train, *split.validation, *split.test)), spec)
     if spec.is_colors:
         return spec, notes
     fed = f"the network is fed {spec.labels} as {spec.dtype}, with the values of the images."

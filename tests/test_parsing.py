@@ -1,6 +1,7 @@
 """Broken and hostile text files: one message that names the file, and exit code 2, for every kind of file."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,3 +263,21 @@ def test_messages_quote_a_part_only(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"classes\.json") as raised:
             read_classes(tmp_path / "classes.json")
         assert len(str(raised.value)) < 1_200
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("010", None), ("-07", None), ("00", None), ("1_000", None), ("1_2", None), ("1:30", None), ("1:30.5", None),
+        ('"010"', "010"), ("'1_2'", "1_2"), ("08", "08"), ("0", 0), ("+3", 3), ("-12", -12), ("0x1F", 31),
+        ("09:15", "09:15"), ("tile_1", "tile_1"), ("1.5", 1.5), ("!!str 010", "010"),
+    ],
+)  # fmt: skip
+def test_numbers_that_yaml_takes_for_others_are_refused(tmp_path: Path, written: str, value: object) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"values:\n- 1\n- {written}\n")
+    if value is None:
+        with pytest.raises(SettingsError, match=f"{re.escape(written)} is the number .* put it in quotes"):
+            read_yaml(file, SettingsError)
+    else:
+        assert read_yaml(file, SettingsError) == {"values": [1, value]}

@@ -350,7 +350,8 @@ def _void(given: object, source: str) -> tuple[list[Color], list[int]]:
             f'{source}: void: {listed} can be one colour or three numbers. Write a colour as "{hex_color(numbers)}", '
             f"and three numbers as ignore_index: {listed}."
         )
-    return [parse_color(value, source) for value in listed if value not in numbers], numbers
+    others = [value for value in listed if not isinstance(value, int) or isinstance(value, bool)]
+    return [parse_color(value, source) for value in others], numbers
 
 
 def default_color(index: int) -> Color:

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -28,6 +29,8 @@ _MOST_ALIASED = 10_000  # values that the aliases of a YAML file may stand for, 
 _MOST_YAML_VALUES = 300_000  # a split of 100,000 images holds a third of it; each value takes about 20 microseconds
 _MOST_SCALAR = 2**16  # characters of a value in YAML: the time for a number such as 1:59:59 grows with their square
 _MOST_JSON_GROUPS = 3_000_000  # lists and mappings; one takes up to 100 times the two bytes that it has in the file
+_STRANGE_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9]+_[0-9_]*|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""What YAML 1.1 takes for another number than it looks: 010 is 8, 1_2 is 12, and 1:30 is 90."""
 MOST_ROWS = 10**6
 """Most rows of a table. A blank row of one byte takes 60 times as much in memory."""
 
@@ -221,6 +224,7 @@ def _check_events(text: str) -> None:
                 raise ValueError(
                     f"{shortened(event.value, 60)} has {len(event.value):,} characters, too many for a value"
                 )
+            _check_number(event)
             stack[-1].add(1, event.value)
             sizes |= {event.anchor: 1} if event.anchor else {}
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -231,6 +235,17 @@ def _check_events(text: str) -> None:
             ended = stack.pop()
             stack[-1].add(ended.values, None)
             sizes |= {ended.anchor: ended.values} if ended.anchor else {}
+
+
+def _check_number(event: yaml.ScalarEvent) -> None:
+    """Refuse a number without quotes that YAML takes for another one, such as the code 010 of an attribute."""
+    if event.implicit[0] and _STRANGE_NUMBER.fullmatch(event.value):
+        value = yaml.safe_load(event.value)
+        if not isinstance(value, str) and str(value) != event.value.lstrip("+"):
+            raise ValueError(
+                f"{shortened(event.value, 60)} is the number {value} in YAML. Write {value}, or put it in quotes if it "
+                "is a name or a code"
+            )
 
 
 def _aliased(anchor: str | None, sizes: Mapping[str | None, int]) -> int:

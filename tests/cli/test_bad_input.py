@@ -8,6 +8,8 @@ import yaml
 from PIL import Image
 
 from skystill.data import read_image
+from skystill.errors import SettingsError
+from skystill.settings import DistillSettings, build_settings
 from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
@@ -204,3 +206,32 @@ def test_debug_shows_where(tmp_path: Path) -> None:
     done = process("--debug", "evaluate", tmp_path)
     assert done.code == 1
     assert "Traceback" in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("data", "check", ""),
+        ("predict", ""),
+        ("predict", "a.tif", "--out="),
+        ("measure", "a.onnx", ""),
+        ("train", "--data=", "--out=b"),
+        ("train", "--data=a", "--out=b", "--classes="),
+        ("distill", "--data=a", "--out=b", "--teacher=c", "--unlabeled="),
+        ("distill", "--data=a", "--out=b", "--teacher=c", "--unlabeled=d", "--unlabeled="),
+        ("pretrain", "--teacher=lite0", "--images=", "--out=b"),
+    ],
+)
+def test_an_empty_text_is_not_the_current_folder(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skystill: Cli
+) -> None:
+    """A variable of a shell that is not set would train on, or predict, whatever lies there."""
+    monkeypatch.chdir(tmp_path)
+    done = skystill(*arguments)
+    assert done.code == 2 and "is empty" in " ".join(done.err.split()), done
+    assert snapshot(tmp_path) == set()
+
+
+def test_an_empty_text_in_python_is_refused() -> None:
+    with pytest.raises(SettingsError, match="--unlabeled is empty"):
+        build_settings(DistillSettings, {"data": "a", "out": "b", "teacher": "c", "unlabeled": ["d", ""]})

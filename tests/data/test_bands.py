@@ -14,6 +14,7 @@ from rasterio.transform import from_origin
 
 from skystill.data.bands import BandStatistics, byte_scale, equal_bands, find_spec, image_statistics, with_statistics
 from skystill.data.prepare import check_folder, prepare_data
+from skystill.data.stored import stored_notes
 from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import RGB, Band, InputSpec, spec_from
 from skystill.settings import CheckSettings, TrainSettings
@@ -305,3 +306,34 @@ def test_a_network_that_was_trained_before_keeps_its_spec(tmp_path: Path) -> Non
         settings = TrainSettings(data=data, out=tmp_path / "run", bands=bands, split="0.5/0/0.5")
         with pytest.raises(SettingsError, match=r"is fed nir, red as uint16.*--bands"):
             prepare_data(settings, known=known)
+
+
+@pytest.mark.parametrize(
+    ("inside", "names", "told"),
+    [
+        (None, (), True),  # GDAL calls a fourth band of bytes transparency, which is infrared here
+        (None, ("red", "green", "blue", "nir"), False),
+        (255, (), False),
+        (0, (), False),
+    ],
+)
+def test_transparency_that_looks_like_a_measurement_is_told(
+    inside: int | None, names: tuple[str, ...], told: bool, tmp_path: Path
+) -> None:
+    planes = np.random.default_rng(0).integers(1, 255, (4, 40, 50)).astype(np.uint8)
+    planes[3] = planes[3] if inside is None else inside
+    planes[3, :5] = 100  # the edge of a picture may be soft
+    image = write_bands(tmp_path / "a.tif", planes, names, photometric="rgb", alpha="yes")
+    (note,) = stored_notes([image, image], RGB) if told else ("", *stored_notes([image, image], RGB))
+    assert ("(2 of the 2 images that were looked at): band 4 is transparency by its tag" in note) == told
+
+
+def test_values_of_different_scales_are_told(tmp_path: Path) -> None:
+    images = [write(tmp_path / f"{number}.tif", "uint16", 3) for number in range(3)]
+    values, missing = find_spec(images, None), tmp_path / "none.tif"
+    assert stored_notes([*images, missing], values) == []
+    with rasterio.open(images[2], "r+") as file:
+        file.scales, file.offsets = (1e-4,) * 3, (-0.1,) * 3
+    (note,) = stored_notes(images, values)
+    assert f"{images[0]} scale 1 and offset 0, {images[2]} scale 0.0001 and offset -0.1" in note
+    assert stored_notes(images, RGB) == [] and stored_notes(images[2:], values) == []

@@ -126,6 +126,7 @@ def test_what_is_wrong_with_features_is_noted(root: Path) -> None:
     kinds = ["roof"] * 64 + ["roof", "roof", "shed", "roof"]
     write_layer(root / "labels.gpkg", shapes, "areas", kind=kinds)
     write_layer(root / "labels.gpkg", [box(to, 25, 35, 0, SIDE)], "roads")
+    write_layer(root / "labels.gpkg", [box(to, 90, 99, 0, SIDE)], "aoi")
     write_classes(
         root, {"Land": "rest", "Roof": "{layer: areas, field: kind, values: [roof, tower]}", "Road": "{layer: roads}"}
     )
@@ -140,6 +141,7 @@ def test_what_is_wrong_with_features_is_noted(root: Path) -> None:
         f"{name}1 polygons are smaller than a pixel",
         f"{name}no class takes the features with kind = shed (1); they are not drawn: what they cover alone is Land.",
         f"{name}class Roof takes kind = tower, which no feature has.",
+        f"{root / 'labels.gpkg'} (layer aoi): no class takes its 1 features, and they are not drawn",
         "Road covers Roof on 400 pixels (400 m2); the order of the classes file decides.",  # 8 roofs of 5 x 10
     ):
         assert line in text, line

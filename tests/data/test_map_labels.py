@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyogrio
 import pyproj
 import pytest
 import shapely
@@ -224,6 +225,35 @@ def test_values_of_attributes(tmp_path: Path, values: list[object], listed: str,
     write_classes(tmp_path, {"Land": "rest", "Own": f"{{layer: areas, field: type, values: {listed}}}"})
     row = burnt(tmp_path)[0]
     assert [place for place in range(3) if row[10 * place]] == taken
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "same"),
+    [
+        (np.array([True, False, False]), "true", [0]),
+        (np.array([True, False, False]), "false", [1]),
+        (np.array([7, 8, 0]), "7", [0]),
+        (np.array([2**53, 2**53 + 1, 0]), str(2**53), None),  # a float holds one of the two
+    ],
+)
+def test_null_beside_values_of_an_attribute_changes_none_of_them(
+    tmp_path: Path, column: np.ndarray, value: str, same: list[int] | None
+) -> None:
+    transform = write_raster(tmp_path / "ortho.tif", 64, 64)
+    shapes = [box(transform, 0, 64, 20 * at, 20 * at + 20) for at in range(3)]
+    pyogrio.raw.write(
+        tmp_path / "labels.gpkg", shapely.to_wkb(np.array(shapes, object)), [column], ["kind"], layer="a", crs=UTM,
+        field_mask=[np.array([False, False, True])], geometry_type="Polygon", driver="GPKG",
+    )  # fmt: skip
+    write_classes(tmp_path, {"A": f"{{layer: a, field: kind, values: [{value}]}}", "Rest": "rest"})
+    classes = read_classes(tmp_path / "classes.yaml")
+    whole = open_map(tmp_path / "ortho.tif", tmp_path / "labels.gpkg")
+    if same is None:
+        with pytest.raises(DataError, match="beside null"):
+            whole.burn((0, 64, 0, 64), classes)
+        return
+    labels = whole.burn((0, 64, 0, 64), classes).labels
+    assert [at for at in range(3) if labels[0, 20 * at] == 0] == same
 
 
 def test_invalid_polygons_are_mended(tmp_path: Path) -> None:

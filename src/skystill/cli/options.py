@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from pydantic import ByteSize
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from skystill.errors import SettingsError, shortened
 from skystill.parsing import read_yaml
 from skystill.settings import FROM_DATA, TRUST, Settings, build_settings, run_settings
+from skystill.settings.base import EMPTY_TEXT
 
 ReportOption = Annotated[
     bool, typer.Option("--report/--no-report", help="Score on the test images and write the report at the end.")
@@ -89,11 +90,27 @@ def settings_options(kind: type[Settings], *arguments: str) -> Callable[[Callabl
     return decorate
 
 
+def path(text: str | Path) -> Path:
+    """Return a path. pathlib takes an empty text for the current folder. Help shows the name of this function."""
+    if text == "":
+        raise typer.BadParameter(f"it is empty; {EMPTY_TEXT}.")
+    return Path(text)
+
+
+def _takes_paths(annotation: Any) -> bool:  # noqa: ANN401 - a type
+    return annotation is Path or any(map(_takes_paths, get_args(annotation)))
+
+
 def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
     help_text = field.description
     plain = name.rstrip("_").replace("_", "-")  # a name that is a word of Python ends in _
     flag = f"--{plain}"
-    kind = typer.Argument(help=help_text) if positional else typer.Option(flag, help=help_text)
+    parser = path if _takes_paths(field.annotation) else None
+    kind = (
+        typer.Argument(help=help_text, parser=parser)
+        if positional
+        else typer.Option(flag, help=help_text, parser=parser)
+    )
     if field.annotation in (bool, bool | None):
         kind = typer.Option(f"{flag}/--no-{plain}", help=help_text)
     annotation = str | None if ByteSize in get_args(field.annotation) else field.annotation  # pydantic parses 256MB

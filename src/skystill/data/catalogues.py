@@ -21,7 +21,7 @@ STAC = (".json", ".geojson")
 LABEL_COLUMNS = ("labels", "label")
 PARTS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validate": "validation",
-    "validation": "validation", "test": "test",
+    "validation": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 """The part that is meant by a text in a column `split`."""
 

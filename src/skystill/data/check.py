@@ -15,6 +15,7 @@ from skystill.data.catalogues import folder_of
 from skystill.data.map_labels import open_map
 from skystill.data.masks import is_same_shape, read_labels, read_pair_labels
 from skystill.data.pairs import Pair, PairSearch
+from skystill.data.places import Place, find_place, pixels_apart
 from skystill.data.read import void_unseen
 from skystill.data.split import class_areas
 from skystill.data.stratify import Areas
@@ -24,6 +25,7 @@ from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.picture import read_whole
 
+_FITS = 1.0  # pixels by which the places of an image and its mask may differ: half of one is a common mistake
 _LISTED = 5  # masks of another size, and notes on images, that are named one by one
 _BESIDE = ("classes.yaml", "classes.yml", "classes.json")
 
@@ -41,6 +43,7 @@ class ImageRecord:
         nodata: number of pixels that are void because the mask file or the image has no data there.
         unlabeled: of a window of a map, the number of pixels that have no label even if the raster has data there.
         outside: how many of these lie outside of the area of complete labels.
+        place: of an image with a mask, where it lies, if its file says it.
     """
 
     pair: Pair
@@ -52,6 +55,7 @@ class ImageRecord:
     nodata: int = 0
     unlabeled: int = 0
     outside: int = 0
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ def check_data(
     records: list[ImageRecord] = []
     sizes: list[tuple[Pair, tuple[int, int], tuple[int, int]]] = []
     image_notes: list[tuple[Path, str]] = []
+    misplaced: list[tuple[Pair, float]] = []
     for pair in tracked(search.pairs, "opening images and masks", on_progress):
         try:
             picture = read_whole(pair.image, spec=spec)
@@ -202,9 +207,13 @@ def check_data(
         unknown.add(pair.mask, reading)
         counts = np.bincount(void_unseen(reading.labels, picture).ravel(), minlength=256)
         unseen = 0 if picture.valid is None else int((~picture.valid).sum())
-        records.append(ImageRecord(pair, height, width, counts, statistics, areas, reading.nodata + unseen))
+        place = find_place(pair.image)
+        if place is not None and (apart := pixels_apart(place, pair.mask)) > _FITS:
+            misplaced.append((pair, apart))
+        nodata = reading.nodata + unseen
+        records.append(ImageRecord(pair, height, width, counts, statistics, areas, nodata, place=place))
     misfits, notes = _describe_sizes(sizes)
-    problems.extend(misfits)
+    problems.extend([*misfits, *_describe_misplaced(misplaced)])
     of_classes = [*unknown.describe(classes), *_unseen(records, classes), *_single_class(records, classes)]
     return DataCheck(
         classes,
@@ -241,6 +250,20 @@ def _describe_sizes(
             problems.append(f"{len(found)} masks have another size than their image ({found[0]}; ...). {mend}")
     fitted = [f"{len(notes)} mask(s) are fitted to the size of their image ({notes[0]}; ...)."] if notes else []
     return problems, fitted
+
+
+def _describe_misplaced(misplaced: Sequence[tuple[Pair, float]]) -> list[str]:
+    """Return a problem for masks that lie elsewhere than their image: which pixels belong together, only users know."""
+    if not misplaced:
+        return []
+    pair, apart = misplaced[0]
+    more = f" (and {len(misplaced) - 1} more masks)" if len(misplaced) > 1 else ""
+    return [
+        f"{pair.mask}{more}: by its georeference it lies elsewhere than its image {pair.image.name}: their corners are "
+        f"up to {apart:,.4g} pixels apart, as where one is upside down or cut elsewhere. Warp the mask onto the image "
+        "(gdalwarp -te ... -ts ...), or, if the pixels fit as they are, take the wrong place out of the file: "
+        "gdal_edit.py -unsetgt -a_srs '' FILE."
+    ]
 
 
 def _unseen(records: Sequence[ImageRecord], classes: ClassMap) -> list[str]:

@@ -74,11 +74,17 @@ def without_repeats(of_sources: Sequence[Sequence[Path]]) -> tuple[list[Path], l
                 again.append((path, first))
             source_of.setdefault(path, number)
     found = list(first_of.values())
-    groups = [[path for path in found if path.suffix.lower() != VRT_SUFFIX]] if len(of_sources) > 1 else []
-    for key in (_size, _head, _digest):  # most files differ in their size, and nearly all others in their first bytes
-        groups = [group for one in groups for group in _alike(one, key)]
+    groups = same_bytes(found) if len(of_sources) > 1 else []
     copies = {path: group[0] for group in groups for path in group if source_of[path] != source_of[group[0]]}
     return [path for path in found if path not in copies], [*again, *copies.items()]
+
+
+def same_bytes(files: Iterable[Path]) -> list[list[Path]]:
+    """Return the groups of files with the same bytes. VRTs are in none: they may be made of different files."""
+    groups = [[path for path in files if path.suffix.lower() != VRT_SUFFIX]]
+    for key in (_size, _head, _digest):  # most files differ in their size, and nearly all others in their first bytes
+        groups = [group for one in groups for group in _alike(one, key)]
+    return groups
 
 
 def _alike(files: Iterable[Path], key: Callable[[Path], Hashable]) -> list[list[Path]]:

@@ -212,7 +212,14 @@ def survey_layers(sheets: Sheets, classes: ClassMap) -> tuple[list[str], list[st
     flat: set[Layer] = set()
     place = _Place(sheets)
     rest = next((name for name, given in zip(classes.names, classes.sources, strict=True) if given[0].rest), None)
-    for layer, users in _used_layers(place.first, classes).items():
+    used = _used_layers(place.first, classes)
+    notes += [
+        f"{layer}: no class takes its {layer.count:,} features, and they are not drawn: a class needs from: {{layer: "
+        f"{layer.name}}}."
+        for layer in place.first.layers.all
+        if layer not in used and layer.count
+    ]
+    for layer, users in used.items():
         of_datums = check_datums(sheets, layer)
         problems += of_datums[0]
         notes += of_datums[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from skystill.data.catalogues import PARTS as PART_WORDS
 from skystill.data.catalogues import is_catalogue, read_catalogue
 from skystill.data.map_labels import open_map
 from skystill.data.maps import (
@@ -29,7 +30,7 @@ from skystill.raster.listing import Listing, key_and_role, list_images
 from skystill.raster.picture import Bounds
 
 _UNLABELED_FOLDERS = frozenset({"unlabeled", "unlabelled"})
-SUBSETS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+SUBSETS = PART_WORDS
 """The part that is meant by a name of a folder."""
 
 

@@ -17,12 +17,14 @@ from skystill.data import (
     split_pairs,
 )
 from skystill.data.bands import ALL, equal_bands, find_spec, with_statistics
+from skystill.data.leaks import leak_notes
 from skystill.data.map_check import check_map, gap_note, with_cut
 from skystill.data.map_rest import count_rest
 from skystill.data.maps import name_all
 from skystill.data.parts import PartCounts, count_parts
 from skystill.data.resolution import with_resolution
 from skystill.data.run_split import find_split
+from skystill.data.stored import stored_notes
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.input_spec import RGB, InputSpec
@@ -88,7 +90,7 @@ def prepare_data(
     check.raise_problems(settings.data)
     split, of_split = find_split(settings, search.pairs, check)
     check = with_cut(check, split, spec)
-    lost = gap_note(check, split) if settings.limit_images is None else []
+    lost = [*leak_notes(check, split), *(gap_note(check, split) if settings.limit_images is None else [])]
     parts = count_parts(check, split)
     notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(settings.data, search, check, split, spec)
     spec, of_bands = _complete(spec, check, split, known)
@@ -147,6 +149,7 @@ def _complete(spec: InputSpec, check: DataCheck, split: Split, known: InputSpec 
     if known is None:
         spec = with_statistics(spec, statistics)
     spec, notes = with_resolution(spec, _files(split.train))
+    notes += stored_notes(_files((*split.train, *split.validation, *split.test)), spec)
     if spec.is_colors:
         return spec, notes
     fed = f"the network is fed {spec.labels} as {spec.dtype}, with the values of the images."
@@ -194,7 +197,7 @@ def check_folder(settings: CheckSettings, on_progress: OnProgress = ignore_progr
     parts = count_parts(check, split) if split else None
     every = Split("", search.pairs, (), ())
     spec, of_bands = _complete(spec, check, split or every, None)
-    of_parts = [*gap_note(check, split), *parts.warnings()] if split and parts else []
+    of_parts = [*leak_notes(check, split), *gap_note(check, split), *parts.warnings()] if split and parts else []
     of_rest = _unlabeled_notes(settings.data, search, check, split, spec)
     notes = (*notes, *search.notes, *of_rest, *check.notes, *of_parts, *of_bands)
     return CheckedData(check, notes, split, spec, parts)

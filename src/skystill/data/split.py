@@ -32,6 +32,8 @@ The interval is still too narrow then (`skystill.report.metrics.MANY_IMAGES`), a
 """
 _AUTO = (0.7, 0.15, 0.15)
 _IMAGES_FOR_AN_INTERVAL = 15
+AUTO_RULE = "auto, "
+"""What the rule of a split that spreads the classes begins with."""
 FindAreas = Callable[[Sequence[Pair]], Areas]
 """Function from n pairs to the pixels of each class in their masks, (n, C)."""
 _DUBAI_KEY = re.compile(r"Tile (\d+)/image_part_0*(\d+)$", re.IGNORECASE)
@@ -196,7 +198,7 @@ def _by_area(pairs: Sequence[Pair], seed: int, find_areas: FindAreas | None) -> 
     ordered = sorted(pairs)
     areas = find_areas(ordered) if find_areas else np.zeros((len(ordered), 1), np.int64)
     parts = stratified_parts(areas, _sizes(len(ordered)), seed)
-    rule = f"auto, classes spread by area, seed {seed}"
+    rule = f"{AUTO_RULE}classes spread by area, seed {seed}"
     return _collect(rule, [(pair, PARTS[part]) for pair, part in zip(ordered, parts, strict=True)])
 
 
@@ -226,8 +228,10 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
     content = read_yaml(path, lambda reason: SettingsError(f"--split {path}: {reason}."))
     if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):
         raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
-    by_name = {name: pair for pair in pairs if not pair.is_window for name in (pair.key, pair.image.name)}
+    images = [pair for pair in pairs if not pair.is_window]
+    by_name = {pair.image.name: pair for pair in images} | {pair.key: pair for pair in images}
     listed = [str(name) for part in PARTS for name in content.get(part, [])]
+    _check_names(path, listed, images)
     by_name |= find_named(pairs, listed)  # a key takes precedence over a file name of another image
     chosen: list[tuple[Pair, str]] = []
     missing: list[str] = []
@@ -251,6 +255,22 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
     if leaking:
         raise SettingsError(f"--split {path}: {leaking} test windows overlap with windows of other parts.")
     return split
+
+
+def _check_names(path: Path, listed: Sequence[str], images: Sequence[Pair]) -> None:
+    """Refuse names of files that several images have.
+
+    Raises:
+        SettingsError: there are some.
+    """
+    keys, files = {pair.key for pair in images}, Counter(pair.image.name for pair in images)
+    many = sorted({name for name in listed if files[name] > 1 and name not in keys})
+    if many:
+        having = [pair.key for pair in images if pair.image.name == many[0]]
+        raise SettingsError(
+            f"--split {path} names {shortened(', '.join(many))}, and several images are called so. Write their keys "
+            f"instead: {shortened(', '.join(having))}."
+        )
 
 
 def read_gap(content: Mapping[str, Any]) -> tuple[int, int] | None:

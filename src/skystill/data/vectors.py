@@ -21,6 +21,7 @@ from skystill.raster.grid_files import path_in_crs
 _BATCH, _BATCH_BYTES = 20_000, 16 * 2**20
 _UNDEFINED = '["Undefined '  # GDAL's CRS of a GeoPackage that says that it has none
 _SMALL_BYTES = 16 * 2**20
+_FIRST_INEXACT = 2.0**53  # of the whole numbers that a float64 may hold another one for
 Bounds = tuple[float, float, float, float]
 """Smallest x, smallest y, largest x and largest y, in the CRS of the layer."""
 
@@ -34,6 +35,7 @@ class Layer:
         name: name of the layer.
         crs: its CRS, as text that pyproj understands.
         fields: names of its attributes.
+        kinds: their types in numpy.
         count: number of its features.
         indexed: whether features within a rectangle are found without reading all of them.
         fid: name of the column with the numbers of its features; empty for a Shapefile.
@@ -44,6 +46,7 @@ class Layer:
     name: str
     crs: str
     fields: tuple[str, ...]
+    kinds: tuple[str, ...]
     count: int
     indexed: bool
     fid: str
@@ -125,7 +128,8 @@ def list_layers(path: Path) -> tuple[Layer, ...]:
         )
     # GDAL crashes where the spatial index of a FlatGeobuf is damaged, so that such files are read from end to end.
     return tuple(
-        Layer(path, name, info["crs"], tuple(map(str, info["fields"])), int(info["features"]),
+        Layer(path, name, info["crs"], tuple(map(str, info["fields"])), tuple(map(str, info["dtypes"])),
+              int(info["features"]),
               bool(info["capabilities"]["fast_spatial_filter"]) and driver != "FlatGeobuf",
               str(info["fid_column"]), changed)
         for name, info in found
@@ -213,11 +217,30 @@ def _read(layer: Layer, fields: tuple[str, ...], **which: object) -> Features:
                 layer.path, layer=layer.name, columns=list(fields), return_fids=True, **which
             )
         said = tuple(dict.fromkeys(shortened(one.message) for one in caught))
-        values = dict(zip(map(str, meta["fields"]), columns, strict=True))
+        names = map(str, meta["fields"])
+        values = {name: _as_stored(layer, name, column) for name, column in zip(names, columns, strict=True)}
         with np.errstate(invalid="ignore"):  # coordinates of damaged files that are NaN have no place; see in_pixels
             return Features(np.asarray(ids, np.int64), shapely.from_wkb(wkb), values, said)
     except (*_errors(), shapely.errors.GEOSException) as error:
         raise DataError(f"{layer}: cannot be read: {shortened(error)}.") from error
+
+
+def _as_stored(layer: Layer, name: str, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the values of an attribute in its type: pyogrio makes floats of true, false and whole numbers beside null.
+
+    Raises:
+        ValueError: some are whole numbers that a float cannot hold.
+    """
+    kind = np.dtype(layer.kinds[layer.fields.index(name)]).kind
+    if column.dtype.kind != "f" or kind not in "bi":
+        return column
+    if kind == "i":
+        if (np.abs(column) >= _FIRST_INEXACT).any():
+            raise ValueError(
+                f"{name} holds numbers of 16 digits or more beside null, which cannot be told apart; make it text"
+            )
+        return column
+    return np.array([None if np.isnan(value) else bool(value) for value in column], object)
 
 
 def _pyogrio() -> Any:  # noqa: ANN401 - a module without types

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from skystill.errors import ModelFileError, SettingsError
+from skystill.environment import number_in_environment
+from skystill.errors import ModelFileError
 from skystill.model.trial_images import random_image
 from skystill.progress import OnProgress, ignore_progress, phase, tracked
 
@@ -163,12 +164,7 @@ def measured_side() -> int:
     Raises:
         SettingsError: the environment variable holds something else than a number from 32 to 8192.
     """
-    text = os.environ.get(SIDE, "").strip()
-    if not text:
-        return _SIDE
-    if not (text.isascii() and text.isdigit() and 32 <= int(text[:9]) <= 8192):
-        raise SettingsError(f"{SIDE} is {text[:40]!r} in the environment; a number from 32 to 8192 was expected.")
-    return int(text)
+    return int(number_in_environment(SIDE, _SIDE, "a number from 32 to 8192", 32, 8192))
 
 
 def measure_models(paths: Sequence[Path], threads: int = 0, runtime: str = "onnxruntime") -> list[ModelCost]:

@@ -11,7 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from skystill.errors import ModelFileError, SettingsError
+from skystill.environment import number_in_environment
+from skystill.errors import ModelFileError
 from skystill.model.bundled import bundled_model
 from skystill.model.external import check_external_data, external_data
 from skystill.model.file import check_digest
@@ -146,14 +147,4 @@ def _beside(path: Path) -> int:
 
 
 def _limit(variable: str, default: float) -> float:
-    text = os.environ.get(variable, "").strip()
-    try:
-        found = float(text) if text else default
-    except ValueError:
-        found = -1.0
-    if not 0 <= found <= 1e6:
-        raise SettingsError(
-            f"{variable} is {text[:40]!r} in the environment; a number from 0 to a million was expected, such "
-            f"as {default:g}."
-        )
-    return found
+    return number_in_environment(variable, default, "a number from 0 to a million", 0, 10**6, whole=False)

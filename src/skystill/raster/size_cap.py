@@ -3,9 +3,8 @@
 Training and evaluation hold images and masks in memory. Prediction and `--unlabeled` read windows, and need no cap.
 """
 
-import os
-
-from skystill.errors import DataError, SettingsError
+from skystill.environment import number_in_environment
+from skystill.errors import DataError
 
 DEFAULT_VALUES = 2**28
 """Most values (pixels x bands) of an image, or of a mask, by default: 9,459 x 9,459 pixels of three bands."""
@@ -48,12 +47,5 @@ def max_image_values() -> int:
     Raises:
         SettingsError: the environment variable holds something else than a number above 0.
     """
-    text = os.environ.get(VARIABLE, "").strip()
-    if not text:
-        return DEFAULT_VALUES
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
-        raise SettingsError(
-            f"{VARIABLE} is {text[:40]!r} in the environment; a number of values (pixels x bands) above 0 was "
-            f"expected, such as {DEFAULT_VALUES}."
-        )
-    return int(text)
+    expected = "a number of values (pixels x bands) above 0"
+    return int(number_in_environment(VARIABLE, DEFAULT_VALUES, expected, 1, 10**18))

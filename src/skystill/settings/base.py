@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from skystill.errors import SettingsError, shortened
 from skystill.parsing import Refuse
 
 _S = TypeVar("_S", bound="Settings")
+EMPTY_TEXT = "give it a value, such as . for the current folder, or leave it out"
+"""How to mend an empty text in the place of a value."""
 
 
 class Settings(BaseModel):
@@ -17,6 +19,15 @@ class Settings(BaseModel):
 
     # defer_build: a command needs only one of these classes. Building all of them would take a tenth of a second.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_texts(cls, values: object) -> object:
+        """Refuse an empty text, such as that of a variable that is not set: as a path it is the current folder."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if "" in (value if isinstance(value, list | tuple) else [value]):
+                raise ValueError(f"--{name.replace('_', '-')} is empty; {EMPTY_TEXT}")
+        return values
 
     def to_config(self) -> dict[str, Any]:
         """Return the fields as plain values for YAML."""

@@ -30,6 +30,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from skystill.data import find_pairs, resolve_classes
 from skystill.databases import check_plain_tables
 from skystill.errors import Interrupted, LossNotFinite, SettingsError, shortened
 from skystill.parsing import PARSE_ERRORS
@@ -139,6 +140,8 @@ def run_study(
         UserError: as `distill_run`.
         SettingsError: the storage cannot be opened.
     """
+    # Before there is a study: a trial that fails on wrong data would stay in it.
+    resolve_classes(settings.data, settings.classes, find_pairs(settings.data, settings.fit_masks).pairs)
     settings.out.mkdir(parents=True, exist_ok=True)
     with naming_database(settings, (*DATABASE_ERRORS, *PARSE_ERRORS, LookupError)):  # a damaged one may hold anything
         study = open_study(settings)

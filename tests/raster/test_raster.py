@@ -96,6 +96,31 @@ def test_bands_are_chosen_by_name_by_hand_or_the_first_three(write_raster: Write
         assert np.array_equal(grey.read(0, 8, 0, 8)[0], np.repeat(bands[:1], 3, axis=0))
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("B02", "B03", "B04"), "bands 1, 2, 3 of 3 are taken as RGB, and are called B02, B03, B04 (--bands)."),
+        (("NIR", "Red", "Green"), "and are called NIR, Red, Green (--bands)."),  # the infrared would be seen as red
+        (("Band 3", "Band 2", "Band 1"), "and are called Band 3, Band 2, Band 1 (--bands)."),
+        (("", "", "nir"), "and are called nothing, nothing, nir (--bands)."),
+        (("Band 1", "Band 2", "Band 3"), None),
+        (("1", "2", "03"), None),
+        (("R", "G", "B"), None),
+        (("Red", "Green", "Blue"), None),
+        (("", "", ""), None),
+    ],
+)
+def test_bands_that_are_taken_by_place_against_their_names_are_told(
+    write_raster: Writer, names: tuple[str, ...], said: str | None
+) -> None:
+    path = write_raster(noise(3, 8, 8))
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    with gdal_environment():
+        notes = RasterSource(str(path)).notes
+    assert [note.endswith(said or "") for note in notes] == ([True] if said else [])
+
+
 def test_sixteen_bits_are_stretched_and_it_is_said(write_raster: Writer) -> None:
     bands = np.linspace(0, 4000, 3 * 64 * 64).reshape(3, 64, 64).astype(np.uint16)
     with gdal_environment():

@@ -78,7 +78,7 @@ def choose_bands(file: rasterio.DatasetReader, path: str, wanted: Sequence[int] 
     if strange := next((c for c in colors if c in _OTHER_COLORS or c == ColorInterp.palette), None):
         raise DataError(f"{path} has a band of {strange.name}, not red, green and blue; write it as RGB first.")
     numbers = described or _interpreted(colors) or _by_place(path, data)
-    return BandChoice(numbers, alpha, notes=_band_notes(file.count, numbers, described, colors, data))
+    return BandChoice(numbers, alpha, notes=_band_notes(file, numbers, described, data))
 
 
 def described_bands(descriptions: Sequence[str | None]) -> tuple[int, ...] | None:
@@ -142,14 +142,27 @@ def _by_place(path: str, data: Sequence[int]) -> tuple[int, ...]:
     return tuple(data[:3])
 
 
+def _says_otherwise(names: Sequence[str], numbers: Sequence[int]) -> bool:
+    """Return whether descriptions of bands say something else than that they are counted, or are red, green and blue.
+
+    Codes such as B02 mean other colours for other satellites.
+    """
+    plain = [name.lower() for name in names]
+    counted = all(
+        re.fullmatch(rf"((band|layer|channel)[ _-]?)?0*{n}", name) for name, n in zip(plain, numbers, strict=True)
+    )
+    return any(plain) and not counted and plain != ["r", "g", "b"]
+
+
 def _band_notes(
-    count: int,
-    numbers: tuple[int, ...],
-    described: tuple[int, ...] | None,
-    colors: Sequence[ColorInterp],
-    data: Sequence[int],
+    file: rasterio.DatasetReader, numbers: tuple[int, ...], described: tuple[int, ...] | None, data: Sequence[int]
 ) -> tuple[str, ...]:
-    listed = ", ".join(map(str, numbers))
+    listed, count, colors = ", ".join(map(str, numbers)), file.count, file.colorinterp
+    names = [(file.descriptions[number - 1] or "").strip() for number in numbers]
+    if described is None and len(numbers) == len(_RGB) and _says_otherwise(names, numbers):
+        return (
+            f"bands {listed} of {count} are taken as RGB, and are called {', '.join(name or 'nothing' for name in names)} (--bands).",
+        )
     if described is not None and _interpreted(colors) not in (None, described):
         return (f"bands {listed} of {count} are taken as RGB: their descriptions say so, against their colour tags.",)
     if len(data) > len(numbers) or numbers not in ((1, 2, 3), (1,)):

@@ -160,9 +160,8 @@ def _band_notes(
     listed, count, colors = ", ".join(map(str, numbers)), file.count, file.colorinterp
     names = [(file.descriptions[number - 1] or "").strip() for number in numbers]
     if described is None and len(numbers) == len(_RGB) and _says_otherwise(names, numbers):
-        return (
-            f"bands {listed} of {count} are taken as RGB, and are called {', '.join(name or 'nothing' for name in names)} (--bands).",
-        )
+        called = ", ".join(name or "nothing" for name in names)
+        return (f"bands {listed} of {count} are taken as RGB, and are called {called} (--bands).",)
     if described is not None and _interpreted(colors) not in (None, described):
         return (f"bands {listed} of {count} are taken as RGB: their descriptions say so, against their colour tags.",)
     if len(data) > len(numbers) or numbers not in ((1, 2, 3), (1,)):

@@ -10,7 +10,7 @@ from skystill.errors import SettingsError, shortened
 from skystill.parsing import Refuse
 
 _S = TypeVar("_S", bound="Settings")
-EMPTY_TEXT = "give it a value, such as . for the current folder, or leave it out"
+EMPTY_TEXT = "give it a value, or leave it out"
 """How to mend an empty text in the place of a value."""
 
 

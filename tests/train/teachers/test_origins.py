@@ -118,6 +118,37 @@ def test_tiles_of_a_fixed_size_keep_their_valid_centres() -> None:
     assert torch.allclose(tiled, whole, atol=1e-3)
 
 
+def named(path: Path, text: str) -> Path:
+    """The file of `onnx_file` with names of its classes in its metadata, as other programs write them."""
+    model = onnx.load(onnx_file(path, ["N", 3, "H", "W"]))
+    helper.set_model_props(model, {"class_names": text})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ('{"0": "a", "1": "b", "2": "c"}', [0, 1, 2]),
+        ('{"2": "c", "0": "a", "1": "b"}', [0, 1, 2]),  # the numbers say the channel, and not the order in the file
+        ('{"0": "c", "1": "a", "2": "b"}', [1, 2, 0]),
+        ('{"3": "c", "10": "b", "1": "a"}', [0, 2, 1]),  # as numbers, not as text
+    ],
+)
+def test_names_of_classes_in_a_file_go_by_their_numbers(text: str, places: list[int], tmp_path: Path) -> None:
+    path = named(tmp_path / "t.onnx", text)
+    assert torch.allclose(load(str(path))(IMAGES), convolved(IMAGES / 255)[:, places], atol=1e-5)
+
+
+def test_names_that_the_file_decides_are_told_and_no_name_is_there_twice(tmp_path: Path) -> None:
+    path = named(tmp_path / "t.onnx", '{"0": "c", "1": "a", "2": "b"}')
+    (note,) = find_teachers([str(path)], "a,b,c", ABC).notes
+    assert note.startswith("--teacher-classes is not used") and note.endswith("in the file: c, a, b.")
+    assert find_teachers([str(path)], "c,a,b", ABC).notes == ()
+    with pytest.raises(ClassesError, match="its classes name a twice"):
+        find_teachers([str(onnx_file(tmp_path / "u.onnx", ["N", 3, "H", "W"]))], "a,b,A", ABC)
+
+
 def test_another_number_of_classes_is_said(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"])
     with pytest.raises(ClassCountMismatch, match=r"gives 3 classes, not 6\. Name all its classes"):

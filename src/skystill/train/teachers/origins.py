@@ -105,6 +105,14 @@ def find_teachers(
                 "(--teacher-classes)."
             )
         known.append([name.lower() for name in origin.names or classes.names])
+        if twice := sorted({name for name in known[-1] if known[-1].count(name) > 1}):
+            raise ClassesError(f"{origin.text}: its classes name {', '.join(twice)} twice; which of them is meant?")
+    given = _read_names(teacher_classes)
+    if given is not None and all(origin.names != given for origin in origins):
+        notes.append(
+            f"--teacher-classes is not used: the classes of {', '.join(origin.text for origin in origins)} are named "
+            f"in the file: {', '.join(origins[0].names or ())}."
+        )
     shared = [label for label, name in enumerate(classes.names) if all(name.lower() in names for names in known)]
     if len(shared) < 2:
         raise ClassesError(

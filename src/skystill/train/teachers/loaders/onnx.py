@@ -88,12 +88,18 @@ def load_onnx(origin: Origin) -> Loaded:
 
 
 def onnx_class_names(origin: Origin) -> tuple[str, ...] | None:
-    """Return the class names in the metadata of an ONNX file of SkyStill or Deepness, or None if it has none."""
+    """Return the class names in the metadata of an ONNX file of SkyStill or Deepness, or None if it has none.
+
+    They are in the order of their numbers, whatever the order in the file is.
+    """
     path = origin.path
     with name_library_errors(f"teacher {path}", "ONNX Runtime cannot open it"):
         said = OnnxNetwork(path).session.get_modelmeta().custom_metadata_map
         names = parse_json(said["class_names"]) if "class_names" in said else None
-    return tuple(str(name) for name in names.values()) if isinstance(names, dict) else None
+    if not isinstance(names, dict):
+        return None
+    numbered = all(key.isdecimal() for key in names)
+    return tuple(str(names[key]) for key in (sorted(names, key=int) if numbered else names))
 
 
 def onnx_input_spec(origin: Origin) -> InputSpec | None:

@@ -1,6 +1,7 @@
 """TIFFs with tags that few programs write, in the page and in `skystill predict`."""
 
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import rasterio
 from rasterio import warp
 
+from skystill.raster.bands import choose_bands
 from tests.web.browser import Browser
-from tests.web.images import scene
+from tests.web.images import scene, write_tiff
 from tests.web.test_page import predicted, saved
 
 pytestmark = pytest.mark.slow
@@ -94,6 +96,10 @@ TAGS: dict[str, dict[int, Any]] = {
     "no size of pixels": {**PLACED, SCALE: (DOUBLE, [0.0, 0.0, 0.0])},
     "feet": {**PLACED, **IN_FEET},
 }
+CALLED = (
+    ("B02", "B03", "B04"), ("NIR", "Red", "Green"), ("NIR", "", ""), ("Band 1", "band_2", "3"), ("2", "Band 1", "3"),
+    ("R", "G", "B"), ("blue", "green", "red"), ("red", "green", "blue"), ("", "", ""), ("", "", "", "NIR"),
+)  # fmt: skip
 
 
 def test_rare_tags_mean_what_they_mean_to_predict(
@@ -162,3 +168,22 @@ def test_the_tags_of_what_is_saved_are_in_order(browser: Browser, pages: dict[st
     with rasterio.open(path) as own, rasterio.open(image) as given:
         assert own.rpcs == given.rpcs
         assert own.rpcs is not None
+
+
+def test_bands_that_are_called_otherwise_are_told_as_predict_tells_them(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    browser.open(pages["channel"])
+    for number, names in enumerate(CALLED):
+        planes = scene(8, 9)[[0, 1, 2, 0][: len(names)]]
+        image = write_tiff(tmp_path / f"{number}.tif", planes, photometric="minisblack", descriptions=names)
+        with rasterio.open(image) as file:
+            choice = choose_bands(file, "it", None)
+            given = {
+                "colors": [color.name for color in file.colorinterp], "descriptions": names, "count": file.count,
+            }  # fmt: skip
+        found = browser.run(f"chooseColors({json.dumps(given)})")
+        assert found["numbers"] == list(choice.numbers)
+        assert len(found["notes"]) == len(choice.notes), names
+        called = [re.search(r"are called ([^.(]*\w)", note) for note in (*found["notes"], *choice.notes)]
+        assert len({one and one[1] for one in called}) <= 1, called

@@ -85,8 +85,18 @@ function chooseColors(raster) {
   const named = ["red", "green", "blue"].map((color) => colors.indexOf(color) + 1);
   const numbers = described ?? (named.includes(0) ? null : named) ?? byPlace(data);
   const plain = numbers.join() === "1,2,3" || numbers.join() === "1";
-  const notes = data.length > numbers.length || !plain ? [TEXT.asRgb(numbers.join(", "), count)] : [];
+  const names = numbers.map((number) => (raster.descriptions[number - 1] ?? "").trim());
+  const called = !described && numbers.length === 3 && saysOtherwise(names, numbers)
+    ? names.map((name) => name || "nothing").join(", ") : "";
+  const notes = called || data.length > numbers.length || !plain ? [TEXT.asRgb(numbers.join(", "), count, called)] : [];
   return { numbers, alpha, notes };
+}
+
+// Whether descriptions of bands say something else than that they are counted, or are red, green and blue.
+function saysOtherwise(names, numbers) {
+  const plain = names.map((name) => name.toLowerCase());
+  const counted = plain.every((name, i) => new RegExp(`^(?:(?:band|layer|channel)[ _-]?)?0*${numbers[i]}$`).test(name));
+  return plain.some(Boolean) && !counted && plain.join() !== "r,g,b";
 }
 
 function byPlace(data) {

@@ -102,7 +102,8 @@ const TEXT = {
     "skystill predict --bands says which bands these are.",
   sameName: (numbers, name) => `its bands ${numbers} are all called ${name}. ` +
     "skystill predict --bands says which is meant.",
-  asRgb: (numbers, count) => `Bands ${numbers} of ${count} are taken as red, green and blue.`,
+  asRgb: (numbers, count, called) => `Bands ${numbers} of ${count} are taken as red, green and blue` +
+    `${called ? `, and are called ${called}` : ""}.`,
   byPlace: (numbers, count, labels) => `Bands ${numbers} of ${count} are taken as ${labels}, by place and not by name.`,
   byName: (numbers, count, labels) => `Bands ${numbers} of ${count} are ${labels} by their names.`,
   otherScale: (band, own, low, high) => `${band} is about ${own}, and was ${low} to ${high} in the training images: ` +

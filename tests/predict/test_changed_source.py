@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.shutil import copy as convert
 
 from skystill.errors import DataError, PredictionStopped, RunFolderError, SourceChanged
@@ -177,6 +178,75 @@ def test_a_prediction_goes_on_if_its_source_is_the_same(
     source.with_name("inner.vrt.aux.xml").write_text("<PAMDataset/>")  # a viewer has written its statistics
     Predictor(model).predict(source, tmp_path / "o.tif", resume=True)
     assert (tmp_path / "o.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def beside(nodata: int | None, maximum: int | None = 9) -> str:
+    """What GDAL writes beside a PNG of three bands: nodata, and the histogram and statistics of a viewer."""
+    told = "" if nodata is None else f"<NoDataValue>{nodata}</NoDataValue>"
+    looked = "" if maximum is None else (
+        "<Histograms><HistItem><HistMin>0</HistMin></HistItem></Histograms>"
+        f'<Metadata>\n <MDI key="STATISTICS_MAXIMUM">{maximum}</MDI>\n</Metadata>'
+    )  # fmt: skip
+    bands = (f'<PAMRasterBand band="{band}">{told}{looked}</PAMRasterBand>' for band in (1, 2, 3))
+    return f"<PAMDataset>\n{' '.join(bands)}</PAMDataset>\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (None, beside(None), True),  # a viewer was there
+        (beside(None), None, True),
+        (beside(None), beside(None, 8), True),
+        (beside(3), beside(3, 8), True),
+        (beside(3, None), beside(3), True),
+        (None, beside(3), False),  # gdal_edit.py -a_nodata 3
+        (beside(3), beside(4), False),
+        (beside(3), beside(None), False),
+        (beside(3), None, False),
+    ],
+)
+def test_what_stands_beside_a_source_is_a_part_of_it(
+    before: str | None,
+    after: str | None,
+    same: bool,
+    sources: dict[str, tuple[Path, Path]],
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    source, _ = sources["png"]
+    pam = source.with_name("a.png.aux.xml")
+
+    def write_beside(text: str | None) -> None:
+        pam.unlink(missing_ok=True)
+        if text is not None:
+            pam.write_text(text)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    write_beside(before)
+    with pytest.raises(PredictionStopped):
+        Predictor(model, threads=1).predict(source, tmp_path / "o.tif", on_progress=changing(2, stop))
+    write_beside(after)
+    if same:
+        Predictor(model, threads=1).predict(source, tmp_path / "o.tif", resume=True)
+        return
+    with pytest.raises(RunFolderError, match=r"a\.png"):
+        Predictor(model, threads=1).predict(source, tmp_path / "o.tif", resume=True)
+
+
+def test_a_source_that_is_open_is_opened_again_if_its_nodata_changes(tmp_path: Path) -> None:
+    source, pam = tmp_path / "a.png", tmp_path / "a.png.aux.xml"
+    Image.fromarray(np.array([[[3] * 3, [4] * 3]], np.uint8)).save(source)
+
+    def valid() -> list[bool]:
+        os.utime(tmp_path, ns=(0, 0))  # as where a file is written in its place
+        found = read_whole(source, (0, 1, 0, 2)).valid
+        return [True, True] if found is None else found[0].tolist()
+
+    for nodata, expected in ((3, [False, True]), (4, [True, False]), (None, [True, True])):
+        pam.write_text(beside(nodata))
+        assert valid() == expected
 
 
 def test_an_overlay_is_not_made_of_another_image(

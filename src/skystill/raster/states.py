@@ -1,14 +1,20 @@
 """Whether the files of a raster are still those that were opened: read while it changes, it would be a mixture."""
 
+import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from skystill.errors import SourceChanged
 
-_READ_ONCE = (".aux.xml",)
-"""Extensions of files that GDAL reads as a whole when it opens a raster. Viewers write statistics into them."""
+_BESIDE = ".aux.xml"
+"""Extension of the file beside a raster into which GDAL writes what the raster cannot hold, such as nodata or a CRS.
+Viewers write statistics into it, which change nothing."""
+_MOST_BESIDE = 2**24  # bytes; a larger one counts as it is
+_STATISTICS = re.compile(rb'<MDI key="STATISTICS_[^"<]*">[^<]*</MDI>')
+_EMPTY = re.compile(rb"<(Metadata|PAMRasterBand|PAMDataset)\b[^<>]*>\s*</\1>")
 
 State = tuple[int, int, int, int]
 """Device, inode, size in bytes, and time of the last change in nanoseconds."""
@@ -29,7 +35,7 @@ class FileStates:
         """Record further files. Those that are recorded already keep their state."""
         for name in files:
             path = _local(name)
-            if path is not None and path not in self._found and not path.lower().endswith(_READ_ONCE):
+            if path is not None and path not in self._found:
                 self._found[path] = _state(path)
 
     @property
@@ -61,7 +67,8 @@ class FileStates:
 
         Device numbers are left out: a disk may have another one after a restart.
         """
-        text = repr([(path, state and state[1:]) for path, state in sorted(self._found.items())])
+        known = [(path, state) for path, state in sorted(self._found.items()) if state or not _is_beside(path)]
+        text = repr([(path, state and state[1:]) for path, state in known])
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -70,7 +77,32 @@ def _state(path: str) -> State | None:
         found = os.stat(path)  # noqa: PTH116 - a VRT may name many thousands
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return _said_beside(path, state) if _is_beside(path) and found.st_size <= _MOST_BESIDE else state
+
+
+def _is_beside(path: str) -> bool:
+    return path.lower().endswith(_BESIDE)
+
+
+@functools.lru_cache(maxsize=1024)
+def _said_beside(path: str, state: State) -> State | None:
+    """Return a state for what an .aux.xml file says without statistics; None if it says nothing else.
+
+    Args:
+        path: the file.
+        state: its own state, for which the answer is kept.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError:
+        return state
+    text = b"".join(part.partition(b"<Histograms>")[0] for part in text.split(b"</Histograms>"))
+    text = _STATISTICS.sub(b"", text)
+    for _ in range(3):  # from the inside to the outside
+        text = _EMPTY.sub(b"", text)
+    said = b" ".join(text.split())
+    return (0, 0, 0, int.from_bytes(hashlib.sha256(said).digest()[:7])) if said else None
 
 
 def _difference(before: State | None, now: State | None) -> str:

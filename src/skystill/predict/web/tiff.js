@@ -48,8 +48,8 @@ async function openTiff(file) {
   };
 }
 
-// A text of nodata as GDAL reads it: a comma may be the decimal point, and a word is 0. Null without a value that pixels
-// can have and still be valid.
+// A text of nodata as GDAL reads it: a comma may be the decimal point, and a word is 0. Null without a value that
+// pixels can have and still be valid.
 function nodataOf(text) {
   const plain = text.replace(/\0.*/s, "").trim();
   if (!plain || /^[+-]?(?:nan|inf|1\.#)/i.test(plain)) return null;
@@ -66,7 +66,8 @@ async function layoutOf(file, dir, little) {
   const method = await tagOf(dir, "Compression", 1);
   return {
     file, little, kind, Kind, width, height, tiled,
-    bits: bits[0] ?? 1, stored: `of ${counted(bits[0] ?? 1, "bit")}, sample format ${formats[0] ?? 1}`, alike: new Set(bits).size < 2 && new Set(formats).size < 2,
+    bits: bits[0] ?? 1, stored: `of ${counted(bits[0] ?? 1, "bit")}, sample format ${formats[0] ?? 1}`,
+    alike: new Set(bits).size < 2 && new Set(formats).size < 2,
     count: await tagOf(dir, "SamplesPerPixel", 1), apart: (await tagOf(dir, "PlanarConfiguration", 1)) === 2,
     method, predictor: PREDICTED.includes(method) ? await tagOf(dir, "Predictor", 1) : 1,
     isReversed: (await tagOf(dir, "FillOrder", 1)) === 2,
@@ -126,7 +127,7 @@ const ENTITIES = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
 // Items of GDAL's metadata that have this role, one text for each band.
 function items(metadata, role, count) {
   const found = Array(count).fill("");
-  for (const [, head, text] of metadata.replace(/<!--.*?-->/gs, "").matchAll(ITEM)) {
+  for (const [, head, text] of metadata.replace(/<\!--.*?-->/gs, "").matchAll(ITEM)) {
     const told = Object.fromEntries([...head.matchAll(ATTRIBUTE)].map(([, name, one, other]) => [name, one ?? other]));
     const isOne = /^\d+$/.test(told.sample) && told.sample < count && told.role?.toLowerCase() === role;
     if (isOne) found[told.sample] = plainText(text);

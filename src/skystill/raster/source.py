@@ -107,7 +107,7 @@ class RasterSource:
         self.factors, self.spec, self._told = factors, spec, bands is not None
         self.states = FileStates([path])
         """The files of the raster as they were before its pixels were read."""
-        self._file = _open(self.path)
+        self._file = self._opened()
         self.states.add(files_of(self._file))
         self._held_bytes = refuse_unreadable(self._file, path)
         self.orientation = read_orientation(path, self._file)
@@ -118,8 +118,7 @@ class RasterSource:
         self.width = max(1, round(self._file.width / factors[1]))
         self.georeferenced = is_georeferenced(self._file)
         self.crs = self._file.crs
-        across, down = self._file.width / self.width, self._file.height / self.height
-        own = self._file.transform
+        across, down, own = self._file.width / self.width, self._file.height / self.height, self._file.transform
         self.transform = Affine(own.a * across, own.b * down, own.c, own.d * across, own.e * down, own.f)
         self.control = self._find_control().resampled(down, across)
         numbers = None if bands is None else pick_bands(self._file, path, bands)
@@ -141,6 +140,9 @@ class RasterSource:
                 "Leave it out."
             )
         return Values(self._file, self.path, numbers, self.spec)
+
+    def _opened(self) -> rasterio.DatasetReader:  # an array has its own
+        return _open(self.path)
 
     def close(self) -> None:
         """Close the file."""
@@ -316,7 +318,7 @@ class RasterSource:
 
     def _reopen(self) -> None:
         self._file.close()
-        self._file = _open(self.path)
+        self._file = self._opened()
 
     def _tried(self, read: Callable[[], _Read]) -> _Read | None:
         """Read, and return None if the file is damaged there. A server is asked again."""
@@ -390,8 +392,7 @@ def gdal_reason(error: BaseException) -> str:
 
 
 def _open(path: str) -> rasterio.DatasetReader:
-    local = "://" not in path and not path.startswith("/vsi")
-    if local and not Path(path).exists():
+    if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
         raise DataError(f"{path}: no such file.")
     try:
         return open_or_ask_again(path)

@@ -20,13 +20,13 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.shutil import copy as convert
-from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import DiskFull, RunFolderError, shortened
 from skystill.locks import hold_lock, lock_files
 from skystill.progress import OnProgress, Progress, ignore_progress
 from skystill.raster.beside import category_names_of, place_png, style_of, write_category_names
+from skystill.raster.blocks import BlockWriter
 from skystill.raster.entries import (
     SETTINGS,
     check_settings,
@@ -111,7 +111,7 @@ class RasterOutput:
         """Whether the rasters are complete already, so that only the further files are missing."""
         self.has_units = False
         """Whether all units are in the rasters already: they are complete, or only lack their names (`join`)."""
-        self._files: dict[str, DatasetWriter] = {}
+        self._files: dict[str, BlockWriter] = {}
         self._abandoned = False
 
     def abandon(self) -> None:
@@ -238,10 +238,9 @@ class RasterOutput:
         self._put(unit, arrays)
 
     def _put(self, unit: Unit, arrays: Arrays) -> None:
-        window = Window(unit.left, unit.top, unit.right - unit.left, unit.bottom - unit.top)
         for layer in self.layers:
             try:
-                self._files[layer.name].write(arrays[layer.name], window=window)
+                self._files[layer.name].write(arrays[layer.name], unit.top, unit.left)
             except (RasterioError, CPLE_BaseError) as error:
                 raise DiskFull(layer.path, error) from error
 
@@ -310,7 +309,7 @@ class RasterOutput:
             if not self.has_units:
                 self.finished.clear()
                 for layer in self.layers:
-                    self._files[layer.name] = self._create(layer, self._part(layer))
+                    self._files[layer.name] = BlockWriter(self._create(layer, self._part(layer)), self.journal)
             yield
         except (RasterioError, CPLE_BaseError) as error:
             raise DiskFull(self.layers[0].path, error) from error

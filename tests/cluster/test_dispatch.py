@@ -35,6 +35,8 @@ class Landing:
             call(self)
 
     def result(self, timeout: float) -> object:
+        if isinstance(self.found, Exception):
+            raise self.found
         return self.found
 
 
@@ -48,6 +50,7 @@ class Cluster:
         self.log: list[tuple[str, str]] = []
         self.joins: dict[str, Landing] = {}
         self.done, self.looks, self.most = Counter[str](), 0, 0
+        self.lost: Exception | None = None  # what becomes of joins, unless they wait
 
     def scheduler_info(self, n_workers: int) -> dict[str, int]:
         self.looks += 1
@@ -62,6 +65,8 @@ class Cluster:
         if run.__name__ == "predict_inputs_of":
             large = Outcome(number, "large", UNITS * 1_000_000, units=UNITS, missing=((0, UNITS),), one=future.found)
             future.found, self.done[source] = [large for _ in arguments[0]], 1
+        elif run.__name__ == "join_pieces" and self.lost is not None:
+            future.found = self.lost
         elif run.__name__ == "join_pieces":
             self.joins[source] = future
             self.most = max(self.most, len(self.joins))
@@ -120,3 +125,11 @@ def test_the_join_of_a_raster_that_fails_is_ended(
     monkeypatch.setattr("skystill.cluster.dispatch.end_units", lambda target: cluster.end(f"/in/{target.name}"))
     assert sorted(run(manifest, cluster, tmp_path)) == ["/in/b.tif", "/in/c.tif"]
     assert manifest.failed(9) == [("/in/a.tif", "of this test", False)]
+
+
+def test_a_join_whose_worker_is_lost_is_no_attempt_of_its_raster(manifest: Manifest, tmp_path: Path) -> None:
+    """The last task writes all units then. Another input may have killed the worker again and again."""
+    cluster = Cluster(Counter())
+    cluster.lost = RuntimeError("the worker was lost")
+    assert sorted(run(manifest, cluster, tmp_path)) == ["/in/a.tif", "/in/b.tif", "/in/c.tif"]
+    assert Counter(kind for kind, _ in cluster.log)["join_pieces"] == 3 and manifest.failed(9) == []

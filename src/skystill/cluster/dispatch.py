@@ -240,15 +240,14 @@ class Dispatch:
         manifest = self._manifest
         if manifest.input_state(piece.input) != "begun":
             return  # another piece of it failed
-        if found.kind == "failed":
+        if found.kind == "failed" and not _is_join(piece):
             if manifest.fail_piece(piece.id, found.error or "") >= ATTEMPTS:
                 manifest.fail_input(piece.input, found.error or "", found.ours, most=0)
                 end_units(Path(piece.target))
-            elif _is_join(piece):
-                self._pieces.append(piece)
             else:
                 self._pieces.appendleft(piece)  # before joins, of which one may wait for it
             return
+        # A join that failed, or whose worker another input has killed, is over: the last task writes all units then.
         manifest.finish_piece(piece.id, _done(found))
         if piece.kind == "files":
             yield self._finish(piece.input, found)

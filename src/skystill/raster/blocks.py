@@ -68,6 +68,15 @@ class BlockWriter:
             else:
                 self._add(pixels, part, block)
 
+    def check_whole(self) -> None:
+        """Check that no block is incomplete, after the last window.
+
+        Raises:
+            RuntimeError: windows have left a hole, which is a mistake of the caller.
+        """
+        if self._filled:
+            raise RuntimeError(f"{self._file.name}: {len(self._filled)} blocks are incomplete")
+
     def close(self) -> None:
         """Close the raster, and delete the scratch file."""
         self._file.close()

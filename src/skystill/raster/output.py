@@ -181,6 +181,8 @@ class RasterOutput:
                     if not wait_for(entry_path(self.journal, unit.index)):
                         return []
                     self.replay(unit)
+                for file in self._files.values():
+                    file.check_whole()
             for part in parts:
                 check_whole(part)
                 _sync(part)
@@ -351,6 +353,7 @@ class RasterOutput:
         if self.is_complete:
             return
         for file in self._files.values():
+            file.check_whole()
             file.close()
         self._files = {}
         for layer in self.layers:

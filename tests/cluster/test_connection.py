@@ -59,9 +59,7 @@ def test_another_python_is_refused_before_anything_is_sent_to_it(address: str, m
         pass
 
 
-@pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "no such place", "http://127.0.0.1:1", "host", ""]
-)
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "no such place", "http://127.0.0.1:1", "host"])
 def test_a_scheduler_that_does_not_answer_is_an_error_in_bounded_time(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +74,8 @@ def test_a_scheduler_that_does_not_answer_is_an_error_in_bounded_time(
 
 
 def test_one_cluster_is_named_at_most() -> None:
+    with pytest.raises(ValueError, match="--dask is empty"):
+        ClusterSettings(dask="")
     with pytest.raises(ValueError, match="--dask and --workers each name a cluster"):
         ClusterSettings(dask="tcp://a:1", workers=2)
 

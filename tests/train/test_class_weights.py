@@ -27,7 +27,7 @@ def test_settings_that_are_taken(given: object, kept: object) -> None:
     ("option", "given", "complaint"),
     [
         ("class_weights", "1,x", "write one number for each class"),
-        ("class_weights", "", "write one number for each class"),
+        ("class_weights", "", "--class-weights is empty"),
         ("class_weights", "1,-2", "a weight must be 0 or more"),
         ("class_weights", "1,inf", "a weight must be 0 or more"),
         ("class_weights", "nan,1", "a weight must be 0 or more"),

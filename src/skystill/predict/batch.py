@@ -35,10 +35,10 @@ from skystill.predict.several import run_in_order
 from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Event, Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.band_names import wanted_bands
-from skystill.raster.opening import NO_TEXT, open_raster
+from skystill.raster.opening import NO_TEXT, gdal_reason, open_raster
 from skystill.raster.output import journal_of
 from skystill.raster.scratch import clear_scratch
-from skystill.raster.source import gdal_environment, gdal_reason
+from skystill.raster.source import gdal_environment
 from skystill.settings import PredictSettings
 
 

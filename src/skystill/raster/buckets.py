@@ -11,7 +11,6 @@ import glob
 import json
 import os
 import stat
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from skystill.errors import DataError, SettingsError
 from skystill.raster.listing import Listing, depth_of, divided, is_passed_over, matched
 from skystill.raster.opening import is_plain, open_raster, suffix_of
 from skystill.raster.scratch import scratch_folder
-from skystill.raster.servers import PAUSES, UNCACHED
+from skystill.raster.servers import PAUSES, UNCACHED, patiently
 from skystill.raster.source import gdal_environment
 
 SCHEMES = {"s3://": "/vsis3/", "gs://": "/vsigs/", "az://": "/vsiaz/"}
@@ -150,11 +149,8 @@ def copy_file(source: str | Path, target: str | Path) -> None:
         raise DataError(f"{source} cannot be copied to {target}: there is no such file.")
     names = [vsi_name(str(name)) for name in (source, target)]
     with gdal_environment(), rasterio.Env(CPL_VSIL_CURL_NON_CACHED=UNCACHED):
-        for seconds in (*PAUSES, None):
-            reason = _with_reason(str(source) if is_bucket(str(source)) else str(target), _copy, *names)
-            if reason != _CUT or seconds is None:
-                break
-            time.sleep(seconds)
+        owner = str(source) if is_bucket(str(source)) else str(target)
+        reason = patiently(lambda: _with_reason(owner, _copy, *names), lambda reason: reason == _CUT)
     if reason is not None:
         raise DataError(f"{source} cannot be copied to {target}: {reason}. {_CREDENTIALS}.")
 
@@ -190,18 +186,17 @@ def _whole_list(root: str, depth: int) -> list[tuple[str, bool]]:
     Raises:
         DataError: there is nothing, or the list breaks off each time.
     """
-    for seconds in (*PAUSES, None):
-        entries, reason = _with_reason(root, _list, vsi_name(root).rstrip("/"), depth)
-        if not entries:
-            raise DataError(f"{root}: nothing can be listed there: {reason or _reason_of(root)}. {_CREDENTIALS}.")
-        if reason is None:
-            break
-        if seconds is None:
-            raise DataError(
-                f"{root}: the list of what is there breaks off after {len(entries):,} names, asked {1 + len(PAUSES)} "
-                f"times ({reason}). Run the same command later."
-            )
-        time.sleep(seconds)
+    folder = vsi_name(root).rstrip("/")
+    entries, reason = patiently(
+        lambda: _with_reason(root, _list, folder, depth), lambda found: bool(found[0]) and found[1] is not None
+    )
+    if not entries:
+        raise DataError(f"{root}: nothing can be listed there: {reason or _reason_of(root)}. {_CREDENTIALS}.")
+    if reason is not None:
+        raise DataError(
+            f"{root}: the list of what is there breaks off after {len(entries):,} names, asked {1 + len(PAUSES)} "
+            f"times ({reason}). Run the same command later."
+        )
     return list(entries)
 
 

@@ -234,6 +234,13 @@ def files_of(file: DatasetReader) -> list[str]:
     return list(found)
 
 
+def gdal_reason(error: BaseException) -> str:
+    """Return GDAL's own words for an error. Rasterio's "see previous exception" stands before them."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).rstrip(".")
+
+
 def _refuse_special(name: str) -> None:
     """Refuse named pipes, sockets and devices, also in the place of files that GDAL opens beside a raster."""
     if not is_plain(name):

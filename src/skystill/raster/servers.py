@@ -9,7 +9,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from skystill.errors import DataError
-from skystill.raster.opening import is_remote, open_raster
+from skystill.raster.opening import gdal_reason, is_remote, open_raster
 
 PAUSES = (1.0, 5.0, 15.0)
 """Seconds before each further attempt. GDAL itself asks again only where a server says that it is busy."""
@@ -43,6 +43,16 @@ def _forget(path: str) -> None:
         open_raster(path).close()
 
 
+def patiently(ask: Callable[[], _Read], failed: Callable[[_Read], bool]) -> _Read:
+    """Return an answer of a server, or what it gives in the end: where it has failed, it is asked after each pause."""
+    for seconds in PAUSES:
+        answer = ask()
+        if not failed(answer):
+            return answer
+        time.sleep(seconds)
+    return ask()
+
+
 def asked_again(path: str, reopen: Callable[[], None], read: Callable[[], _Read], reason: str) -> _Read:
     """Read what a server did not deliver, after each pause of `PAUSES`.
 
@@ -62,7 +72,7 @@ def asked_again(path: str, reopen: Callable[[], None], read: Callable[[], _Read]
             reopen()
             return read()
         except RasterioError as error:
-            reason = str(error.__cause__ or error).rstrip(".")
+            reason = gdal_reason(error)
         except DataError as error:  # it cannot even be opened
             reason = str(error).removeprefix(f"{path}: ").rstrip(".")
     raise ServerFailed(

@@ -26,7 +26,7 @@ from skystill.raster.colors import Bytes as Bytes
 from skystill.raster.colors import Colors
 from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.opening import files_of, is_remote, open_raster, reading_options
+from skystill.raster.opening import files_of, gdal_reason, is_remote, open_raster, reading_options
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
 from skystill.raster.servers import asked_again, open_or_ask_again
 from skystill.raster.spreads import kept_spread
@@ -382,13 +382,6 @@ def upright_size(path: str) -> tuple[int, int]:
     """
     with _open(path) as file:
         return turned_size(file.height, file.width, read_orientation(path, file))
-
-
-def gdal_reason(error: BaseException) -> str:
-    """Return GDAL's own words for an error. Rasterio's "see previous exception" stands before them."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).rstrip(".")
 
 
 def _open(path: str) -> rasterio.DatasetReader:

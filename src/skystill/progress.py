@@ -153,7 +153,12 @@ class SaidOnce:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables for a process that is to say nothing that was said here."""
-        return {SAID: ",".join(self._said)} if self._said else {}
+        return {SAID: ",".join(self._said)}
+
+
+def is_a_step() -> bool:
+    """Return whether another command runs this process as one of its steps."""
+    return SAID in os.environ
 
 
 def report_notes(notes: Sequence[str], on_progress: OnProgress) -> None:

@@ -174,6 +174,11 @@ class RunFolder:
         """The run folder of the baseline: the same student trained without the teacher."""
         return RunFolder(self.path / "alone")
 
+    @property
+    def features(self) -> "RunFolder":
+        """The run folder in which the student learnt the features of its teacher before it was distilled."""
+        return RunFolder(self.path / "features")
+
     def start(self, config: Mapping[str, Any], resume: bool) -> None:
         """Create the folder and write `config.yaml`, or check that a resumed run has the same settings.
 
@@ -187,7 +192,11 @@ class RunFolder:
         self._make()
         self._clear_parts()
         if not self.config.exists():
-            others = [p for p in self.path.iterdir() if not p.name.startswith(".") and p != self.logits]
+            others = [
+                p
+                for p in self.path.iterdir()
+                if not p.name.startswith(".") and p not in (self.logits, self.features.path)
+            ]
             if not resume and others:
                 raise RunFolderError(f"{self.path} is not empty and holds no run. Choose another --out.")
             write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TINY, Done
+from skystill.report.records import read_results
+from skystill.run_folder import RunFolder
+from tests.cli.conftest import TINY, Done, process
 
 Cli = Callable[..., Done]
 
@@ -26,3 +28,27 @@ def test_a_student_is_pretrained_and_a_training_starts_from_it(
     train = ["train", f"--data={scenes}", f"--network={weights}", f"--out={tmp_path / 't'}", "--epochs=1"]
     done = skystill(*train, "--no-report", *TINY)
     assert done.code == 0, done.err
+
+
+@pytest.mark.slow
+def test_a_distillation_that_begins_with_the_features_of_its_teacher(
+    scenes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """The report says what the student alone had instead."""
+    out, student = tmp_path / "s", "swift?channels=(8,8,16)&blocks=(0,1,1)&up_blocks=(1,1)"
+    shared = [f"--data={scenes}", f"--teacher={teacher}", "--crop=64", "--crops-per-image=2", TINY[3], "--seed=3"]
+    fitted = ["distill", *shared, "--batch-size=4", "--epochs=3"]
+    done = process(*fitted, f"--student={student}", f"--out={out}", "--feature-epochs=2")
+    assert done.code == 0, done.err
+    assert re.findall(r" learns from .*: epoch +(\d)  loss", done.err) == ["1", "2"]
+    assert "start from it" not in done.out
+    line = (
+        "The student first learnt the features of its teacher, in 2 passes over the images; the student alone was given"
+    )
+    assert f"{line} 5 epochs on labels instead of 3, as many crops." in done.out.replace("\n", " ")
+    assert len((out / "alone/metrics.csv").read_text().splitlines()) == 1 + 5
+    results = read_results(RunFolder(out))
+    assert (results.models["student"].training.feature_epochs, results.models["alone"].training.feature_epochs) == (
+        2,
+        0,
+    )

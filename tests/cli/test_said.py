@@ -83,7 +83,7 @@ def test_nothing_is_said_twice_and_a_child_knows_what_was_said(monkeypatch: pyte
     monkeypatch.delenv(SAID, raising=False)
     seen: list[Event] = []
     said = SaidOnce(seen.append)
-    assert said.environment == {}
+    assert said.environment == {SAID: ""}
     for event in (Note("a"), Message("b"), Note("a"), Progress("t", 1, 2), Progress("t", 1, 2), Note("c")):
         said(event)
     assert seen == [Note("a"), Message("b"), Progress("t", 1, 2), Progress("t", 1, 2), Note("c")]

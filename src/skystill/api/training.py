@@ -79,11 +79,12 @@ def distill(
     1. With a budget, choose the student.
     2. Prepare the data and report what it holds. In the mode "cached", fill the cache of the teacher's logits. This is
        a separate process, so that nothing of the teacher stays in memory.
-    3. Distil the student.
-    4. If `quantize` is set, or with a budget, write the INT8 file.
-    5. If `alone` is set, train the same student without the teacher. This is a separate process, so that its peak
+    3. With `feature_epochs`, let the student learn the features of the teacher, in a separate process as well.
+    4. Distil the student.
+    5. If `quantize` is set, or with a budget, write the INT8 file.
+    6. If `alone` is set, train the same student without the teacher. This is a separate process, so that its peak
        memory is measured on its own.
-    6. Score the models and write the report.
+    7. Score the models and write the report.
 
     Args:
         settings: settings of the command. Give either this or `keywords`.
@@ -113,7 +114,11 @@ def distill(
         def fill_cache() -> None:
             call_command("cache", cache_settings(settings), said=shown)
 
-        distill_run(settings, resume, shown, fill_cache if settings.teacher_mode == "cached" else None)
+        def learn_features(first: PretrainSettings) -> None:
+            call_command("pretrain", first, "--resume", said=shown)
+
+        cached = fill_cache if settings.teacher_mode == "cached" else None
+        distill_run(settings, resume, shown, cached, learn_features)
         leave_process_group()
         if is_first and (settings.quantize or settings.has_budget):
             _quantize_student(settings, on_progress, check=settings.measured is None)
@@ -149,7 +154,7 @@ def pretrain(
     """
     from skystill.train.pretraining import pretrain_run
 
-    return pretrain_run(settings_from(PretrainSettings, settings, keywords), resume, on_progress)
+    return pretrain_run(settings_from(PretrainSettings, settings, keywords), resume, SaidOnce(on_progress))
 
 
 def prune(

@@ -20,6 +20,7 @@ from skystill.cli.interrupts import noting_interrupts
 from skystill.cli.options import ConfigOption, DryRunOption, ReportOption, ResumeOption, settings_options
 from skystill.cli.tables import show_ahead, show_check, show_costs, show_status, show_verdict
 from skystill.errors import CommandFailed, DiskFull, Interrupted, SkystillError
+from skystill.progress import is_a_step
 from skystill.settings import (
     CacheSettings,
     CheckSettings,
@@ -118,10 +119,10 @@ def pretrain(settings: PretrainSettings, resume: ResumeOption = False) -> None:
 
     with progress_display() as on_progress:
         run = api.pretrain(settings, resume=resume, on_progress=on_progress)
-    start = shlex.quote(str(run.weights))
-    console.print(
-        f"start from it: skystill distill --student {start}, or skystill train --network {start}", markup=False
-    )
+    if not is_a_step():
+        start = shlex.quote(str(run.weights))
+        line = f"start from it: skystill distill --student {start}, or skystill train --network {start}"
+        console.print(line, markup=False)
 
 
 @app.command()

@@ -53,6 +53,10 @@ class TrainingRecord(Record):
     """Number of optimiser steps."""
     seconds: float
     """Sum over the epochs, in seconds."""
+    feature_epochs: int = 0
+    """Passes in which the network learnt the features of its teacher before these epochs."""
+    feature_seconds: float = 0.0
+    """Their sum, in seconds."""
     peak_rss_bytes: int
     """Peak resident memory of the process, or the value that was in this file before, if that is larger."""
     device: str

@@ -30,7 +30,7 @@ from skystill.report.records import (
     write_record,
 )
 from skystill.report.samples import write_samples
-from skystill.report.verdict import verdict
+from skystill.report.verdict import features_first, verdict
 from skystill.run_folder import RunFolder
 from skystill.settings import EvaluateSettings
 
@@ -80,13 +80,22 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
             name: ComparisonRecord(difference=one.difference, interval=one.interval, clear=one.clear)
             for name, one in comparisons.items()
         },
-        verdict=verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
+        verdict=[
+            *verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
+            *_features_first(folder, config, records),
+        ],
         notes=notes,
         samples=samples,
         settings=config,
     )
     write_record(folder.results, results)
     return folder
+
+
+def _features_first(folder: RunFolder, config: Mapping[str, Any], models: Mapping[str, ModelRecord]) -> list[str]:
+    passes = models["student"].training.feature_epochs if "student" in models else 0
+    alone = folder.alone.read_config()["epochs"] if passes and "alone" in models else None
+    return features_first(passes, config.get("epochs", 0), alone)
 
 
 def _comparisons(evaluations: dict[str, Evaluation]) -> dict[str, Comparison]:

@@ -49,6 +49,24 @@ def verdict(
     return [*lines, *missing, *too_narrow(len(first.keys))]
 
 
+def features_first(passes: int, epochs: int, alone: int | None) -> list[str]:
+    """Say that the student learnt the features of its teacher before it was distilled.
+
+    Args:
+        passes: over the images, in which it learnt them; 0 if it did not.
+        epochs: in which it was distilled.
+        alone: epochs of the same student without the teacher, or None if it was not trained.
+    """
+    if not passes:
+        return []
+    line = (
+        f"The student first learnt the features of its teacher, in {passes} pass{'es' if passes > 1 else ''} over the"
+    )
+    if alone is None:
+        return [f"{line} images."]
+    return [f"{line} images; the student alone was given {alone} epochs on labels instead of {epochs}, as many crops."]
+
+
 def _missing(evaluations: Mapping[str, Evaluation]) -> list[str]:
     names = {"teacher": "teacher", "alone": "student alone", "student": "distilled student"}
     if "student" not in evaluations:

@@ -173,8 +173,14 @@ class DistillSettings(BudgetSettings, LearnSettings):
     quantize: bool = False
     """After training, fine-tune the student with the rounding of INT8 and with the teacher, for a quarter of the epochs
     at a tenth of the learning rate, and write student-int8.onnx."""
+    feature_epochs: int | None = Field(default=None, ge=0)
+    """Number of passes over the images, with and without labels, in which the student learns the features of its
+    teacher before it is trained, as in skystill pretrain. By default a third of --epochs, and at most 8, if the teacher
+    is the run of a network that began with weights of ImageNet (lite0, lite1, lite2) and the student begins with random
+    ones, otherwise 0."""
     alone: bool = True
-    """Also train the same student without the teacher, for the same number of steps, as the baseline in the report."""
+    """Also train the same student without the teacher, as the baseline in the report: for the same number of steps, and
+    for as many more as --feature-epochs is worth in crops."""
 
 
 class PruneSettings(BudgetSettings, LearnSettings):
@@ -214,6 +220,8 @@ class PretrainSettings(Settings):
     """Classes of --data, as in train. They are used to read its masks for the split."""
     split: str = "auto"
     """How the images of --data are split, as in train."""
+    fit_masks: bool = False
+    """Fit masks that have another size than their image, as in train."""
     bands: BandList = None
     """Bands of the images that the networks are fed, as in train. By default those of the teacher, if it was
     trained."""

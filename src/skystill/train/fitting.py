@@ -27,6 +27,7 @@ from skystill.settings import FitSettings, LearnSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops, WholeImages
 from skystill.train.batches.images import labeled_images, unlabeled_images
 from skystill.train.batches.mixing import Mixing
+from skystill.train.features_first import feature_seconds
 from skystill.train.loggers import open_loggers
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.distiller import Distiller
@@ -207,10 +208,13 @@ class Fitting:
         """Write `training.json`. If the file exists, the larger of both peaks of memory is kept."""
         before = read_training(self.folder) if self.folder.training.exists() else None
         norms = task.gradients.means() if isinstance(task, Distiller) else {}
+        of_features = feature_seconds(self.settings.out)
         record = TrainingRecord(
             parameters=count_parameters(task.network),
             steps=task.stepper.steps,
             seconds=sum(row["seconds"] for row in history),
+            feature_epochs=len(of_features),
+            feature_seconds=sum(of_features),
             peak_rss_bytes=max(before.peak_rss_bytes if before else 0, peak_rss_bytes()),
             device=str(task.fabric.device),
             ranks=task.fabric.world_size,

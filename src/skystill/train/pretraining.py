@@ -42,6 +42,7 @@ from skystill.train.networks.weights import (
 
 _NO_CLASSES = ClassMap(("none",), ((0, 0, 0),))
 """Stands for the classes, which nothing learns here."""
+_OF_DATA = ("data", "classes", "split", "fit_masks", "bands")
 
 
 def pretrain_run(
@@ -138,10 +139,7 @@ def _find_images(
     known = read_record(trained).input_spec if trained else recorded_input(settings.student)
     split, input_spec, checked = Split("", (), (), ()), known, None
     if settings.data is not None:
-        checked = check_folder(
-            CheckSettings(data=settings.data, classes=settings.classes, split=settings.split, bands=settings.bands),
-            on_progress,
-        )
+        checked = check_folder(CheckSettings(**{name: getattr(settings, name) for name in _OF_DATA}), on_progress)
         checked.check.raise_problems(settings.data)
         report_notes(checked.notes, on_progress)
         assert checked.split is not None, "there are no problems"

@@ -25,6 +25,7 @@ from skystill.settings import CacheSettings, ClusterSettings, DistillSettings, F
 from skystill.train.alike import check_alike, facts_of_run, facts_of_teaching
 from skystill.train.beginning import build_first, check_beginning, check_layers, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
+from skystill.train.features_first import LearnFeatures, baseline_epochs, begin_with_features, check_features_first
 from skystill.train.fitting import Fitting, check_patience, connect_ranks, open_fabric
 from skystill.train.loggers import check_loggers
 from skystill.train.loop.distiller import Distiller
@@ -87,6 +88,7 @@ def distill_run(
     resume: bool = False,
     on_progress: OnProgress = ignore_progress,
     fill_cache: Callable[[], None] | None = None,
+    learn_features: LearnFeatures | None = None,
 ) -> RunFolder:
     """Distil a student, and write the results into a run folder.
 
@@ -97,6 +99,7 @@ def distill_run(
         resume: whether to continue a run that was stopped or killed.
         on_progress: called with notes on the data and the teachers, and with the progress of the training.
         fill_cache: fills the cache of the teachers' logits. It is called when the data is prepared and reported.
+        learn_features: lets the student learn the teacher's features, after that. Without it, it does not learn them.
 
     Returns:
         the run.
@@ -110,6 +113,7 @@ def distill_run(
     check_layers(settings.student, settings)
     connected = connect_ranks(settings)
     check_loggers(settings.logger)
+    check_features_first(settings)
     check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.
     begun = has_begun(settings, resume)
     check_beginning(settings.student, settings, begun)
@@ -127,6 +131,8 @@ def distill_run(
         try_network(student, settings.student, prepared.classes, on_progress)
     if fill_cache is not None:
         fill_cache()
+    if learn_features is not None:
+        student, prepared = begin_with_features(student, settings, prepared, learn_features, on_progress)
     fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
     teaching = _open_teachers(settings, prepared, fabric, on_progress)
@@ -300,10 +306,10 @@ def keep_split(run: RunFolder, other: RunFolder) -> None:
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:
-    """Return the settings of the baseline: the same student, data, steps and seed, but no teacher.
+    """Return the settings of the baseline: the same student, data and seed, and as many crops, but no teacher.
 
-    The baseline is a run inside the folder of the distilled run. One process trains it.
+    The baseline is a run inside the folder of the distilled run, which is finished. One process trains it.
     """
     shared = {name: getattr(settings, name) for name in FitSettings.model_fields}
     own = {"out": RunFolder(settings.out).alone.path, "network": settings.student, "devices": 1, "nodes": 1}
-    return TrainSettings(**{**shared, **own})
+    return TrainSettings(**{**shared, **own, "epochs": baseline_epochs(settings)})

@@ -1,5 +1,6 @@
 """The commands that train."""
 
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def distill(
         CommandFailed: a separate process failed. It has printed the reason.
     """
     from skystill.train.loop.ranks import leave_process_group, rank_and_count
-    from skystill.train.runs import alone_settings, cache_settings, distill_run, keep_split, within_budget
+    from skystill.train.runs import alone_settings, distill_run, keep_split, within_budget
 
     settings = settings_from(DistillSettings, settings, keywords)
     _check_report(report)
@@ -110,15 +111,8 @@ def distill(
     if not start_ranks("distill", settings, *_flags(resume)):
         shown = SaidOnce(on_progress if is_first else ignore_progress)
         settings = within_budget(settings, shown)
-
-        def fill_cache() -> None:
-            call_command("cache", cache_settings(settings), said=shown)
-
-        def learn_features(first: PretrainSettings) -> None:
-            call_command("pretrain", first, "--resume", said=shown)
-
-        cached = fill_cache if settings.teacher_mode == "cached" else None
-        distill_run(settings, resume, shown, cached, learn_features)
+        fill_cache = partial(_fill_cache, settings, shown) if settings.teacher_mode == "cached" else None
+        distill_run(settings, resume, shown, fill_cache, partial(_learn_features, shown))
         leave_process_group()
         if is_first and (settings.quantize or settings.has_budget):
             _quantize_student(settings, on_progress, check=settings.measured is None)
@@ -273,6 +267,16 @@ def demo(
     call_command("train", teacher, *flags)
     call_command("distill", student, *flags)
     return RunFolder(student.out)
+
+
+def _fill_cache(settings: DistillSettings, shown: SaidOnce) -> None:
+    from skystill.train.runs import cache_settings
+
+    call_command("cache", cache_settings(settings), said=shown)
+
+
+def _learn_features(shown: SaidOnce, settings: PretrainSettings) -> None:
+    call_command("pretrain", settings, "--resume", said=shown)
 
 
 def _quantize_student(settings: DistillSettings | PruneSettings, on_progress: OnProgress, check: bool) -> None:

@@ -90,9 +90,7 @@ def distill_run(
     fill_cache: Callable[[], None] | None = None,
     learn_features: LearnFeatures | None = None,
 ) -> RunFolder:
-    """Distil a student, and write the results into a run folder.
-
-    The baseline (`settings.alone`) is not trained here. It is another run; see `alone_settings`.
+    """Distil a student, and write the results into a run folder. The baseline is another run; see `alone_settings`.
 
     Args:
         settings: how to distil.
@@ -108,12 +106,9 @@ def distill_run(
         UserError: as `train_run`, or a teacher cannot be used.
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
-    if settings.quantize and settings.devices * settings.nodes > 1:
-        raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
-    check_layers(settings.student, settings)
+    _check_ranks(settings)
     connected = connect_ranks(settings)
     check_loggers(settings.logger)
-    check_features_first(settings)
     check_teaching(settings)  # Opening the data and filling a cache can take hours: errors in the settings come first.
     begun = has_begun(settings, resume)
     check_beginning(settings.student, settings, begun)
@@ -148,6 +143,14 @@ def distill_run(
             fitting.finish(student, settings.student)
             _score_teachers(teaching, settings, fitting)
     return fitting.folder
+
+
+def _check_ranks(settings: DistillSettings) -> None:
+    """Refuse what cannot be done, above all in several processes, before they connect."""
+    if settings.quantize and settings.devices * settings.nodes > 1:
+        raise SettingsError("--quantize fine-tunes in one process: leave --devices and --nodes at 1.")
+    check_layers(settings.student, settings)
+    check_features_first(settings)
 
 
 def _open_teachers(

@@ -206,7 +206,7 @@ def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) 
 
 
 def _compare_with_disk(manifest: Manifest, on_progress: OnProgress) -> None:
-    """Compare results and sources with what the manifest says of them.
+    """Compare results and sources of the inputs that are named with what the manifest says of them.
 
     A result that has gone or changed is made again, and what is not done is tried again.
 
@@ -319,7 +319,7 @@ def _absolute(source: str) -> str:
 
 def _raise_failed(manifest: Manifest, total: int, out: Path) -> None:
     """Raise one error about all inputs that failed, or whose source is damaged."""
-    found = manifest.failed(_MOST_PROBLEMS)
+    found = manifest.failed(_MOST_PROBLEMS, named=True)
     if not found:
         return
     problems = [text for _, text, _ in found]
@@ -327,7 +327,7 @@ def _raise_failed(manifest: Manifest, total: int, out: Path) -> None:
         raise InputsFailed(total, problems)
     if len(found) == 1:
         raise DataError(problems[0])
-    count = manifest.failed_count()
+    count = manifest.failed_count(named=True)
     raise DataError(
         f"{count:,} of {total:,} inputs had problems:", problems,
         f"All others are done. skystill status {out} shows them; the same command tries those that failed again.",

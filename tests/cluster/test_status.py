@@ -190,10 +190,11 @@ def test_results_of_inputs_that_are_no_longer_named_stay_unless_another_takes_th
     def deliver(day: str) -> list[tuple[int, str, str]]:
         named = {tmp_path / day / f"{name}.tif": results[name] for name in results if (day, name) != ("day2", "other")}
         manifest.add_inputs((str(source), target) for source, target in named.items())
-        _compare_with_disk(manifest, ignore_progress)
+        _compare_with_disk(manifest, lambda target: [target.with_suffix(".csv")], ignore_progress)
         waiting = manifest.inputs("waiting")
         for number, source, target in waiting:
             Path(target).write_text(source)
+            Path(target).with_suffix(".csv").touch()
             manifest.add_whole(number, done)
             manifest.finish_input(number, file_state(source), file_state(target), done)
         return waiting
@@ -207,6 +208,8 @@ def test_results_of_inputs_that_are_no_longer_named_stay_unless_another_takes_th
     assert deliver("day2") == []
     assert (manifest.failed_count(), manifest.failed_count(named=True), manifest.failed(9, named=True)) == (1, 0, [])
     assert len(deliver("day1")) == 2
+    results["other"].with_suffix(".csv").unlink()
+    assert [source for _, source, _ in deliver("day1")] == [str(tmp_path / "day1/other.tif")]
     manifest.close()
 
 

@@ -21,7 +21,7 @@ from skystill.errors import ClusterError, DataError, InputsFailed, PredictionSto
 from skystill.locks import hold_lock
 from skystill.predict.ahead import Ahead, check_inputs, cost_of, count_pixels
 from skystill.predict.archive_folder import LOCK, MANIFEST, archive_folder
-from skystill.predict.batch import PredictedInput, check_packages, open_predictor
+from skystill.predict.batch import PredictedInput, check_packages, files_beside, open_predictor
 from skystill.predict.further import square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets
 from skystill.predict.predictor import Predictor
@@ -92,7 +92,7 @@ def predict_archive(
     ):
         runtime = _begin(manifest, settings, predictor)
         manifest.add_inputs(absolute(targets))
-        _compare_with_disk(manifest, on_progress)
+        _compare_with_disk(manifest, lambda target: files_beside(target, predictor, settings), on_progress)
         total, described = len(targets), (targets, found.dates) if settings.stac else ([], {})
         del targets, found
         if manifest.inputs("waiting", most=1):
@@ -205,17 +205,23 @@ def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) 
     return str(now["runtime"])
 
 
-def _compare_with_disk(manifest: Manifest, on_progress: OnProgress) -> None:
+def _compare_with_disk(manifest: Manifest, beside: Callable[[Path], Sequence[Path]], on_progress: OnProgress) -> None:
     """Compare results and sources of the inputs that are named with what the manifest says of them.
 
-    A result that has gone or changed is made again, and what is not done is tried again.
+    A result that has gone or changed is made again, as is one without a file that belongs to it. What is not done is
+    tried again.
+
+    Args:
+        manifest: what was done.
+        beside: returns the files that belong to a class raster.
+        on_progress: receives a `Message`.
 
     Raises:
         RunFolderError: sources have changed since their results were made.
     """
     changed, gone, done = [], 0, 0
     for number, source, target, source_state, target_state in manifest.states():
-        if file_state(target) != target_state:
+        if file_state(target) != target_state or not all(path.exists() for path in beside(Path(target))):
             manifest.forget_result(number)
             gone += 1
         elif source_state != file_state(source):

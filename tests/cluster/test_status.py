@@ -1,6 +1,7 @@
 """What `skystill status` and `--dry-run` say."""
 
 import contextlib
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -16,7 +18,7 @@ from skystill.cli import app
 from skystill.cluster.archive import _compare_with_disk
 from skystill.cluster.manifest import Done, Manifest
 from skystill.cluster.status import read_status
-from skystill.cluster.tasks import file_state
+from skystill.cluster.tasks import file_state, source_state
 from skystill.errors import DataError, RunFolderError
 from skystill.predict.ahead import Ahead
 from skystill.progress import ignore_progress
@@ -196,7 +198,7 @@ def test_results_of_inputs_that_are_no_longer_named_stay_unless_another_takes_th
             Path(target).write_text(source)
             Path(target).with_suffix(".csv").touch()
             manifest.add_whole(number, done)
-            manifest.finish_input(number, file_state(source), file_state(target), done)
+            manifest.finish_input(number, source_state(source), file_state(target), done)
         return waiting
 
     assert len(deliver("day1")) == 2
@@ -211,6 +213,23 @@ def test_results_of_inputs_that_are_no_longer_named_stay_unless_another_takes_th
     results["other"].with_suffix(".csv").unlink()
     assert [source for _, source, _ in deliver("day1")] == [str(tmp_path / "day1/other.tif")]
     manifest.close()
+
+
+def test_the_state_of_a_source_holds_the_files_beside_it(tmp_path: Path) -> None:
+    source = tmp_path / "sheet.png"
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(source)
+    states = [source_state(str(source))]
+    source.with_suffix(".pgw").write_text("0.3\n0\n0\n-0.3\n330000\n2785000\n")
+    states.append(source_state(str(source)))
+    source.with_suffix(".pgw").write_text("0.3\n0\n0\n-0.3\n3300000\n2785000\n")  # the place was wrong
+    states.append(source_state(str(source)))
+    assert len(set(states)) == 3
+    copy = source.with_name("copy")
+    shutil.copy2(source, copy)
+    copy.replace(source)  # another inode, as another machine may see
+    with rasterio.open(source) as file:
+        file.build_overviews([2])
+    assert source.with_name("sheet.png.ovr").exists() and source_state(str(source)) == states[-1]
 
 
 def test_pieces_whose_units_are_not_in_the_journal_are_forgotten(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from skystill.cluster.connection import RUNTIME, Connection, open_connection, ru
 from skystill.cluster.dispatch import Dispatch, absolute
 from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
-from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around
+from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around, source_state
 from skystill.errors import ClusterError, DataError, InputsFailed, PredictionStopped, RunFolderError, first_few
 from skystill.locks import hold_lock
 from skystill.predict.ahead import Ahead, check_inputs, cost_of, count_pixels
@@ -192,6 +192,8 @@ def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) 
     """
     values = {name: value for name, value in settings.to_config().items() if name not in _NOT_RESULT}
     now: dict[str, Any] = {**values, "model": predictor.digest, "version": __version__, "runtime": predictor.runtime}
+    known = predictor.classes  # and not the name of their file
+    now["classes"] = [[name, *color] for name, color in zip(known.names, known.colors, strict=True)]
     before = manifest.about().get("settings")
     if before is not None and settings.runtime == "auto":
         now["runtime"] = before.get("runtime", predictor.runtime)
@@ -220,11 +222,11 @@ def _compare_with_disk(manifest: Manifest, beside: Callable[[Path], Sequence[Pat
         RunFolderError: sources have changed since their results were made.
     """
     changed, gone, done = [], 0, 0
-    for number, source, target, source_state, target_state in manifest.states():
+    for number, source, target, state_then, target_state in manifest.states():
         if file_state(target) != target_state or not all(path.exists() for path in beside(Path(target))):
             manifest.forget_result(number)
             gone += 1
-        elif source_state != file_state(source):
+        elif state_then != source_state(source):
             changed.append(source)
         else:
             done += 1

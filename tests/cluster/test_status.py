@@ -1,6 +1,7 @@
 """What `skystill status` and `--dry-run` say."""
 
 import contextlib
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -8,15 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from typer.testing import CliRunner
 
 from skystill.api import count_ahead, predict, status
 from skystill.cli import app
+from skystill.cluster.archive import _compare_with_disk
 from skystill.cluster.manifest import Done, Manifest
 from skystill.cluster.status import read_status
+from skystill.cluster.tasks import file_state, source_state
 from skystill.errors import DataError, RunFolderError
 from skystill.predict.ahead import Ahead
+from skystill.progress import ignore_progress
 from tests.cluster.archives import small_tiles, write_raster
 
 
@@ -176,6 +181,54 @@ def test_a_large_archive_needs_no_memory_in_the_manifest(tmp_path: Path) -> None
     manifest.add_inputs([(name, Path(name)) for name in names[:10]])  # the others are no longer named
     assert len(manifest.inputs("waiting")) == 10
     manifest.close()
+
+
+def test_results_of_inputs_that_are_no_longer_named_stay_unless_another_takes_their_place(tmp_path: Path) -> None:
+    """As of a nightly delivery: sources of yesterday may be gone, or damaged, and a sheet may have the same name."""
+    manifest = Manifest(tmp_path / "manifest.sqlite")
+    results = {name: tmp_path / f"{name}.tif" for name in ("sheet", "other")}
+    done = Done(10, 10, "0" * 64, 1.0, "host")
+
+    def deliver(day: str) -> list[tuple[int, str, str]]:
+        named = {tmp_path / day / f"{name}.tif": results[name] for name in results if (day, name) != ("day2", "other")}
+        manifest.add_inputs((str(source), target) for source, target in named.items())
+        _compare_with_disk(manifest, lambda target: [target.with_suffix(".csv")], ignore_progress)
+        waiting = manifest.inputs("waiting")
+        for number, source, target in waiting:
+            Path(target).write_text(source)
+            Path(target).with_suffix(".csv").touch()
+            manifest.add_whole(number, done)
+            manifest.finish_input(number, source_state(source), file_state(target), done)
+        return waiting
+
+    assert len(deliver("day1")) == 2
+    manifest.note_damage(2, "a part cannot be read")
+    assert [source for _, source, _ in deliver("day2")] == [str(tmp_path / "day2/sheet.tif")]
+    assert deliver("day2") == [] and results["sheet"].read_text().endswith("day2/sheet.tif")
+    assert manifest.counts()["done"][0] == 2
+    results["other"].unlink()
+    assert deliver("day2") == []
+    assert (manifest.failed_count(), manifest.failed_count(named=True), manifest.failed(9, named=True)) == (1, 0, [])
+    assert len(deliver("day1")) == 2
+    results["other"].with_suffix(".csv").unlink()
+    assert [source for _, source, _ in deliver("day1")] == [str(tmp_path / "day1/other.tif")]
+    manifest.close()
+
+
+def test_the_state_of_a_source_holds_the_files_beside_it(tmp_path: Path) -> None:
+    source = tmp_path / "sheet.png"
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(source)
+    states = [source_state(str(source))]
+    source.with_suffix(".pgw").write_text("0.3\n0\n0\n-0.3\n330000\n2785000\n")
+    states.append(source_state(str(source)))
+    source.with_suffix(".pgw").write_text("0.3\n0\n0\n-0.3\n3300000\n2785000\n")  # the place was wrong
+    states.append(source_state(str(source)))
+    assert len(set(states)) == 3
+    copy = source.with_name("copy")
+    shutil.copy2(source, copy)
+    copy.replace(source)  # another inode, as another machine may see
+    rasterio.open(tmp_path / "sheet.png.ovr", "w", driver="GTiff", height=4, width=5, count=3, dtype="uint8").close()
+    assert source_state(str(source)) == states[-1]
 
 
 def test_pieces_whose_units_are_not_in_the_journal_are_forgotten(tmp_path: Path) -> None:

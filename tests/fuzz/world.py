@@ -314,7 +314,7 @@ def _make_study(inside: Path) -> None:
 def _make_archive(root: Path) -> None:
     """Write the manifest of a cluster that predicted a picture. Its paths are those of the copy below out/."""
     from skystill.cluster.manifest import Done, Manifest
-    from skystill.cluster.tasks import file_state
+    from skystill.cluster.tasks import file_state, source_state
 
     copy = root / "out/copy"
     photo = (root / "in/rasters/photo.png", "--model", root / "in/models/student.onnx", "--out", copy)
@@ -325,6 +325,6 @@ def _make_archive(root: Path) -> None:
         Image.fromarray(np.zeros((48, 48), np.uint8)).save(target)
         done = Done(48 * 48, 100, "0" * 64, 0.5, "here")
         manifest.add_whole(number, done)
-        manifest.finish_input(number, file_state(source), file_state(target), done)
+        manifest.finish_input(number, source_state(source), file_state(target), done)
         manifest.tell(state="ended", began=1.7e9, updated=1.7e9, workers=2)
     copy.rename(root / "in/archive")

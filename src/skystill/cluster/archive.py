@@ -16,12 +16,12 @@ from skystill.cluster.connection import RUNTIME, Connection, open_connection, ru
 from skystill.cluster.dispatch import Dispatch, absolute
 from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
-from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around
+from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around, source_state
 from skystill.errors import ClusterError, DataError, InputsFailed, PredictionStopped, RunFolderError, first_few
 from skystill.locks import hold_lock
 from skystill.predict.ahead import Ahead, check_inputs, cost_of, count_pixels
 from skystill.predict.archive_folder import LOCK, MANIFEST, archive_folder
-from skystill.predict.batch import PredictedInput, check_packages, open_predictor
+from skystill.predict.batch import PredictedInput, check_packages, files_beside, open_predictor
 from skystill.predict.further import square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets
 from skystill.predict.predictor import Predictor
@@ -92,7 +92,7 @@ def predict_archive(
     ):
         runtime = _begin(manifest, settings, predictor)
         manifest.add_inputs(absolute(targets))
-        _compare_with_disk(manifest, on_progress)
+        _compare_with_disk(manifest, lambda target: files_beside(target, predictor, settings), on_progress)
         total, described = len(targets), (targets, found.dates) if settings.stac else ([], {})
         del targets, found
         if manifest.inputs("waiting", most=1):
@@ -192,6 +192,8 @@ def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) 
     """
     values = {name: value for name, value in settings.to_config().items() if name not in _NOT_RESULT}
     now: dict[str, Any] = {**values, "model": predictor.digest, "version": __version__, "runtime": predictor.runtime}
+    known = predictor.classes  # and not the name of their file
+    now["classes"] = [[name, *color] for name, color in zip(known.names, known.colors, strict=True)]
     before = manifest.about().get("settings")
     if before is not None and settings.runtime == "auto":
         now["runtime"] = before.get("runtime", predictor.runtime)
@@ -205,20 +207,26 @@ def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) 
     return str(now["runtime"])
 
 
-def _compare_with_disk(manifest: Manifest, on_progress: OnProgress) -> None:
-    """Compare results and sources with what the manifest says of them.
+def _compare_with_disk(manifest: Manifest, beside: Callable[[Path], Sequence[Path]], on_progress: OnProgress) -> None:
+    """Compare results and sources of the inputs that are named with what the manifest says of them.
 
-    A result that has gone or changed is made again, and what is not done is tried again.
+    A result that has gone or changed is made again, as is one without a file that belongs to it. What is not done is
+    tried again.
+
+    Args:
+        manifest: what was done.
+        beside: returns the files that belong to a class raster.
+        on_progress: receives a `Message`.
 
     Raises:
         RunFolderError: sources have changed since their results were made.
     """
     changed, gone, done = [], 0, 0
-    for number, source, target, source_state, target_state in manifest.states():
-        if file_state(target) != target_state:
+    for number, source, target, state_then, target_state in manifest.states():
+        if file_state(target) != target_state or not all(path.exists() for path in beside(Path(target))):
             manifest.forget_result(number)
             gone += 1
-        elif source_state != file_state(source):
+        elif state_then != source_state(source):
             changed.append(source)
         else:
             done += 1
@@ -319,7 +327,7 @@ def _absolute(source: str) -> str:
 
 def _raise_failed(manifest: Manifest, total: int, out: Path) -> None:
     """Raise one error about all inputs that failed, or whose source is damaged."""
-    found = manifest.failed(_MOST_PROBLEMS)
+    found = manifest.failed(_MOST_PROBLEMS, named=True)
     if not found:
         return
     problems = [text for _, text, _ in found]
@@ -327,7 +335,7 @@ def _raise_failed(manifest: Manifest, total: int, out: Path) -> None:
         raise InputsFailed(total, problems)
     if len(found) == 1:
         raise DataError(problems[0])
-    count = manifest.failed_count()
+    count = manifest.failed_count(named=True)
     raise DataError(
         f"{count:,} of {total:,} inputs had problems:", problems,
         f"All others are done. skystill status {out} shows them; the same command tries those that failed again.",

@@ -20,6 +20,7 @@ from skystill.cluster.manifest_form import TABLES, check_schema, check_values, r
 from skystill.errors import DiskFull, RunFolderError, shortened
 
 VERSION = 1
+_NAMED = " and source in (select source from named)"  # by the last call of `add_inputs`
 _BUSY_SECONDS = 30.0
 _OF_THE_DISK = {
     sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
@@ -124,13 +125,17 @@ class Manifest:
     def add_inputs(self, targets: Iterable[tuple[str, Path]]) -> None:
         """Add inputs that are not known yet, and forget those that are no longer named, unless they are done.
 
-        The results of all others are to be at the paths that are given.
+        The results of all others are to be at the paths that are given. If that of an input that is no longer named
+        was there, it is forgotten, too: this one takes its place.
         """
         with naming_failures(self.path):
             self._base.execute("create temp table if not exists named (source text primary key, target text)")
             self._base.execute("delete from named")
             self._base.executemany("insert into named values (?, ?)", ((_text(s), _text(t)) for s, t in targets))
-            gone = "select id from inputs where state != 'done' and source not in (select source from named)"
+            gone = (
+                "select id from inputs where source not in (select source from named) and (state != 'done' or target "
+                "in (select target from named))"
+            )
             self._base.execute(f"delete from pieces where input in ({gone})")
             self._base.execute(f"delete from inputs where id in ({gone})")
             self._base.execute(
@@ -151,12 +156,12 @@ class Manifest:
         return [(number, _name(source), _name(target)) for number, source, target in found]
 
     def states(self) -> Iterator[tuple[int, str, str, str, str]]:
-        """Yield number, source, target, and the states of source and target as they were, of inputs that are done."""
+        """Yield number, source, target, and the states of both as they were, of inputs that are named and done."""
         last = 0
         while True:
             found = self._all(
-                "select id, source, target, source_state, target_state from inputs where state = 'done' and id > ? "
-                "order by id limit 1000",
+                "select id, source, target, source_state, target_state from inputs where state = 'done' and id > ?"
+                f"{_NAMED} order by id limit 1000",
                 last,
             )
             for number, source, target, *states in found:
@@ -293,14 +298,15 @@ class Manifest:
         """Return how long the workers took for an input, together."""
         return float(self._all("select coalesce(sum(seconds), 0) from pieces where input = ?", number)[0][0])
 
-    def failed(self, most: int) -> list[tuple[str, str, bool]]:
+    def failed(self, most: int, named: bool = False) -> list[tuple[str, str, bool]]:
         """Return source, reason, and whether SkyStill is at fault, of inputs that failed or are damaged."""
-        found = self._all("select source, error, ours from inputs where error is not null order by id limit ?", most)
+        query = f"select source, error, ours from inputs where error is not null{_NAMED * named} order by id limit ?"
+        found = self._all(query, most)
         return [(_name(source), str(error), bool(ours)) for source, error, ours in found]
 
-    def failed_count(self) -> int:
+    def failed_count(self, named: bool = False) -> int:
         """Return how many inputs failed or are damaged."""
-        return int(self._all("select count(*) from inputs where error is not null")[0][0])
+        return int(self._all(f"select count(*) from inputs where error is not null{_NAMED * named}")[0][0])
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """Return the number of inputs by state, and of their pixels as far as they are known."""

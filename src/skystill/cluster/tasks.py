@@ -35,7 +35,9 @@ from skystill.predict.predictor import Predictor
 from skystill.predict.several import run_in_order
 from skystill.progress import ignore_progress
 from skystill.raster.opening import open_raster
+from skystill.raster.overwriting import source_files
 from skystill.raster.source import gdal_environment
+from skystill.raster.states import FileStates
 from skystill.settings import PredictSettings
 from skystill.tiling import Unit
 
@@ -60,7 +62,7 @@ class Outcome:
         units: number of units of a large raster.
         missing: first unit and the one after the last of each stretch of units that were not computed.
         one: what became of the first of them, which was computed: its time tells how to cut the others.
-        source_state, target_state: size and time of the files, so that a change is found.
+        source_state, target_state: results of `source_state` and `file_state`, so that a change is found.
         error: why it failed; or what of the source could not be read, if it is done.
         ours: whether a failure is a fault of SkyStill.
         about: the result, for the caller of the command.
@@ -290,7 +292,7 @@ def _predict_or_begin(
 
 def _predicted(predictor: Predictor, settings: PredictSettings, fence: Fence, item: Item) -> Outcome:
     number, source, target = item
-    source_state, began = file_state(source), time.monotonic()
+    state, began = source_state(source), time.monotonic()
     found = _patiently(lambda: predict_one(predictor, settings, True, fence, (source, Path(target))))
     seconds = time.monotonic() - began
     prediction = found.prediction
@@ -302,8 +304,17 @@ def _predicted(predictor: Predictor, settings: PredictSettings, fence: Fence, it
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Outcome(
         number, "done", prediction.pixels, Path(target).stat().st_size, digest, seconds, socket.gethostname(),
-        source_state=source_state, target_state=file_state(target), error=error, about=found,
+        source_state=state, target_state=file_state(target), error=error, about=found,
     )  # fmt: skip
+
+
+def source_state(source: str) -> str:
+    """Return a digest of size and time of all files of a raster, such as a world file, by which a change is found.
+
+    Overviews are left out: somebody may make them, and they change no result.
+    """
+    files = [os.fspath(path) for path in source_files(source) if path.suffix.lower() != ".ovr"]
+    return FileStates(files).shared_digest
 
 
 def file_state(name: str) -> str:

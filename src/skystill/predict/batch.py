@@ -205,7 +205,7 @@ def predict_one(
     began = time.monotonic()
     prediction = predictor.predict(source, target, settings.for_raster(), resume, on_progress, further.files())
     seconds = time.monotonic() - began - further.seconds
-    return PredictedInput(source, prediction, seconds, _files_beside(target, predictor, settings))
+    return PredictedInput(source, prediction, seconds, files_beside(target, predictor, settings))
 
 
 class _Telling:
@@ -282,7 +282,13 @@ def _what_is_unfinished(targets: Sequence[tuple[str, Path]]) -> list[str]:
     ]
 
 
-def _files_beside(target: Path, predictor: Predictor, settings: PredictSettings) -> tuple[Path, ...]:
-    """Return the paths of all files beside a class raster that the settings ask for."""
+def files_beside(target: Path, predictor: Predictor, settings: PredictSettings) -> tuple[Path, ...]:
+    """Return the paths of all files beside a class raster that the settings ask for.
+
+    Args:
+        target: the class raster.
+        predictor: the model.
+        settings: settings of the command.
+    """
     layers = wanted_layers(target, settings.for_raster(), predictor.classes)[1:]
     return (*(layer.path for layer in layers), *side_files(target, settings).values())

@@ -67,8 +67,16 @@ class FileStates:
 
         Device numbers are left out: a disk may have another one after a restart.
         """
+        return self._digest(of_state=1)
+
+    @property
+    def shared_digest(self) -> str:
+        """As `digest`, for processes on several machines, which may see other inodes."""
+        return self._digest(of_state=2)
+
+    def _digest(self, of_state: int) -> str:
         known = [(path, state) for path, state in sorted(self._found.items()) if state or not _is_beside(path)]
-        text = repr([(path, state and state[1:]) for path, state in known])
+        text = repr([(path, state and state[of_state:]) for path, state in known])
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

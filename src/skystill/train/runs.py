@@ -129,11 +129,13 @@ def distill_run(
         fill_cache()
     fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
-    teaching = _open_teachers(settings, prepared, fabric, on_progress)
+    teaching = _open_teachers(
+        settings, prepared, fabric, on_progress if fill_cache is None else _without_notes(on_progress)
+    )
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)
     with fitting.held(resume):
-        score = teacher_score(settings, prepared.split)
+        score = teacher_score(settings, prepared.split, prepared.classes)
         compared = compared_with_teacher(_warning(on_progress, task.gradients), settings.teacher[0], score)
         replace(fitting, on_progress=compared).fit(task)
         if settings.quantize:
@@ -156,6 +158,11 @@ def _open_teachers(
         check_alike(fabric, facts_of_teaching(teaching))
     report_notes(teaching.teachers.notes, on_progress)
     return teaching
+
+
+def _without_notes(on_progress: OnProgress) -> OnProgress:
+    """Return a callback that leaves out notes: the process that filled the cache has opened the same, and said them."""
+    return lambda event: None if isinstance(event, Note) else on_progress(event)
 
 
 def _shown(settings: DistillSettings) -> str:

@@ -85,7 +85,7 @@ def prepare_data(
     classes, notes = resolve_classes(settings.data, settings.classes, search.pairs)
     spec = known or _find_spec(search, settings, classes)
     if known is not None and settings.bands is not None:
-        _check_same_bands(known, _find_spec(search, settings, classes), settings.bands)
+        check_same_bands(known, _find_spec(search, settings, classes), settings.bands)
     check = _check(search, classes, on_progress, spec)
     check.raise_problems(settings.data)
     split, of_split = find_split(settings, search.pairs, check)
@@ -113,15 +113,20 @@ def _files(pairs: Sequence[Pair]) -> list[Path]:
     return list(dict.fromkeys(pair.image for pair in pairs))
 
 
-def _check_same_bands(known: InputSpec, found: InputSpec, bands: str) -> None:
-    """Refuse bands that are not those which a network was trained on. Bands without a name are known by their number.
+def have_same_bands(one: InputSpec, other: InputSpec) -> bool:
+    """Return whether two networks are fed the same bands. Bands without a name are known by their number."""
+    pairs = zip(one.bands, other.bands, strict=False)
+    same = all(a.name == b.name if a.name and b.name else a.number == b.number for a, b in pairs)
+    return same and (len(one), one.dtype) == (len(other), other.dtype)
+
+
+def check_same_bands(known: InputSpec, found: InputSpec, bands: str) -> None:
+    """Refuse bands that are not those which a network was trained on.
 
     Raises:
         SettingsError: they are not.
     """
-    pairs = zip(known.bands, found.bands, strict=False)
-    same = all(a.name == b.name if a.name and b.name else a.number == b.number for a, b in pairs)
-    if not same or (len(known), known.dtype) != (len(found), found.dtype):
+    if not have_same_bands(known, found):
         raise SettingsError(
             f"--bands {bands}: the network to start from is fed {known.labels} as {known.dtype}, and these are "
             f"{found.labels} as {found.dtype}. Leave --bands out: it finds its own bands in the images."

@@ -1,5 +1,6 @@
 """`skystill pretrain`: a student learns the features of a teacher from images alone, before it is trained."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,14 +15,14 @@ from skystill.classes import ClassMap
 from skystill.data.bands import find_spec, image_statistics, with_statistics
 from skystill.data.image_files import find_image_files
 from skystill.data.map_rest import find_rest
-from skystill.data.prepare import check_folder
+from skystill.data.prepare import PreparedData, check_same_bands, have_same_bands, prepare_data
 from skystill.data.split import Split
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, ignore_progress, named, report_notes
 from skystill.raster.input_spec import InputSpec
-from skystill.run_folder import RunFolder, write_table
-from skystill.settings import CheckSettings, PretrainSettings
+from skystill.run_folder import RunFolder, write_json, write_table
+from skystill.settings import CacheSettings, PretrainSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches
 from skystill.train.batches.images import TrainingImages, unlabeled_images
 from skystill.train.fitting import choose_precision
@@ -42,7 +43,6 @@ from skystill.train.networks.weights import (
 
 _NO_CLASSES = ClassMap(("none",), ((0, 0, 0),))
 """Stands for the classes, which nothing learns here."""
-_OF_DATA = ("data", "classes", "split", "fit_masks", "bands")
 
 
 def pretrain_run(
@@ -64,9 +64,10 @@ def pretrain_run(
         Interrupted: the user pressed Ctrl-C. The checkpoint is saved.
     """
     trained = _trained_weights(settings.teacher)
-    windows, input_spec, of_map = _find_images(settings, trained, on_progress)
+    windows, input_spec, split, of_map = _find_images(settings, trained, on_progress)
     torch.manual_seed(settings.seed)
-    student = _of_the_table(start_network(settings.student, len(_NO_CLASSES), input_spec), settings.student)
+    begun = start_network(settings.student, len(_NO_CLASSES), input_spec, new_head=True)
+    student = _of_the_table(begun, settings.student)
     teacher = _open_teacher(settings.teacher, trained, input_spec)
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
@@ -75,6 +76,8 @@ def pretrain_run(
     task.begin(torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=decay, fused=True))
     name = network_name(settings.student)
     with _held(settings, input_spec, resume) as folder:
+        if split is not None:
+            write_json(folder.split, split.to_dict())
         task.fit(
             _batches(settings, unlabeled_images(windows, input_spec, of_map=of_map), fabric),
             epochs=settings.epochs,
@@ -131,35 +134,80 @@ def _of_the_table(network: nn.Module, name: str) -> Leveled:
 
 def _find_images(
     settings: PretrainSettings, trained: Path | None, on_progress: OnProgress
-) -> tuple[list[ImageWindow], InputSpec, bool]:
-    """Find the images, what the networks are fed, and whether images are windows of a map.
+) -> tuple[list[ImageWindow], InputSpec, Split | None, bool]:
+    """Find the images, what the student is fed, the split of the labelled data, and whether it is a map.
 
-    The networks are fed what a trained network is fed, or else what the images offer.
+    The student is fed what it was fed before if it begins with weights, or else what a trained teacher is fed, or else
+    what the images offer.
     """
-    known = read_record(trained).input_spec if trained else recorded_input(settings.student)
-    split, input_spec, checked = Split("", (), (), ()), known, None
-    if settings.data is not None:
-        checked = check_folder(CheckSettings(**{name: getattr(settings, name) for name in _OF_DATA}), on_progress)
-        checked.check.raise_problems(settings.data)
-        report_notes(checked.notes, on_progress)
-        assert checked.split is not None, "there are no problems"
-        split = checked.split
-    if input_spec is None:
+    known = _known_input(settings, trained)
+    prepared = None if settings.data is None else _prepare(settings.data, settings, trained, known, on_progress)
+    split = prepared.split if prepared else Split("", (), (), ())
+    input_spec = known
+    if known is None or settings.bands is not None:
         found = [] if split.train else find_image_files(settings.images)
         paths = [pair.image for pair in split.train] or [path for files in found for path in files]
-        input_spec = find_spec(paths, settings.bands)
+        input_spec = find_spec(paths, settings.bands, prepared.classes.band_names if prepared else ())
+        if known is not None and settings.bands is not None:
+            check_same_bands(known, input_spec, settings.bands)
+            input_spec = known
+    assert input_spec is not None, "is known, or was found"
     held_out = [*split.validation, *split.test]
     windows = whole_images(split.train)
     if settings.images:
-        rest = partial(find_rest, checked.check, split, input_spec, on_progress) if checked else list
-        maps = checked.check.maps if checked else ()
-        windows += find_unlabeled(settings.images, held_out, input_spec, rest, maps, split.train, on_progress)
+        rest = partial(find_rest, prepared.check, split, input_spec, on_progress) if prepared else list
+        maps = prepared.check.maps if prepared else ()
+        own = {os.path.realpath(window.path) for window in windows if window.bounds is None}
+        found_windows = find_unlabeled(settings.images, held_out, input_spec, rest, maps, split.train, on_progress)
+        windows += [window for window in found_windows if os.path.realpath(window.path) not in own]
     windows = list(dict.fromkeys(windows))
     if known is None:
         statistics = [image_statistics(*window.read(input_spec)) for window in windows]
         input_spec = with_statistics(input_spec, statistics)
     on_progress(Message(f"{len(windows):,} image(s) and windows to learn from, {len(held_out):,} held out"))
-    return windows, input_spec, any(pair.is_window for pair in split.train)
+    of_map = any(pair.is_window for pair in split.train)
+    return windows, input_spec, split if prepared else None, of_map
+
+
+def _known_input(settings: PretrainSettings, trained: Path | None) -> InputSpec | None:
+    """Return what the student is fed, if it or its teacher was trained before.
+
+    Raises:
+        SettingsError: both were, on other bands: they could not see the same pixels.
+    """
+    own = recorded_input(settings.student)
+    if trained is None:
+        return own
+    taught = read_record(trained).input_spec
+    if own is not None and not have_same_bands(own, taught):
+        raise SettingsError(
+            f"the student {settings.student} is fed {own.labels} as {own.dtype}, and its teacher {settings.teacher} is "
+            f"fed {taught.labels} as {taught.dtype}: they cannot see the same pixels. Take one that is fed the same."
+        )
+    return own or taught
+
+
+def _prepare(
+    data: Path, settings: PretrainSettings, trained: Path | None, known: InputSpec | None, on_progress: OnProgress
+) -> PreparedData:
+    """Check the labelled data, and split it as a distillation from this teacher would.
+
+    A run that has begun keeps its split.
+    """
+    begun = RunFolder(settings.out).split
+    run = trained.parent.parent if trained and (trained.parent.parent / "config.yaml").is_file() else settings.teacher
+    as_taught = CacheSettings(
+        data=data,
+        teacher=[str(run)],
+        classes=settings.classes,
+        split=str(begun) if begun.is_file() else settings.split,
+        fit_masks=settings.fit_masks,
+        bands=settings.bands,
+        seed=settings.seed,
+    )
+    prepared = prepare_data(as_taught, on_progress, known)
+    report_notes(prepared.notes, on_progress)
+    return prepared
 
 
 def _batches(settings: PretrainSettings, images: TrainingImages, fabric: Fabric) -> TrainBatches:

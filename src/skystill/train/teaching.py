@@ -101,6 +101,12 @@ def check_teaching(settings: DistillSettings) -> None:
         raise SettingsError(f"--crop {settings.crop} does not divide into blocks of --distillation-stride "
                             f"{settings.distillation_stride}; take another crop, or stride 1.")  # fmt: skip
     _check_mix(settings)
+    if (
+        not settings.unlabeled
+        and settings.unlabeled_fraction != LearnSettings.model_fields["unlabeled_fraction"].default
+    ):
+        raise SettingsError(f"--unlabeled-fraction {settings.unlabeled_fraction:g} is a part of each batch from images "
+                            "without labels: give --unlabeled, or leave it out.")  # fmt: skip
     on_features = [term.name for term in distillation_terms(settings) if term.name in FEATURE_LOSSES]
     if settings.min_confidence and not (settings.unlabeled and len(on_features) < len(distillation_terms(settings))):
         raise SettingsError(f"--min-confidence {settings.min_confidence:g} is for losses on logits of images without "
@@ -289,13 +295,15 @@ def build_distiller(
     return task
 
 
-@torch.no_grad()
 def _feature_terms(
     student: nn.Module, teachers: Sequence[Teacher], settings: DistillSettings, terms: Sequence[Term]
 ) -> list[FeatureTerm]:
     """Build the feature losses.
 
     They need the numbers of channels of both layers. A forward pass of one small image shows them.
+
+    Raises:
+        SettingsError: there is no such layer, or the student's layer is frozen.
     """
     if not terms:
         return []
@@ -306,5 +314,12 @@ def _feature_terms(
     fed = input_spec_of(student)
     student.eval()(noise_images(fed, 1, 64, 64).to(next(student.parameters()).device))
     teachers[0](noise_images(teachers[0].input_spec or fed, 1, 64, 64).to(teachers[0].mean.device))
-    channels = [one.take().shape[1] for one in hooks]
+    shown = [one.take() for one in hooks]
+    if not shown[0].requires_grad:
+        raise SettingsError(
+            f"{', '.join(term.name for term in terms)}: the student's layer {hooks[0].path} is frozen (--freeze "
+            f"{settings.freeze}), so that it cannot learn the teacher's features. Freeze fewer levels, or choose a "
+            "later layer: --student-layer."
+        )
+    channels = [one.shape[1] for one in shown]
     return [FeatureTerm(t.name, t.weight, FEATURE_LOSSES[t.name](*channels), *hooks) for t in terms]

@@ -2,24 +2,27 @@
 
 import math
 
+from skystill.classes import ClassMap
 from skystill.data.split import Split
 from skystill.progress import EpochEnd, Event, Message, Note, OnProgress
 from skystill.report.records import read_training
 from skystill.run_folder import RunFolder
 from skystill.settings import DistillSettings
+from skystill.train.networks.weights import read_record
 
 _MARGIN = 0.01  # a point of mIoU
 _EPOCHS = 2  # in a row: one epoch may be luck
 
 
-def teacher_score(settings: DistillSettings, split: Split) -> float | None:
+def teacher_score(settings: DistillSettings, split: Split, classes: ClassMap) -> float | None:
     """Return the validation mIoU of the teacher's kept weights, or None if it is not known for these images.
 
-    It is known if the teacher is a single run of SkyStill that was validated on the same images.
+    It is known if the teacher is a single run of SkyStill that was validated on the same images with the same classes.
 
     Args:
         settings: how to distil.
         split: the images of the student.
+        classes: its classes.
 
     Raises:
         RunFolderError: a file of the teacher's run is damaged.
@@ -31,9 +34,14 @@ def teacher_score(settings: DistillSettings, split: Split) -> float | None:
         return None
     same = sorted(map(str, run.read_json(run.split).get("validation", []))) == sorted(p.key for p in split.validation)
     training = read_training(run)
+    same = same and _scored(read_record(run.weights).classes) == _scored(classes)
     if not same or not training.history:
         return None
     return training.history[(training.kept_epoch or len(training.history)) - 1].get("validation_miou")
+
+
+def _scored(classes: ClassMap) -> list[str]:
+    return sorted(name.lower() for name in classes.names if name not in classes.unscored)
 
 
 def compared_with_teacher(on_progress: OnProgress, teacher: str, score: float | None) -> OnProgress:

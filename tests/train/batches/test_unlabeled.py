@@ -91,6 +91,17 @@ def test_unlabelled_images_have_their_share(scenes: Path, share: float, batch_si
     assert batches.steps_per_epoch == TrainBatches(views, batch_size, 0).steps_per_epoch
 
 
+def test_a_small_share_is_kept_over_short_epochs(scenes: Path) -> None:
+    """Each epoch has 8 crops: a tenth of them is less than one, but not so of all epochs."""
+    views = CropSampler(labeled_images(find_pairs(scenes).pairs[:2], SCENE_CLASSES), 32, 0.0, [])
+    others = CropSampler(
+        unlabeled_images([ImageWindow(find_pairs(scenes).pairs[3].image, (0, 128, 0, 128))]), 32, 0.0, []
+    )
+    batches = TrainBatches(views, 4, 0, crops_per_image=4, unlabeled=UnlabeledCrops(others, 0.1))
+    made = [batch for epoch in range(10) for batch in batches.epoch(epoch)]
+    assert sum(int((batch.labels == 255).flatten(1).all(dim=1).sum()) for batch in made) == 8
+
+
 def test_ranks_make_the_parts_of_one_batch(scenes: Path) -> None:
     views = CropSampler(labeled_images(find_pairs(scenes).pairs[:3], SCENE_CLASSES), 32, 0.2, [])
     whole = TrainBatches(views, 4, seed=5).batch(2, 1)

@@ -238,3 +238,21 @@ def test_the_printed_rate_is_images_by_the_clock() -> None:
     assert shown[:STEPS] == pytest.approx([4.0] * STEPS)
     assert history[0]["seconds"] == pytest.approx(3.0)
     assert shown[-1] == pytest.approx(10 / 3)
+
+
+def test_the_time_before_a_stop_counts(tmp_path: Path) -> None:
+    """An epoch that was stopped has the time and the images of both its parts."""
+    from skystill.train.loop import loop
+
+    def trained(hooks: Mapping[tuple[int, int], object]) -> list[dict[str, float]]:
+        clock = iter(np.arange(0.0, 100.0, 0.5))
+        made = task()
+        made.stepper.plan(STEPS, "constant", 0.0)
+        keep = checkpointer(tmp_path / "resume.pt")
+        return loop.train_epochs(made, Batches(hooks), None, 1, checkpointer=keep, clock=lambda: float(next(clock)))
+
+    with pytest.raises(Killed):
+        trained({(0, 3): kill})
+    row = trained({})[0]
+    # half a second a look at the clock: one in each of five steps, and one at the end
+    assert (row["seconds"], row["images_per_second"]) == (3.0, pytest.approx(10 / 3))

@@ -266,7 +266,7 @@ class TrainBatches:
 
     def _draw(self, epoch: int, step: int, place: int) -> tuple[npt.NDArray[Any], ...]:
         rng = np.random.default_rng((self.seed, epoch, step, place))
-        sampler = self._sampler_at(step * self.batch_size + place)
+        sampler = self._sampler_at((epoch * self.steps_per_epoch + step) * self.batch_size + place)
         return sampler.draw(rng, self._near(sampler, epoch, step))
 
     def _near(self, sampler: CropSampler, epoch: int, step: int) -> Indices | None:
@@ -279,7 +279,7 @@ class TrainBatches:
         return sampler.images.near((self.seed, epoch), step / self.steps_per_epoch)
 
     def _sampler_at(self, number: int) -> CropSampler:
-        """Return the sampler of the crop with this number in the epoch. Unlabelled crops are evenly spread."""
+        """Return the sampler of the crop with this number in the training. Unlabelled crops are evenly spread."""
         if self.unlabeled is None:
             return self.sampler
         fraction = self.unlabeled.fraction

@@ -33,11 +33,14 @@ class LoopState:
         epoch: the next epoch, from 0.
         step: the next step in this epoch, from 0.
         history: the rows of the epochs that are done.
+        seconds, images: time and crops of the steps that are done in this epoch, also of those before a stop.
     """
 
     epoch: int = 0
     step: int = 0
     history: History = field(default_factory=list)
+    seconds: float = 0.0
+    images: int = 0
 
 
 class Checkpointer:
@@ -71,6 +74,8 @@ class Checkpointer:
             "epoch": progress.epoch,
             "step": progress.step,
             "history": progress.history,
+            "seconds": progress.seconds,
+            "images": progress.images,
             "meter": task.meter.state(),
             "stepper": task.stepper.state(),
         }
@@ -94,7 +99,8 @@ class Checkpointer:
                 return LoopState()
             task.stepper.load(content["stepper"])
             task.meter.load(content["meter"])
-            return LoopState(content["epoch"], content["step"], content["history"])
+            so_far = content.get("seconds", 0.0), content.get("images", 0)  # earlier versions did not count them
+            return LoopState(content["epoch"], content["step"], content["history"], *so_far)
         except _UNREADABLE as error:
             reason = shortened(str(error).splitlines()[0] if str(error) else type(error).__name__)
             raise CheckpointError(

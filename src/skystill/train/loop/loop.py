@@ -66,7 +66,7 @@ def train_epochs(
             if validation is not None:
                 _validate(task, validation, state.history, on_progress)
                 over = validation.is_over(state.history)
-            state.epoch, state.step = epoch + 1, 0
+            state.epoch, state.step, state.seconds, state.images = epoch + 1, 0, 0.0, 0
             task.meter.reset()
             if checkpointer:
                 if task.stepper.fabric.is_global_zero:
@@ -109,7 +109,8 @@ class _Epoch:
 
 
 def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
-    state, checkpointer, began, images = epoch.state, epoch.checkpointer, epoch.clock(), 0
+    state, checkpointer = epoch.state, epoch.checkpointer
+    began = epoch.clock() - state.seconds
     result: dict[str, float] = task.meter.result()
     done, total = epoch.index * batches.steps_per_epoch + state.step, epoch.count * batches.steps_per_epoch
     epoch.on_progress(Progress("training", done, total, "steps"))
@@ -119,9 +120,10 @@ def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
         except LossNotFinite as error:
             raise LossNotFinite(error.step, error.parts, checkpointer.path if checkpointer else None) from None
         state.step += 1
-        images += len(batch)
+        state.images += len(batch)
+        state.seconds = epoch.clock() - began
         done = epoch.index * batches.steps_per_epoch + state.step
-        rate = images / max(epoch.clock() - began, 1e-9)
+        rate = state.images / max(state.seconds, 1e-9)
         figures = {**result, "images_per_second": rate}
         epoch.on_progress(Progress("training", done, total, "steps", figures))
         if _anyone_stops(epoch.stop, task.stepper.fabric):
@@ -131,13 +133,13 @@ def _train_epoch(task: Task, batches: Batches, epoch: _Epoch) -> None:
             raise Interrupted(checkpointer.path, task.stepper.steps)
         if checkpointer and checkpointer.due():
             checkpointer.save(task, state)
-    seconds = epoch.clock() - began
+    state.seconds = epoch.clock() - began
     state.history.append(
         {
             "epoch": epoch.index + 1,
             "learning_rate": task.stepper.optimizer.param_groups[0]["lr"],
-            "seconds": seconds,
-            "images_per_second": images / max(seconds, 1e-9),
+            "seconds": state.seconds,
+            "images_per_second": state.images / max(state.seconds, 1e-9),
             **result,
         }
     )

@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from skystill.allocator import trim_heap
+from skystill.classes import VOID
 from skystill.errors import SettingsError
 from skystill.progress import OnProgress, ignore_progress
 from skystill.report.metrics import METRICS
@@ -148,7 +149,8 @@ class Supervised:
         with self.fabric.autocast():
             logits: Tensor = network(batch.images)
         loss = {"student_loss": float(self._student_loss(logits, batch.labels))}
-        return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), float(batch.valid.sum()))
+        labelled = float((batch.labels != VOID).sum())  # an image without labels has no loss, and not the loss 0
+        return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), labelled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """Compute the losses of a batch.

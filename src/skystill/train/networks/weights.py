@@ -93,7 +93,9 @@ class NetworkRecord:
         )
 
 
-def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from_scratch: bool = False) -> nn.Module:
+def start_network(
+    spec: str, num_classes: int, input_spec: InputSpec = RGB, from_scratch: bool = False, new_head: bool = False
+) -> nn.Module:
     """The network that a training starts from: a network of the table, or one from a weights file.
 
     The weights of a network of the table are random, except for an encoder that has weights of ImageNet (imagenet.py).
@@ -106,6 +108,8 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from
         num_classes: C, channels of the logits.
         input_spec: what the network is fed. A weights file keeps its own.
         from_scratch: leave the weights out that it would begin with.
+        new_head: give a network from a weights file a fresh head, whatever its classes. One that has learnt no classes
+            gets one in any case.
 
     Raises:
         SettingsError: as `build_network` and `load_imagenet`, or the file has another number of classes, or is fed
@@ -122,7 +126,7 @@ def start_network(spec: str, num_classes: int, input_spec: InputSpec = RGB, from
             load_imagenet(network, spec)
         return network
     network, record = _read(Path(spec))
-    if record.pretrained:
+    if record.pretrained or new_head:
         network = _with_new_head(network, record, num_classes)
     elif len(record.classes) != num_classes:
         raise SettingsError(f"{spec} has {len(record.classes)} classes, the data {num_classes}.")
@@ -157,11 +161,15 @@ def _start_library(spec: str, num_classes: int, input_spec: InputSpec, from_scra
     return network
 
 
-def _with_new_head(pretrained: nn.Module, record: NetworkRecord, num_classes: int) -> nn.Module:
-    """The network with the weights of a pretrained one, and a fresh head for the classes of the data."""
-    network = build_network(record.network, num_classes, record.input_spec)
+def _with_new_head(trained: nn.Module, record: NetworkRecord, num_classes: int) -> nn.Module:
+    """The network with the weights of a trained one, and a fresh head for the classes of the data."""
+    network = build_network(record.table_name, num_classes, record.input_spec)
     head = {name: value for name, value in network.state_dict().items() if name.startswith("head.")}
-    network.load_state_dict(pretrained.state_dict() | head)
+    state = trained.state_dict()
+    if record.network.startswith(PRUNED):
+        head["head.weight"] = head["head.weight"][:, : state["head.weight"].shape[1]]
+        _match_channels(network, state | head)
+    network.load_state_dict(state | head)
     return network
 
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ from torch import Tensor
 
 from skystill.api import pretrain, train
 from skystill.classes import ClassMap
+from skystill.data import find_pairs
 from skystill.errors import CheckpointError, DataError, SettingsError
 from skystill.progress import EpochEnd, Event
-from skystill.run_folder import RunFolder
+from skystill.raster.input_spec import RGB, Band, InputSpec
+from skystill.run_folder import RunFolder, write_json
 from skystill.train.batches.batches import as_batch
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.levels import Leveled
@@ -146,3 +149,48 @@ def test_bad_input(changed: dict[str, object], said: str, scenes: Path, teacher:
     with pytest.raises((SettingsError, CheckpointError, DataError), match=said):
         pretrain(**given)
     assert not RunFolder(tmp_path / "run").config.exists()
+
+
+def test_the_split_is_that_of_a_distillation_from_the_same_teacher(scenes: Path, teacher: Path, tmp_path: Path) -> None:
+    """With `auto` a distillation takes the split of its teacher; its test images must not be learnt from before it."""
+    run, keys = RunFolder(tmp_path / "teacher"), sorted(pair.key for pair in find_pairs(scenes).pairs)
+    run.weights.parent.mkdir(parents=True)
+    shutil.copy(teacher, run.weights)
+    run.config.write_text("network: swift\n")
+    parts = {"train": keys[:5], "validation": keys[5:7], "test": keys[7:]}
+    write_json(run.split, {"rule": "mine", **parts})
+    found = pretrain(teacher=str(run.path), data=scenes, out=tmp_path / "pre", epochs=1, **TINY)
+    assert {part: found.read_json(found.split)[part] for part in parts} == parts
+
+
+def test_an_image_that_is_named_twice_counts_once(scenes: Path, teacher: Path, tmp_path: Path) -> None:
+    """The folder of links holds two of the training images under other paths."""
+    given = {"teacher": str(teacher), "data": scenes, "split": "0.5/0.25/0.25", "epochs": 1, **TINY}
+    first = pretrain(out=tmp_path / "a", **given)
+    links = tmp_path / "links"
+    links.mkdir()
+    images = {pair.key: pair.image for pair in find_pairs(scenes).pairs}
+    for key in first.read_json(first.split)["train"][:2]:
+        (links / images[key].name).symlink_to(images[key])
+    messages: list[str] = []
+    pretrain(out=tmp_path / "b", images=[links], on_progress=lambda event: messages.append(str(event)), **given)
+    assert any("6 image(s) and windows to learn from, 6 held out" in text for text in messages)
+
+
+def test_a_student_that_was_trained_gets_a_fresh_head(scenes: Path, teacher: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "begun.safetensors"
+    write_network(begun, network(STUDENT, 3), NetworkRecord(STUDENT, CLASSES))
+    given = TINY | {"student": str(begun)}
+    run = pretrain(teacher=str(teacher), images=scenes, out=tmp_path / "pre", epochs=1, learning_rate=1e-9, **given)
+    one, other = (start_network(str(path), 3).state_dict() for path in (run.weights, begun))
+    close = [name for name in one if torch.allclose(one[name], other[name], atol=1e-6)]
+    learnt = {name for name, _ in network(STUDENT, 3).named_parameters() if not name.startswith("head.")}
+    assert learnt <= set(close), "it goes on from what it was"
+
+
+def test_a_student_that_is_fed_other_bands_is_refused(scenes: Path, teacher: Path, tmp_path: Path) -> None:
+    begun, four = tmp_path / "begun.safetensors", InputSpec((*RGB.bands, Band("nir", 4)))
+    write_network(begun, build_network(STUDENT, 3, four), NetworkRecord(STUDENT, CLASSES, input_spec=four))
+    given = TINY | {"student": str(begun)}
+    with pytest.raises(SettingsError, match="they cannot see the same pixels"):
+        pretrain(teacher=str(teacher), images=scenes, out=tmp_path / "pre", **given)

@@ -282,6 +282,15 @@ def test_fit_learns_and_tells_its_history() -> None:
     assert scores["miou"] == pytest.approx(history[-1]["validation_miou"])
 
 
+def test_images_without_labels_do_not_count_in_the_validation_loss() -> None:
+    """Of two images of which one has no label, the loss is that of the other, and not half of it."""
+    distiller = compiled(alpha=1.0)
+    labelled, without = batches(2, seed=7)
+    without = (without[0], torch.full_like(without[1], 255))
+    found = [distiller.evaluate(given)["student_loss"] for given in ([labelled], [labelled, without])]
+    assert found[0] > 0 and found[1] == pytest.approx(found[0])
+
+
 def test_the_moving_average_is_what_remains() -> None:
     plain, averaged = compiled(), compiled()
     plain.fit(batches(8), epochs=2)

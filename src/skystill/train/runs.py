@@ -129,9 +129,7 @@ def distill_run(
         fill_cache()
     fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
-    teaching = _open_teachers(
-        settings, prepared, fabric, on_progress if fill_cache is None else _without_notes(on_progress)
-    )
+    teaching = _open_teachers(settings, prepared, fabric, _without_notes(on_progress) if fill_cache else on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)
     with fitting.held(resume):

@@ -290,6 +290,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "a fraction of nothing": ({"mix_fraction": 0.5}, "mixes nothing without --mix"),
     "one crop": ({"mix": "cutmix", "batch_size": 1}, "--batch-size 1 is too small for that: 2 or more"),
     "one crop for each process": ({"mix": "mixup", "batch_size": 4, "devices": 4}, "too small for that: 8 or more"),
+    "a part of no images": ({"unlabeled_fraction": 0.3}, "give --unlabeled, or leave it out"),
     "confidence of nothing": ({"min_confidence": 0.5}, "give --unlabeled, and such a loss"),
     "confidence of features": ({"min_confidence": 0.5, "unlabeled": "x", "distillation_loss": "pkd"}, "such a loss"),
     "blocks that do not divide": ({"mix": "cutmix", "crop": 65}, "does not divide into blocks"),

@@ -233,6 +233,9 @@ def test_a_teacher_that_knows_test_images_is_named(rare: Path) -> None:
     own = {"data": rare, "out": rare.parent / "s", "split": str(rare.parent / "split.json")}
     notes = prepare_data(DistillSettings(**own, teacher=[str(teacher)])).notes
     assert f"the teacher {teacher} was trained on 2 of the 2 test images" in " ".join(notes)
+    first = teacher / "checkpoints" / "model.safetensors"
+    notes = prepare_data(TrainSettings(**own, network=str(first))).notes
+    assert f"the network to start from, {first}, was trained on 2 of the 2 test images" in " ".join(notes)
     begun(rare.parent / "other", rare.parent, of_numbers(range(1, 16), range(0), range(0, 1)))
     notes = prepare_data(DistillSettings(**own, teacher=[str(rare.parent / "other")])).notes
     assert "was trained on" not in " ".join(notes)  # images of the same names in another folder

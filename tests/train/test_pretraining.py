@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from skystill.train.batches.batches import as_batch
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.levels import Leveled
 from skystill.train.networks.table import build_network
-from skystill.train.networks.weights import NetworkRecord, read_network, start_network, write_network
+from skystill.train.networks.weights import NetworkRecord, read_network, recorded_input, start_network, write_network
 
 CLASSES = ClassMap(("a", "b", "c"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 STUDENT = "swift?channels=(8,8,16)&blocks=(0,1,1)&up_blocks=(1,1)"
@@ -140,6 +141,7 @@ def test_images_that_are_held_out_are_refused(scenes: Path, teacher: Path, tmp_p
         ({"teacher": "kit"}, "no network is called 'kit'"),
         ({"teacher": "runs/nothing.safetensors"}, "is missing"),
         ({"student": "swift?channels=3"}, "swift"),
+        ({"bands": "3,2,1"}, "Leave --bands out"),
         ({"images": []}, "say which images to learn from"),
         ({"images": ["no/such/folder"]}, "is not a folder"),
     ],
@@ -194,3 +196,21 @@ def test_a_student_that_is_fed_other_bands_is_refused(scenes: Path, teacher: Pat
     given = TINY | {"student": str(begun)}
     with pytest.raises(SettingsError, match="they cannot see the same pixels"):
         pretrain(teacher=str(teacher), images=scenes, out=tmp_path / "pre", **given)
+
+
+def test_a_student_keeps_its_own_scale_and_the_split_is_by_its_seed(
+    scenes: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """It begins with a network of other classes, and of dark images, as the teacher's are not."""
+    path, dark = tmp_path / "student.safetensors", replace(RGB, zero=15, unit=8.0)
+    write_network(path, build_network(STUDENT, 3, dark), NetworkRecord(STUDENT, CLASSES, input_spec=dark))
+    given = TINY | {"student": str(path), "teacher": str(teacher), "data": scenes, "epochs": 1}
+    runs = [pretrain(out=tmp_path / str(seed), seed=seed, **given) for seed in (0, 1)]
+    assert recorded_input(str(runs[0].weights)) == dark
+    splits = [run.read_json(run.split) for run in runs]
+    assert splits[0]["test"] != splits[1]["test"]
+    again = {pair.key: pair for pair in find_pairs(scenes).pairs}
+    messages: list[str] = []
+    more = {"images": [again[splits[0]["train"][0]].image], "on_progress": lambda event: messages.append(str(event))}
+    pretrain(out=tmp_path / "more", **given, **more)
+    assert any(f"{len(splits[0]['train'])} image(s) and windows to learn from" in text for text in messages)

@@ -93,10 +93,15 @@ def _run_before(settings: FitSettings | CacheSettings) -> RunFolder | None:
 
 
 def _leaks(settings: FitSettings | CacheSettings, split: Split, pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Return a note for each teacher that was trained on test images of this data folder."""
+    """Return a note for each teacher, and the network to start from, that was trained on test images of this data."""
+    beside = ", and so are those of a student that learns from it"
+    others = [(f"the teacher {teacher}", Path(teacher), beside) for teacher in getattr(settings, "teacher", [])]
+    first = Path(getattr(settings, "student", getattr(settings, "network", "")))
+    if first.suffix == ".safetensors":
+        others.append((f"the network to start from, {first},", first.parent.parent, ""))
     notes = []
-    for teacher in getattr(settings, "teacher", []):
-        run = RunFolder(Path(teacher))
+    for name, folder, more in others:
+        run = RunFolder(folder)
         if not (run.split.is_file() and run.config.is_file()):
             continue
         if Path(str(run.read_config().get("data"))).resolve() != settings.data.resolve():
@@ -104,7 +109,7 @@ def _leaks(settings: FitSettings | CacheSettings, split: Split, pairs: Sequence[
         seen = count_known(split.test, map(str, run.read_json(run.split).get("train", [])), pairs)
         if seen:
             notes.append(
-                f"the teacher {teacher} was trained on {seen} of the {len(split.test)} test images: its scores there "
-                "are too good, and so are those of a student that learns from it. Give both the same --split."
+                f"{name} was trained on {seen} of the {len(split.test)} test images: its scores there are too good"
+                f"{more}. Give both the same --split."
             )
     return tuple(notes)

@@ -19,7 +19,7 @@ from skystill.train.networks.library import (
     parse_library,
     shown_name,
 )
-from skystill.train.networks.weights import network_name, start_network
+from skystill.train.networks.weights import match_head, network_name, start_network
 
 
 def check_layers(spec: str, settings: FitSettings) -> None:
@@ -97,6 +97,8 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData, begun:
     torch.manual_seed(settings.seed)
     from_scratch = settings.from_scratch or (begun and is_library(spec))
     network = as_leveled(start_network(spec, len(prepared.classes), prepared.spec, from_scratch))
+    if not begun and (note := match_head(network, spec, prepared.classes)):
+        network.notes = (*network.notes, note)
     if settings.freeze:
         _check_weights_are_kept(network, spec, settings)
         network.freeze(settings.freeze, shown_name(spec))

@@ -194,6 +194,7 @@ def _prepare(
 
     A run that has begun keeps its split.
     """
+    assert settings.data is not None, "is called with data"
     begun = RunFolder(settings.out).split
     run = trained.parent.parent if trained and (trained.parent.parent / "config.yaml").is_file() else settings.teacher
     as_taught = CacheSettings(

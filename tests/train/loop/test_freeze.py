@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from skystill.classes import DUBAI
+from skystill.classes import DUBAI, ClassMap
 from skystill.data.prepare import PreparedData
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB
@@ -97,6 +97,18 @@ def test_what_cannot_be_frozen_is_refused(tmp_path: Path) -> None:
     assert [any(p.requires_grad for p in level.parameters()) for level in found.levels] == [False, True, True]
     with pytest.raises(SettingsError, match=r"holds weights\. Leave one of them out"):
         build_first(str(path), settings(str(path), from_scratch=True), data)
+
+
+def test_a_head_of_other_classes_is_sorted_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "kite.safetensors"
+    before = ClassMap(("a", "b", "c"), ((1, 0, 0), (2, 0, 0), (3, 0, 0)))
+    now = ClassMap(("C", "new", "a"), before.colors)
+    write_network(path, build_network("kite-tiny", 3), NetworkRecord("kite-tiny", before))
+    own = build_first(str(path), settings(str(path)), cast(PreparedData, SimpleNamespace(classes=before, spec=RGB)))
+    found = build_first(str(path), settings(str(path)), cast(PreparedData, SimpleNamespace(classes=now, spec=RGB)))
+    rows, sorted_rows = (one.head.weight.view(3, -1) for one in (own, found))  # type: ignore[union-attr, operator]
+    assert sorted_rows[0].equal(rows[2]) and sorted_rows[2].equal(rows[0]) and not sorted_rows[1].equal(rows[1])
+    assert not own.notes and "matched by name; new begin anew" in found.notes[0]  # type: ignore[index, operator]
 
 
 def test_the_encoder_has_a_learning_rate_of_its_own() -> None:

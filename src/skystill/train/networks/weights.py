@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -171,6 +172,40 @@ def _with_new_head(trained: nn.Module, record: NetworkRecord, num_classes: int) 
         _match_channels(network, state | head)
     network.load_state_dict(state | head)
     return network
+
+
+@torch.no_grad()
+def match_head(network: nn.Module, spec: str, classes: ClassMap) -> str | None:
+    """Sort the rows of the head of a network from a weights file by the names of the classes, in place.
+
+    A class that the file does not know gets the rows of a fresh head.
+
+    Args:
+        network: as `start_network` returns it.
+        spec: what it was built from. Only a file whose network has learnt classes changes anything.
+        classes: those of the data, as many as the file has.
+
+    Returns:
+        What was done, in a sentence; None if the classes are the same.
+    """
+    record = _read_record(Path(spec)) if is_weights_file(spec) else None
+    if record is None or record.pretrained:
+        return None
+    before, now = ([name.lower() for name in one.names] for one in (record.classes, classes))
+    if before == now:
+        return None
+    head = network.head
+    assert isinstance(head, nn.Conv2d), "the contract of networks"
+    trained = {name: value.clone() for name, value in head.state_dict().items()}
+    head.reset_parameters()
+    for name, value in head.state_dict().items():
+        rows, own = (one.view(len(now), -1, *one.shape[1:]) for one in (value, trained[name]))
+        for label, called in enumerate(now):
+            if called in before:
+                rows[label] = own[before.index(called)]
+    fresh = [called for called, own in zip(classes.names, now, strict=True) if own not in before]
+    more = f"; {', '.join(fresh)} begin anew" if fresh else ""
+    return f"{spec} was trained on {', '.join(record.classes.names)}: its classes are matched by name{more}."
 
 
 def recorded_input(spec: str) -> InputSpec | None:

@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from skystill import api
 from skystill.data.image_lists import read_image_list
 from skystill.errors import DataError, SettingsError
-from skystill.predict.inputs import find_inputs
+from skystill.predict.inputs import find_inputs, name_targets
 from skystill.settings import PredictSettings
 from tests.channel_model import INFO, write_model
 from tests.s3 import Bucket
@@ -168,6 +168,15 @@ def test_the_dates_of_a_list(here: Path) -> None:
         assert list(find_inputs(PredictSettings(inputs=[path])).dates.values()) == dates, name
     table(here / "odd.csv", "image,datetime", "in/a.tif,", "in/north/b.tif,2026-03-01T02:00:00+02:00")
     assert [image.date for image in read_image_list("odd.csv")] == [None, day]
+    found = find_inputs(PredictSettings(inputs=[str(here / "in"), "odd.csv", LISTS["dates"](here).name]))
+    assert found.dates == {str(here / "in/a.tif"): day, "in/north/b.tif": day}  # as the input is called, named twice
+
+
+def test_the_extension_of_what_cannot_be_opened(here: Path) -> None:
+    (here / "bad.tif").write_bytes(b"II*\0")
+    sources = {name: Path() for name in ("bad.tif", "none.TIFF", "none.jpg")}
+    found = name_targets(sources, PredictSettings(inputs=["-"], out=Path("out")))
+    assert [target.name for _, target in found] == ["bad.tif", "none.tif", "none.png"]
 
 
 @pytest.mark.parametrize(

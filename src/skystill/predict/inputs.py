@@ -74,19 +74,21 @@ class _Finder:
 
     def __init__(self, settings: PredictSettings) -> None:
         self._out, self._recursive, self._asset = settings.out, settings.recursive, settings.asset
-        self._known: set[str] = set()
+        self._known: dict[str, str] = {}
         self.sources: dict[str, Path] = {}
         self.notes: list[str] = []
         self.dates: dict[str, datetime] = {}
         self.searched = False
 
-    def add(self, source: str, below: Path) -> None:
+    def add(self, source: str, below: Path) -> str:
+        """Add an input, unless it is known. Returns the name under which it is."""
         folder, name = os.path.split(source)
         exists = os.path.lexists(source)  # otherwise it is a URL or another name of GDAL
         same = str(Path(os.path.realpath(folder), name)) if exists else source
         if same not in self._known:
-            self._known.add(same)
+            self._known[same] = source
             self.sources[source] = below
+        return self._known[same]
 
     def add_folder(self, folder: Path) -> None:
         self._take(str(folder), [self._list(folder, folder)], folder)
@@ -103,9 +105,9 @@ class _Finder:
 
         self.searched = True
         for image in read_image_list(name, self._asset):
-            self.add(image.source, image.below if self._recursive else Path())
+            source = self.add(image.source, image.below if self._recursive else Path())
             if image.date is not None:
-                self.dates[image.source] = image.date
+                self.dates[source] = image.date
 
     def _list(self, folder: Path, base: Path) -> Listing:
         listing = list_images(folder, self._recursive, base)
@@ -195,14 +197,17 @@ def is_one_file(settings: PredictSettings) -> bool:
 
 
 def _suffix(source: str, settings: PredictSettings) -> str:
-    """Return .png for an image without a position, and .tif for a georeferenced raster."""
+    """Return .png for an image without a position, and .tif for a georeferenced raster.
+
+    A TIFF that cannot be opened now, and perhaps on a worker, gets .tif, which can hold a position.
+    """
     if settings.cog:
         return ".tif"
     try:
         with gdal_environment(), open_raster(source) as file:
             return ".tif" if is_georeferenced(file) else ".png"
     except Exception:  # noqa: BLE001 - whatever one input raises, the others are predicted
-        return ".png"  # the prediction reports the error in full
+        return ".tif" if suffix_of(source) in (".tif", ".tiff") else ".png"  # the prediction reports it in full
 
 
 def side_files(target: Path, settings: PredictSettings) -> dict[str, Path]:

@@ -130,7 +130,7 @@ def distill_run(
         student, prepared = begin_with_features(student, settings, prepared, learn_features, on_progress)
     fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
-    teaching = _open_teachers(settings, prepared, fabric, _without_notes(on_progress, fill_cache is not None))
+    teaching = _open_teachers(settings, prepared, fabric, on_progress)
     fitting = Fitting(RunFolder(settings.out), settings, prepared, fabric, on_progress, teaching, class_weights)
     task = _build_task(student, fitting)
     with fitting.held(resume):
@@ -165,11 +165,6 @@ def _open_teachers(
         check_alike(fabric, facts_of_teaching(teaching))
     report_notes(teaching.teachers.notes, on_progress)
     return teaching
-
-
-def _without_notes(on_progress: OnProgress, are_said: bool) -> OnProgress:
-    """Return a callback that leaves out notes if the process that filled the cache has said them."""
-    return lambda event: None if are_said and isinstance(event, Note) else on_progress(event)
 
 
 def _shown(settings: DistillSettings) -> str:

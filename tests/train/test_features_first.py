@@ -118,6 +118,19 @@ def test_how_many_passes(
     assert (fed.spec.zero, fed.spec.unit) == (zero, unit), "what the features were learnt with"
 
 
+@pytest.mark.parametrize(("config", "passes"), [("epochs: 24\n", 0), ("epochs: 24\nfeature_epochs: null\n", 1)])
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(
+    teachers: dict[str, Path], prepared: PreparedData, tmp_path: Path, config: str, passes: int
+) -> None:
+    """It has weights of its own in its checkpoint, and is fed what it was fed."""
+    (tmp_path / "config.yaml").write_text(config)
+    settings = DistillSettings(data=Path("d"), teacher=[str(teachers["lite0"])], out=tmp_path, student=SMALL)
+    learn, student = Learning(), torch.nn.Identity()
+    found = begin_with_features(student, settings, prepared, learn, ignore_progress)
+    assert len(learn.settings) == passes
+    assert (found == (student, prepared)) == (not passes)
+
+
 def test_features_that_are_there_are_not_learnt_again(
     teachers: dict[str, Path], prepared: PreparedData, tmp_path: Path
 ) -> None:

@@ -82,10 +82,11 @@ def begin_with_features(
         SettingsError: `feature_epochs` is set, and the student is fed other bands than its teacher.
         CommandFailed: the features could not be learnt. The reason is printed.
     """
-    passes = _passes(settings)
-    if not passes:
+    passes, run = _passes(settings), RunFolder(settings.out)
+    of_before = run.config.is_file() and "feature_epochs" not in run.read_config()  # an earlier version began it
+    if not passes or of_before:
         return student, prepared
-    folder = RunFolder(settings.out).features
+    folder = run.features
     taught = read_record(_weights(settings)).input_spec
     if taught.reading != prepared.spec.reading:
         reason = f"the teacher is fed {_fed(taught)}, and the student {_fed(prepared.spec)}"

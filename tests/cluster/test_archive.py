@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from PIL import Image
 
 from skystill.api import predict, status
 from skystill.errors import DataError, RunFolderError, SettingsError, UserError
 from skystill.locks import hold_lock
+from skystill.predict import Predictor
 from skystill.progress import Event, Message, Note, Progress
 from skystill.raster.buckets import bucket_address
+from tests.channel_model import write_model
 from tests.cluster.archives import contents, small_tiles, write_raster
 from tests.s3 import Bucket
 
@@ -179,6 +182,19 @@ def test_other_settings_are_refused(archive: dict[str, Any]) -> None:
         with pytest.raises(RunFolderError, match=f"other settings \\({next(iter(change))}\\)"):
             predict(**{**archive, **change})
     assert predict(**{**archive, "threads": 3, "dask": None, "workers": 1}) == []  # these change no result
+
+
+def test_other_classes_of_the_same_file_are_refused(archive: dict[str, Any], tmp_path: Path) -> None:
+    """The file has the same name, and names another class: what is done would have other classes than what is not."""
+    named, content = tmp_path / "names.yaml", Predictor(archive["model"]).classes.to_dict()
+    named.write_text(yaml.safe_dump(content))
+    archive |= {"model": write_model(tmp_path / "of_others.onnx", {}), "classes": str(named)}
+    predict(**archive)
+    assert predict(**archive) == []
+    content["classes"][0]["name"] = "renamed"  # type: ignore[index]
+    named.write_text(yaml.safe_dump(content))
+    with pytest.raises(RunFolderError, match=r"other settings \(classes\)"):
+        predict(**archive)
 
 
 def test_a_second_command_on_one_output_is_refused(archive: dict[str, Any], tmp_path: Path) -> None:

@@ -3,26 +3,30 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from skystill.classes import DUBAI, ClassMap
 from skystill.data.prepare import PreparedData
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB
-from skystill.settings import TrainSettings
+from skystill.settings import DistillSettings, TrainSettings
 from skystill.train.batches.batches import Batch, as_batch
 from skystill.train.beginning import build_first
 from skystill.train.compress.int8_aware import int8_aware
 from skystill.train.fitting import Fitting
 from skystill.train.loop.checkpoint import Checkpointer, LoopState
 from skystill.train.loop.supervised import Supervised
-from skystill.train.networks.levels import Leveled
+from skystill.train.networks.levels import Leveled, as_leveled
 from skystill.train.networks.table import NETWORKS, build_network
 from skystill.train.networks.weights import NetworkRecord, write_network
+from skystill.train.teachers.origins import Teachers
+from skystill.train.teachers.teacher import Teacher
+from skystill.train.teaching import Teaching, build_distiller
 
 DATA = cast(PreparedData, SimpleNamespace(classes=("a", "b", "c"), spec=RGB))
 
@@ -165,3 +169,16 @@ def test_int8_aware_fine_tuning_keeps_frozen_weights_and_follows_their_ranges() 
     with torch.no_grad():
         found = network.train().levels[1](network.levels[0](squares))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_loss_on_features_of_a_frozen_layer_is_refused() -> None:
+    """Nothing could learn there."""
+    student = as_leveled(build_network("kite-tiny", 3))
+    student.freeze(len(student.levels), "kite-tiny")
+    given: dict[str, Any] = {"data": Path("d"), "teacher": ["t"], "out": Path("o"), "distillation_loss": "pkd"}
+    teacher = Teacher(build_network("kite-tiny", 3))
+    teachers = Teaching(cast(Teachers, SimpleNamespace(taught_labels=None)), [teacher], [], [])
+    fabric, optimizer = Fabric(accelerator="cpu", devices=1), torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    frozen = DistillSettings(**given, freeze=len(student.levels))
+    with pytest.raises(SettingsError, match=r"is frozen .* choose a later layer"):
+        build_distiller(student, teachers, frozen, fabric, optimizer)

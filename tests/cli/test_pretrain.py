@@ -34,7 +34,7 @@ def test_a_student_is_pretrained_and_a_training_starts_from_it(
 def test_a_distillation_that_begins_with_the_features_of_its_teacher(
     scenes: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    """Two passes over 12 crops are four steps of 8, as many crops as 2.7 epochs: the student alone gets three more."""
+    """The report says what the student alone had instead, which trained as long."""
     out, student = tmp_path / "s", "swift?channels=(8,8,16)&blocks=(0,1,1)&up_blocks=(1,1)"
     shared = [f"--data={scenes}", f"--teacher={teacher}", "--crop=64", "--crops-per-image=2", TINY[3], "--seed=3"]
     fitted = ["distill", *shared, "--batch-size=4", "--epochs=3"]
@@ -42,11 +42,10 @@ def test_a_distillation_that_begins_with_the_features_of_its_teacher(
     assert done.code == 0, done.err
     assert re.findall(r" learns from .*: epoch +(\d)  loss", done.err) == ["1", "2"]
     assert "start from it" not in done.out
-    line = (
-        "The student first learnt the features of its teacher, in 2 passes over the images; the student alone was given"
-    )
-    assert f"{line} 6 epochs on labels instead of 3, as many crops." in done.out.replace("\n", " ")
-    assert len((out / "alone/metrics.csv").read_text().splitlines()) == 1 + 6
+    line = r"in 2 passes .*; the student alone was given (\d+) epochs on labels instead of 3, for the same time"
+    said = re.search(line, done.out.replace("\n", " "))
+    assert said is not None and int(said[1]) >= 3
+    assert len((out / "alone/metrics.csv").read_text().splitlines()) == 1 + int(said[1])
     results = read_results(RunFolder(out))
     assert {role: one.training.feature_epochs for role, one in results.models.items()} == {
         "teacher": 0, "student": 2, "alone": 0

@@ -64,7 +64,9 @@ def features_first(passes: int, epochs: int, alone: int | None) -> list[str]:
     )
     if alone is None:
         return [f"{line} images."]
-    return [f"{line} images; the student alone was given {alone} epochs on labels instead of {epochs}, as many crops."]
+    return [
+        f"{line} images; the student alone was given {alone} epochs on labels instead of {epochs}, for the same time."
+    ]
 
 
 def _missing(evaluations: Mapping[str, Evaluation]) -> list[str]:

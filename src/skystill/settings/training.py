@@ -173,14 +173,13 @@ class DistillSettings(BudgetSettings, LearnSettings):
     quantize: bool = False
     """After training, fine-tune the student with the rounding of INT8 and with the teacher, for a quarter of the epochs
     at a tenth of the learning rate, and write student-int8.onnx."""
-    feature_epochs: int | None = Field(default=None, ge=0)
+    feature_epochs: int = Field(default=0, ge=0)
     """Number of passes over the images, with and without labels, in which the student learns the features of its
-    teacher before it is trained, as in skystill pretrain. By default a third of --epochs, and at most 8, if the teacher
-    is the run of a network that began with weights of ImageNet (lite0, lite1, lite2) and the student begins with random
-    ones, otherwise 0."""
+    teacher before it is trained, as in skystill pretrain. By default 0: they pay in short training, and no more than
+    longer training does (docs/results/features.md)."""
     alone: bool = True
     """Also train the same student without the teacher, as the baseline in the report: for the same number of steps, and
-    for as many more as --feature-epochs is worth in crops."""
+    for as many more as --feature-epochs takes in time."""
 
 
 class PruneSettings(BudgetSettings, LearnSettings):

@@ -127,7 +127,7 @@ def distill_run(
     if fill_cache is not None:
         fill_cache()
     if learn_features is not None:
-        student, prepared = begin_with_features(student, settings, prepared, learn_features, on_progress)
+        student, prepared = begin_with_features(student, settings, prepared, learn_features)
     fabric = connected or open_fabric(settings)
     on_progress = named(on_progress, f"{_shown(settings)} distilled") if fabric.is_global_zero else ignore_progress
     teaching = _open_teachers(settings, prepared, fabric, on_progress)
@@ -309,9 +309,10 @@ def keep_split(run: RunFolder, other: RunFolder) -> None:
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:
-    """Return the settings of the baseline: the same student, data and seed, and as many crops, but no teacher.
+    """Return the settings of the baseline: the same student, data and seed, and as many epochs, but no teacher.
 
-    The baseline is a run inside the folder of the distilled run, which is finished. One process trains it.
+    Where the student learnt features first, it has as many more epochs as that took. The baseline is a run inside the
+    folder of the distilled run, which is finished. One process trains it.
     """
     shared = {name: getattr(settings, name) for name in FitSettings.model_fields}
     own = {"out": RunFolder(settings.out).alone.path, "network": settings.student, "devices": 1, "nodes": 1}

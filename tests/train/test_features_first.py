@@ -12,6 +12,7 @@ from skystill.classes import ClassMap
 from skystill.data.prepare import PreparedData, prepare_data
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB, Band, InputSpec
+from skystill.report.records import TrainingRecord, write_record
 from skystill.run_folder import RunFolder, write_table
 from skystill.settings import DistillSettings, PretrainSettings
 from skystill.train.features_first import (
@@ -168,8 +169,15 @@ def test_the_student_alone_has_the_same_time(tmp_path: Path) -> None:
     """Two passes of 10 s, and epochs of 8 s: 20 s are worth two and a half epochs, rounded to two."""
     run = RunFolder(tmp_path)
     settings = DistillSettings(data=Path("d"), teacher=["t"], out=tmp_path, epochs=6)  # it stopped after four
-    write_table(run.metrics, [{"seconds": 8.0}] * 4)
+
+    def record() -> None:
+        seconds = sum(feature_seconds(tmp_path))
+        given = {"parameters": 1, "steps": 1, "seconds": 32.0, "peak_rss_bytes": 1, "device": "cpu"}
+        write_record(run.training, TrainingRecord(**given, feature_seconds=seconds, history=[{"seconds": 8.0}] * 4))
+
+    record()
     assert (baseline_epochs(settings), feature_seconds(tmp_path)) == (6, [])
     run.features.path.mkdir()
     write_table(run.features.metrics, [{"seconds": 10.0}] * 2)
+    record()
     assert (baseline_epochs(settings), feature_seconds(tmp_path)) == (8, [10.0, 10.0])

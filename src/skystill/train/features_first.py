@@ -5,17 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from skystill.data import Split
 from skystill.data.prepare import PreparedData
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import InputSpec
+from skystill.report.records import read_training
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings, PretrainSettings
+from skystill.train.beginning import build_first
 from skystill.train.networks.library import is_library, is_weights_file
-from skystill.train.networks.weights import read_record, start_network
+from skystill.train.networks.weights import read_record
 
 LearnFeatures = Callable[[PretrainSettings], None]
 """Pretrains a student in a run folder, or goes on with it."""
@@ -86,12 +87,12 @@ def begin_with_features(
         )
     if not folder.weights.exists():
         learn(_settings(settings, folder, prepared.split))
-    torch.manual_seed(settings.seed)
     found = prepared.spec
     fed = replace(
         taught, nodata=found.nodata, resolution_m=found.resolution_m, resolution_range_m=found.resolution_range_m
     )
-    return start_network(str(folder.weights), len(prepared.classes), fed), replace(prepared, spec=fed)
+    prepared = replace(prepared, spec=fed)
+    return build_first(str(folder.weights), settings, prepared), prepared
 
 
 def baseline_epochs(settings: DistillSettings) -> int:
@@ -100,20 +101,17 @@ def baseline_epochs(settings: DistillSettings) -> int:
     Args:
         settings: how the student was distilled, in a run that is finished.
     """
-    of_epochs = _column(RunFolder(settings.out), "seconds")
-    return settings.epochs + round(sum(feature_seconds(settings.out)) / (sum(of_epochs) / len(of_epochs)))
+    trained = read_training(RunFolder(settings.out))
+    return settings.epochs + round(trained.feature_seconds / (trained.seconds / len(trained.history)))
 
 
 def feature_seconds(out: Path) -> list[float]:
     """Return the seconds of each pass in which the student of a run learnt features; none if it did not."""
-    return _column(RunFolder(out).features, "seconds")
-
-
-def _column(run: RunFolder, name: str) -> list[float]:
-    if not run.metrics.is_file():
+    metrics = RunFolder(out).features.metrics
+    if not metrics.is_file():
         return []
-    with run.metrics.open(encoding="utf-8", newline="") as file:
-        return [float(row[name]) for row in csv.DictReader(file)]
+    with metrics.open(encoding="utf-8", newline="") as file:
+        return [float(row["seconds"]) for row in csv.DictReader(file)]
 
 
 def _teacher_network(settings: DistillSettings) -> str | None:

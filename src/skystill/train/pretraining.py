@@ -144,7 +144,7 @@ def _find_images(
     prepared = None if settings.data is None else _prepare(settings.data, settings, trained, known, on_progress)
     split = prepared.split if prepared else Split("", (), (), ())
     input_spec = known
-    if known is None or settings.bands is not None:
+    if known is None or (settings.bands is not None and prepared is None):  # `prepare_data` has compared the bands
         found = [] if split.train else find_image_files(settings.images)
         paths = [pair.image for pair in split.train] or [path for files in found for path in files]
         input_spec = find_spec(paths, settings.bands, prepared.classes.band_names if prepared else ())
@@ -194,7 +194,6 @@ def _prepare(
 
     A run that has begun keeps its split.
     """
-    assert settings.data is not None, "is called with data"
     begun = RunFolder(settings.out).split
     run = trained.parent.parent if trained and (trained.parent.parent / "config.yaml").is_file() else settings.teacher
     as_taught = CacheSettings(

@@ -45,8 +45,18 @@ def choose(tmp_path: Path, **budget: str) -> DistillSettings:
 def test_the_most_capable_that_fits_is_taken(tmp_path: Path) -> None:
     assert choose(tmp_path, max_latency="1500ms/MP").student == "kite"
     assert choose(tmp_path, max_latency="1000").student == "kite"
-    assert choose(tmp_path, max_latency="1000000ms").student == "swift"
+    assert choose(tmp_path, max_latency="1000000ms").student == "lite"
+    assert choose(tmp_path, max_latency="100000ms").student == "swift"
     assert choose(tmp_path, max_size="170KB", max_latency="5000ms/MP").student == "kite-small"
+
+
+def test_lite_is_left_out_without_the_package_of_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skystill.train.networks.imagenet.find_spec", lambda name: None)
+    assert choose(tmp_path, max_latency="1000000ms").student == "swift"
+    settings = DistillSettings(
+        data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_size="1MB", from_scratch=True
+    )
+    assert choose_student(settings, SCENE_CLASSES, RGB, ignore_progress).student == "lite"
 
 
 def test_what_the_nearest_needs_is_said(tmp_path: Path) -> None:

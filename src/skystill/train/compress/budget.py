@@ -24,6 +24,7 @@ from skystill.raster.scratch import scratch_folder
 from skystill.settings import BudgetSettings, DistillSettings
 from skystill.train.compress.export import describe, export_network
 from skystill.train.networks.examples import input_spec_of, noise_images
+from skystill.train.networks.imagenet import lacks_package
 from skystill.train.networks.table import FAMILY, build_network
 
 
@@ -93,6 +94,9 @@ def choose_student(
     known = None if settings.measured is None else read_measured(settings.measured)
     breaks: list[str] = []
     for name in reversed(FAMILY):  # the most capable first
+        if not settings.from_scratch and lacks_package(build_network(name, len(classes), fed)):
+            on_progress(Message(f'{name}: left out, because pip install "skystill[pretrained]" is missing'))
+            continue
         if known is not None:
             cost = known.get(name)
         else:

@@ -38,6 +38,11 @@ def is_pretrained(network: nn.Module) -> bool:
     return isinstance(network, Lite | LiteUNet)
 
 
+def lacks_package(network: nn.Module) -> bool:
+    """Whether a network begins with weights of ImageNet whose package is not installed."""
+    return isinstance(network, Lite | LiteUNet) and not _files_of(network.scale)
+
+
 def may_freeze(network: nn.Module) -> bool:
     """Whether the levels of a network that begins with weights of ImageNet may keep them.
 
@@ -77,9 +82,7 @@ def _find_weights(scale: tuple[float, float], name: str) -> Path:
             f"{name}: there are no weights of ImageNet for the scale {scale}; there are for {known}. Take one of "
             "these, or begin with random weights: --from-scratch."
         )
-    spec = find_spec(package)
-    places = [] if spec is None else spec.submodule_search_locations or []
-    found = sorted(path for place in places for path in Path(place).glob("models/*.pth"))
+    found = _files_of(scale)
     if not found:
         raise SettingsError(
             f"{name} begins with weights of ImageNet, and the package {package.replace('_', '-')} that holds them is "
@@ -87,6 +90,12 @@ def _find_weights(scale: tuple[float, float], name: str) -> Path:
             "--from-scratch."
         )
     return found[0]
+
+
+def _files_of(scale: tuple[float, float]) -> list[Path]:
+    spec = find_spec(PACKAGES[scale]) if scale in PACKAGES else None
+    places = [] if spec is None else spec.submodule_search_locations or []
+    return sorted(path for place in places for path in Path(place).glob("models/*.pth"))
 
 
 @torch.no_grad()

@@ -39,8 +39,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lite1": partial(LiteUNet, scale=(1.0, 1.1)),  # 4,603,960
     "lite2": partial(LiteUNet, scale=(1.1, 1.2)),  # 5,289,080
 }
-FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-small", "swift")
-"""The efficient students, the least capable one first."""
+FAMILY = ("kite-nano", "kite-tiny", "kite-small", "kite", "swift-small", "swift", "lite")
+"""The efficient students, the least capable one first. `lite` begins with weights of ImageNet."""
 
 MAX_PARAMETERS = 500_000_000
 """Most learnt values of a network: 2 GB of weights, and 8 GB with their gradients and the state of the optimiser."""

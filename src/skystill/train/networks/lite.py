@@ -93,7 +93,7 @@ def lite_levels(
             lite2.
         blocks: number of blocks; None for all.
         hidden: channels inside the first blocks, instead of those of the paper. The first block has those of the stem.
-        stochastic_depth: rate of the last block. It rises linearly from 0 at the first one.
+        stochastic_depth: the rate that a block behind the last one would have. It rises linearly from 0 at the first.
 
     Raises:
         ValueError: a number is out of its range.
@@ -161,7 +161,7 @@ class LiteUNet(LightUNet):
         num_classes: C, channels of the logits.
         scale: factors of channels and of the number of blocks of the encoder, as in `lite_levels`.
         channels: channels of the decoder, from 1/16 to 1/2 of the resolution.
-        stochastic_depth: rate of the encoder's last block; see `StochasticDepth`.
+        stochastic_depth: as in `lite_levels`.
         input_spec: what the network is fed.
     """
 
@@ -201,7 +201,7 @@ class Lite(AdditiveUNet):
         blocks: number of blocks of the encoder.
         hidden: channels inside the first blocks, as in `lite_levels`. Those of ImageNet that matter most are kept.
         up_blocks: number of residual blocks of each level of the decoder, from 1/2 of the resolution on.
-        stochastic_depth: rate of the encoder's last block; see `StochasticDepth`.
+        stochastic_depth: as in `lite_levels`.
         input_spec: what the network is fed.
     """
 

@@ -255,6 +255,17 @@ def test_a_teacher_that_was_scored_on_images_with_other_classes() -> None:
     assert lines[0].endswith("test images, a mean over other classes (a, Water), so that the two cannot be compared.")
 
 
+def test_classes_that_a_foreign_teacher_lacks_are_named() -> None:
+    """Its 12 pixels of b and of Water are called a: IoU 12 / 24 of a, and 0 of the others."""
+    student = of_counts([[[12, 0, 0], [0, 6, 0], [0, 0, 6]]] * 6, THREE)
+    lacks = of_counts([[[12, 0, 0], [6, 0, 0], [6, 0, 0]]] * 6, THREE).scores()
+    lines = verdict({"student": student}, {}, costs(), TeacherScores(teacher=["t.onnx"], scores=lacks))
+    assert lines[0] == (
+        "The distilled student reaches 100.0 % mean IoU where its teacher (t.onnx) reached 16.7 % (95 % interval 16.7 "
+        "to 16.7) on the run's own test images. The teacher never predicted b, Water: an IoU of 0 in its mean."
+    )
+
+
 @pytest.mark.parametrize(
     ("latency_ms_per_mp", "speed"),
     [

@@ -153,7 +153,15 @@ def _kept_of_foreign(evaluations: Mapping[str, Evaluation], foreign: TeacherScor
         f"The distilled student reaches {_points(student.scores().miou)} % mean IoU where its teacher "
         f"({' + '.join(foreign.teacher)}) reached {_points(None if np.isnan(mean) else mean)} % "
         f"({between}) on the run's own test images{_of_other_classes(student, confusion)}."
+        f"{_never_predicted(student, confusion)}"
     )
+
+
+def _never_predicted(student: Evaluation, confusion: Counts) -> str:
+    """Name the classes that lower a teacher's mean because it does not have them, or never finds them."""
+    never = student.classes.scored & with_truth(confusion) & (confusion.sum(axis=0) == 0)
+    names = ", ".join(name for name, one in zip(student.classes.names, never, strict=True) if one)
+    return f" The teacher never predicted {names}: an IoU of 0 in its mean." if names else ""
 
 
 def _of_other_classes(student: Evaluation, confusion: Counts) -> str:

@@ -194,6 +194,11 @@ class PruneSettings(BudgetSettings, LearnSettings):
     def _check_budget(self) -> "PruneSettings":
         if not self.has_budget:
             raise ValueError("say what the pruned network may cost: --max-latency, --max-memory or --max-size")
+        if self.freeze or self.from_scratch:
+            raise ValueError(
+                "a pruned network begins with what pruning leaves of its weights, and every level must learn to do "
+                "without the rest; leave out --freeze and --from-scratch"
+            )
         return self
 
 

@@ -146,6 +146,11 @@ def test_a_budget_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
         prune_network(network, Budget(1e-3, None, None), worked, squares, ignore_progress)
     with pytest.raises(SettingsError, match="say what the pruned network may cost: --max-latency"):
         build_settings(PruneSettings, {"data": tmp_path, "out": tmp_path, "run": tmp_path})
+    for asked in ({"freeze": 2}, {"from_scratch": True}):
+        with pytest.raises(SettingsError, match="every level must learn to do without the rest"):
+            build_settings(
+                PruneSettings, {"data": tmp_path, "out": tmp_path, "run": tmp_path, "max_size": "1MB"} | asked
+            )
 
 
 def test_a_weights_file_of_other_widths_is_refused(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
 from distributed import Client
 
-from skystill.cluster.commands import run_on_each_worker
+from skystill.cluster.commands import Ended, _check_ended, run_on_each_worker
 from skystill.cluster.connection import Connection, versions_here
 from skystill.errors import ClusterError
 from skystill.progress import ignore_progress
@@ -21,6 +24,8 @@ from .scheduler import running, start_worker
 WAITS = """
 import json, os, sys, time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 folder = Path(sys.argv[1])
 (folder / f".{os.getpid()}").write_text(json.dumps([os.getcwd(), os.environ["OMP_NUM_THREADS"]]))
 (folder / f".{os.getpid()}").rename(folder / f"runs-{os.getpid()}")
@@ -96,6 +101,14 @@ def test_a_command_that_fails_ends_all_and_its_words_are_passed_on(cluster: Clus
     with pytest.raises(ClusterError, match=r"ended with exit code 1:\nerror: data has no pairs"):
         run_on_each_worker(connection, ["-c", fails], tmp_path, lambda: 2, ignore_progress)
     assert not (tmp_path / ".cluster").exists()
+
+
+def test_a_command_that_takes_all_memory_is_killed_and_the_message_says_so() -> None:
+    tied = [sys.executable, "-m", "skystill.cluster.tied", sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    ended = Ended(subprocess.run(tied, stdin=subprocess.PIPE, check=False).returncode)
+    future = SimpleNamespace(status="finished", result=lambda: ended)
+    with pytest.raises(ClusterError, match=r"killed by signal 9, such as for lack of memory\. What is done is kept"):
+        _check_ended("tcp://a:1", cast(Any, future))
 
 
 def test_a_second_command_ends_the_first(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
+import gc
 import importlib.metadata
 import logging
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -59,9 +62,11 @@ def test_another_python_is_refused_before_anything_is_sent_to_it(address: str, m
         pass
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "no such place", "http://127.0.0.1:1", "host"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "no such place", "http://127.0.0.1:1", "host", "tls://127.0.0.1:1"]
+)
 def test_a_scheduler_that_does_not_answer_is_an_error_in_bounded_time(
-    address: str, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("skystill.cluster.connection._CONNECT_SECONDS", 1.0)
     began = time.monotonic()
@@ -70,7 +75,29 @@ def test_a_scheduler_that_does_not_answer_is_an_error_in_bounded_time(
         open_connection(ClusterSettings(dask=address)),
     ):
         pass
-    assert time.monotonic() - began < 60
+    gc.collect()
+    assert time.monotonic() - began < 60 and "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2p1\r\n"])
+def test_another_program_is_no_scheduler(greeting: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dashboard of Dask waits for more, and its client would wait for it for ever."""
+    monkeypatch.setattr("skystill.cluster.connection._CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.sendall(greeting)
+                while accepted.recv(1000):
+                    pass
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="is no scheduler"), open_connection(ClusterSettings(dask=address)):
+            pass
+        thread.join()
 
 
 def test_one_cluster_is_named_at_most() -> None:

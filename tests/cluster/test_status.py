@@ -19,7 +19,7 @@ from skystill.cluster.archive import _compare_with_disk
 from skystill.cluster.manifest import Done, Manifest
 from skystill.cluster.status import read_status
 from skystill.cluster.tasks import file_state, source_state
-from skystill.errors import DataError, RunFolderError
+from skystill.errors import DataError, RunFolderError, SettingsError
 from skystill.predict.ahead import Ahead
 from skystill.progress import ignore_progress
 from tests.cluster.archives import small_tiles, write_raster
@@ -161,6 +161,8 @@ def test_the_command_prints_it(manifest: Path) -> None:
 
 def test_the_page_is_one_file(manifest: Path, tmp_path: Path) -> None:
     page = tmp_path / "status.html"
+    with pytest.raises(SettingsError, match=r"manifest\.sqlite does not end in \.html"):
+        status(out=manifest, html=manifest / ".skystill/manifest.sqlite")
     status(out=manifest, html=page)
     text = page.read_text()
     assert "it is no raster &lt;&amp;&gt;" in text and "src=" not in text and "<script" not in text

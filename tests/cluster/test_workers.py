@@ -1,5 +1,6 @@
 """Workers that cannot be used, inputs that kill them, and a command that is stopped."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ def test_a_worker_that_joins_late_with_another_version_is_found_by_its_task(
     with changed(address, OLD), pytest.raises(ClusterError, match=r"has skystill 0\.0\.1, and"):
         predict(**archive, dask=address)
     assert nothing_was_written(archive)
+
+
+def test_a_raster_in_an_archive_is_no_path_that_workers_do_not_see(
+    archive: dict[str, Any], tmp_path: Path, address: str
+) -> None:
+    shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "in")
+    archive["inputs"] = [f"/vsizip/{tmp_path}/a.zip/1.tif"]
+    expected = predict(**archive | {"out": tmp_path / "here"})
+    assert len(expected) == 1 and len(predict(**archive, dask=address)) == 1
+    assert contents(archive["out"]) == contents(tmp_path / "here")
+    assert predict(**archive, dask=address) == []  # it is known again, though workers have another current folder
 
 
 def test_an_input_that_workers_do_not_see_is_named(

@@ -112,6 +112,13 @@ def test_an_input_outside_is_passed_over(two: Path) -> None:
     notes = predict("in/a/x.tif", "far.tif", "in/b/x.tif", grid=grid)
     assert labels() == [[0, 0, 0, 1], [0, 2, 0, 255]]
     assert "1 inputs do not touch the mosaic, and are not predicted: far.tif." in notes
+    inputs = ["in/a/x.tif", "far.tif", "in/b/x.tif"]
+    settings: dict[str, Any] = {"inputs": inputs, "model": "m.onnx", "mosaic": "grid.yaml", "out": "other.tif"}
+    ahead = api.count_ahead(**settings)  # --out is one file, as it is for the mosaic
+    assert (ahead.inputs, ahead.megapixels) == (2, 12e-6) and not Path("other.tif").exists()
+    Path("grid.yaml").write_text(grid.replace("3000", "9000"))
+    with pytest.raises(SettingsError, match="no input touches the grid"):
+        api.count_ahead(**settings)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def table(path: Path, *rows: str) -> Path:
     return path
 
 
-def parquet(path: Path, **columns: list[str]) -> Path:
+def parquet(path: Path, **columns: list[object]) -> Path:
     import pyarrow
     import pyarrow.parquet
 
@@ -163,13 +163,24 @@ def test_the_dates_of_a_list(here: Path) -> None:
     scene(here / "in/a.tif")
     scene(here / "in/north/b.tif")
     day = datetime(2026, 3, 1, tzinfo=UTC)
-    for name, dates in (("dates", [day, day]), ("STAC by role", [day, day]), ("table", [])):
-        path = LISTS[name](here).name
+    stamps = {"image": ["in/a.tif", "in/north/b.tif"], "datetime": [day, day + timedelta(microseconds=1)]}
+    parquet(here / "stamps.parquet", **stamps)
+    parquet(here / "days.parquet", **stamps | {"datetime": [None, day.date()]})
+    for name, dates in (
+        ("dates", [day, day]),
+        ("STAC by role", [day, day]),
+        ("table", []),
+        ("stamps.parquet", stamps["datetime"]),
+        ("days.parquet", [day]),
+    ):
+        path = LISTS[name](here).name if name in LISTS else name
         assert list(find_inputs(PredictSettings(inputs=[path])).dates.values()) == dates, name
     table(here / "odd.csv", "image,datetime", "in/a.tif,", "in/north/b.tif,2026-03-01T02:00:00+02:00")
     assert [image.date for image in read_image_list("odd.csv")] == [None, day]
     found = find_inputs(PredictSettings(inputs=[str(here / "in"), "odd.csv", LISTS["dates"](here).name]))
     assert found.dates == {str(here / "in/a.tif"): day, "in/north/b.tif": day}  # as the input is called, named twice
+    with pytest.raises(DataError, match=r"stamps.parquet: the image in/north/b.tif has two dates, 2026-03-01T02:00:00"):
+        find_inputs(PredictSettings(inputs=["odd.csv", "stamps.parquet"]))
 
 
 def test_the_extension_of_what_cannot_be_opened(here: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from distributed import Future, get_worker
 
 from skystill.cluster.connection import Connection, Versions, check_worker
+from skystill.cluster.tied import KILLED
 from skystill.errors import ClusterError, SkystillError, shortened
 from skystill.progress import Message, OnProgress
 from skystill.run_folder import write_text
@@ -173,6 +174,11 @@ def _check_ended(worker: str, future: Future) -> None:
     ended = future.result()
     if ended.code is None and ended.said:
         raise ClusterError(ended.said)
+    if ended.code and KILLED < ended.code < KILLED + 65:
+        raise ClusterError(
+            f"worker {worker}: its command was killed by signal {ended.code - KILLED}, such as for lack of memory. "
+            "What is done is kept: the same command goes on."
+        )
     if ended.code:
         raise ClusterError(f"worker {worker}: its command ended with exit code {ended.code}:\n{ended.said.strip()}")
 

@@ -5,6 +5,7 @@ the middle of the night. Scheduler and workers are checked at the start. A worke
 its tasks (`check_worker`).
 """
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -13,13 +14,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from distributed import Client, LocalCluster
-from distributed.comm import CommClosedError
+from distributed.comm import CommClosedError, connect
 from distributed.versions import VersionMismatchWarning
 
 from skystill.cluster.described import read_cluster_file
@@ -37,7 +39,17 @@ Versions = Mapping[str, str | None]
 
 _CONNECT_SECONDS = 20.0
 _ATTEMPTS = 5
-_ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx|inproc)://)?[^/\s]+(:[0-9]+|/.+)")  # Dask tries others for ever
+_ADDRESS = re.compile(r"((tcp|tls|ucx)://)?([^/:\s]+|\[[^/\]\s]+\]):[0-9]+|(ws|wss|inproc)://\S+")
+"""What is no such address, such as that of the dashboard, Dask tries for ever."""
+_OTHERS = ("tls://", "ucx://", "ws://", "wss://", "inproc://")
+
+
+class _Client(Client):  # type: ignore[misc]
+    """A client that ends in silence if it never connected: Dask's own waits 40 s, and prints a traceback."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close(timeout=1.0)
 
 
 @dataclass(frozen=True)
@@ -269,7 +281,9 @@ def _open_client(settings: ClusterSettings, stack: contextlib.ExitStack) -> tupl
     try:
         if settings.dask is not None and not _ADDRESS.fullmatch(settings.dask):
             raise ValueError("it is no address")
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="skystill")
+        if settings.dask is not None and not settings.dask.startswith(_OTHERS):
+            _greet(settings.dask)
+        client = _Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="skystill")
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ClusterError(
             f"{where}: no scheduler of Dask answers there within {_CONNECT_SECONDS:.0f} s ({shortened(error)}). See "
@@ -278,6 +292,24 @@ def _open_client(settings: ClusterSettings, stack: contextlib.ExitStack) -> tupl
         ) from error
     stack.callback(_close, client)
     return client, where
+
+
+def _greet(address: str) -> None:
+    """Exchange the greetings of Dask, for whose answer its client waits for ever, such as with its own dashboard.
+
+    Raises:
+        OSError: nothing listens there.
+        ValueError: another program does.
+    """
+
+    async def greet() -> None:
+        await (await connect(address, timeout=_CONNECT_SECONDS)).close()
+
+    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop in its own
+        try:
+            thread.submit(asyncio.run, asyncio.wait_for(greet(), _CONNECT_SECONDS + 1)).result()
+        except (TimeoutError, MemoryError) as error:  # its text may be taken for a length
+            raise ValueError("what listens there is no scheduler, but perhaps its dashboard") from error
 
 
 def _local_cluster(workers: int) -> LocalCluster:

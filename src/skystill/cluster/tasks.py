@@ -34,7 +34,7 @@ from skystill.predict.pieces import begin_raster, compute_units, join_units
 from skystill.predict.predictor import Predictor
 from skystill.predict.several import run_in_order
 from skystill.progress import ignore_progress
-from skystill.raster.opening import open_raster
+from skystill.raster.opening import is_plain, open_raster
 from skystill.raster.overwriting import source_files
 from skystill.raster.source import gdal_environment
 from skystill.raster.states import FileStates
@@ -272,7 +272,7 @@ def _predict_or_begin(
     predictor: Predictor, settings: PredictSettings, fence: Fence, item: Item, most_pixels: int
 ) -> Outcome:
     number, source, target = item
-    if Path(source).is_absolute() and not os.path.lexists(source):
+    if is_plain(source) and Path(source).is_absolute() and not os.path.lexists(source):
         raise DataError(_unseen(source))
     try:
         with gdal_environment(), open_raster(source) as file:

@@ -12,6 +12,9 @@ import subprocess
 import sys
 import threading
 
+KILLED = 128
+"""The exit code of a command that a signal has killed is this and the number of the signal, as in a shell."""
+
 
 def run(command: list[str]) -> int:
     """Run a command in a group of processes of its own, and return its exit code."""
@@ -24,7 +27,8 @@ def run(command: list[str]) -> int:
             os.killpg(started.pid, signal.SIGKILL)
 
     threading.Thread(target=end, daemon=True).start()
-    return started.wait()
+    code = started.wait()
+    return code if code >= 0 else KILLED - code
 
 
 if __name__ == "__main__":

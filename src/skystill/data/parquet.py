@@ -10,13 +10,14 @@ from skystill.parsing import MOST_BYTES, MOST_ROWS, PARSE_ERRORS, Refuse, check_
 from skystill.raster.files import check_regular
 
 _TEXT = re.compile(r"(dictionary<values=)?(string|large_string|null)\b")
+_DATE = re.compile(r"timestamp\[|date(32|64)\[")
 _LIMITS = {"thrift_string_size_limit": 2**24, "thrift_container_size_limit": 2**20}  # of what a damaged header declares
 
 
 def read_parquet(path: Path, wanted: Collection[str], refuse: Refuse) -> list[list[str]]:
     """Return the rows of some columns, their names first, as `skystill.parsing.read_csv` does.
 
-    Other columns, such as geometries, are not read.
+    Other columns, such as geometries, are not read. Dates become texts of ISO 8601.
 
     Args:
         path: the file.
@@ -25,7 +26,7 @@ def read_parquet(path: Path, wanted: Collection[str], refuse: Refuse) -> list[li
         refuse: makes the error from a reason.
 
     Raises:
-        UserError: the file cannot be read, is too large, or a column holds no text. `refuse` made it.
+        UserError: the file cannot be read, is too large, or a column holds neither text nor dates. `refuse` made it.
         SettingsError: pyarrow is not installed.
     """
     try:
@@ -59,7 +60,7 @@ def _check_kinds(file: Any, names: list[str]) -> None:  # noqa: ANN401 - a Parqu
         ValueError: there is one.
     """
     kinds = {name: str(file.schema_arrow.field(name).type) for name in names}
-    strange = [f"{name} {kind}" for name, kind in kinds.items() if not _TEXT.match(kind)]
+    strange = [f"{name} {kind}" for name, kind in kinds.items() if not (_TEXT.match(kind) or _DATE.match(kind))]
     if strange:
         raise ValueError(f"columns of text are wanted ({', '.join(strange)})")
 
@@ -76,7 +77,8 @@ def _rows(file: Any, names: list[str]) -> list[list[str]]:  # noqa: ANN401 - a P
     if found.num_rows > MOST_ROWS or size > MOST_BYTES:
         raise ValueError(f"{found.num_rows:,} rows of {size / 2**20:.0f} MiB; at most {MOST_ROWS:,} are read")
     table = file.read(columns=names, use_threads=False)
-    columns = [[cell for chunk in column.chunks for cell in _cells(chunk)] for column in table.columns]
+    texts = (column.cast("string") if _DATE.match(str(column.type)) else column for column in table.columns)
+    columns = [[cell for chunk in column.chunks for cell in _cells(chunk)] for column in texts]
     letters = sum(len(cell) for column in columns for cell in column)
     if letters > MOST_BYTES:
         raise ValueError(f"its texts have {letters:,} characters; at most {MOST_BYTES:,} are read")

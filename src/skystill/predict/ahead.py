@@ -14,6 +14,7 @@ from skystill.errors import DataError
 from skystill.predict.batch import open_predictor
 from skystill.predict.inputs import check_targets, find_inputs, name_targets
 from skystill.predict.layers import wanted_layers
+from skystill.predict.mosaic_batch import mosaic_sources
 from skystill.predict.opening import open_source
 from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, ignore_progress, report_notes, tracked
@@ -89,13 +90,16 @@ def count_ahead(settings: PredictSettings, on_progress: OnProgress = ignore_prog
 
 
 def check_inputs(predictor: Predictor, settings: PredictSettings, on_progress: OnProgress) -> list[str]:
-    """Return the inputs, and refuse what the command would refuse before it begins.
+    """Return the inputs, of a mosaic those that touch it, and refuse what the command would refuse before it begins.
 
     Args:
         predictor: the model.
         settings: settings of the command.
         on_progress: receives a `Note` about what is passed over.
     """
+    if settings.mosaic is not None:
+        report_notes(predictor.notes, on_progress)
+        return mosaic_sources(settings, predictor, on_progress)
     found = find_inputs(settings)
     check_targets(name_targets(found.sources, settings), settings, predictor)
     report_notes((*predictor.notes, *found.notes), on_progress)

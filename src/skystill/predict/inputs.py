@@ -106,8 +106,9 @@ class _Finder:
         self.searched = True
         for image in read_image_list(name, self._asset):
             source = self.add(image.source, image.below if self._recursive else Path())
-            if image.date is not None:
-                self.dates[source] = image.date
+            if image.date is not None and self.dates.setdefault(source, image.date) != image.date:
+                dates = " and ".join(date.isoformat() for date in (self.dates[source], image.date))
+                raise DataError(f"{name}: the image {source} has two dates, {dates}; keep one of them.")
 
     def _list(self, folder: Path, base: Path) -> Listing:
         listing = list_images(folder, self._recursive, base)

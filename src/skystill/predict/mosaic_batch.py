@@ -97,13 +97,9 @@ def predict_mosaic(
     """
     assert settings.mosaic is not None  # noqa: S101 - the caller looks at it
     began = time.monotonic()
-    target = mosaic_target(settings.out)
-    file, predictor, found = read_grid_file(settings.mosaic), open_predictor(settings), find_inputs(settings)
+    target, work, predictor = mosaic_target(settings.out), work_folder(settings.out), open_predictor(settings)
     square = square_labels(settings, predictor.classes)
-    plan = _plan(file, found, on_progress)
-    work = work_folder(settings.out)
-    _check(plan, target, work, settings, predictor)
-    report_notes((*found.notes, *_notes(plan)), on_progress)
+    plan = _checked_plan(settings, predictor, on_progress)
     further = Further(
         str(settings.mosaic), target, predictor, settings, Shapes(_tolerance(plan.grid, settings), square), on_progress
     )
@@ -137,6 +133,21 @@ def work_folder(out: Path) -> Path:
     """Return the folder of an --out in which the class rasters of the inputs of a mosaic lie until it is complete."""
     target = mosaic_target(out)
     return target.with_name(f".mosaic-{target.stem}")
+
+
+def mosaic_sources(settings: PredictSettings, predictor: Predictor, on_progress: OnProgress) -> list[str]:
+    """Return the inputs that touch the grid of `--mosaic`, and refuse what `predict_mosaic` would refuse."""
+    return list(_checked_plan(settings, predictor, on_progress).sources)
+
+
+def _checked_plan(settings: PredictSettings, predictor: Predictor, on_progress: OnProgress) -> _Plan:
+    """Find what is predicted for a mosaic, and check what will be written."""
+    assert settings.mosaic is not None  # noqa: S101 - the caller looks at it
+    file, found = read_grid_file(settings.mosaic), find_inputs(settings)
+    plan = _plan(file, found, on_progress)
+    _check(plan, mosaic_target(settings.out), work_folder(settings.out), settings, predictor)
+    report_notes((*found.notes, *_notes(plan)), on_progress)
+    return plan
 
 
 def _plan(file: GridFile, found: FoundInputs, on_progress: OnProgress) -> _Plan:

@@ -130,6 +130,8 @@ def _local(name: str) -> str | None:
     if "://" not in name and not name.startswith("/vsi"):
         return name
     if name.startswith(("/vsizip/", "/vsitar/", "/vsigzip/")):
-        inner = Path(name.split("/", 2)[2].replace("{", "").replace("}", ""))
-        return next((str(path) for path in (inner, *inner.parents) if path.is_file()), None)
+        inner = name.split("/", 2)[2].replace("{", "").replace("}", "")
+        # A Path has made one of the two slashes before an absolute name.
+        places = [one for path in (Path(inner), Path("/", inner)) for one in (path, *path.parents)]
+        return next((str(path.absolute()) for path in places if path.is_file()), None)
     return None

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from skystill.errors import SettingsError, shortened
 from skystill.parsing import Refuse
@@ -12,6 +12,16 @@ from skystill.parsing import Refuse
 _S = TypeVar("_S", bound="Settings")
 EMPTY_TEXT = "give it a value, or leave it out"
 """How to mend an empty text in the place of a value."""
+
+
+def _check_page(value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{value} does not end in .html, so that it could be another file that is needed")
+    return value
+
+
+Page = Annotated[Path | None, AfterValidator(_check_page)]
+"""Type of a setting that names a page to write, which should not replace an image or a result."""
 
 
 class Settings(BaseModel):

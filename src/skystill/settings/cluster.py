@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from skystill.settings.base import Settings
+from skystill.settings.base import Page, Settings
 
 
 class ClusterSettings(Settings):
@@ -41,5 +41,5 @@ class StatusSettings(Settings):
     out: Path
     """The --out of a skystill predict that runs on a cluster, or ran. If it is in a bucket, give the status command in
     the folder in which the other runs."""
-    html: Path | None = None
+    html: Page = None
     """Also write the status as one HTML file, such as status.html. By default none is written."""

@@ -8,7 +8,7 @@ from pydantic import ByteSize, Field, field_validator, model_validator
 
 from skystill.settings.amounts import check_amount
 from skystill.settings.band_lists import BandList, ShownBands
-from skystill.settings.base import Settings, list_of_texts
+from skystill.settings.base import Page, Settings, list_of_texts
 from skystill.settings.cluster import ClusterSettings
 
 
@@ -30,16 +30,9 @@ class CheckSettings(Settings):
     the nearest pixel of the mask. Without it such masks are refused."""
     bands: BandList = None
     """Bands of the images that a network is fed, as in train."""
-    html: Path | None = None
+    html: Page = None
     """Page to write, such as check.html: a map with its features and its split, the pixels of each class in each part,
     samples with their labels, and all problems. By default none is written."""
-
-    @field_validator("html")
-    @classmethod
-    def _check_page(cls, value: Path | None) -> Path | None:
-        if value is not None and value.suffix.lower() not in (".html", ".htm"):
-            raise ValueError(f"{value} does not end in .html, so that it could be a file of the data")
-        return value
 
 
 class EvaluateSettings(Settings):

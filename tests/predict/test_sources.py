@@ -226,6 +226,30 @@ def test_items_that_are_refused(here: Path) -> None:
         predict("none.csv", out=Path("out"))
 
 
+@pytest.mark.parametrize(
+    ("found", "whole"),
+    [
+        ({"links": [{"rel": "next", "href": "https://stac/search?page=2"}]}, False),
+        ({"links": [{"rel": "next", "href": "https://stac/search"}], "numberMatched": 7, "numberReturned": 1}, False),
+        ({"links": [{"rel": "next", "href": "https://stac/search"}], "context": {"matched": 2}}, False),
+        ({"links": [{"rel": "next", "href": "https://stac/search"}], "numberMatched": 1}, True),  # the next is empty
+        ({"links": [{"rel": "self", "href": "https://stac/search"}]}, True),
+        ({"links": None, "context": None}, True),
+        ({"links": 3}, False),
+        ({"links": [{"rel": "next", "href": "https://stac/search"}], "context": 3}, False),
+    ],
+)
+def test_one_page_of_a_search_is_not_taken_for_all_of_it(here: Path, found: dict[str, object], whole: bool) -> None:
+    scene(here / "in/a.tif")
+    item = stac_item("a", {"image": ("in/a.tif", ["data"])}).to_dict()
+    Path("found.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item], **found}, default=str))
+    if whole:
+        assert [image.source for image in read_image_list("found.json")] == ["in/a.tif"]
+    else:
+        with pytest.raises(DataError, match=r"found\.json: .*(one page of a search|no list of links|not|object)"):
+            read_image_list("found.json")
+
+
 def test_the_asset_of_items_is_chosen_by_its_key(here: Path) -> None:
     """Both items have a red and a near infrared raster of the role data."""
     for name in ("a-red", "a-nir", "b-red", "b-nir"):

@@ -163,6 +163,11 @@ def read_items(path: Path, above: tuple[Path, ...] = ()) -> tuple[list[Item], li
     if isinstance(features, list):
         if not all(isinstance(one, dict) and "stac_version" in one for one in features):
             raise refuse("it holds features of GeoJSON that are no STAC items (stac_version)")
+        if kind == "FeatureCollection" and built_from(content, _is_page, refuse):
+            raise refuse(
+                "it is one page of a search and links to the next (rel next), so that images would be missing. Save "
+                "all pages as one item collection, as pystac-client does: search.item_collection().save_object(FILE)"
+            )
         return [built_from(one, partial(_build_item, path=path), refuse) for one in features], []
     if kind not in ("Collection", "Catalog") or "stac_version" not in content:
         raise refuse("it is no STAC: an item, an item collection (a saved search), a collection or a catalogue")
@@ -186,6 +191,12 @@ def _links(content: Mapping[str, Any], *kinds: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(link, dict) for link in found):
         raise ValueError(f"its links are {shortened(repr(found), 60)}, and no list of links")
     return [link | {"href": str(link["href"])} for link in found if link["rel"] in kinds]
+
+
+def _is_page(content: Mapping[str, Any]) -> bool:
+    """Whether a saved answer of a search is not the whole answer. Some servers link to a next page that is empty."""
+    matched = content.get("numberMatched", (content.get("context") or {}).get("matched"))
+    return bool(_links(content, "next")) and matched != len(content["features"])
 
 
 def _build_item(content: Mapping[str, Any], path: Path) -> Item:

@@ -237,6 +237,21 @@ def test_a_teacher_that_is_no_run() -> None:
     ]
 
 
+def test_a_class_that_the_teacher_of_a_run_never_finds_is_named() -> None:
+    """The student found it, and a teacher that finds one pixel of it is not accused."""
+    finds = of_counts([[[12, 0, 0], [0, 6, 0], [0, 0, 6]]] * 6, THREE)
+    for water, said in ((0, True), (1, False)):
+        teacher = of_counts([[[12, 0, 0], [0, 6, 0], [6 - water, 0, water]]] * 6, THREE)
+        comparisons = {"student-teacher": compare([finds], [teacher])}
+        lines = verdict({"teacher": teacher, "student": finds}, comparisons, costs())
+        assert lines[0].endswith(
+            "on this CPU. The teacher never predicted Water: an IoU of 0 in its mean. Its answers teach the student "
+            "that there is none."
+            if said
+            else "on this CPU."
+        )
+
+
 def test_a_teacher_that_an_earlier_version_scored() -> None:
     """Its file holds a mean with Water at 0, (0.9 + 1 + 0) / 3; its counts give (0.9 + 1) / 2."""
     counts = of_counts([[[9, 0, 1], [0, 10, 0], [0, 0, 0]]] * 6, THREE)

@@ -12,7 +12,7 @@ import argparse
 from contextlib import ExitStack
 
 from skystill.classes import ClassMap
-from skystill.model.measure import ModelCost, measure_models
+from skystill.model.measure import compare_models
 from skystill.train.compress.budget import int8_file
 from skystill.train.networks.table import FAMILY, build_network
 
@@ -30,18 +30,15 @@ def main() -> None:
             name: stack.enter_context(int8_file(name, build_network(name, len(CLASSES)).eval(), CLASSES))[1]
             for name in students
         }
-        rounds = [{name: [measure_models([file], threads)[0] for threads in (1, 0)] for name, file in files.items()}
-                  for _ in range(ROUNDS)]  # fmt: skip
+        rounds = [compare_models(list(files.values())) for _ in range(ROUNDS)]
     print("| student | parameters | file, kB | ms per megapixel, one thread | all cores |")
-    for name in students:
-        one, every = (fastest([found[name][index] for found in rounds]) for index in (0, 1))
-        about = rounds[0][name][0]
-        print(f"| `{name}` | {about.parameters:,} | {about.size_bytes / 1e3:.0f} | {one:.1f} | {every:.1f} |")
-
-
-def fastest(costs: list[ModelCost]) -> float:
-    """Return the shortest of several times: other work of the computer can only make them longer."""
-    return min(cost.latency_ms_per_mp for cost in costs)
+    for name, costs in zip(students, zip(*rounds, strict=True), strict=True):
+        # Other work of the computer can only make a time longer.
+        one, every = (
+            min(cost.latency_ms_per_mp_1_thread for cost in costs),
+            min(cost.latency_ms_per_mp for cost in costs),
+        )
+        print(f"| `{name}` | {costs[0].parameters:,} | {costs[0].size_bytes / 1e3:.0f} | {one:.1f} | {every:.1f} |")
 
 
 if __name__ == "__main__":

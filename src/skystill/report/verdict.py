@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from skystill.model.measure import ModelCost
 from skystill.report.metrics import Comparison, Counts, Evaluation, mean_iou, with_truth
@@ -162,18 +163,19 @@ def _kept_of_foreign(evaluations: Mapping[str, Evaluation], foreign: TeacherScor
 def _never_predicted(student: Evaluation, confusion: Counts) -> str:
     """Name the classes that lower a teacher's mean because it does not have them, or never finds them."""
     never = student.classes.scored & with_truth(confusion) & (confusion.sum(axis=0) == 0)
-    names = ", ".join(name for name, one in zip(student.classes.names, never, strict=True) if one)
-    return f" The teacher never predicted {names}: an IoU of 0 in its mean." if names else ""
+    return f" The teacher never predicted {_names(student, never)}: an IoU of 0 in its mean." if never.any() else ""
 
 
 def _of_other_classes(student: Evaluation, confusion: Counts) -> str:
     """Say over which classes the teacher's mean is, if they are not those of the student's mean."""
-    classes = student.classes
-    counted = classes.scored & with_truth(confusion)
+    counted = student.classes.scored & with_truth(confusion)
     if (counted == student.counted).all():
         return ""
-    names = ", ".join(name for name, one in zip(classes.names, counted, strict=True) if one)
-    return f", a mean over other classes ({names or 'none'}), so that the two cannot be compared"
+    return f", a mean over other classes ({_names(student, counted) or 'none'}), so that the two cannot be compared"
+
+
+def _names(evaluation: Evaluation, which: npt.NDArray[np.bool_]) -> str:
+    return ", ".join(name for name, one in zip(evaluation.classes.names, which, strict=True) if one)
 
 
 def _points(fraction: float | None) -> str:

@@ -32,6 +32,7 @@ from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.gradients import GradientLog
 from skystill.train.loop.ranks import name_lost_ranks, rank_and_count
 from skystill.train.loop.supervised import Supervised
+from skystill.train.missed_classes import without_missed
 from skystill.train.networks.library import is_library, shown_name
 from skystill.train.networks.weights import recorded_input
 from skystill.train.teachers.logit_cache import whole_logits
@@ -164,7 +165,7 @@ def _open_teachers(
     if fabric.world_size > 1:
         check_alike(fabric, facts_of_teaching(teaching))
     report_notes(teaching.teachers.notes, on_progress)
-    return teaching
+    return without_missed(teaching, settings, prepared, fabric, on_progress)
 
 
 def _shown(settings: DistillSettings) -> str:

@@ -38,12 +38,22 @@ class Teaching:
         networks: the loaded networks; empty if cached logits are used instead.
         caches: the cache of each teacher; empty if the networks run in every step.
         unlabeled: images without masks, or windows of large ones.
+        missed_labels: labels of classes that the teachers have but do not find. They are learnt from labels alone.
     """
 
     teachers: Teachers
     networks: list[Teacher]
     caches: list[LogitCache]
     unlabeled: list[ImageWindow]
+    missed_labels: tuple[int, ...] = ()
+
+    @property
+    def compared_labels(self) -> list[int | None] | None:
+        """The label of each of the teachers' logits, None for one that is not compared; None if all classes are."""
+        if not self.missed_labels:
+            return None if self.teachers.taught_labels is None else list(self.teachers.taught_labels)
+        known = self.teachers.taught_labels or range(self.teachers.num_classes)
+        return [None if label in self.missed_labels else label for label in known]
 
     def fed_otherwise(self, fed: InputSpec) -> list[InputSpec]:
         """Return what the teachers are fed, without what the student is fed, each once.
@@ -272,7 +282,7 @@ def build_distiller(
     Raises:
         SettingsError: a loss, its weight or a layer cannot be used.
     """
-    weights, taught = settings.teacher_weight or None, teaching.teachers.taught_labels
+    weights, taught = settings.teacher_weight or None, teaching.compared_labels
     task = Distiller(student, teaching.networks or None, fabric, weights, taught)
     terms = distillation_terms(settings)
     on_logits: dict[str, tuple[float, DistillationLoss]] = {

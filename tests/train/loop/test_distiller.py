@@ -183,20 +183,34 @@ def test_unlabelled_pixels_count_where_the_teacher_is_sure(stride: int, second: 
             assert losses["confident"].item() == pytest.approx(1.0 if second else sum(kept) / 2)
 
 
-def test_classes_that_the_teacher_lacks_are_learnt_from_labels_alone() -> None:
+@pytest.mark.parametrize(
+    ("channels", "taught"), [([3, 1], [3, 1]), ([3, 0, 1], [3, None, 1]), ([2, 3, 1], [None, 3, 1])]
+)
+def test_classes_that_the_teacher_lacks_are_learnt_from_labels_alone(
+    channels: list[int], taught: list[int | None]
+) -> None:
     """A teacher of classes 3 and 1: the loss is that of these two, and pixels of other classes are left out."""
-    student, teacher = Pixelwise(1), nn.Sequential(Pixelwise(2), Picked([3, 1]))
-    distiller = Distiller(student, teacher, CPU, taught_labels=[3, 1])
+    student, teacher = Pixelwise(1), nn.Sequential(Pixelwise(2), Picked(channels))
+    distiller = Distiller(student, teacher, CPU, taught_labels=taught)
     distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1), alpha=0.0, temperature=2.0)
     images, labels = batches(1)[0]
     with torch.no_grad():
         own = copy.deepcopy(student).train()(images)[:, [3, 1]].double().numpy()
-        its = teacher.eval()(images).double().numpy()
+        its = teacher.eval()[0](images)[:, [3, 1]].double().numpy()
     p, q = _softmax(its / 2), _softmax(own / 2)
     counted = np.isin(labels.numpy(), (1, 3))
     expected = 4 * (p * np.log(p / q)).sum(1)[counted].mean()
     assert 0 < counted.mean() < 1
     assert distiller.train_step((images, labels))["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_names_for_more_or_fewer_logits_than_the_teacher_gives_are_refused() -> None:
+    for taught in ([3], [3, None, 1]):
+        student = Pixelwise(1)
+        distiller = Distiller(student, nn.Sequential(Pixelwise(2), Picked([3, 1])), CPU, taught_labels=taught)
+        distiller.compile(torch.optim.SGD(student.parameters(), lr=0.1))
+        with pytest.raises(SettingsError, match=f"the teacher gives 2 classes, and {len(taught)} are named"):
+            distiller.train_step(batches(1)[0])
 
 
 class Picked(nn.Module):

@@ -83,9 +83,9 @@ class Distiller(Supervised):
             None if the batches contain logits from a cache.
         fabric: devices and precision. By default, the best device of this machine, in float32.
         teacher_weights: weight of each teacher; equal by default.
-        taught_labels: labels of the classes that the teachers know, in the order of their logits; None if they know
-            all. The distillation loss then compares these classes only, on pixels whose label is one of them or void.
-            The other classes are learnt from labels alone.
+        taught_labels: labels of the classes that the teachers know, in the order of their logits, with None for
+            logits that are not compared; None if they know all. The distillation loss then compares these classes
+            only, on pixels whose label is one of them or void. The other classes are learnt from labels alone.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Distiller(Supervised):
         teacher: nn.Module | Sequence[nn.Module] | None,
         fabric: Fabric | None = None,
         teacher_weights: Sequence[float] | None = None,
-        taught_labels: Sequence[int] | None = None,
+        taught_labels: Sequence[int | None] | None = None,
     ) -> None:
         super().__init__(student, fabric)
         self.student = student
@@ -103,7 +103,7 @@ class Distiller(Supervised):
         for one in self.teachers:
             self.fabric.to_device(to_memory_format(one, torch.channels_last))
         self.teacher_weights = teacher_weights
-        self.taught_labels = None if taught_labels is None else list(taught_labels)
+        self._labels = None if taught_labels is None else list(taught_labels)
         self.gradients = GradientLog()
         self._distillation: dict[str, tuple[float, DistillationLoss]] = {}
         self._features: tuple[FeatureTerm, ...] = ()
@@ -177,7 +177,18 @@ class Distiller(Supervised):
             answers = [stored.logits() for stored in batch.teacher_logits]
         else:
             raise SettingsError("there is no teacher, and the batch brings no teacher's logits; give one of them.")
-        return combine(answers, self.teacher_weights or [1.0] * len(answers), self._temperature)
+        logits = combine(answers, self.teacher_weights or [1.0] * len(answers), self._temperature)
+        if self._labels is None:
+            return logits
+        if logits.shape[1] != len(self._labels):
+            raise SettingsError(f"the teacher gives {logits.shape[1]} classes, and {len(self._labels)} are named.")
+        compared = [channel for channel, label in enumerate(self._labels) if label is not None]
+        return logits if len(compared) == len(self._labels) else logits[:, compared]
+
+    @property
+    def taught_labels(self) -> list[int] | None:
+        """Labels of the classes that the distillation loss compares; None for all."""
+        return None if self._labels is None else [label for label in self._labels if label is not None]
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """Compute the losses of a batch.
@@ -212,9 +223,9 @@ class Distiller(Supervised):
 
     def _logit_terms(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, WeightedLoss]:
         compared, valid = logits, batch.distill_valid
-        if self.taught_labels is not None:
-            known = torch.tensor([*self.taught_labels, VOID], device=logits.device)
-            logits, valid = logits[:, self.taught_labels], valid & torch.isin(batch.labels, known)
+        if (taught := self.taught_labels) is not None:
+            known = torch.tensor([*taught, VOID], device=logits.device)
+            logits, valid = logits[:, taught], valid & torch.isin(batch.labels, known)
             if batch.second_labels is not None:
                 valid = valid & torch.isin(batch.second_labels, known)
         if teacher_logits.shape[1] != logits.shape[1]:

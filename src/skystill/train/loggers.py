@@ -125,13 +125,17 @@ class TensorBoard:
         self._writer: Any = None
 
     def log(self, history: History) -> None:
-        """Add the last row. A resumed run hides what an earlier process wrote of this epoch and later ones."""
-        row, epoch = history[-1], len(history)
+        """Add the last row. A resumed run hides what an earlier process wrote of this epoch and later ones.
+
+        Where no process wrote anything, all rows are added.
+        """
         with naming_failed_writes(self._path):
+            first = len(history) if self._path.exists() else 1
             if self._writer is None:
-                self._open(epoch, _scalars(row))
-            for name, value in _scalars(row).items():
-                self._writer.add_scalar(name, value, epoch)
+                self._open(first, _scalars(history[first - 1]))
+            for epoch, row in enumerate(history[first - 1 :], start=first):
+                for name, value in _scalars(row).items():
+                    self._writer.add_scalar(name, value, epoch)
             self._writer.flush()
 
     def _open(self, epoch: int, scalars: Mapping[str, float]) -> None:
@@ -158,8 +162,8 @@ class MLflow:
         import mlflow
 
         self.errors: tuple[type[Exception], ...] = (mlflow.exceptions.MlflowException, OSError)
-        self._client = mlflow.MlflowClient()
         try:
+            self._client = mlflow.MlflowClient()
             before = read_identity(folder, "mlflow")
             experiment = os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
             if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):

@@ -148,6 +148,20 @@ def test_a_server_that_cannot_be_reached_is_an_error_at_the_start(logger: tuple[
         raise AssertionError
 
 
+@pytest.mark.parametrize(
+    ("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow"), ("wandb", "wandb")]
+)
+def test_a_package_that_cannot_be_imported_is_an_error_at_the_start(
+    name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with (
+        pytest.raises(SettingsError, match=f"--logger {name} cannot be opened: .*{module}"),
+        open_loggers([name], folder(tmp_path), SETTINGS, print),
+    ):
+        raise AssertionError
+
+
 def test_what_mlflow_refuses_before_it_connects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client without the server's part knows no database, which is where it writes without an address."""
     server = Server()

@@ -72,7 +72,7 @@ def open_loggers(
         a function that passes the rows of all epochs on.
 
     Raises:
-        SettingsError: a logger cannot be opened.
+        SettingsError: a logger cannot be opened, or its package cannot be imported.
     """
     opened: dict[str, RunLogger] = {}
 
@@ -86,7 +86,10 @@ def open_loggers(
 
     with ExitStack() as stack:
         for name in names:
-            logger = _OPENERS[name](folder, settings)
+            try:
+                logger = _OPENERS[name](folder, settings)
+            except ImportError as error:
+                raise _not_opened(name, error) from error
             opened[name] = logger
             stack.push(lambda kind, error, trace, logger=logger: logger.close(kind is None))
         yield log
@@ -121,6 +124,10 @@ class TensorBoard:
     errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+        # Imported here: it takes half a second, and the package may be missing or broken, which must show at the start.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._new_writer = SummaryWriter
         self._path, self._settings = folder.path / "tensorboard", _hyperparameters(settings)
         self._writer: Any = None
 
@@ -139,11 +146,9 @@ class TensorBoard:
             self._writer.flush()
 
     def _open(self, epoch: int, scalars: Mapping[str, float]) -> None:
-        # Imported here: it takes half a second, and the package may be missing.
-        from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        self._writer = SummaryWriter(str(self._path), purge_step=epoch)
+        self._writer = self._new_writer(str(self._path), purge_step=epoch)
         if epoch == 1:  # `add_hparams` of the writer would make a run of its own of them
             for summary in hparams(self._settings, dict(scalars)):  # type: ignore[no-untyped-call]
                 self._writer.file_writer.add_summary(summary)

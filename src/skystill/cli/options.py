@@ -62,7 +62,7 @@ def use_config(context: typer.Context, config: Path | None) -> Path | None:
 
 
 def _as_text(value: object) -> object:
-    """Return a list of names or numbers as its option takes it, as of bands: [4, 3, 2]. Other values stay as they are."""
+    """Return a list of names or numbers as its option takes it, as in bands: [4, 3, 2]; other values stay."""
     if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
         return ",".join(map(str, value))
     return value

@@ -281,3 +281,17 @@ def test_numbers_that_yaml_takes_for_others_are_refused(tmp_path: Path, written:
             read_yaml(file, SettingsError)
     else:
         assert read_yaml(file, SettingsError) == {"values": [1, value]}
+
+
+def test_lists_of_a_settings_file_are_what_their_options_take(tmp_path: Path) -> None:
+    """They were taken as Python writes them: "[3, 2]" is no list of bands, and no weights of classes."""
+    from skystill.cli import app
+
+    lists = "bands: [3, 2]\nclass_weights: [1, 2, 0.5]\nteacher_classes: [road, water]\nteacher: [a, b]\nclasses: null"
+    (tmp_path / "given.yaml").write_text(lists + "\nteacher_weight: [2.0, 1]\nepochs: 3\nalpha: true\n")
+    context = typer.Context(typer.main.get_command(app).commands["distill"])  # type: ignore[attr-defined]
+    use_config(context, tmp_path / "given.yaml")
+    assert context.default_map == {
+        **{"bands": "3,2", "class_weights": "1,2,0.5", "teacher_classes": "road,water"},
+        **{"teacher": ["a", "b"], "teacher_weight": [2.0, 1], "epochs": 3, "alpha": True},
+    }

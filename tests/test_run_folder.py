@@ -64,6 +64,7 @@ def test_a_run_begins_once(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"holds a run\. Go on with it by --resume"):
         folder.start({"seed": 1}, resume=False)
     folder.start({"seed": 1}, resume=True)
+    folder.start({"seed": 1, "logger": ["mlflow"]}, resume=True)  # and without it, if its server is gone
     with pytest.raises(RunFolderError, match="seed was 1, is now 2"):
         folder.start({"seed": 2}, resume=True)
 

@@ -183,7 +183,7 @@ class RunFolder:
         """Create the folder and write `config.yaml`, or check that a resumed run has the same settings.
 
         Args:
-            config: the settings. `out`, `devices`, `nodes` and `trust_teacher` may differ in a resumed run.
+            config: the settings. `out`, `devices`, `nodes`, `logger` and `trust_teacher` may differ in a resumed run.
             resume: continue the run in this folder, if there is one.
 
         Raises:
@@ -202,19 +202,26 @@ class RunFolder:
             write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False))
             return
         self.check_free(resume)
+        if lines := self.changes(config):
+            raise RunFolderError(f"{self.path}: --resume with other settings than the run began with: {lines}.")
+
+    def changes(self, config: Mapping[str, Any]) -> str:
+        """Return the settings that differ from those that the run began with, as text; empty if none does.
+
+        Raises:
+            RunFolderError: as `read_config`.
+        """
         before = self.read_config()
         # A run of an earlier version lacks later settings; it began with what is now their default, off or none.
         changed = [
             name
             for name, value in config.items()
-            if name not in ("out", "devices", "nodes", TRUST)
+            if name not in ("out", "devices", "nodes", "logger", TRUST)
             and value != before.get(name)
             and (name in before or value)
             and (name in before or name not in FROM_DATA)
         ]
-        if changed:
-            lines = "; ".join(f"{name} was {before.get(name)}, is now {config[name]}" for name in changed)
-            raise RunFolderError(f"{self.path}: --resume with other settings than the run began with: {lines}.")
+        return "; ".join(f"{name} was {before.get(name)}, is now {config[name]}" for name in changed)
 
     def check_free(self, resume: bool) -> None:
         """Check that the folder holds no run, or that the run is to be resumed.

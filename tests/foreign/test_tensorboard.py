@@ -29,3 +29,12 @@ def test_a_resumed_run_appends_and_doubles_nothing(tmp_path: Path) -> None:
     content = found.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     settings = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["epochs"].number_value == 4
+
+
+def test_a_logger_that_a_resumed_run_adds_gets_all_epochs(tmp_path: Path) -> None:
+    with open_loggers(["tensorboard"], RunFolder(tmp_path), {"epochs": 4}, print) as log:
+        log(ROWS[:3])
+        log(ROWS)
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [point.step for point in found.Scalars("loss")] == [1, 2, 3, 4]

@@ -10,7 +10,7 @@ import yaml
 
 from skystill.classes import ClassMap
 from skystill.data.prepare import PreparedData, prepare_data
-from skystill.errors import SettingsError
+from skystill.errors import RunFolderError, SettingsError
 from skystill.raster.input_spec import RGB, Band, InputSpec
 from skystill.report.records import TrainingRecord, write_record
 from skystill.run_folder import RunFolder, write_table
@@ -60,13 +60,14 @@ def asking(teacher: Path, out: Path, **more: object) -> DistillSettings:
 
 
 class Learning:
-    """Stands for `skystill pretrain`: writes weights that anyone can tell, and keeps the settings."""
+    """Stands for `skystill pretrain`: writes its settings and weights that anyone can tell, and keeps the settings."""
 
     def __init__(self) -> None:
         self.settings: list[PretrainSettings] = []
 
     def __call__(self, settings: PretrainSettings) -> None:
         self.settings.append(settings)
+        RunFolder(settings.out).config.write_text(yaml.safe_dump(settings.to_config()))
         network = build_network(network_name(settings.student), len(CLASSES), RGB)
         with torch.no_grad():
             for weight in network.parameters():
@@ -120,6 +121,27 @@ def test_features_that_are_there_are_not_learnt_again(
     assert len(learn.settings) == 1
     one, other = (student.state_dict() for student in students)
     assert all(torch.equal(value, other[name]) for name, value in one.items()), "the head is drawn by the seed"
+
+
+def test_features_of_a_command_that_was_stopped_are_not_those_of_another(
+    teachers: dict[str, Path], prepared: PreparedData, tmp_path: Path
+) -> None:
+    """The network would be that of the first command, under the name of the second."""
+
+    def begin(out: Path, images: int, **more: object) -> None:
+        split = replace(prepared.split, train=prepared.split.train[:images])
+        begin_with_features(
+            torch.nn.Identity(), asking(teachers["lite0"], out, **more), replace(prepared, split=split), Learning()
+        )
+
+    begin(tmp_path / "run", 2)
+    for more, said in (({"student": "kite-nano"}, "student was swift.*, is now kite-nano"), ({"seed": 1}, "seed was")):
+        with pytest.raises(RunFolderError, match=f"features holds features that were learnt otherwise: {said}"):
+            begin(tmp_path / "run", 2, **more)
+    with pytest.raises(RunFolderError, match="otherwise: from other images"):
+        begin(tmp_path / "run", 1)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    begin(tmp_path / "moved", 2)
 
 
 def test_the_features_are_learnt_from_the_training_images_of_the_run(

@@ -26,7 +26,7 @@ class Server:
         self.points: list[tuple[str, str, float, int]] = []
         self.params: dict[str, Any] = {}
         self.states: list[str] = []
-        self.is_down = False
+        self.is_down = self.is_closed = False
 
 
 class MlflowException(Exception):
@@ -35,6 +35,10 @@ class MlflowException(Exception):
 
 def fake_mlflow(server: Server) -> ModuleType:
     class MlflowClient:
+        def __init__(self) -> None:
+            if server.is_closed:
+                raise MlflowException("the backend is in maintenance mode")
+
         def create_run(self, experiment: str, run_name: str) -> Any:
             assert (experiment, run_name) == ("0", "student/alone")
             if server.is_down:
@@ -140,6 +144,32 @@ def test_a_server_that_cannot_be_reached_is_an_error_at_the_start(logger: tuple[
     with (
         pytest.raises(SettingsError, match=f"--logger {name} cannot be opened: no route to host. Set it up"),
         open_loggers([name], folder(tmp_path), SETTINGS, print),
+    ):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow"), ("wandb", "wandb")]
+)
+def test_a_package_that_cannot_be_imported_is_an_error_at_the_start(
+    name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with (
+        pytest.raises(SettingsError, match=f"--logger {name} cannot be opened: .*{module}"),
+        open_loggers([name], folder(tmp_path), SETTINGS, print),
+    ):
+        raise AssertionError
+
+
+def test_what_mlflow_refuses_before_it_connects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client without the server's part knows no database, which is where it writes without an address."""
+    server = Server()
+    server.is_closed = True
+    monkeypatch.setitem(sys.modules, "mlflow", fake_mlflow(server))
+    with (
+        pytest.raises(SettingsError, match="--logger mlflow cannot be opened: the backend is in maintenance mode"),
+        open_loggers(["mlflow"], folder(tmp_path), SETTINGS, print),
     ):
         raise AssertionError
 

@@ -173,6 +173,15 @@ def test_two_teachers_miss_what_their_mean_misses(tmp_path: Path) -> None:
         assert teaching.missed_labels == missed
 
 
+def test_all_ranks_go_by_what_the_first_has_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their networks differ in the last digits where they have other processors."""
+    counts = np.array([[100, 100, 100], [50, 0, 50]], np.int64)
+    monkeypatch.setattr("skystill.train.missed_classes.from_first_rank", lambda fabric, own: counts.tobytes())
+    teaching, _, notes = looked(Ground(tmp_path).settings([teacher_file(tmp_path / "t.onnx")], "online"))
+    assert teaching.missed_labels == (GREEN,)
+    assert "does not find green (0 of 100 pixels)" in notes[0]
+
+
 def test_a_student_learns_a_class_that_its_teacher_takes_for_another(tmp_path: Path) -> None:
     """Most weight is on the teacher, which says red of what the labels call dark."""
     ground = Ground(tmp_path, paint_dark_brown)

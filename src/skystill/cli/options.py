@@ -54,8 +54,18 @@ def use_config(context: typer.Context, config: Path | None) -> Path | None:
         raise SettingsError(
             f"--config {config}: {shortened(', '.join(unknown))}: no such setting of {context.info_name}."
         )
-    context.default_map = {name: value for name, value in values.items() if value is not None}
+    many = {parameter.name for parameter in context.command.params if getattr(parameter, "multiple", False)}
+    context.default_map = {
+        name: value if name in many else _as_text(value) for name, value in values.items() if value is not None
+    }
     return config
+
+
+def _as_text(value: object) -> object:
+    """Return a list of names or numbers as its option takes it, as in bands: [4, 3, 2]; other values stay."""
+    if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
+        return ",".join(map(str, value))
+    return value
 
 
 ConfigOption = Annotated[

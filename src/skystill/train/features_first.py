@@ -9,7 +9,8 @@ from torch import nn
 
 from skystill.data import Split
 from skystill.data.prepare import PreparedData
-from skystill.errors import SettingsError
+from skystill.data.split import PARTS
+from skystill.errors import RunFolderError, SettingsError
 from skystill.raster.input_spec import InputSpec
 from skystill.report.records import read_training
 from skystill.run_folder import RunFolder, write_json
@@ -74,6 +75,7 @@ def begin_with_features(
 
     Raises:
         SettingsError: the student is fed other bands than its teacher.
+        RunFolderError: the folder holds features that were learnt otherwise.
         CommandFailed: the features could not be learnt. The reason is printed.
     """
     if not settings.feature_epochs:
@@ -85,8 +87,12 @@ def begin_with_features(
             f"--feature-epochs {settings.feature_epochs}: the teacher is fed {_fed(taught)}, and the student "
             f"{_fed(prepared.spec)}. Leave the option out."
         )
-    if not folder.weights.exists():
-        learn(_settings(settings, folder, prepared.split))
+    asked = _settings(settings, folder)
+    if folder.weights.exists():
+        _check_same(folder, asked, prepared.split)
+    else:
+        write_json(folder.split, prepared.split.to_dict())
+        learn(asked)
     found = prepared.spec
     fed = replace(
         taught, nodata=found.nodata, resolution_m=found.resolution_m, resolution_range_m=found.resolution_range_m
@@ -127,8 +133,23 @@ def _weights(settings: DistillSettings) -> Path:
     return RunFolder(settings.run_teacher).weights
 
 
-def _settings(settings: DistillSettings, folder: RunFolder, split: Split) -> PretrainSettings:
-    write_json(folder.split, split.to_dict())
+def _check_same(folder: RunFolder, asked: PretrainSettings, split: Split) -> None:
+    """Check that the features that are there are those that are asked for, of the same training images.
+
+    Raises:
+        RunFolderError: they are others.
+    """
+    config = {name: value for name, value in asked.to_config().items() if name != "split"}  # the folder may have moved
+    before, now = folder.read_json(folder.split), split.to_dict()
+    others = any(before.get(part) != now[part] for part in PARTS)
+    if changes := folder.changes(config) or ("from other images" if others else ""):
+        raise RunFolderError(
+            f"{folder.path} holds features that were learnt otherwise: {changes}. Delete it to learn them again, or "
+            "choose another --out."
+        )
+
+
+def _settings(settings: DistillSettings, folder: RunFolder) -> PretrainSettings:
     same = ("data", "classes", "fit_masks", "bands", "crops_per_image", "jitter", "zoom", "precision", "seed")
     return PretrainSettings(
         **{name: getattr(settings, name) for name in same},

@@ -72,7 +72,7 @@ def open_loggers(
         a function that passes the rows of all epochs on.
 
     Raises:
-        SettingsError: a logger cannot be opened.
+        SettingsError: a logger cannot be opened, or its package cannot be imported.
     """
     opened: dict[str, RunLogger] = {}
 
@@ -86,7 +86,10 @@ def open_loggers(
 
     with ExitStack() as stack:
         for name in names:
-            logger = _OPENERS[name](folder, settings)
+            try:
+                logger = _OPENERS[name](folder, settings)
+            except ImportError as error:
+                raise _not_opened(name, error) from error
             opened[name] = logger
             stack.push(lambda kind, error, trace, logger=logger: logger.close(kind is None))
         yield log
@@ -121,25 +124,31 @@ class TensorBoard:
     errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, folder: RunFolder, settings: Mapping[str, Any]) -> None:
+        # Imported here: it takes half a second, and the package may be missing or broken, which must show at the start.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._new_writer = SummaryWriter
         self._path, self._settings = folder.path / "tensorboard", _hyperparameters(settings)
         self._writer: Any = None
 
     def log(self, history: History) -> None:
-        """Add the last row. A resumed run hides what an earlier process wrote of this epoch and later ones."""
-        row, epoch = history[-1], len(history)
+        """Add the last row. A resumed run hides what an earlier process wrote of this epoch and later ones.
+
+        Where no process wrote anything, all rows are added.
+        """
         with naming_failed_writes(self._path):
+            first = len(history) if self._path.exists() else 1
             if self._writer is None:
-                self._open(epoch, _scalars(row))
-            for name, value in _scalars(row).items():
-                self._writer.add_scalar(name, value, epoch)
+                self._open(first, _scalars(history[first - 1]))
+            for epoch, row in enumerate(history[first - 1 :], start=first):
+                for name, value in _scalars(row).items():
+                    self._writer.add_scalar(name, value, epoch)
             self._writer.flush()
 
     def _open(self, epoch: int, scalars: Mapping[str, float]) -> None:
-        # Imported here: it takes half a second, and the package may be missing.
-        from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        self._writer = SummaryWriter(str(self._path), purge_step=epoch)
+        self._writer = self._new_writer(str(self._path), purge_step=epoch)
         if epoch == 1:  # `add_hparams` of the writer would make a run of its own of them
             for summary in hparams(self._settings, dict(scalars)):  # type: ignore[no-untyped-call]
                 self._writer.file_writer.add_summary(summary)
@@ -158,8 +167,8 @@ class MLflow:
         import mlflow
 
         self.errors: tuple[type[Exception], ...] = (mlflow.exceptions.MlflowException, OSError)
-        self._client = mlflow.MlflowClient()
         try:
+            self._client = mlflow.MlflowClient()
             before = read_identity(folder, "mlflow")
             experiment = os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
             if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):

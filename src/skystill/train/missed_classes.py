@@ -19,6 +19,8 @@ from skystill.data.read import read_image, read_pair
 from skystill.data.unlabeled import ImageWindow
 from skystill.progress import Note, OnProgress, tracked
 from skystill.settings import DistillSettings
+from skystill.train.loop.machines import from_first_rank
+from skystill.train.loop.ranks import name_lost_ranks
 from skystill.train.networks.blocks import to_memory_format
 from skystill.train.teachers.logit_cache import whole_logits
 from skystill.train.teachers.teacher import combine
@@ -37,7 +39,7 @@ def without_missed(
 
     The most likely class of the teachers' mean is compared with the labels, on the training images that hold most of a
     class. A class is not found if that gives fewer than 1 % of its pixels. Classes without a score are left as they
-    are, and so is everything if the teachers find fewer than two classes.
+    are, and so is everything if the teachers find fewer than two classes. Of several ranks, the first looks for all.
 
     Args:
         teaching: the teachers. Networks are moved to the device of `fabric`.
@@ -50,7 +52,7 @@ def without_missed(
         DataError: an image, a mask or a cached file cannot be read.
     """
     taught = teaching.teachers.taught_labels or tuple(range(len(prepared.classes)))
-    looked_at = _images_with(taught, prepared)
+    looked_at = _images_with(taught, prepared) if fabric.is_global_zero else []
     counts = np.zeros((2, len(prepared.classes)), np.int64)  # pixels with this label; those that the teachers find
     for network in teaching.networks:
         fabric.to_device(to_memory_format(network, torch.channels_last))
@@ -61,6 +63,8 @@ def without_missed(
         answer = answer.repeat(side, axis=0).repeat(side, axis=1)[: labels.shape[0], : labels.shape[1]]
         for row, there in zip(counts, (labels, labels[labels == answer]), strict=True):
             row += np.bincount(there[there != VOID], minlength=len(row))
+    with name_lost_ranks(fabric):  # a class at the border must not be compared on one rank and left out on another
+        counts = np.frombuffer(from_first_rank(fabric, counts.tobytes()), np.int64).reshape(counts.shape)
     missed = tuple(label for label in taught if prepared.classes.scored[label] and _is_missed(*counts[:, label]))
     if not missed:
         return teaching

@@ -9,6 +9,7 @@ from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import CheckpointError, SettingsError
 from skystill.model.measure import ModelCost
 from skystill.progress import Event, Message, ignore_progress
+from skystill.run_folder import RunFolder
 from skystill.settings import PruneSettings, build_settings
 from skystill.train.compress.budget import Budget
 from skystill.train.compress.export import describe, export_network, multiply_adds_per_megapixel
@@ -167,9 +168,23 @@ def test_a_weights_file_of_other_widths_is_refused(tmp_path: Path) -> None:
         start_network(str(tmp_path / "w.safetensors"), 6)
 
 
-def test_settings_of_the_distillation_are_checked_before_anything_is_pruned(tmp_path: Path) -> None:
-    given = {"run": tmp_path / "run", "data": tmp_path, "out": tmp_path / "out", "max_size": "100KB"}
-    settings = PruneSettings(**given, mix="mixup", teacher_mode="cached")
-    with pytest.raises(SettingsError, match="is in no cache"):
-        prune_run(settings)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"mix": "mixup", "teacher_mode": "cached"}, "is in no cache"),
+        ({"logger": ["wandb"]}, "the package wandb is not installed"),
+        ({"patience": 2, "split": "0.8/0/0.2"}, "by the mIoU on the validation images of the split, and it has none"),
+    ],
+)
+def test_settings_of_the_distillation_are_checked_before_anything_is_pruned(
+    more: dict[str, object], reason: str, tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skystill.train.loggers.importlib.util.find_spec", lambda name: None)
+    run = RunFolder(tmp_path / "run")
+    run.start({}, resume=False)
+    network = build_network("kite-nano", len(SCENE_CLASSES))
+    write_network(run.weights, network, NetworkRecord("kite-nano", SCENE_CLASSES))
+    given = {"run": run.path, "data": scenes, "out": tmp_path / "out", "max_size": "1KB"}
+    with pytest.raises(SettingsError, match=reason):
+        prune_run(build_settings(PruneSettings, given | more))
+    assert not RunFolder(tmp_path / "out").pruned.exists()

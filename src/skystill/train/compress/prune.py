@@ -30,6 +30,8 @@ from skystill.train.batches.batches import CropSampler, TrainBatches
 from skystill.train.batches.images import labeled_images
 from skystill.train.compress.budget import Budget, budget_of, int8_file
 from skystill.train.compress.layer_times import layer_fractions
+from skystill.train.fitting import check_patience
+from skystill.train.loggers import check_loggers
 from skystill.train.losses.on_labels import StudentLoss, build_student_loss
 from skystill.train.networks.examples import input_spec_of
 from skystill.train.networks.library import is_library
@@ -117,7 +119,8 @@ def prune_run(
     """
     folder, budget = RunFolder(settings.out), budget_of(settings)
     distilled = _distilled(settings, folder)
-    check_teaching(distilled)  # Pruning can take hours: errors in the settings come first.
+    check_loggers(settings.logger)  # Pruning can take hours: errors in the settings come first.
+    check_teaching(distilled)
     with folder.locked(on_progress):
         folder.check_free(resume)
         if folder.pruned.exists():
@@ -134,6 +137,7 @@ def prune_run(
                     "removed. Distil a network that skystill networks lists from it, and prune that one."
                 )
             prepared = prepare_data(settings, on_progress, record.input_spec)
+            check_patience(distilled, prepared)
             prepared.report(on_progress)
             network = start_network(str(weights), len(prepared.classes), prepared.spec)
             sampler = CropSampler(

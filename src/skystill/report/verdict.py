@@ -122,7 +122,6 @@ def _kept(
     teacher, student = evaluations["teacher"].scores(), evaluations["student"].scores()
     large, small = costs["teacher"], costs["student"]
     never = _never_predicted(evaluations["student"], evaluations["teacher"].total)
-    never += " Its answers teach the student that there is none." if never else ""
     size = _ratio(large.parameters / small.parameters, "fewer", "more", "as many")
     speed = _ratio(large.latency_ms_per_mp / small.latency_ms_per_mp, "faster", "slower", "as fast")
     return (

@@ -14,6 +14,7 @@ from skystill.settings import DistillSettings
 from skystill.train.compress import budget as budget_module
 from skystill.train.compress.budget import Budget, choose_student
 from skystill.train.networks.table import FAMILY
+from skystill.train.runs import within_budget
 from tests.cli.conftest import TINY, Done
 from tests.model_cost import cost
 
@@ -57,6 +58,24 @@ def test_lite_is_left_out_without_the_package_of_its_weights(tmp_path: Path, mon
         data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_size="1MB", from_scratch=True
     )
     assert choose_student(settings, SCENE_CLASSES, RGB, ignore_progress).student == "lite"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"logger": ["wandb"]}, "--logger wandb"),
+        ({"teacher_weight": [1.0, 2.0]}, "1 teacher.s., but 2 --teacher-weight"),
+        ({"mix": "cutmix", "batch_size": 1}, "is too small for that"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_measured(
+    wrong: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is not even data here."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    settings = {"data": tmp_path / "none", "out": tmp_path / "run", "teacher": ["t"], "max_latency": "20"}
+    with pytest.raises(SettingsError, match=said):
+        within_budget(DistillSettings.model_validate(settings | wrong))
 
 
 def test_what_the_nearest_needs_is_said(tmp_path: Path) -> None:

@@ -291,6 +291,8 @@ def within_budget(settings: DistillSettings, on_progress: OnProgress = ignore_pr
     """
     if not settings.has_budget:
         return settings
+    check_loggers(settings.logger)  # Measuring takes minutes: errors in the settings come first.
+    check_teaching(settings)
     folder = RunFolder(settings.out)
     if folder.config.is_file():
         return settings.model_copy(update={"student": folder.read_config()["student"]})

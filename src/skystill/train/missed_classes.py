@@ -109,8 +109,7 @@ def _answers(pair: Pair, teaching: Teaching, device: torch.device) -> Iterator[n
     """Yield the logits (H, W, C) of each teacher."""
     if teaching.caches:
         for cache in teaching.caches:
-            stored, whole = cache.open(ImageWindow(pair.image, pair.bounds)), slice(None)
-            yield stored[whole, whole].astype(np.float32) * stored.step + stored.low
+            yield cache.open(ImageWindow(pair.image, pair.bounds)).whole()
         return
     for network, origin in zip(teaching.networks, teaching.teachers.origins, strict=True):
         yield whole_logits(network, read_image(pair.image, origin.input_spec, pair.bounds), device)

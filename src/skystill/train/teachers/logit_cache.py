@@ -104,6 +104,11 @@ class CachedLogits:
         values: npt.NDArray[Any] = stored[rows, columns]
         return values
 
+    def whole(self) -> npt.NDArray[np.float32]:
+        """Return the logits of the whole image, (H, W, C)."""
+        logits: npt.NDArray[np.float32] = self[:, :] * self.step + self.low
+        return logits
+
     def _map(self) -> Any:  # noqa: ANN401 - carries no types
         """Map the file into memory.
 
@@ -330,5 +335,5 @@ def mirror_agreement(cache: LogitCache, image_window: ImageWindow, teacher: nn.M
     image = image_window.read(cache.input_spec)[0]
     live = transform_back(whole_logits(teacher, transform(image, 4), device), 4)
     cached = cache.open(image_window)
-    logits = cached[:, :] * cached.step + cached.low
+    logits = cached.whole()
     return float((_blocks(live, cache.stride).argmax(axis=2) == logits.argmax(axis=2)).mean())

@@ -12,12 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from skystill.classes import VOID
 from skystill.data.pairs import Pair
 from skystill.data.prepare import PreparedData
 from skystill.data.read import read_image, read_pair
 from skystill.data.unlabeled import ImageWindow
 from skystill.progress import Note, OnProgress, tracked
+from skystill.report.metrics import confusion_counts
 from skystill.settings import DistillSettings
 from skystill.train.loop.machines import from_first_rank
 from skystill.train.loop.ranks import name_lost_ranks
@@ -53,7 +53,7 @@ def without_missed(
     """
     taught = teaching.teachers.taught_labels or tuple(range(len(prepared.classes)))
     looked_at = _images_with(taught, prepared) if fabric.is_global_zero else []
-    counts = np.zeros((2, len(prepared.classes)), np.int64)  # pixels with this label; those that the teachers find
+    confusion = np.zeros((len(prepared.classes),) * 2, np.int64)
     for network in teaching.networks:
         fabric.to_device(to_memory_format(network, torch.channels_last))
     for pair in tracked(looked_at, "looking at which classes the teachers find", on_progress, leaves_line=False):
@@ -61,8 +61,8 @@ def without_missed(
         answer = np.asarray(taught, np.uint8)[_most_likely(pair, teaching, settings, fabric.device)]
         side = settings.distillation_stride if teaching.caches else 1
         answer = answer.repeat(side, axis=0).repeat(side, axis=1)[: labels.shape[0], : labels.shape[1]]
-        for row, there in zip(counts, (labels, labels[labels == answer]), strict=True):
-            row += np.bincount(there[there != VOID], minlength=len(row))
+        confusion += confusion_counts(labels, answer, len(prepared.classes))
+    counts = np.stack([confusion.sum(axis=1), confusion.diagonal()])  # pixels with this label; those that are found
     with name_lost_ranks(fabric):  # a class at the border must not be compared on one rank and left out on another
         counts = np.frombuffer(from_first_rank(fabric, counts.tobytes()), np.int64).reshape(counts.shape)
     missed = tuple(label for label in taught if prepared.classes.scored[label] and _is_missed(*counts[:, label]))

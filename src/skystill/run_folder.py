@@ -129,6 +129,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.inputs = path / "inputs.json"
         self.split = path / "split.json"
         self.split_map = path / "split.geojson"
         self.metrics = path / "metrics.csv"
@@ -204,6 +205,28 @@ class RunFolder:
         self.check_free(resume)
         if lines := self.changes(config):
             raise RunFolderError(f"{self.path}: --resume with other settings than the run began with: {lines}.")
+
+    def keep_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Write `inputs.json` when a run begins, or check that a resumed run has the same.
+
+        Args:
+            inputs: what a training reads, such as "the labels", and a short text that is another one if it changes.
+
+        Raises:
+            RunFolderError: something is not as the run began with. Half of its epochs would have other images.
+        """
+        if not self.inputs.exists():
+            write_json(self.inputs, dict(inputs))
+            return
+        before = self.read_json(self.inputs)
+        changed = [name for name, value in inputs.items() if before.get(name, value) != value]
+        if changed:
+            then, now = ([f"{name} ({of[name]})" for name in changed] for of in (before, inputs))
+            raise RunFolderError(
+                f"{self.path}: --resume with other files than the run began with: {', '.join(then)}, now "
+                f"{', '.join(now)}. Put back what was there, or choose another --out. To go on with the changed files "
+                f"from where the run stopped, delete {self.inputs}."
+            )
 
     def changes(self, config: Mapping[str, Any]) -> str:
         """Return the settings that differ from those that the run began with, as text; empty if none does.

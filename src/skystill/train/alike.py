@@ -16,8 +16,6 @@ from skystill.errors import RanksDiffer
 from skystill.settings import FitSettings
 from skystill.train.fitting import choose_precision
 from skystill.train.loop.ranks import name_lost_ranks
-from skystill.train.teachers.origins import cache_key
-from skystill.train.teaching import Teaching
 
 _OF_A_MACHINE = (
     *("out", "data", "classes", "split", "teacher", "teacher_classes", "trust_teacher", "unlabeled", "cache"),
@@ -68,14 +66,4 @@ def facts_of_run(settings: FitSettings, prepared: PreparedData, fabric: Fabric) 
         "the bands": f"{prepared.spec.labels} {prepared.spec.dtype}",
         "the versions": f"skystill {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "the device": f"{fabric.device.type}, {choose_precision(settings.precision)}",
-    }
-
-
-def facts_of_teaching(teaching: Teaching) -> dict[str, str]:
-    """Return what decides about a distillation: the bytes of the teachers, and the images without masks."""
-    windows = [(window.path.name, window.bounds, window.path.stat().st_size) for window in teaching.unlabeled]
-    pairs = zip(teaching.teachers.origins, teaching.teachers.channels, strict=True)
-    return {
-        "the teachers": " ".join(cache_key(origin, channels, "") for origin, channels in pairs),
-        "the images of --unlabeled": f"{len(windows)}: {windows}",
     }

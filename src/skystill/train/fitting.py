@@ -28,6 +28,7 @@ from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledC
 from skystill.train.batches.images import labeled_images, unlabeled_images
 from skystill.train.batches.mixing import Mixing
 from skystill.train.features_first import feature_seconds
+from skystill.train.inputs import inputs_of_data, inputs_of_teaching
 from skystill.train.loggers import open_loggers
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.distiller import Distiller
@@ -103,6 +104,8 @@ class Fitting:
         if self.settings.limit_images is not None:
             config["sampled_images"] = [pair.key for pair in self.prepared.split.train]
         self.folder.start(config, resume)
+        of_teaching = inputs_of_teaching(self.teaching) if self.teaching else {}
+        self.folder.keep_inputs(inputs_of_data(self.prepared) | of_teaching)
         write_json(self.folder.split, self.prepared.split.to_dict())
         if self.prepared.split.test[0].is_window:
             write_json(self.folder.split_map, split_map(self.prepared.split))

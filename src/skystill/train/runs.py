@@ -22,11 +22,12 @@ from skystill.report.metrics import evaluate, metrics_for
 from skystill.report.records import TeacherScores, write_record
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import CacheSettings, ClusterSettings, DistillSettings, FitSettings, TrainSettings
-from skystill.train.alike import check_alike, facts_of_run, facts_of_teaching
+from skystill.train.alike import check_alike, facts_of_run
 from skystill.train.beginning import build_first, check_beginning, check_layers, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
 from skystill.train.features_first import LearnFeatures, baseline_epochs, begin_with_features, check_features_first
 from skystill.train.fitting import Fitting, check_patience, connect_ranks, open_fabric
+from skystill.train.inputs import inputs_of_teaching
 from skystill.train.loggers import check_loggers
 from skystill.train.loop.distiller import Distiller
 from skystill.train.loop.gradients import GradientLog
@@ -163,7 +164,7 @@ def _open_teachers(
     with phase("opening teachers", on_progress, leaves_line=None):
         teaching = open_teaching(settings, prepared, on_progress)
     if fabric.world_size > 1:
-        check_alike(fabric, facts_of_teaching(teaching))
+        check_alike(fabric, inputs_of_teaching(teaching))
     report_notes(teaching.teachers.notes, on_progress)
     return without_missed(teaching, settings, prepared, fabric, on_progress)
 

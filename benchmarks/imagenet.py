@@ -1,0 +1,112 @@
+"""What a student gets from weights of ImageNet, and from a teacher beside them.
+
+    python benchmarks/imagenet.py --data DIR --split dubai --teacher RUN --out runs/imagenet        # train, then score
+    python benchmarks/imagenet.py --data DIR --split dubai --teacher RUN --out runs/imagenet --score
+    python benchmarks/imagenet.py --data DIR --split OUT/split.json --unlabeled OUT/unlabeled ...        # few_scenes.py
+
+All arms have the same student and the same labelled images:
+
+  random               labels only, from random weights, for `--longer` times as many epochs
+  imagenet             labels only, from weights of ImageNet, of which the first levels keep theirs (`--freeze`)
+  imagenet, distilled  the same with labels and the teacher's logits
+
+All levels of `random` learn, so that its epochs take longer; with `--longer` it has at least the seconds of the others,
+which are printed. With `--unlabeled`, half of each batch of the distilled arm comes from these images.
+
+Logits are cached. Every setting that is not named above is the default. The script prints the test mIoU of each seed,
+the seconds of training, and differences with 95 % intervals over images, and writes imagenet.json. Runs that were
+stopped are resumed, and finished ones are kept. OMP_NUM_THREADS sets the number of cores that a training uses.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+
+from dubai_runs import (
+    arm_folder,
+    evaluated,
+    finish,
+    interval,
+    logged,
+    percents,
+    points,
+    scored_part,
+    summary,
+    without_teacher,
+)  # fmt: skip
+
+from skystill.report.metrics import Evaluation, compare
+from skystill.run_folder import RunFolder, write_json
+from skystill.settings import DistillSettings
+
+ARMS = ("random", "imagenet", "imagenet, distilled")
+DIFFERENCES = (("imagenet, distilled", "random"), ("imagenet", "random"), ("imagenet, distilled", "imagenet"))
+
+
+def main() -> None:
+    """Train and score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split", default="dubai")
+    parser.add_argument("--teacher", type=Path, required=True, help="run folder, trained on the same split")
+    parser.add_argument("--student", default="lite")
+    parser.add_argument("--freeze", type=int, default=2, help="levels that keep the weights of ImageNet")
+    parser.add_argument("--out", type=Path, default=Path("runs/imagenet"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--longer", type=float, default=4 / 3, help="epochs of `random`, as a multiple")
+    parser.add_argument("--unlabeled", type=Path, nargs="+", default=[], help="images without labels")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--score", action="store_true", help="train nothing")
+    chosen = parser.parse_args()
+    if not chosen.score:
+        for seed in chosen.seeds:
+            for arm in chosen.arms:
+                train(arm, chosen, seed)
+    score(chosen)
+
+
+def train(arm: str, chosen: argparse.Namespace, seed: int) -> None:
+    """Train one arm with one seed."""
+    run, is_random = arm_folder(chosen.out, arm, seed), arm == "random"
+    distilled = DistillSettings(
+        data=chosen.data, split=chosen.split, out=run, student=chosen.student, teacher=[str(chosen.teacher)], seed=seed,
+        epochs=round(chosen.epochs * chosen.longer) if is_random else chosen.epochs, precision=chosen.precision,
+        freeze=0 if is_random else chosen.freeze, from_scratch=is_random, teacher_mode="cached",
+        cache=chosen.out / "logits", alone=False, unlabeled=chosen.unlabeled,
+    )  # fmt: skip
+    finish(distilled if arm.endswith("distilled") else without_teacher(distilled, run))
+
+
+def score(chosen: argparse.Namespace) -> None:
+    """Score every finished run on the same whole test images."""
+    test, classes = scored_part(chosen.data, chosen.split)
+    found: dict[str, dict[int, Evaluation]] = {}
+    for arm in ARMS:
+        runs = {seed: RunFolder(arm_folder(chosen.out, arm, seed)) for seed in chosen.seeds}
+        done = {seed: run for seed, run in runs.items() if run.model.exists()}
+        found[arm] = {seed: evaluated(run.model, test, classes) for seed, run in done.items()}
+        if done:
+            row, taken = (
+                summary([*found[arm].values()]),
+                mean(sum(logged(run.path, "seconds")) for run in done.values()),
+            )
+            scores = f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')}) | {percents(row.interval, ' to ')}"
+            print(f"| {arm} | {len(done)} | {taken:.0f} | {scores} | {percents(row.iou, ' | ')} |")
+    differences = {}
+    for one, other in DIFFERENCES:
+        both = [seed for seed in found[one] if seed in found[other]]
+        if both:
+            name = f"{one} minus {other}"
+            difference = compare([found[one][seed] for seed in both], [found[other][seed] for seed in both])
+            differences[name] = difference
+            print(f"| {name} | {len(both)} | {points(difference)} | {interval(difference)} |")
+    models = {arm: asdict(summary([*scored.values()])) for arm, scored in found.items() if scored}
+    written = {name: asdict(difference) for name, difference in differences.items()}
+    write_json(chosen.out / "imagenet.json", {"models": models, "differences": written})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What a run has read when it began: a resumed run must read the same, or it would end in weights of its own."""
+
+import hashlib
+from collections.abc import Sequence
+
+from skystill.data.prepare import PreparedData
+from skystill.data.unlabeled import ImageWindow
+from skystill.train.teachers.origins import cache_key
+from skystill.train.teaching import Teaching
+
+
+def inputs_of_data(prepared: PreparedData) -> dict[str, str]:
+    """Return what decides about a training on labels: names and sizes of files, and the pixels of each class."""
+    pairs = [*prepared.split.train, *prepared.split.validation]
+    masks = [(mask.name, mask.stat().st_size) for mask in dict.fromkeys(pair.mask for pair in pairs)]
+    return {
+        "the labelled images": inputs_of_windows([ImageWindow(pair.image, pair.bounds) for pair in pairs]),
+        "the labels": _described([*masks, *prepared.parts]),
+        "the classes": ", ".join(prepared.classes.names),
+    }
+
+
+def inputs_of_teaching(teaching: Teaching) -> dict[str, str]:
+    """Return what decides about a distillation besides: the bytes of the teachers, and the images without masks."""
+    pairs = zip(teaching.teachers.origins, teaching.teachers.channels, strict=True)
+    return {
+        "the teachers": _described([cache_key(origin, channels, "") for origin, channels in pairs]),
+        "the images of --unlabeled": inputs_of_windows(teaching.unlabeled),
+    }
+
+
+def inputs_of_windows(windows: Sequence[ImageWindow]) -> str:
+    """Return a short text that is another one if an image is added, removed, renamed, or has another size in bytes."""
+    return _described([(window.path.name, window.bounds, window.path.stat().st_size) for window in windows])
+
+
+def _described(read: Sequence[object]) -> str:
+    return f"{len(read):,}: {hashlib.sha256(repr(read).encode(errors='backslashreplace')).hexdigest()[:8]}"

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 
 from skystill.errors import DataError, PredictionStopped, RunFolderError, SettingsError
 from skystill.predict import Predictor
 from skystill.progress import Progress
 from skystill.raster.input_spec import InputSpec
+from skystill.raster.steps import FurtherFiles, Step
 from skystill.settings import RasterSettings
 from tests.banded_model import truth, write_banded
 from tests.banded_rasters import pixels_of, spec_of, write_bands
@@ -70,6 +72,56 @@ def test_nodata_becomes_the_mean_and_255(
     filled[:, empty] = spec.fill[:, None]
     labels, clear = truth(filled, spec)
     assert np.array_equal(found[clear & ~empty], labels[clear & ~empty])
+
+
+@pytest.mark.parametrize("target", ["out.tif", "out.png"])
+@pytest.mark.parametrize("kind", ["nodata", "mask", "alpha", "nan"])
+@pytest.mark.parametrize("whole", [True, False], ids=["nothing", "all but one pixel"])
+def test_a_raster_without_data_is_named(kind: str, whole: bool, target: str, tmp_path: Path) -> None:
+    spec = spec_of("float32" if kind == "nan" else "uint8", 3)
+    planes = pixels_of(spec, 600, 70)
+    path = tmp_path / "in.tif"
+    valid = np.zeros((600, 70), bool)
+    valid[-1, -1] = not whole
+    gone = {"nodata": 7, "nan": np.nan}.get(kind)
+    if gone is not None:
+        planes[:, ~valid] = gone
+    if kind == "alpha":
+        planes = np.concatenate([planes, np.where(valid, 255, 0)[None].astype(np.uint8)])
+    write_bands(path, planes, nodata=7 if kind == "nodata" else None)
+    if kind in ("mask", "alpha"):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            if kind == "mask":
+                file.write_mask(valid)
+            else:
+                file.colorinterp = [*map(ColorInterp, (3, 4, 5)), ColorInterp.alpha]
+    predictor = Predictor(write_banded(tmp_path / "m.onnx", spec))
+    bands = RasterSettings(bands="1,2,3")
+    notes = predictor.predict(path, tmp_path / target, bands).notes
+    empty = f"{tmp_path / target} holds no class: no pixel of {path} has data"
+    assert [note for note in notes if note.startswith(empty)] == [note for note in notes if "holds no class" in note]
+    assert any(note.startswith(empty) for note in notes) is whole
+    assert (read(tmp_path / target) == 255).sum() == 600 * 70 - (not whole)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["nothing", "all but one pixel"])
+def test_a_raster_without_data_is_named_when_its_files_are_made_again(whole: bool, tmp_path: Path) -> None:
+    """The class raster is complete, and what is made of it failed: nothing is predicted a second time."""
+    spec = spec_of("uint8", 3)
+    planes = np.full((3, 600, 70), 7, np.uint8)
+    planes[:, -1, -1] += not whole
+    source, today = write_bands(tmp_path / "in.tif", planes, nodata=7), ["no polygons today"]
+
+    def step() -> None:
+        if today:
+            raise DataError(today.pop())
+
+    further = FurtherFiles((Step("polygons", tmp_path / "out.txt", None, step),))
+    predictor = Predictor(write_banded(tmp_path / "m.onnx", spec))
+    with pytest.raises(DataError, match="no polygons today"):
+        predictor.predict(source, tmp_path / "out.tif", further=further)
+    notes = predictor.predict(source, tmp_path / "out.tif", resume=True, further=further).notes
+    assert any("holds no class" in note for note in notes) is whole
 
 
 @pytest.mark.parametrize("size", [(330, 301), (210, 4300)], ids=["tiled", "wide and striped"])

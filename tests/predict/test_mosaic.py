@@ -226,6 +226,16 @@ def test_the_file_is_a_cog_with_the_names_of_the_classes(tmp_path: Path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} == {"0.tif", "1.tif", "m.tif", "m.qml", "m.tif.aux.xml"}
 
 
+@pytest.mark.parametrize("cell, said", [(2, True), (1, False)])
+def test_a_mosaic_without_a_label_is_named(cell: int, said: bool, tmp_path: Path) -> None:
+    """An input of 0.8 m in a cell of 2 m holds no centre of a cell; one of the cells of 1 m has its centre in it."""
+    raster = classes(tmp_path / "a.tif", np.ones((1, 1)), UTM, from_origin(300_000.1, 2_799_999.9, 0.8, 0.8))
+    grid = grid_of(UTM, (300_000, 2_799_998, 300_002, 2_800_000), 2 // cell, 2 // cell)
+    notes = write_mosaic([raster], grid, MosaicFile(tmp_path / "m.tif", DUBAI))
+    where = "none of its pixels has its centre where an input has data"
+    assert notes == ([f"{tmp_path / 'm.tif'} holds no class: {where}."] if said else [])
+
+
 def test_smoothing_goes_across_the_seams(tmp_path: Path) -> None:
     place = from_origin(300_000, 2_800_000, 1, 1)
     left, right = np.full((20, 10), 1), np.full((20, 10), 2)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from skystill.classes import ClassMap
+from skystill.classes import VOID, ClassMap
 from skystill.errors import SettingsError
 from skystill.raster.beside import category_names_of, style_of
 from skystill.raster.layer import Layer
+from skystill.raster.opening import open_raster
 from skystill.raster.output import RasterOutput, journal_of
 from skystill.settings import RasterSettings
 
@@ -71,3 +72,22 @@ def style_notes(output: RasterOutput) -> list[str]:
         f"no style for QGIS lies beside {path}: QGIS would apply {style_of(path).name} to the source, too, which has "
         "the same folder and name. Choose another --out if QGIS should show the names of the classes."
     ]
+
+
+def empty_notes(output: RasterOutput, why: str) -> list[str]:
+    """Return a note if no pixel of the class raster has a label, which nobody may have expected.
+
+    Args:
+        output: whose rasters are complete.
+        why: what the source lacks.
+    """
+    path = output.layers[0].path
+    if output.holds_labels or _holds_labels(path):
+        return []
+    return [f"{path} holds no class: {why}."]
+
+
+def _holds_labels(path: Path) -> bool:
+    """Look for a label, until the first block that has one."""
+    with open_raster(path) as raster:
+        return any((raster.read(1, window=window) != VOID).any() for _, window in raster.block_windows(1))

@@ -17,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 from skystill.classes import VOID, ClassMap, Labels
 from skystill.errors import SettingsError
 from skystill.predict.cleaning import choose_cleaning
+from skystill.predict.layers import empty_notes
 from skystill.predict.mosaic_grid import MosaicGrid, Place, find_place
 from skystill.progress import Message, OnProgress, Progress, ignore_progress
 from skystill.raster.layer import Layer
@@ -127,7 +128,7 @@ def write_mosaic(
         on_progress: called with a `Progress` in pixels after each window.
 
     Returns:
-        notes on how the class raster was cleaned.
+        notes on how the class raster was cleaned, and on a mosaic without a label.
 
     Raises:
         DataError: a raster has no CRS or no transform.
@@ -145,7 +146,8 @@ def write_mosaic(
             on_progress(Message(output.where_it_goes_on(len(done), len(units))))
         if not output.is_complete:
             _write_units(output, place_rasters(rasters, grid), grid, frozenset(done))
-    return list(cleaning.notes) if cleaning else []
+    empty = empty_notes(output, "none of its pixels has its centre where an input has data")
+    return [*(cleaning.notes if cleaning else ()), *empty]
 
 
 def begin_mosaic(rasters: Sequence[str | Path], grid: MosaicGrid, file: MosaicFile) -> tuple[Path, list[int]]:

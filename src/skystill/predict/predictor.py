@@ -28,7 +28,7 @@ from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.discarding import discarding
 from skystill.predict.images import Image, logits_of_tiles, planes_of
-from skystill.predict.layers import style_notes, wanted_layers, written_rasters
+from skystill.predict.layers import empty_notes, style_notes, wanted_layers, written_rasters
 from skystill.predict.opening import open_source
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory, memory_of_steps
 from skystill.predict.stream import Stream, most_likely, softmax
@@ -43,6 +43,7 @@ from skystill.raster.steps import FurtherFiles
 from skystill.settings import RasterSettings
 from skystill.tiling import Grid
 
+_SAYS_SO = "its nodata value, mask or transparency says so: gdalinfo shows them"
 _TRIAL_SIDE = 256  # pixels; a trial on a larger tile could itself exceed a small limit of memory
 
 
@@ -273,7 +274,8 @@ class Predictor:
             if source.damaged_pixels >= total:
                 output.abandon()
                 raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")
-        notes = (*source.notes, *(cleaning.notes if cleaning else ()), *style_notes(output))
+        empty = empty_notes(output, f"no pixel of {source.path} has data ({_SAYS_SO})")
+        notes = (*source.notes, *(cleaning.notes if cleaning else ()), *style_notes(output), *empty)
         return Prediction(target, total, tuple(source.damaged), notes)
 
     def with_own_bands(self, settings: RasterSettings) -> RasterSettings:

@@ -1,7 +1,6 @@
 """Class rasters on disk: a journal of finished units, and rasters that appear only when they are complete."""
 
 import contextlib
-import os
 import re
 import shutil
 import struct
@@ -40,7 +39,7 @@ from skystill.raster.ground import Control
 from skystill.raster.layer import Layer
 from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
 from skystill.raster.styles import style_document
-from skystill.raster.whole import check_whole
+from skystill.raster.whole import check_whole, sync
 from skystill.run_folder import write_text, written_whole
 from skystill.tiling import Unit
 
@@ -111,6 +110,8 @@ class RasterOutput:
         """Whether the rasters are complete already, so that only the further files are missing."""
         self.has_units = False
         """Whether all units are in the rasters already: they are complete, or only lack their names (`join`)."""
+        self.holds_labels = False
+        """Whether a pixel that was written here has a label."""
         self._files: dict[str, BlockWriter] = {}
         self._abandoned = False
 
@@ -185,7 +186,7 @@ class RasterOutput:
                     file.check_whole()
             for part in parts:
                 check_whole(part)
-                _sync(part)
+                sync(part)
             self.finished.add(_JOINED, self.classes.to_dict(), parts)
         return parts
 
@@ -240,6 +241,7 @@ class RasterOutput:
         self._put(unit, arrays)
 
     def _put(self, unit: Unit, arrays: Arrays) -> None:
+        self.holds_labels = self.holds_labels or bool((arrays[self.layers[0].name] != NODATA).any())
         for layer in self.layers:
             try:
                 self._files[layer.name].write(arrays[layer.name], unit.top, unit.left)
@@ -378,7 +380,7 @@ class RasterOutput:
                 convert(written, made, driver="PNG", zlevel=2)  # level 6 takes twice as long; a quarter smaller
                 check_whole(made)
             try:
-                _sync(made)
+                sync(made)
                 made.replace(layer.path)
             except OSError as error:
                 raise DiskFull(layer.path, error) from error
@@ -393,8 +395,3 @@ class RasterOutput:
             write_category_names(layer.path, self.classes)
         if layer.is_classes and self.styled:
             write_text(style_of(layer.path), style_document(self.classes))
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -10,8 +10,9 @@ All arms have the same student and the same labelled images:
   imagenet             labels only, from weights of ImageNet, of which the first levels keep theirs (`--freeze`)
   imagenet, distilled  the same with labels and the teacher's logits
 
-All levels of `random` learn, so that its epochs take longer; with `--longer` it has at least the seconds of the others,
-which are printed. With `--unlabeled`, half of each batch of the distilled arm comes from these images.
+All levels of `random` learn, so that its epochs take longer: with as many of them it has more seconds than `imagenet`
+and about those of `imagenet, distilled`. They are printed. With `--unlabeled`, half of each batch of the distilled arm
+comes from these images.
 
 Logits are cached. Every setting that is not named above is the default. The script prints the test mIoU of each seed,
 the seconds of training, and differences with 95 % intervals over images, and writes imagenet.json. Runs that were
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/imagenet"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=24)
-    parser.add_argument("--longer", type=float, default=4 / 3, help="epochs of `random`, as a multiple")
+    parser.add_argument("--longer", type=float, default=1.0, help="epochs of `random`, as a multiple")
     parser.add_argument("--unlabeled", type=Path, nargs="+", default=[], help="images without labels")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)

@@ -24,9 +24,9 @@ def save(path: Path, seed: int) -> None:
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8)).save(path)
 
 
-def train_teacher(seed: int) -> None:
+def train_teacher(epochs: int) -> None:
     shutil.rmtree("teacher", ignore_errors=True)
-    train(data="data", split=SPLIT, network=TINY, out="teacher", epochs=1, seed=seed, report=False, **SHORT)
+    train(data="data", split=SPLIT, network=TINY, out="teacher", epochs=epochs, report=False, **SHORT)
 
 
 def go_on(**more: object) -> RunFolder:
@@ -51,7 +51,7 @@ def stopped(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         MORE.mkdir()
         for seed, name in enumerate(("one", "two")):
             save(MORE / f"{name}.png", seed)
-        train_teacher(seed=1)
+        train_teacher(epochs=1)
         with pytest.raises(RuntimeError, match="plug"):
             go_on(on_progress=stop)
     return place
@@ -76,7 +76,7 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "an image more": (lambda: save(MORE / "three.png", 3), UNLABELED + r"\(3:"),
     "an image less": (lambda: (MORE / "one.png").unlink(), UNLABELED + r"\(1:"),
     "another name": (lambda: (MORE / "one.png").rename(MORE / "zero.png"), UNLABELED + r"\(2:"),
-    "another teacher": (lambda: train_teacher(seed=2), r"the teachers \(1: .*now the teachers \(1:"),
+    "another teacher": (lambda: train_teacher(epochs=2), r"the teachers \(1: .*now the teachers \(1:"),
     "another mask": (paint_a_mask, r"the labels \("),
 }
 
@@ -103,7 +103,7 @@ def test_a_run_goes_on_with_the_same_files_and_with_others_if_it_is_told_to() ->
 
 
 @pytest.mark.usefixtures("place")
-def test_a_pretraining_goes_on_with_the_same_images_only() -> None:
+def test_a_pretraining_goes_on_with_the_same_images_and_teacher_only() -> None:
     given = {"teacher": "teacher", "student": TINY, "images": MORE, "out": "pre", "epochs": 2, "resume": True, **SHORT}
     with pytest.raises(RuntimeError, match="plug"):
         pretrain(on_progress=stop, **given)
@@ -111,4 +111,10 @@ def test_a_pretraining_goes_on_with_the_same_images_only() -> None:
     with pytest.raises(RunFolderError, match=r"the images \(2: .*now the images \(3: "):
         pretrain(**given)
     (MORE / "three.png").unlink()
+    shutil.copytree("teacher", "kept")
+    train_teacher(epochs=2)
+    with pytest.raises(RunFolderError, match=r"the weights of the teacher \(1: .*now the weights of the teacher \(1: "):
+        pretrain(**given)
+    shutil.rmtree("teacher")
+    shutil.move("kept", "teacher")
     pretrain(**given)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from skystill.data.prepare import PreparedData
 from skystill.data.unlabeled import ImageWindow
@@ -27,6 +28,12 @@ def inputs_of_teaching(teaching: Teaching) -> dict[str, str]:
         "the teachers": _described([cache_key(origin, channels, "") for origin, channels in pairs]),
         "the images of --unlabeled": inputs_of_windows(teaching.unlabeled),
     }
+
+
+def inputs_of_pretraining(windows: Sequence[ImageWindow], teacher: Path | None) -> dict[str, str]:
+    """Return what decides about learning features: the images, and the bytes of a teacher that was trained."""
+    read = [] if teacher is None else [hashlib.sha256(teacher.read_bytes()).hexdigest()]
+    return {"the images": inputs_of_windows(windows), "the weights of the teacher": _described(read)}
 
 
 def inputs_of_windows(windows: Sequence[ImageWindow]) -> str:

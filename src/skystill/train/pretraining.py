@@ -26,7 +26,7 @@ from skystill.settings import CacheSettings, PretrainSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches
 from skystill.train.batches.images import TrainingImages, unlabeled_images
 from skystill.train.fitting import choose_precision
-from skystill.train.inputs import inputs_of_windows
+from skystill.train.inputs import inputs_of_pretraining
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.imagenet import is_pretrained
@@ -77,7 +77,7 @@ def pretrain_run(
     task.begin(torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=decay, fused=True))
     name = network_name(settings.student)
     with _held(settings, input_spec, resume) as folder:
-        folder.keep_inputs({"the images": inputs_of_windows(windows)})
+        folder.keep_inputs(inputs_of_pretraining(windows, trained))
         if split is not None:
             write_json(folder.split, split.to_dict())
         task.fit(

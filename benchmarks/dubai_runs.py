@@ -1,9 +1,12 @@
 """What the benchmarks on the Dubai data share: runs that are trained once, scores over seeds, cells of tables."""
 
+import argparse
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 
@@ -13,8 +16,8 @@ from skystill.cli.bars import progress_display
 from skystill.data import Pair, read_pairs
 from skystill.errors import DataError
 from skystill.predict import Predictor
-from skystill.report.metrics import Comparison, Evaluation, evaluate
-from skystill.run_folder import RunFolder
+from skystill.report.metrics import Comparison, Evaluation, compare, evaluate
+from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings, FitSettings, TrainSettings
 
 NAMED = DUBAI.names[:5]
@@ -61,9 +64,9 @@ def scored_part(data: Path, split: str) -> tuple[tuple[Pair, ...], ClassMap]:
     return found.split.test, found.check.classes
 
 
-def evaluated(path: Path, pairs: Sequence[Pair], classes: ClassMap = DUBAI) -> Evaluation:
-    """Evaluate a model file on whole images."""
-    return evaluate(Predictor(path).probabilities, read_pairs(pairs, classes), classes)
+def evaluated(path: Path, pairs: Sequence[Pair], classes: ClassMap = DUBAI, views: int = 1) -> Evaluation:
+    """Evaluate a model file on whole images, over test-time views."""
+    return evaluate(partial(Predictor(path).probabilities, views=views), read_pairs(pairs, classes), classes)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,52 @@ def points(comparison: Comparison, digits: int = 1) -> str:
 def interval(comparison: Comparison) -> str:
     """Return the 95 % interval of a difference in percentage points, such as "-0.4 to +1.3"."""
     return f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}"
+
+
+def score_cells(row: Summary) -> str:
+    """Return the cells of a table: the mIoU and that of each seed, its interval, and the IoU of each class."""
+    scores = f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')}) | {percents(row.interval, ' to ')}"
+    return f"{scores} | {percents(row.iou, ' | ')}"
+
+
+def score_arms(
+    name: str,
+    chosen: argparse.Namespace,
+    arms: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    seeds: Iterable[int],
+    seconds_of: Callable[[str, int], float],
+) -> None:
+    """Score the finished runs of a benchmark on the same whole test images, print them, and write them as JSON.
+
+    Args:
+        name: of the JSON file, without its ending.
+        chosen: data, split and out of the benchmark.
+        arms: what may be finished, each a run for each seed.
+        pairs: which arm is compared with which, over the seeds that both have.
+        seeds: which seeds may be finished.
+        seconds_of: the seconds of training of an arm and a seed.
+    """
+    test, classes = scored_part(chosen.data, chosen.split)
+    found: dict[str, dict[int, Evaluation]] = {}
+    for arm in arms:
+        runs = {seed: RunFolder(arm_folder(chosen.out, arm, seed)) for seed in seeds}
+        done = {seed: run for seed, run in runs.items() if run.model.exists()}
+        found[arm] = {seed: evaluated(run.model, test, classes) for seed, run in done.items()}
+        if done:
+            taken = mean(seconds_of(arm, seed) for seed in done)
+            print(f"| {arm} | {len(done)} | {taken:.0f} | {score_cells(summary([*found[arm].values()]))} |")
+    differences = {}
+    for one, other in pairs:
+        both = [seed for seed in found[one] if seed in found[other]]
+        if both:
+            named = f"{one} minus {other}"
+            difference = compare([found[one][seed] for seed in both], [found[other][seed] for seed in both])
+            differences[named] = difference
+            print(f"| {named} | {points(difference)} | {interval(difference)} |")
+    models = {arm: asdict(summary([*scored.values()])) for arm, scored in found.items() if scored}
+    written = {named: asdict(difference) for named, difference in differences.items()}
+    write_json(chosen.out / f"{name}.json", {"models": models, "differences": written})
 
 
 @dataclass(frozen=True)

@@ -23,27 +23,14 @@ stopped are resumed, and finished ones are kept. OMP_NUM_THREADS sets the number
 """
 
 import argparse
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from statistics import mean
 
-from dubai_runs import (
-    arm_folder,
-    evaluated,
-    finish,
-    interval,
-    logged,
-    percents,
-    points,
-    scored_part,
-    summary,
-    without_teacher,
-)  # fmt: skip
+from dubai_runs import arm_folder, finish, logged, score_arms, without_teacher
 
 from skystill.api import pretrain
 from skystill.cli.bars import progress_display
-from skystill.report.metrics import Evaluation, compare
-from skystill.run_folder import RunFolder, write_json
+from skystill.run_folder import RunFolder
 from skystill.settings import DistillSettings, PretrainSettings
 
 ARMS = ("alone", "alone, longer", "distilled", "pretrained", "pretrained, distilled")
@@ -77,7 +64,7 @@ def main() -> None:
         for seed in range(chosen.seeds):
             for arm in chosen.arms:
                 train(arm, chosen, seed)
-    score(chosen)
+    score_arms("features", chosen, ARMS, DIFFERENCES, range(chosen.seeds), partial(seconds_of, chosen.out))
 
 
 def train(arm: str, chosen: argparse.Namespace, seed: int) -> None:
@@ -109,30 +96,6 @@ def seconds_of(out: Path, arm: str, seed: int) -> float:
     """Return the seconds of all training of an arm."""
     before = [out / f"features-{seed}"] if arm.startswith("pretrained") else []
     return sum(sum(logged(run, "seconds")) for run in (*before, arm_folder(out, arm, seed)))
-
-
-def score(chosen: argparse.Namespace) -> None:
-    """Score every finished run on the same whole test images."""
-    test, classes = scored_part(chosen.data, chosen.split)
-    found: dict[str, list[Evaluation]] = {}
-    for arm in ARMS:
-        runs = [RunFolder(arm_folder(chosen.out, arm, seed)) for seed in range(chosen.seeds)]
-        done = [run for run in runs if run.model.exists()]
-        found[arm] = [evaluated(run.model, test, classes) for run in done]
-        if done:
-            row, taken = summary(found[arm]), mean(seconds_of(chosen.out, arm, seed) for seed in range(len(done)))
-            scores = f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')}) | {percents(row.interval, ' to ')}"
-            print(f"| {arm} | {len(done)} | {taken:.0f} | {scores} | {percents(row.iou, ' | ')} |")
-    differences = {}
-    for one, other in DIFFERENCES:
-        both = min(len(found[one]), len(found[other]))
-        if both:
-            name = f"{one} minus {other}"
-            differences[name] = difference = compare(found[one][:both], found[other][:both])
-            print(f"| {name} | {points(difference)} | {interval(difference)} |")
-    models = {arm: asdict(summary(evaluations)) for arm, evaluations in found.items() if evaluations}
-    written = {name: asdict(difference) for name, difference in differences.items()}
-    write_json(chosen.out / "features.json", {"models": models, "differences": written})
 
 
 if __name__ == "__main__":

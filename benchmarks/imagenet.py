@@ -20,25 +20,10 @@ stopped are resumed, and finished ones are kept. OMP_NUM_THREADS sets the number
 """
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
-from statistics import mean
 
-from dubai_runs import (
-    arm_folder,
-    evaluated,
-    finish,
-    interval,
-    logged,
-    percents,
-    points,
-    scored_part,
-    summary,
-    without_teacher,
-)  # fmt: skip
+from dubai_runs import arm_folder, finish, logged, score_arms, without_teacher
 
-from skystill.report.metrics import Evaluation, compare
-from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings
 
 ARMS = ("random", "imagenet", "imagenet, distilled")
@@ -66,7 +51,11 @@ def main() -> None:
         for seed in chosen.seeds:
             for arm in chosen.arms:
                 train(arm, chosen, seed)
-    score(chosen)
+
+    def seconds(arm: str, seed: int) -> float:
+        return sum(logged(arm_folder(chosen.out, arm, seed), "seconds"))
+
+    score_arms("imagenet", chosen, ARMS, DIFFERENCES, chosen.seeds, seconds)
 
 
 def train(arm: str, chosen: argparse.Namespace, seed: int) -> None:
@@ -79,34 +68,6 @@ def train(arm: str, chosen: argparse.Namespace, seed: int) -> None:
         cache=chosen.out / "logits", alone=False, unlabeled=chosen.unlabeled,
     )  # fmt: skip
     finish(distilled if arm.endswith("distilled") else without_teacher(distilled, run))
-
-
-def score(chosen: argparse.Namespace) -> None:
-    """Score every finished run on the same whole test images."""
-    test, classes = scored_part(chosen.data, chosen.split)
-    found: dict[str, dict[int, Evaluation]] = {}
-    for arm in ARMS:
-        runs = {seed: RunFolder(arm_folder(chosen.out, arm, seed)) for seed in chosen.seeds}
-        done = {seed: run for seed, run in runs.items() if run.model.exists()}
-        found[arm] = {seed: evaluated(run.model, test, classes) for seed, run in done.items()}
-        if done:
-            row, taken = (
-                summary([*found[arm].values()]),
-                mean(sum(logged(run.path, "seconds")) for run in done.values()),
-            )
-            scores = f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')}) | {percents(row.interval, ' to ')}"
-            print(f"| {arm} | {len(done)} | {taken:.0f} | {scores} | {percents(row.iou, ' | ')} |")
-    differences = {}
-    for one, other in DIFFERENCES:
-        both = [seed for seed in found[one] if seed in found[other]]
-        if both:
-            name = f"{one} minus {other}"
-            difference = compare([found[one][seed] for seed in both], [found[other][seed] for seed in both])
-            differences[name] = difference
-            print(f"| {name} | {len(both)} | {points(difference)} | {interval(difference)} |")
-    models = {arm: asdict(summary([*scored.values()])) for arm, scored in found.items() if scored}
-    written = {name: asdict(difference) for name, difference in differences.items()}
-    write_json(chosen.out / "imagenet.json", {"models": models, "differences": written})
 
 
 if __name__ == "__main__":

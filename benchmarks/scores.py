@@ -9,18 +9,13 @@ interval over the same images. Seeds are averaged, so that kinds may have differ
 """  # noqa: E501 - commands stand in one line
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from dubai_runs import interval, percents, points, scored_part, summary
+from dubai_runs import evaluated, interval, points, score_cells, scored_part, summary
 
-from skystill.classes import ClassMap
-from skystill.data import Pair, read_pairs
-from skystill.predict import Predictor
-from skystill.report.metrics import Evaluation, compare, evaluate
+from skystill.report.metrics import compare
 from skystill.run_folder import RunFolder
 
 
@@ -41,20 +36,13 @@ def main() -> None:
     print(f"| {len(test)} test images | seeds | mIoU (each seed) | 95 % interval | {' | '.join(classes.names)} |")
     for text in chosen.models:
         name, _, paths = text.partition("=")
-        predictors = [Predictor(model_of(Path(path))) for path in paths.split()]
-        found[name] = evaluations = [scored(one, chosen.views, test, counted) for one in predictors]
-        row = summary(evaluations)
-        scores = f"{100 * row.miou:.1f} ({percents(row.seeds, ', ')}) | {percents(row.interval, ' to ')}"
-        print(f"| {name} | {len(row.seeds)} | {scores} | {percents(row.iou, ' | ')} |", flush=True)
+        files = [model_of(Path(path)) for path in paths.split()]
+        found[name] = evaluations = [evaluated(file, test, counted, chosen.views) for file in files]
+        print(f"| {name} | {len(files)} | {score_cells(summary(evaluations))} |", flush=True)
     print("\n| difference | points | 95 % interval |")
     for one, other in combinations(found, 2):
         difference = compare(found[other], found[one])
         print(f"| {other} minus {one} | {points(difference)} | {interval(difference)} |")
-
-
-def scored(predictor: Predictor, views: int, test: Sequence[Pair], classes: ClassMap) -> Evaluation:
-    """Score one model file on whole images."""
-    return evaluate(partial(predictor.probabilities, views=views), read_pairs(test, classes), classes)
 
 
 def model_of(path: Path) -> Path:

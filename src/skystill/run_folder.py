@@ -37,11 +37,16 @@ def written_whole(path: Path) -> Iterator[Path]:
         with naming_failed_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            with open(part, "rb") as written:
-                os.fsync(written.fileno())
+            sync(part)
             part.replace(path)
     finally:
         _remove(part)
+
+
+def sync(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

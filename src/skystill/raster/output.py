@@ -39,8 +39,8 @@ from skystill.raster.ground import Control
 from skystill.raster.layer import Layer
 from skystill.raster.steps import FinishedSteps, FurtherFiles, remove_parts
 from skystill.raster.styles import style_document
-from skystill.raster.whole import check_whole, sync
-from skystill.run_folder import write_text, written_whole
+from skystill.raster.whole import check_whole
+from skystill.run_folder import sync, write_text, written_whole
 from skystill.tiling import Unit
 
 Arrays = Mapping[str, npt.NDArray[np.uint8]]

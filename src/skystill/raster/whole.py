@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,12 +42,6 @@ def check_whole(path: Path) -> None:
     if not small:
         with ThreadPoolExecutor(_CHECKERS) as pool:
             list(pool.map(lambda part: _read_blocks(path, part), range(_CHECKERS)))
-
-
-def sync(path: Path) -> None:
-    """Wait until the bytes of a file are on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _read_blocks(path: Path, part: int) -> None:

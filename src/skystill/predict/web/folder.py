@@ -27,7 +27,7 @@ from skystill.predict.web.parts import (
     source,
     worker_scripts,
 )
-from skystill.run_folder import naming_failed_writes
+from skystill.run_folder import naming_failed_writes, sync
 
 INDEX = "index.html"
 POLICY = (
@@ -117,8 +117,7 @@ def folder_whole(folder: Path) -> Iterator[Path]:
             part.mkdir(parents=True)
             yield part
             for path in part.iterdir():
-                with open(path, "rb") as written:
-                    os.fsync(written.fileno())
+                sync(path)
             if folder.exists():
                 folder.rename(old)
             try:

@@ -1,5 +1,6 @@
 """ONNX files that name other files for their weights: only those in the same folder are opened."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from onnx import StringStringEntryProto, TensorProto, helper
 from onnx.external_data_helper import convert_model_to_external_data
 
 from skystill.classes import ClassMap
-from skystill.errors import ModelFileError
-from skystill.model.external import check_external_data, external_data
+from skystill.errors import ModelFileError, SettingsError
+from skystill.model.external import check_external_data, external_data, model_bytes, model_digest
 from skystill.model.file import open_session
-from skystill.train.teachers.origins import find_teachers
+from skystill.predict import Predictor
+from skystill.train.teachers.origins import cache_key, files_digest, find_teachers
 
 ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 SIDE = ("images", TensorProto.FLOAT, ["N", 3, "H", "W"]), ("logits", TensorProto.FLOAT, ["N", 3, "H", "W"])
@@ -113,3 +115,31 @@ def test_files_of_other_kinds_name_nothing(tmp_path: Path, content: bytes) -> No
     (tmp_path / "a.onnx").write_bytes(content)
     assert external_data(tmp_path / "a.onnx") == []
     assert external_data(tmp_path / "b.onnx") == []
+
+
+def test_a_model_is_another_one_when_only_its_weights_change(here: Path) -> None:
+    """As after a second training and export: the same graph in the same bytes, and other weights beside it."""
+    path, weights = saved(here / "model/a.onnx", graph_of(outside("weights"))), here / "model/weights"
+    graph = path.read_bytes()
+    assert model_bytes(path) == len(graph) + 36
+    said = []
+    for value in (1, 2):
+        weights.write_bytes(np.full(9, value, np.float32).tobytes())
+        both = hashlib.sha256(graph).digest() + hashlib.sha256(weights.read_bytes()).digest()
+        assert model_digest(path) == hashlib.sha256(both).hexdigest()
+        origin = find_teachers([str(path)], None, ABC).origins[0]
+        said.append((cache_key(origin, [0, 1, 2], "whole"), files_digest(origin), Predictor(path, classes=ABC).digest))
+    assert all(before != after for before, after in zip(*said, strict=True))
+    weights.unlink()
+    with pytest.raises(SettingsError, match=r"weights: no such file"):
+        find_teachers([str(path)], None, ABC)
+
+
+def test_a_model_in_one_file_has_the_digest_of_its_bytes(here: Path) -> None:
+    inside = onnx.numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "weight")
+    path = saved(here / "model/a.onnx", graph_of(inside))
+    assert model_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model_bytes(path) == path.stat().st_size
+    assert files_digest(find_teachers([str(path)], None, ABC).origins[0]) == hashlib.sha256(
+        hashlib.sha256(path.read_bytes()).digest()
+    ).hexdigest()

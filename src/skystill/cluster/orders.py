@@ -21,6 +21,7 @@ from typing import Any
 
 from skystill.cluster.connection import Versions, check_worker
 from skystill.errors import ClusterError, RunFolderError
+from skystill.model.external import model_digest, model_files
 from skystill.parsing import read_json
 from skystill.progress import Event
 from skystill.run_folder import naming_failed_writes, write_json, written_whole
@@ -43,8 +44,9 @@ class Order:
     Args:
         settings: settings of the prediction. Their inputs are not used.
         model: the model file, as the command names it.
-        model_sha256: digest of the model file.
-        copy: a copy of it in the folder of the archive, for workers that do not see the other.
+        model_sha256: its digest, as `model_digest` gives it.
+        copy: a copy of it in the folder of the archive, for workers that do not see the other. There is none of a model
+            whose weights lie in other files.
     """
 
     settings: PredictSettings
@@ -66,12 +68,12 @@ def write_order(folder: Path, settings: PredictSettings, model: Path, versions: 
         DiskFull: the folder cannot be written.
     """
     token = secrets.token_hex(8)
-    content = model.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    digest = model_digest(model)
     copy = folder / f"model-{digest[:16]}{model.suffix}"
-    if not copy.is_file() or copy.read_bytes() != content:
+    alone = len(model_files(model)) == 1  # a copy without the weights beside it would be worth nothing
+    if alone and not (copy.is_file() and model_digest(copy) == digest):
         with written_whole(copy) as part:
-            part.write_bytes(content)
+            shutil.copyfile(model, part)
     values = settings.to_config() | {"inputs": ["-"], "model": None, "dask": None, "workers": None, "dask_config": None}
     if settings.classes is not None and Path(settings.classes).is_file():
         classes = folder / f"classes{Path(settings.classes).suffix}"
@@ -157,8 +159,8 @@ def model_of(order: Order) -> Path:
         ClusterError: neither has this digest.
     """
     for path in (order.model, order.copy):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == order.model_sha256:
+        with contextlib.suppress(OSError):
+            if model_digest(path) == order.model_sha256:
                 return path
     raise ClusterError(
         f"the worker on {socket.gethostname()} finds no model file with SHA-256 {order.model_sha256[:16]}...: neither "

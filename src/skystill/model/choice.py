@@ -4,7 +4,6 @@ The record is `MODEL.runtime.json`. It is never made by a prediction, so that th
 whatever else the machine does: the runtimes differ in the last bits, which changes the class of some pixels.
 """
 
-import hashlib
 import importlib.util
 import os
 import platform
@@ -15,6 +14,7 @@ from typing import Any
 
 from skystill import __version__
 from skystill.errors import ModelFileError, SettingsError, shortened
+from skystill.model.external import model_digest
 from skystill.model.measure import ComparedCost, cores
 from skystill.parsing import built_from, read_json
 from skystill.raster.files import check_regular
@@ -149,8 +149,7 @@ def _sentence(model: Path, chosen: str, figures: Mapping[str, Mapping[str, Any]]
 def _digest(model: Path) -> str:
     check_regular(model)
     try:
-        with open(model, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return model_digest(model)
     except OSError as error:
         raise ModelFileError(f"{model} cannot be read: {error.strerror or error}.") from error
 

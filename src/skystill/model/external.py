@@ -5,6 +5,7 @@ weights. The package onnx, which checks the paths, is not installed where models
 is simple: fields with a number, of which those with a length hold texts, tensors and further messages.
 """
 
+import hashlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,39 @@ def check_external_data(path: Path) -> None:
                 f"{path} takes weights from {location[:200]!r}, which is not in its folder, so it is not opened. Write "
                 "it in one file: onnx.save(onnx.load(FILE), OUT)."
             )
+
+
+def model_files(path: Path) -> list[Path]:
+    """Return a model file and the files that hold its weights, each once. Some of them may be missing.
+
+    Raises:
+        ModelFileError: as `check_external_data`.
+    """
+    check_external_data(path)
+    return [path, *dict.fromkeys(path.resolve().parent / name for name in external_data(path))]
+
+
+def model_digest(path: Path) -> str:
+    """Return the SHA-256 of a model: of its file, or of the digests of its files if others hold its weights.
+
+    Programs that keep weights in another file leave the model file as it is when only the weights change.
+
+    Raises:
+        ModelFileError: as `check_external_data`.
+        OSError: a file is missing or cannot be read.
+    """
+    first, *others = map(_digest, model_files(path))
+    return hashlib.sha256(b"".join([first, *others])).hexdigest() if others else first.hex()
+
+
+def _digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def model_bytes(path: Path) -> int:
+    """Return the size of a model in bytes, with the files that hold its weights. Raises as `model_files`."""
+    return sum(one.stat().st_size for one in model_files(path) if one.is_file())
 
 
 def external_data(path: Path) -> list[str]:

@@ -20,6 +20,7 @@ import psutil
 
 from skystill.environment import number_in_environment
 from skystill.errors import ModelFileError
+from skystill.model.external import model_bytes
 from skystill.model.trial_images import random_image
 from skystill.progress import OnProgress, ignore_progress, phase, tracked
 
@@ -144,7 +145,7 @@ def measure_here(path: Path, threads: int = 0, runtime: str = "onnxruntime") -> 
     planes = random_image(info.input_spec, side, side)
     times = time_per_megapixel(lambda: infer(planes), side**2)
     return ModelCost(
-        size_bytes=path.stat().st_size,
+        size_bytes=model_bytes(path),
         network=info.network,
         precision=info.precision,
         parameters=info.parameters,

@@ -14,7 +14,7 @@ from pathlib import Path
 from skystill.environment import number_in_environment
 from skystill.errors import ModelFileError
 from skystill.model.bundled import bundled_model
-from skystill.model.external import check_external_data, external_data
+from skystill.model.external import check_external_data, model_bytes
 from skystill.model.file import check_digest
 
 GIB, SECONDS = "SKYSTILL_TRIAL_GIB", "SKYSTILL_TRIAL_SECONDS"
@@ -67,7 +67,7 @@ def try_once(path: Path, bands: int | None = None) -> None:
     seen = _state(path)
     if seen in _PASSED:
         return
-    most = int(_limit(GIB, _GIB) * 2**30) + _FILE_SHARE * (path.stat().st_size + _beside(path))
+    most = int(_limit(GIB, _GIB) * 2**30) + _FILE_SHARE * model_bytes(path)
     calls = _run(path, bands, most, seconds)
     values, taken = calls[-1] if calls else (1, 0)  # the larger image tells memory that grows from what is fixed
     _PASSED[seen] = _Passed(taken / values, most)
@@ -138,12 +138,6 @@ def _state(path: Path) -> _State:
 def _has_python() -> bool:
     """Return whether Python itself runs this code. A program with Python inside would start itself for the trial."""
     return "python" in Path(sys.executable or "").name.lower()
-
-
-def _beside(path: Path) -> int:
-    """Return the bytes of the files beside a model file, or in folders below, that hold its weights."""
-    beside = (path.resolve().parent / name for name in set(external_data(path)))
-    return sum(file.stat().st_size for file in beside if file.is_file())
 
 
 def _limit(variable: str, default: float) -> float:

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from skystill.errors import (
     first_few,
 )
 from skystill.locks import hold_lock
+from skystill.model.external import model_digest
 from skystill.predict.batch import Predict, PredictedInput, open_predictor, predict_inputs
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.further import Further, Shapes, square_labels
@@ -323,7 +323,7 @@ def _inner(settings: PredictSettings, work: Path) -> PredictSettings:
 def _model_digest(settings: PredictSettings) -> str:
     from skystill.model.bundled import bundled_model
 
-    return hashlib.sha256((settings.model or bundled_model()).read_bytes()).hexdigest()
+    return model_digest(settings.model or bundled_model())
 
 
 def _state(source: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from skystill.errors import (
 )
 from skystill.model.choice import Choice, read_choice
 from skystill.model.engine import Infer, average_test_time_views, open_engine
+from skystill.model.external import model_digest
 from skystill.parsing import built_from
 from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.discarding import discarding
@@ -365,8 +365,8 @@ class Predictor:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the model file."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """SHA-256 of the model, as `model_digest` gives it."""
+        return model_digest(self.path)
 
     def identity(self, source: RasterSource, settings: RasterSettings, plan: Plan) -> dict[str, object]:
         """Return everything that determines the result.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skystill.errors import CheckpointError
-from skystill.model.external import check_external_data
+from skystill.model.external import check_external_data, model_files
 from skystill.model.file import check_digest, is_foreign, read_info
 from skystill.model.trial import try_once
 from skystill.parsing import parse_json
@@ -85,6 +85,11 @@ def load_onnx(origin: Origin) -> Loaded:
     own = "multiply_adds_per_megapixel" in network.session.get_modelmeta().custom_metadata_map
     wants = "0..255" if network.dtype in (np.uint8, np.uint16, np.int16) or own else "0..1"
     return Loaded(fixed_or_free(network, shape[2], shape[3]), wants)
+
+
+def onnx_files(origin: Origin) -> list[Path]:
+    """Return the file, and the files that hold its weights: what the exporter of torch writes beside it by default."""
+    return model_files(origin.path)
 
 
 def onnx_class_names(origin: Origin) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ To add a kind, write a file beside this one, and add a line here and in docs/ope
 
 from skystill.train.teachers.loaders.keras import load_keras
 from skystill.train.teachers.loaders.loader import Loader, weights_file
-from skystill.train.teachers.loaders.onnx import load_onnx, onnx_class_names, onnx_input_spec
+from skystill.train.teachers.loaders.onnx import load_onnx, onnx_class_names, onnx_files, onnx_input_spec
 from skystill.train.teachers.loaders.program import check_trust, load_program
 from skystill.train.teachers.loaders.run import load_run, run_class_names, run_files, run_input_spec
 from skystill.train.teachers.loaders.smp import load_smp
@@ -20,7 +20,8 @@ LOADERS: dict[str, Loader] = {
         load_run, "a SkyStill run folder", files=run_files, class_names=run_class_names, input_spec=run_input_spec
     ),
     "onnx": Loader(
-        load_onnx, ".onnx", suffixes=(".onnx",), class_names=onnx_class_names, input_spec=onnx_input_spec
+        load_onnx, ".onnx", suffixes=(".onnx",), files=onnx_files, class_names=onnx_class_names,
+        input_spec=onnx_input_spec,
     ),
     "program": Loader(load_program, ".pt2 (torch.export)", suffixes=(".pt2",), check=check_trust),
     "keras": Loader(load_keras, ".keras, .h5, .hdf5", suffixes=(".keras", ".h5", ".hdf5")),

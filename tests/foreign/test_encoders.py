@@ -11,13 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from skystill.classes import ClassMap
 from skystill.errors import CheckpointError, SettingsError, UserError
 from skystill.raster.input_spec import RGB, Band, InputSpec
 from skystill.train.networks.library_networks import OfLibrary
-from skystill.train.networks.weights import start_network
+from skystill.train.networks.start import match_head, start_network
+from skystill.train.networks.table import build_network
+from skystill.train.networks.weights import NetworkRecord, write_network
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 64, 96), np.uint8))
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+_COLORS = ((1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0))
 VALUES = InputSpec(
     tuple(Band(name, place, 900.0, 300.0, 0, 3000) for place, name in enumerate(("nir", "red", "green", "blue"), 1)),
     "uint16",
@@ -199,6 +203,23 @@ def test_the_levels(spec: str, reductions: list[int], last_of_first: str | None)
         ]
         assert with_weights[-1].startswith(last_of_first.rpartition(".")[0]), with_weights
         assert network.notes[0].startswith(f"{spec} BEGINS WITH RANDOM WEIGHTS")
+
+
+@pytest.mark.parametrize("name", ["timm:test_resnet", "timm:vgg11", "smp:Unet/resnet18", "smp:Segformer/mit_b0"])
+def test_a_trained_network_begins_again_with_other_classes(name: str, tmp_path: Path) -> None:
+    """Each kind keeps its head under another name; logits of a class that stays are those of before."""
+    names = ("water", "road", "roof")
+    before, now = ClassMap(names, _COLORS[:3]), ClassMap(("roof", "sand", "tree", "Water"), _COLORS)
+    trained = drawn(build_network(name, 3))
+    write_network(tmp_path / "w.safetensors", trained, NetworkRecord(name, before))
+    network = start_network(str(tmp_path / "w.safetensors"), 4)
+    note = match_head(network, str(tmp_path / "w.safetensors"), now)
+    with torch.no_grad():
+        own, found = trained(IMAGES), network.eval()(IMAGES)
+    assert (
+        found.shape == (2, 4, 64, 96) and note is not None and note.endswith("matched by name; sand, tree begin anew.")
+    )
+    torch.testing.assert_close(found[:, [3, 0]], own[:, [0, 2]], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

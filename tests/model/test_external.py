@@ -140,6 +140,7 @@ def test_a_model_in_one_file_has_the_digest_of_its_bytes(here: Path) -> None:
     path = saved(here / "model/a.onnx", graph_of(inside))
     assert model_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert model_bytes(path) == path.stat().st_size
-    assert files_digest(find_teachers([str(path)], None, ABC).origins[0]) == hashlib.sha256(
-        hashlib.sha256(path.read_bytes()).digest()
-    ).hexdigest()
+    assert (
+        files_digest(find_teachers([str(path)], None, ABC).origins[0])
+        == hashlib.sha256(hashlib.sha256(path.read_bytes()).digest()).hexdigest()
+    )

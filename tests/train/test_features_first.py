@@ -21,8 +21,9 @@ from skystill.train.features_first import (
     check_features_first,
     feature_seconds,
 )
+from skystill.train.networks.start import network_name, start_network
 from skystill.train.networks.table import build_network
-from skystill.train.networks.weights import NetworkRecord, network_name, start_network, write_network
+from skystill.train.networks.weights import NetworkRecord, write_network
 
 CLASSES = ClassMap(("a", "b"), ((255, 0, 0), (0, 255, 0)))
 SMALL = "swift?channels=(8,8,16)&blocks=(0,1,1)&up_blocks=(1,1)"

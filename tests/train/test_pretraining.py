@@ -18,8 +18,9 @@ from skystill.run_folder import RunFolder, write_json
 from skystill.train.batches.batches import as_batch
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.levels import Leveled
+from skystill.train.networks.start import recorded_input, start_network
 from skystill.train.networks.table import build_network
-from skystill.train.networks.weights import NetworkRecord, read_network, recorded_input, start_network, write_network
+from skystill.train.networks.weights import NetworkRecord, read_network, write_network
 
 CLASSES = ClassMap(("a", "b", "c"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 STUDENT = "swift?channels=(8,8,16)&blocks=(0,1,1)&up_blocks=(1,1)"

@@ -293,7 +293,8 @@ def networks() -> None:
     have.
     """
     from skystill.train.compress.export import multiply_adds_per_megapixel
-    from skystill.train.networks.library import FORMS, LIBRARIES
+    from skystill.train.networks.library import FORMS, LIBRARIES, OPTION
+    from skystill.train.networks.shipped import WEIGHTS
     from skystill.train.networks.table import NETWORKS, build_network, count_parameters
 
     table = Table("name", "parameters", "multiply-adds per megapixel")
@@ -302,8 +303,10 @@ def networks() -> None:
         work = multiply_adds_per_megapixel(network)
         table.add_row(name, f"{count_parameters(network):,}", f"{work / 1e9:.1f} G")
     console.print(table)
-    for library, form in FORMS.items():
-        console.print(f"{form}  {LIBRARIES[library]}", markup=False, highlight=False, soft_wrap=True)
+    shipped = {f"{name}{OPTION}{one}": text for name, texts in WEIGHTS.items() for one, text in texts.items()}
+    others = {form: LIBRARIES[library] for library, form in FORMS.items()}
+    for form, text in (shipped | others).items():
+        console.print(f"{form}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _shown(path: Path) -> str:

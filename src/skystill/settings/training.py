@@ -19,9 +19,10 @@ class TrainSettings(FitSettings):
 
     network: str = "swift"
     """Network to train: a name that skystill networks lists, with other sizes if you like, such as
-    unet?channels=32&depth=4; a file of weights (.safetensors) to start from; or a network of another library with
-    weights for its encoder, timm:NAME?weights=FILE or smp:UNET/ENCODER?weights=FILE. With ?weights=imagenet the library
-    downloads them; without weights it starts from random ones."""
+    unet?channels=32&depth=4, or with weights that come with SkyStill, such as swift-small?weights=dubai; a file of
+    weights (.safetensors) to start from; or a network of another library with weights for its encoder,
+    timm:NAME?weights=FILE or smp:UNET/ENCODER?weights=FILE. With ?weights=imagenet the library downloads them; without
+    weights it starts from random ones."""
 
 
 class TeacherSettings(Settings):
@@ -164,9 +165,10 @@ class DistillSettings(BudgetSettings, LearnSettings):
     """
 
     student: str = "swift-small"
-    """Network to train: a name that skystill networks lists, such as kite, a file of weights (.safetensors) to start
-    from, or a network of another library, as in train. With --max-latency, --max-memory or --max-size it is not used:
-    candidates are measured before training, and the most capable one that keeps the limits is taken."""
+    """Network to train: a name that skystill networks lists, such as kite or swift-small?weights=dubai, a file of
+    weights (.safetensors) to start from, or a network of another library, as in train. With --max-latency, --max-memory
+    or --max-size it is not used: candidates are measured before training, and the most capable one that keeps the
+    limits is taken."""
     measured: Path | None = None
     """JSON file with the cost of candidate students on another computer, written there by skystill measure --save. By
     default the candidates are measured on this computer."""

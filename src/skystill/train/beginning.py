@@ -15,11 +15,12 @@ from skystill.train.networks.library import (
     check_weights,
     find_library,
     is_library,
-    is_weights_file,
+    is_shipped,
     parse_library,
     shown_name,
 )
-from skystill.train.networks.weights import match_head, network_name, start_network
+from skystill.train.networks.shipped import find_weights
+from skystill.train.networks.start import images_seen, match_head, network_name, start_network
 
 
 def check_layers(spec: str, settings: FitSettings) -> None:
@@ -83,7 +84,7 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData, begun:
     This is done before any file is written, so that a wrong name of a network leaves no folder behind.
 
     Args:
-        spec: a name of the table, a network of another library, or a weights file.
+        spec: as in `start_network`.
         settings: how to train.
         prepared: the data.
         begun: whether there is a checkpoint, which holds all weights. Those of another library's network are then
@@ -92,17 +93,31 @@ def build_first(spec: str, settings: FitSettings, prepared: PreparedData, begun:
     Raises:
         UserError: as `start_network`, or levels are frozen that cannot be, or settings exclude each other.
     """
-    if settings.from_scratch and is_weights_file(spec):
-        raise SettingsError(f"--from-scratch means random weights, and {spec} holds weights. Leave one of them out.")
+    if settings.from_scratch and find_weights(spec):
+        raise SettingsError(f"--from-scratch means random weights, and {spec} has weights. Leave one of them out.")
     torch.manual_seed(settings.seed)
     from_scratch = settings.from_scratch or (begun and is_library(spec))
     network = as_leveled(start_network(spec, len(prepared.classes), prepared.spec, from_scratch))
-    if not begun and (note := match_head(network, spec, prepared.classes)):
-        network.notes = (*network.notes, note)
+    if not begun:
+        notes = match_head(network, spec, prepared.classes), _leak_note(spec, prepared)
+        network.notes = (*network.notes, *filter(None, notes))
     if settings.freeze:
         _check_weights_are_kept(network, spec, settings)
         network.freeze(settings.freeze, shown_name(spec))
     return network
+
+
+def _leak_note(spec: str, prepared: PreparedData) -> str | None:
+    """A note if weights of the package were trained on test images."""
+    if not is_shipped(spec):
+        return None
+    test = {pair.image for pair in prepared.split.test}
+    if not (seen := images_seen(spec, test)):
+        return None
+    return (
+        f"{spec} was trained on {seen} of the {len(test)} test images: scores there are too good. Choose a --split "
+        "that tests on others, or begin without these weights."
+    )
 
 
 def has_begun(settings: FitSettings, resume: bool) -> bool:
@@ -140,7 +155,7 @@ def _check_weights_are_kept(network: nn.Module, spec: str, settings: FitSettings
     Raises:
         SettingsError: they are.
     """
-    if is_weights_file(spec) or (is_library(spec) and parse_library(spec).weights):
+    if find_weights(spec) or (is_library(spec) and parse_library(spec).weights):
         return
     if settings.from_scratch or not is_pretrained(network):
         _refuse_random(spec, settings)

@@ -39,8 +39,9 @@ from skystill.train.loop.task import History
 from skystill.train.loop.validation import Validation, best_epoch
 from skystill.train.losses.on_labels import build_student_loss
 from skystill.train.networks.levels import as_leveled
+from skystill.train.networks.start import network_name
 from skystill.train.networks.table import count_parameters
-from skystill.train.networks.weights import NetworkRecord, network_name, write_network
+from skystill.train.networks.weights import NetworkRecord, write_network
 from skystill.train.pictures import RunPictures
 from skystill.train.teaching import Teaching
 

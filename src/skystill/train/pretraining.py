@@ -31,16 +31,10 @@ from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.imagenet import is_pretrained
 from skystill.train.networks.levels import Leveled, as_leveled
-from skystill.train.networks.library import is_library, is_weights_file
-from skystill.train.networks.weights import (
-    NetworkRecord,
-    network_name,
-    read_network,
-    read_record,
-    recorded_input,
-    start_network,
-    write_network,
-)
+from skystill.train.networks.library import is_library
+from skystill.train.networks.shipped import find_weights
+from skystill.train.networks.start import network_name, recorded_input, start_network
+from skystill.train.networks.weights import NetworkRecord, read_network, read_record, write_network
 
 _NO_CLASSES = ClassMap(("none",), ((0, 0, 0),))
 """Stands for the classes, which nothing learns here."""
@@ -67,7 +61,7 @@ def pretrain_run(
     trained = _trained_weights(settings.teacher)
     windows, input_spec, split, of_map = _find_images(settings, trained, on_progress)
     torch.manual_seed(settings.seed)
-    begun = start_network(settings.student, len(_NO_CLASSES), input_spec, new_head=True)
+    begun = start_network(settings.student, len(_NO_CLASSES), input_spec)
     student = _of_the_table(begun, settings.student)
     teacher = _open_teacher(settings.teacher, trained, input_spec)
     keep_freed_memory()
@@ -107,7 +101,7 @@ def _trained_weights(teacher: str) -> Path | None:
     path = Path(teacher)
     if (path / "config.yaml").is_file():
         return RunFolder(path).weights
-    return path if is_weights_file(teacher) else None
+    return find_weights(teacher)
 
 
 def _open_teacher(teacher: str, trained: Path | None, input_spec: InputSpec) -> Leveled:

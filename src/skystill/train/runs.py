@@ -35,7 +35,7 @@ from skystill.train.loop.ranks import name_lost_ranks, rank_and_count
 from skystill.train.loop.supervised import Supervised
 from skystill.train.missed_classes import without_missed
 from skystill.train.networks.library import is_library, shown_name
-from skystill.train.networks.weights import recorded_input
+from skystill.train.networks.start import recorded_input
 from skystill.train.teachers.logit_cache import whole_logits
 from skystill.train.teachers.teacher import combine
 from skystill.train.teaching import Teaching, build_distiller, check_teaching, fill_caches, open_teaching

@@ -17,8 +17,9 @@ from skystill.raster.input_spec import RGB, InputSpec
 from skystill.settings import RasterSettings
 from skystill.train.compress import export as export_module
 from skystill.train.compress.export import ExportDiffers, describe, export_network
+from skystill.train.networks.start import start_network
 from skystill.train.networks.table import NETWORKS, build_network
-from skystill.train.networks.weights import NetworkRecord, read_network, start_network, write_network
+from skystill.train.networks.weights import NetworkRecord, read_network, write_network
 
 DARK = replace(RGB, zero=37, unit=16.0)
 

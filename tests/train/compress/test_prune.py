@@ -1,10 +1,12 @@
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from skystill.classes import ClassMap
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import CheckpointError, SettingsError
 from skystill.model.measure import ModelCost
@@ -14,8 +16,9 @@ from skystill.settings import PruneSettings, build_settings
 from skystill.train.compress.budget import Budget
 from skystill.train.compress.export import describe, export_network, multiply_adds_per_megapixel
 from skystill.train.compress.prune import Cut, Group, choose_cuts, cut, find_groups, prune_network, prune_run
+from skystill.train.networks.start import network_name, start_network
 from skystill.train.networks.table import build_network, count_parameters
-from skystill.train.networks.weights import NetworkRecord, network_name, read_network, start_network, write_network
+from skystill.train.networks.weights import NetworkRecord, read_network, write_network
 from tests.model_cost import cost
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -163,9 +166,11 @@ def test_a_weights_file_of_other_widths_is_refused(tmp_path: Path) -> None:
     write_network(tmp_path / "w.safetensors", smaller, about)
     with pytest.raises(CheckpointError, match="cannot be read as SkyStill weights"):
         read_network(tmp_path / "w.safetensors")
-    write_network(tmp_path / "w.safetensors", network, about)
-    with pytest.raises(SettingsError, match="has 5 classes, the data 6"):
-        start_network(str(tmp_path / "w.safetensors"), 6)
+    write_network(tmp_path / "w.safetensors", smaller, replace(about, network="pruned kite-tiny"))
+    other = start_network(
+        str(tmp_path / "w.safetensors"), 6
+    )  # other classes get a fresh head on the channels that are left
+    assert other(torch.zeros(1, 3, 32, 32)).shape == (1, 6, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -188,3 +193,14 @@ def test_settings_of_the_distillation_are_checked_before_anything_is_pruned(
     with pytest.raises(SettingsError, match=reason):
         prune_run(build_settings(PruneSettings, given | more))
     assert not RunFolder(tmp_path / "out").pruned.exists()
+
+
+def test_data_of_other_classes_are_refused(tmp_path: Path, scenes: Path) -> None:
+    """The same classes in another order, too: each row of the head would be measured on the labels of another class."""
+    run = RunFolder(tmp_path / "run")
+    run.start({}, resume=False)
+    other = ClassMap(tuple(reversed(SCENE_CLASSES.names)), SCENE_CLASSES.colors)
+    write_network(run.weights, build_network("kite-nano", len(other)), NetworkRecord("kite-nano", other))
+    given = {"run": run.path, "data": scenes, "out": tmp_path / "out", "max_size": "1KB"}
+    with pytest.raises(SettingsError, match=rf"was trained on {other.names[0]}.*Prune on data of the same classes"):
+        prune_run(build_settings(PruneSettings, given))

@@ -99,7 +99,7 @@ def test_what_cannot_be_frozen_is_refused(tmp_path: Path) -> None:
     data = cast(PreparedData, SimpleNamespace(classes=DUBAI, spec=RGB))
     found = build_first(str(path), settings(str(path), freeze=1), data)
     assert [any(p.requires_grad for p in level.parameters()) for level in found.levels] == [False, True, True]
-    with pytest.raises(SettingsError, match=r"holds weights\. Leave one of them out"):
+    with pytest.raises(SettingsError, match=r"has weights\. Leave one of them out"):
         build_first(str(path), settings(str(path), from_scratch=True), data)
 
 
@@ -113,6 +113,33 @@ def test_a_head_of_other_classes_is_sorted_by_name(tmp_path: Path) -> None:
     rows, sorted_rows = (one.head.weight.view(3, -1) for one in (own, found))  # type: ignore[union-attr, operator]
     assert sorted_rows[0].equal(rows[2]) and sorted_rows[2].equal(rows[0]) and not sorted_rows[1].equal(rows[1])
     assert not own.notes and "matched by name; new begin anew" in found.notes[0]  # type: ignore[index, operator]
+
+
+@pytest.mark.parametrize(
+    ("names", "kept", "said"),
+    [
+        (("b", "a"), (1, 0), "its classes are matched by name."),
+        (("A", "b", "c", "d"), (0, 1, 2, None), "matched by name; d begin anew."),
+        (("x", "y", "z", "u", "C"), (None, None, None, None, 2), "matched by name; x, y, z, u begin anew."),
+        (("x", "y"), (None, None), "matched by name; x, y begin anew."),
+    ],
+)
+def test_a_head_of_more_or_fewer_classes_keeps_those_that_it_knows(
+    names: tuple[str, ...], kept: tuple[int | None, ...], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "kite.safetensors"
+    before = ClassMap(("a", "b", "c"), ((1, 0, 0), (2, 0, 0), (3, 0, 0)))
+    now = ClassMap(names, tuple((label, 0, 0) for label in range(len(names))))
+    written = build_network("kite-tiny", 3)
+    write_network(path, written, NetworkRecord("kite-tiny", before))
+    found = build_first(str(path), settings(str(path)), cast(PreparedData, SimpleNamespace(classes=now, spec=RGB)))
+    rows, own = found.head.weight.view(len(names), -1), written.head.weight.view(3, -1)  # type: ignore[union-attr, operator]
+    for label, source in enumerate(kept):
+        same = [bool(rows[label].equal(one)) for one in own]
+        assert same == [source == index for index in range(3)], names[label]
+    assert found.notes[0].endswith(said)  # type: ignore[index, operator]
+    rest, trained = found.state_dict(), written.state_dict()
+    assert all(rest[name].equal(value) for name, value in trained.items() if not name.startswith("head."))
 
 
 def test_the_encoder_has_a_learning_rate_of_its_own() -> None:

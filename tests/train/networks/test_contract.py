@@ -32,8 +32,9 @@ from skystill.train.networks.contract import (
     field_beyond,
     margin_of,
 )
+from skystill.train.networks.start import start_network
 from skystill.train.networks.table import NETWORKS, build_network
-from skystill.train.networks.weights import NetworkRecord, read_network, start_network, write_network
+from skystill.train.networks.weights import NetworkRecord, read_network, write_network
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -23,8 +23,9 @@ from skystill.train.networks.first_layer import in_bytes, spread_kernel
 from skystill.train.networks.library import is_library, is_weights_file, parse_library, shown_name
 from skystill.train.networks.library_levels import watch_encoder
 from skystill.train.networks.light_unet import LightUNet
+from skystill.train.networks.start import network_name
 from skystill.train.networks.table import build_network
-from skystill.train.networks.weights import NetworkRecord, network_name, read_network, write_network
+from skystill.train.networks.weights import NetworkRecord, read_network, write_network
 
 NOT_HERE = pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
 
@@ -106,6 +107,7 @@ def test_names_that_are_refused(spec: str, says: str) -> None:
 def test_the_list_of_networks_names_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "NETWORKS", {"kite-nano": table.NETWORKS["kite-nano"]})
     said = CliRunner().invoke(app, ["networks"]).output
+    assert "swift-small?weights=dubai  begins with what it has learnt" in said
     assert "timm:NAME?weights=FILE  any encoder of timm" in said
     assert "smp:ARCHITECTURE/ENCODER?weights=FILE  any network of" in said
 

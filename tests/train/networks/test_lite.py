@@ -16,9 +16,9 @@ from skystill.train.networks import first_layer, imagenet
 from skystill.train.networks.imagenet import PACKAGES, fit_encoder, load_imagenet
 from skystill.train.networks.lite import ConvNormAs, Lite, LiteUNet, MBConv, level_channels
 from skystill.train.networks.pixel_shuffle import pixel_unshuffle
+from skystill.train.networks.start import start_network
 from skystill.train.networks.stochastic_depth import StochasticDepth, set_draws
 from skystill.train.networks.table import build_network
-from skystill.train.networks.weights import start_network
 
 SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
 

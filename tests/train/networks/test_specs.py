@@ -21,15 +21,9 @@ from skystill.train.compress.prune import cut, find_groups
 from skystill.train.networks.blocks import Normalize
 from skystill.train.networks.contract import NetworkContractError, check_network
 from skystill.train.networks.examples import input_spec_of, noise_images
+from skystill.train.networks.start import recorded_input, start_network
 from skystill.train.networks.table import FAMILY, NETWORKS, build_network
-from skystill.train.networks.weights import (
-    NetworkRecord,
-    read_network,
-    read_record,
-    recorded_input,
-    start_network,
-    write_network,
-)
+from skystill.train.networks.weights import NetworkRecord, read_network, read_record, write_network
 from tests.banded_rasters import spec_of
 
 SPECS = {

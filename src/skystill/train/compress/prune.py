@@ -13,6 +13,7 @@ NetAdapt (Yang 2018, arXiv 1804.03230) cuts one layer per round from such a tabl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import torch
 import torch_pruning
@@ -35,8 +36,9 @@ from skystill.train.loggers import check_loggers
 from skystill.train.losses.on_labels import StudentLoss, build_student_loss
 from skystill.train.networks.examples import input_spec_of
 from skystill.train.networks.library import is_library
+from skystill.train.networks.start import start_network
 from skystill.train.networks.table import count_parameters
-from skystill.train.networks.weights import PRUNED, read_record, start_network, write_network
+from skystill.train.networks.weights import PRUNED, read_record, write_network
 from skystill.train.teaching import check_teaching
 
 Measure = Callable[[nn.Module], tuple[ModelCost, Mapping[str, float]]]
@@ -138,6 +140,7 @@ def prune_run(
                 )
             prepared = prepare_data(settings, on_progress, record.input_spec)
             check_patience(distilled, prepared)
+            _check_classes(settings.run, record.classes, prepared.classes)
             prepared.report(on_progress)
             network = start_network(str(weights), len(prepared.classes), prepared.spec)
             sampler = CropSampler(
@@ -156,6 +159,20 @@ def prune_run(
             write_json(folder.split, prepared.split.to_dict())  # the distillation goes on with these images
             write_network(folder.pruned, network, replace(record, network=name, budget=_asked(settings)))
     return distilled
+
+
+def _check_classes(run: Path, trained: ClassMap, classes: ClassMap) -> None:
+    """Refuse data of other classes: what a channel is worth is measured by the loss on the labels.
+
+    Raises:
+        SettingsError: the names or their order are not those that the network was trained on.
+    """
+    before, now = ([name.lower() for name in one.names] for one in (trained, classes))
+    if before != now:
+        raise SettingsError(
+            f"{run} was trained on {', '.join(trained.names)}, and the data have {', '.join(classes.names)}. Prune on "
+            f"data of the same classes, or train the network on these first: --network {RunFolder(run).weights}."
+        )
 
 
 def _distilled(settings: PruneSettings, folder: RunFolder) -> DistillSettings:

@@ -1,4 +1,4 @@
-"""The first layer of a network that was trained on the colours of ImageNet, fitted to other bands and their scale."""
+"""The first layer of a network that was trained on colours, fitted to other bands and their scale."""
 
 import torch
 from torch import Tensor
@@ -24,6 +24,29 @@ def spread_kernel(kernel: Tensor, input_spec: InputSpec) -> Tensor:
     """
     parts = [kernel.mean(dim=1) if own is None else kernel[:, own] for own in colors_of(input_spec)]
     return torch.stack(parts, dim=1) * (3 / len(parts))
+
+
+def on_other_bands(kernel: Tensor, colors: InputSpec, input_spec: InputSpec) -> Tensor:
+    """Fit the kernel of a first layer on squares of pixels, for red, green and blue in bytes, to other bands.
+
+    Three bands of bytes are normalised as the colours are. Any other band has the deviation 1 behind `Normalize`, and
+    is multiplied by the mean deviation that the colours had there.
+
+    Args:
+        kernel: (C, 3 S, h, w), where S is the number of pixels of a square.
+        colors: what it was trained on.
+        input_spec: the B bands.
+
+    Returns:
+        (C, B S, h, w).
+    """
+    if input_spec.is_colors:
+        return kernel
+    count, inputs, height, width = kernel.shape
+    spread = spread_kernel(kernel.reshape(count, 3, inputs // 3 * height, width), input_spec)
+    if not input_spec.is_three_bytes:
+        spread = spread * (sum(band.std for band in colors.bands) / 3 / colors.unit)
+    return spread.reshape(count, -1, height, width)
 
 
 def colors_of(input_spec: InputSpec) -> list[int | None]:

@@ -21,6 +21,8 @@ LIBRARIES = {
     "smp": "any network of segmentation_models_pytorch that takes images of any size",
 }
 """What each of them is, in words."""
+OPTION = "?weights="
+"""Stands between the name of a network and the weights that it begins with."""
 IMAGENET = "imagenet"
 """The value of `weights` that lets the library fetch its own weights."""
 _PACKAGES = {
@@ -57,12 +59,17 @@ def is_library(spec: str) -> bool:
 
 def is_weights_file(spec: str) -> bool:
     """Whether a value of `--network` is a file of weights of SkyStill."""
-    return spec.endswith(".safetensors") and not is_library(spec)
+    return spec.endswith(".safetensors") and not is_library(spec) and not is_shipped(spec)
+
+
+def is_shipped(spec: str) -> bool:
+    """Whether a value of `--network` asks for weights that are part of the package (shipped.py)."""
+    return OPTION in spec and not is_library(spec)
 
 
 def shown_name(spec: str) -> str:
-    """The name of a network for messages: without the weights that a network of another library begins with."""
-    return spec.partition("?")[0] if is_library(spec) else spec
+    """The name of a network for messages: without the weights that it begins with."""
+    return spec.partition("?")[0] if is_library(spec) or is_shipped(spec) else spec
 
 
 def parse_library(spec: str) -> LibraryName:

@@ -16,8 +16,7 @@ from skystill.report.records import read_training
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings, PretrainSettings
 from skystill.train.beginning import build_first
-from skystill.train.networks.library import is_library
-from skystill.train.networks.shipped import find_weights
+from skystill.train.networks.library import is_library, is_weights_file
 from skystill.train.networks.weights import read_record
 
 LearnFeatures = Callable[[PretrainSettings], None]
@@ -40,10 +39,10 @@ def check_features_first(settings: DistillSettings) -> None:
             f"{asked}: features are learnt from one teacher that is a run of a network that skystill networks lists. "
             "Leave the option out: the student then learns from the teacher's logits alone."
         )
-    if find_weights(settings.student) or is_library(settings.student):
+    if is_weights_file(settings.student) or is_library(settings.student):
         raise SettingsError(
-            f"{asked}: {settings.student} does not begin with random weights of a network that skystill networks "
-            "lists. Name one of these without weights, or leave the option out."
+            f"{asked}: {settings.student} does not begin with a network that skystill networks lists. Name one of "
+            "these, or leave the option out."
         )
     if settings.from_scratch:
         raise SettingsError(

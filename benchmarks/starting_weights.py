@@ -1,6 +1,6 @@
 """Make the weights of the package that a student can begin with, and their card, from a run of `skystill pretrain`.
 
-    skystill pretrain --data DIR --split dubai --teacher runs/lite0 --student swift-small --epochs 24 --out runs/start
+    skystill pretrain --data DIR --split dubai --teacher runs/lite0-ten --epochs 24 --precision bf16 --out runs/start
     python benchmarks/starting_weights.py --run runs/start --name dubai
 
 The script writes swift-small-dubai.safetensors in half precision, and swift-small-dubai.md beside it, in
@@ -10,6 +10,7 @@ src/skystill/model/weights.
 import argparse
 from pathlib import Path
 
+import torch
 from dubai_runs import logged
 
 from skystill.classes import ClassMap
@@ -38,7 +39,7 @@ docs/results/features.md, "Features of another place".
 
 ## Where they must not be used
 Not to measure on these {train} images. A training whose test images are among them says so: the file lists digests of
-their bytes. Copies of them in another format are not recognised.
+their bytes. It does not know copies of them in another format, nor runs and teachers that began with these weights.
 
 Made by `benchmarks/starting_weights.py`.
 """
@@ -53,6 +54,7 @@ def main() -> None:
     run = RunFolder(chosen.run)
     weights = str(run.weights)
     name, spec = network_name(weights), recorded_input(weights)
+    torch.manual_seed(0)  # of the head, which has learnt nothing
     network = start_network(weights, 1, spec or RGB)
     path = shipped_file(name, chosen.name)
     train = split_pairs(find_pairs(Path(str(run.read_config()["data"]))).pairs, str(run.split), 0).train

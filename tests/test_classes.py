@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skystill.classes import DUBAI, ClassMap, classes_from, parse_color, read_classes
+from skystill.classes import DUBAI, ClassMap, classes_from, match_names, parse_color, read_classes
 from skystill.data.masks import labels_from_colors, nearest_class
 from skystill.errors import ClassesError
 
@@ -147,3 +147,20 @@ def test_public_spellings_and_an_ignored_class(spelling: str) -> None:
 def test_what_is_not_understood_is_refused_by_name(content: object, says: str) -> None:
     with pytest.raises(ClassesError, match=f"(?s){says}"):
         classes_from(content, "f")
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "places"),
+    [
+        ("a b c", "a b c", [0, 1, 2]),
+        ("A b", "a B", [0, 1]),
+        ("c a x", "a b c", [2, 0, None]),
+        ("Road road", "road Road", [1, 0]),
+        ("Road x", "road ROAD", [None, None]),  # which of the two is meant?
+        ("Road road", "ROAD", [None, None]),
+        ("road Road", "road", [0, None]),
+        ("", "a", []),
+    ],
+)
+def test_classes_are_found_by_name(names: str, known: str, places: list[int | None]) -> None:
+    assert match_names(names.split(), known.split()) == places

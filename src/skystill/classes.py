@@ -137,6 +137,30 @@ def _check(classes: ClassMap) -> None:
             )
 
 
+def match_names(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Find classes by name among others: the same name, or one that differs only in upper and lower case.
+
+    Args:
+        names: of the classes.
+        known: names to find them among.
+
+    Returns:
+        For each name its index in `known`, or None if it is not there. Where names differ from each other by their case
+        alone, only the same name is found.
+    """
+    wanted, lower = Counter(name.lower() for name in names), [name.lower() for name in known]
+    found: list[int | None] = []
+    for name in names:
+        low = name.lower()
+        if name in known:
+            found.append(known.index(name))
+        elif wanted[low] == lower.count(low) == 1:
+            found.append(lower.index(low))
+        else:
+            found.append(None)
+    return found
+
+
 def hex_color(color: Sequence[int]) -> str:
     """Convert (60, 16, 152) to "#3C1098"."""
     return "#" + "".join(f"{int(value):02X}" for value in color)

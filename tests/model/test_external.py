@@ -13,6 +13,7 @@ from skystill.classes import ClassMap
 from skystill.errors import ModelFileError, SettingsError
 from skystill.model.external import check_external_data, external_data, model_bytes, model_digest
 from skystill.model.file import open_session
+from skystill.model.trial import _state
 from skystill.predict import Predictor
 from skystill.train.teachers.origins import cache_key, files_digest, find_teachers
 
@@ -144,3 +145,27 @@ def test_a_model_in_one_file_has_the_digest_of_its_bytes(here: Path) -> None:
         files_digest(find_teachers([str(path)], None, ABC).origins[0])
         == hashlib.sha256(hashlib.sha256(path.read_bytes()).digest()).hexdigest()
     )
+
+
+def test_a_link_to_a_model_takes_the_weights_beside_the_link(here: Path) -> None:
+    """As ONNX Runtime does: what is compared is what is computed."""
+    (here / "link").mkdir()
+    (here / "link/a.onnx").symlink_to(saved(here / "model/a.onnx", graph_of(outside("weights"))))
+    (here / "link/weights").write_bytes(np.full(9, 2, np.float32).tobytes())
+    found = open_session(here / "link/a.onnx").run(None, {"images": np.ones((1, 3, 2, 2), np.float32)})[0]
+    assert (found == 6).all()
+    assert model_digest(here / "link/a.onnx") != model_digest(here / "model/a.onnx")
+    (here / "link/weights").unlink()
+    (here / "link/weights").symlink_to(here / "model/weights")  # both link to one folder, as caches of hubs do
+    assert model_digest(here / "link/a.onnx") == model_digest(here / "model/a.onnx")
+    (here / "link/weights").unlink()
+    (here / "link/weights").symlink_to(here / "secret")
+    with pytest.raises(ModelFileError, match="which is not in its folder"):
+        model_digest(here / "link/a.onnx")
+
+
+def test_a_model_whose_weights_changed_is_tried_again(here: Path) -> None:
+    path = saved(here / "model/a.onnx", graph_of(outside("weights")))
+    before = _state(path)
+    (here / "model/weights").write_bytes(np.full(9, 2, np.float32).tobytes() + b"more")
+    assert _state(path) != before

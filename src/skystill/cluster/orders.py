@@ -164,7 +164,8 @@ def model_of(order: Order) -> Path:
                 return path
     raise ClusterError(
         f"the worker on {socket.gethostname()} finds no model file with SHA-256 {order.model_sha256[:16]}...: neither "
-        f"{order.model} nor {order.copy}. Do not change the model file while the command runs."
+        f"{order.model} nor {order.copy}. Do not change the model file while the command runs. A model whose weights "
+        "lie in other files is not copied: write it in one file, or to a folder that all workers see."
     )
 
 

@@ -39,9 +39,10 @@ def check_external_data(path: Path) -> None:
     Raises:
         ModelFileError: the file names a file elsewhere.
     """
-    folder = path.resolve().parent
+    folders = path.parent.resolve(), path.resolve().parent  # of the file that is named, and of the one behind a link
     for location in external_data(path):
-        if not location or "\0" in location or not (folder / location).resolve().is_relative_to(folder):
+        found = None if not location or "\0" in location else (path.parent / location).resolve()
+        if found is None or not any(map(found.is_relative_to, folders)):
             raise ModelFileError(
                 f"{path} takes weights from {location[:200]!r}, which is not in its folder, so it is not opened. Write "
                 "it in one file: onnx.save(onnx.load(FILE), OUT)."
@@ -51,11 +52,13 @@ def check_external_data(path: Path) -> None:
 def model_files(path: Path) -> list[Path]:
     """Return a model file and the files that hold its weights, each once. Some of them may be missing.
 
+    ONNX Runtime looks for them beside the name that it is given, also where that is a link to a file elsewhere.
+
     Raises:
         ModelFileError: as `check_external_data`.
     """
     check_external_data(path)
-    return [path, *dict.fromkeys(path.resolve().parent / name for name in external_data(path))]
+    return [path, *dict.fromkeys(path.parent / name for name in external_data(path))]
 
 
 def model_digest(path: Path) -> str:

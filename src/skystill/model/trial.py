@@ -14,7 +14,7 @@ from pathlib import Path
 from skystill.environment import number_in_environment
 from skystill.errors import ModelFileError
 from skystill.model.bundled import bundled_model
-from skystill.model.external import check_external_data, model_bytes
+from skystill.model.external import check_external_data, model_bytes, model_files
 from skystill.model.file import check_digest
 
 GIB, SECONDS = "SKYSTILL_TRIAL_GIB", "SKYSTILL_TRIAL_SECONDS"
@@ -38,7 +38,7 @@ class _Passed:
     most: int
 
 
-_State = tuple[str, int, int, int]
+_State = tuple[tuple[str, int, int, int], ...]
 _PASSED: dict[_State, _Passed] = {}
 
 
@@ -76,7 +76,7 @@ def try_once(path: Path, bands: int | None = None) -> None:
 def _run(path: Path, bands: int | None, most: int, seconds: float) -> list[tuple[int, int]]:
     """Run the script, and return the values of the images that were run, and the bytes that each call took."""
     # The folder in which a user works is no place to import from (-P). One arena keeps the address space small.
-    command = [sys.executable, "-P", str(_SCRIPT), str(path.resolve()), str(most), str(bands or 0)]
+    command = [sys.executable, "-P", str(_SCRIPT), str(path.absolute()), str(most), str(bands or 0)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     try:
         done = subprocess.run(command, check=False, env=environment, timeout=seconds, capture_output=True)
@@ -131,8 +131,9 @@ def check_call(path: Path, shape: tuple[int, ...], values: int) -> None:
 
 
 def _state(path: Path) -> _State:
-    state = path.stat()
-    return (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
+    """Return what changes when the model does: name, inode, size and time of its files."""
+    states = [(str(one), one.stat()) for one in model_files(path) if one.is_file()]
+    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
 def _has_python() -> bool:

@@ -31,7 +31,7 @@ from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.imagenet import is_pretrained
 from skystill.train.networks.levels import Leveled, as_leveled
-from skystill.train.networks.library import is_library
+from skystill.train.networks.library import is_library, is_shipped
 from skystill.train.networks.shipped import find_weights
 from skystill.train.networks.start import network_name, recorded_input, start_network
 from skystill.train.networks.weights import NetworkRecord, read_network, read_record, write_network
@@ -101,6 +101,11 @@ def _trained_weights(teacher: str) -> Path | None:
     path = Path(teacher)
     if (path / "config.yaml").is_file():
         return RunFolder(path).weights
+    if is_shipped(teacher):
+        raise SettingsError(
+            f"--teacher {teacher}: it holds what a student has learnt from a teacher. Give lite0, lite1 or lite2, or "
+            f"the run folder of a network that was trained; a student begins with it: --student {teacher}."
+        )
     return find_weights(teacher)
 
 

@@ -19,7 +19,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from skystill.classes import ClassMap
+from skystill.classes import ClassMap, match_names
 from skystill.data.class_weights import find_class_weights
 from skystill.data.prepare import prepare_data
 from skystill.errors import RunFolderError, SettingsError
@@ -167,8 +167,7 @@ def _check_classes(run: Path, trained: ClassMap, classes: ClassMap) -> None:
     Raises:
         SettingsError: the names or their order are not those that the network was trained on.
     """
-    before, now = ([name.lower() for name in one.names] for one in (trained, classes))
-    if before != now:
+    if match_names(classes.names, trained.names) != list(range(len(trained))):
         raise SettingsError(
             f"{run} was trained on {', '.join(trained.names)}, and the data have {', '.join(classes.names)}. Prune on "
             f"data of the same classes, or train the network on these first: --network {RunFolder(run).weights}."

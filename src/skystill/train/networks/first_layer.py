@@ -29,8 +29,8 @@ def spread_kernel(kernel: Tensor, input_spec: InputSpec) -> Tensor:
 def on_other_bands(kernel: Tensor, colors: InputSpec, input_spec: InputSpec) -> Tensor:
     """Fit the kernel of a first layer on squares of pixels, for red, green and blue in bytes, to other bands.
 
-    Three bands of bytes are normalised as the colours are. Any other band has the deviation 1 behind `Normalize`, and
-    is multiplied by the mean deviation that the colours had there.
+    Three bands of bytes are normalised much as the colours are, to the spread of the images. Any other band has the
+    deviation 1 behind `Normalize`, and is multiplied by the mean deviation that the colours had there.
 
     Args:
         kernel: (C, 3 S, h, w), where S is the number of pixels of a square.

@@ -36,10 +36,7 @@ def _file_of(network: str, weights: str) -> Path:
     if weights in WEIGHTS.get(network, {}):
         return shipped_file(network, weights)
     known = ", ".join(f"{name}{OPTION}{one}" for name, names in WEIGHTS.items() for one in names)
+    asked = f"network {network[:100]}{OPTION}{weights[:100]}"
     if weights.endswith(".safetensors"):
-        raise SettingsError(
-            f"network {network}{OPTION}{weights}: name the file alone, {weights}; it knows its network."
-        )
-    raise SettingsError(
-        f"network {network}{OPTION}{weights[:100]}: SkyStill has no such weights. It has {known}, without other sizes."
-    )
+        raise SettingsError(f"{asked}: name the file alone; it knows its network.")
+    raise SettingsError(f"{asked}: SkyStill has no such weights. It has {known}, without other sizes.")

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from skystill.classes import ClassMap
+from skystill.classes import ClassMap, match_names
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.contract import NetworkContractError, check_network, check_structure
@@ -138,8 +138,8 @@ def match_head(network: nn.Module, spec: str, classes: ClassMap) -> str | None:
     record = read_any_record(Path(spec)) if is_weights_file(spec) else None
     if record is None or record.pretrained:
         return None
-    before, now = ([name.lower() for name in one.names] for one in (record.classes, classes))
-    if before == now:
+    places = match_names(classes.names, record.classes.names)
+    if places == list(range(len(record.classes))):
         return None
     head = network.head
     assert isinstance(head, nn.Conv2d), "the contract of networks"
@@ -147,12 +147,12 @@ def match_head(network: nn.Module, spec: str, classes: ClassMap) -> str | None:
         trained = {name: file.get_tensor(f"{_head_prefix(network)}{name}") for name in head.state_dict()}
     head.reset_parameters()
     for name, value in head.state_dict().items():
-        rows = value.view(len(now), -1, *value.shape[1:])
-        own = trained[name].view(len(before), -1, *value.shape[1:])
-        for label, called in enumerate(now):
-            if called in before:
-                rows[label] = own[before.index(called)]
-    fresh = [called for called, own in zip(classes.names, now, strict=True) if own not in before]
+        rows = value.view(len(classes), -1, *value.shape[1:])
+        own = trained[name].view(len(record.classes), -1, *value.shape[1:])
+        for label, place in enumerate(places):
+            if place is not None:
+                rows[label] = own[place]
+    fresh = [name for name, place in zip(classes.names, places, strict=True) if place is None]
     more = f"; {', '.join(fresh)} begin anew" if fresh else ""
     return f"{spec} was trained on {', '.join(record.classes.names)}: its classes are matched by name{more}."
 

@@ -223,3 +223,9 @@ def _digest_of(file: BinaryIO, count: int, begun: "hashlib._Hash | None" = None)
         digest.update(buffer[:read])
         count -= read
     return digest
+
+
+def file_sha256(path: Path) -> bytes:
+    """Return the SHA-256 of the bytes of a file: 32 bytes. Raises OSError if it is missing or cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -2,12 +2,12 @@
 
 import contextlib
 import glob
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
+from skystill.digests import file_sha256
 from skystill.errors import DataError, shortened
 from skystill.raster.listing import IMAGE_SUFFIXES, is_image_file, list_images, match_images
 from skystill.raster.opening import VRT_SUFFIX
@@ -106,5 +106,4 @@ def _head(path: Path) -> bytes:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path).hex()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from skystill.data import Pair, read_image
 from skystill.data.image_files import find_image_files, without_repeats
+from skystill.digests import file_sha256
 from skystill.errors import DataError, first_few
 from skystill.progress import Note, OnProgress, ignore_progress
 from skystill.raster.input_spec import RGB, InputSpec
@@ -99,8 +100,7 @@ def _file_hash(path: Path) -> str:
 
 
 def _bytes_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path).hex()
 
 
 @lru_cache(maxsize=4096)

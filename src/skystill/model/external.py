@@ -10,6 +10,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from skystill.digests import file_sha256
 from skystill.errors import ModelFileError
 
 # Numbers of the fields that hold messages, from onnx.proto. A message that is not listed holds no file name.
@@ -70,13 +71,8 @@ def model_digest(path: Path) -> str:
         ModelFileError: as `check_external_data`.
         OSError: a file is missing or cannot be read.
     """
-    first, *others = map(_digest, model_files(path))
+    first, *others = map(file_sha256, model_files(path))
     return hashlib.sha256(b"".join([first, *others])).hexdigest() if others else first.hex()
-
-
-def _digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def model_bytes(path: Path) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skystill.data.prepare import PreparedData
 from skystill.data.unlabeled import ImageWindow
+from skystill.digests import file_sha256
 from skystill.train.teachers.origins import cache_key
 from skystill.train.teaching import Teaching
 
@@ -32,7 +33,7 @@ def inputs_of_teaching(teaching: Teaching) -> dict[str, str]:
 
 def inputs_of_pretraining(windows: Sequence[ImageWindow], teacher: Path | None) -> dict[str, str]:
     """Return what decides about learning features: the images, and the bytes of a teacher that was trained."""
-    read = [] if teacher is None else [hashlib.sha256(teacher.read_bytes()).hexdigest()]
+    read = [] if teacher is None else [file_sha256(teacher).hex()]
     return {"the images": inputs_of_windows(windows), "the weights of the teacher": _described(read)}
 
 

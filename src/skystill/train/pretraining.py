@@ -31,8 +31,7 @@ from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
 from skystill.train.networks.imagenet import is_pretrained
 from skystill.train.networks.levels import Leveled, as_leveled
-from skystill.train.networks.library import is_library, is_shipped
-from skystill.train.networks.shipped import find_weights
+from skystill.train.networks.library import is_library, is_shipped, is_weights_file
 from skystill.train.networks.start import network_name, recorded_input, start_network
 from skystill.train.networks.weights import NetworkRecord, read_network, read_record, write_network
 
@@ -106,7 +105,7 @@ def _trained_weights(teacher: str) -> Path | None:
             f"--teacher {teacher}: it holds what a student has learnt from a teacher. Give lite0, lite1 or lite2, or "
             f"the run folder of a network that was trained; a student begins with it: --student {teacher}."
         )
-    return find_weights(teacher)
+    return path if is_weights_file(teacher) else None
 
 
 def _open_teacher(teacher: str, trained: Path | None, input_spec: InputSpec) -> Leveled:

@@ -1,6 +1,5 @@
 """The network that a training starts from: built from its name, and given the weights that it begins with."""
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from safetensors import safe_open
 from torch import nn
 
 from skystill.classes import ClassMap, match_names
+from skystill.digests import file_sha256
 from skystill.errors import SettingsError
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.train.networks.contract import NetworkContractError, check_network, check_structure
@@ -182,8 +182,7 @@ def images_seen(spec: str, images: Iterable[Path]) -> int:
 
 def image_digest(path: Path) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a file, as the record of weights of the package lists them."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_sha256(path).hex()[:16]
 
 
 def recorded_input(spec: str) -> InputSpec | None:

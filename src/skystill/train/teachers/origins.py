@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from skystill.classes import ClassMap, read_classes
+from skystill.digests import file_sha256
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
 from skystill.model.adapters import INPUT_SCALES, input_scale
 from skystill.raster.input_spec import RGB, InputSpec
@@ -149,11 +150,7 @@ def files_digest(origin: Origin) -> str:
 
 
 def _digests(origin: Origin) -> bytes:
-    digests = []
-    for path in LOADERS[origin.kind].files(origin):
-        with open(path, "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").digest())
-    return b"".join(digests)
+    return b"".join(map(file_sha256, LOADERS[origin.kind].files(origin)))
 
 
 def _parse(text: str, teacher_classes: str | None, trusted: bool) -> Origin:

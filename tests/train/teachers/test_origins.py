@@ -149,6 +149,26 @@ def test_names_that_the_file_decides_are_told_and_no_name_is_there_twice(tmp_pat
         find_teachers([str(onnx_file(tmp_path / "u.onnx", ["N", 3, "H", "W"]))], "a,b,A", ABC)
 
 
+@pytest.mark.parametrize(
+    ("data", "own", "places", "taught"),
+    [
+        ("a,A,b", "A,b,a", [2, 0, 1], None),
+        ("a,A,b", "a,x,b", [0, 2], (0, 2)),  # A is not a
+        ("a,A,b,c", "c,A,b", [1, 2, 0], (1, 2, 3)),
+        ("Á,b,c", "C,B,á", [2, 1, 0], None),
+    ],
+)
+def test_classes_that_differ_in_case_alone_are_not_taught_by_one_channel(
+    data: str, own: str, places: list[int], taught: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    names = tuple(data.split(","))
+    classes = ClassMap(names, tuple((label, 0, 0) for label in range(len(names))))
+    path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"])
+    teachers = find_teachers([str(path)], own, classes)
+    assert teachers.taught_labels == taught
+    assert torch.equal(teachers.load_one(0)(IMAGES), load(str(path), own="a,b,c")(IMAGES)[:, places])
+
+
 def test_another_number_of_classes_is_said(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "t.onnx", ["N", 3, "H", "W"])
     with pytest.raises(ClassCountMismatch, match=r"gives 3 classes, not 6\. Name all its classes"):

@@ -17,12 +17,13 @@ models in safe mode. Programs of torch.export are the exception, and are loaded 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from skystill.classes import ClassMap, read_classes
+from skystill.classes import ClassMap, match_names, read_classes
 from skystill.digests import file_sha256
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
 from skystill.model.adapters import INPUT_SCALES, input_scale
@@ -98,23 +99,22 @@ def find_teachers(
     """
     origins = tuple(_with_input(_parse(text, teacher_classes, trusted), fed, offered) for text in texts)
     notes: list[str] = []
-    known: list[list[str]] = []
+    matched: list[list[int | None]] = []  # for each teacher, which of its classes each class of the data is
     for origin in origins:
         if origin.names is None:
             notes.append(
                 f"{origin.text} does not name its classes; they are taken to be the data's, in the same order "
                 "(--teacher-classes)."
             )
-        known.append([name.lower() for name in origin.names or classes.names])
-        if twice := sorted({name for name in known[-1] if known[-1].count(name) > 1}):
-            raise ClassesError(f"{origin.text}: its classes name {', '.join(twice)} twice; which of them is meant?")
+        _check_names(origin, classes)
+        matched.append(match_names(classes.names, origin.names or classes.names))
     given = _read_names(teacher_classes)
     if given is not None and all(origin.names != given for origin in origins):
         notes.append(
             f"--teacher-classes is not used: the classes of {', '.join(origin.text for origin in origins)} are named "
             f"in the file: {', '.join(origins[0].names or ())}."
         )
-    shared = [label for label, name in enumerate(classes.names) if all(name.lower() in names for names in known)]
+    shared = [label for label in range(len(classes)) if all(found[label] is not None for found in matched)]
     if len(shared) < 2:
         raise ClassesError(
             f"{', '.join(texts)}: {len(shared)} of the data's classes ({', '.join(classes.names)}) are known to the "
@@ -124,8 +124,16 @@ def find_teachers(
     missing = [name for label, name in enumerate(classes.names) if label not in shared]
     if missing:
         notes.append(f"no teacher for {', '.join(missing)}: learnt from labels alone.")
-    channels = tuple(tuple(names.index(classes.names[label].lower()) for label in shared) for names in known)
+    channels = tuple(tuple(index for label in shared if (index := found[label]) is not None) for found in matched)
     return Teachers(origins, channels, tuple(shared) if missing else None, tuple(notes), len(classes))
+
+
+def _check_names(origin: Origin, classes: ClassMap) -> None:
+    """Refuse a teacher with a name twice. Names that differ in case alone may be there if the data has the same."""
+    lower = Counter(name.lower() for name in origin.names or ())
+    again = {name for name, count in Counter(origin.names).items() if count > 1 or name not in classes.names}
+    if twice := sorted({name.lower() for name in again if lower[name.lower()] > 1}):
+        raise ClassesError(f"{origin.text}: its classes name {', '.join(twice)} twice; which of them is meant?")
 
 
 def cache_key(origin: Origin, channels: Sequence[int], how: str) -> str:

@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,15 @@ def test_the_card_says_what_it_was_trained_on_and_where_it_fails() -> None:
     assert "CC0" in card and "## Where it fails" in card
     for name in DUBAI.names[:5]:
         assert re.search(rf"\| {name} \| \d\d\.\d \|", card), name
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_card_is_shown_to_its_end(columns: int) -> None:
+    command = [sys.executable, "-m", "skystill", "box"]
+    environment = os.environ | {"COLUMNS": str(columns)}
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    said = set(re.findall(r"[a-z]{3,}", model_card().split("## Where it fails")[1]))
+    assert len(said) > 30 and said <= set(re.findall(r"[a-z]{3,}", shown))
 
 
 @pytest.mark.slow

@@ -179,7 +179,7 @@ def box() -> None:
 
     from skystill.model.bundled import bundled_model, model_card
 
-    console.print(Markdown(model_card()))
+    console.print(Markdown(model_card()), soft_wrap=False)
     console.print(f"{bundled_model()}", markup=False, soft_wrap=True)
 
 

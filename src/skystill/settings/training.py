@@ -21,7 +21,7 @@ class TrainSettings(FitSettings):
     """Network to train: a name that skystill networks lists, with other sizes if you like, such as
     unet?channels=32&depth=4, or with weights that come with SkyStill, such as swift-small?weights=dubai; a file of
     weights (.safetensors) to start from; or a network of another library with weights for its encoder,
-    timm:NAME?weights=FILE or smp:UNET/ENCODER?weights=FILE. With ?weights=imagenet the library downloads them; without
+    timm:NAME?weights=FILE or smp:Unet/ENCODER?weights=FILE. With ?weights=imagenet the library downloads them; without
     weights it starts from random ones."""
 
 
@@ -30,7 +30,7 @@ class TeacherSettings(Settings):
 
     teacher: list[str] = Field(min_length=1)
     """Trained network to learn from: a run folder, an .onnx, .keras, .h5, .hdf5 or .pt2 file (--trust-teacher),
-    smp:UNET/ENCODER?classes=N&weights=FILE, torchvision:NAME?classes=N&weights=FILE, or hf:DIR. ?input=0..255,
+    smp:Unet/ENCODER?classes=N&weights=FILE, torchvision:NAME?classes=N&weights=FILE, or hf:DIR. ?input=0..255,
     ?input=0..1 or ?input=imagenet at the end sets the pixel values that it expects, and
     ?bands=red,green,blue,nir&input=values&divide=10000&mean=0.2&std=0.1 feeds it the values of these bands. If the
     option is repeated, the teachers are averaged."""

@@ -238,6 +238,8 @@ def test_kinds_that_are_not_known_and_files_that_are_missing(tmp_path: Path) -> 
     (tmp_path / "model.tflite").write_bytes(b"x")
     with pytest.raises(SettingsError, match=r"of a kind that is not known\. Known: a SkyStill run folder, \.onnx"):
         load(str(tmp_path / "model.tflite"))
+    with pytest.raises(SettingsError, match=r"weights does not hold its network: write both as an ONNX file"):
+        load(str(tmp_path / "unet.pth"))
     for text in ("none.onnx", "none.keras", "smp:Unet/resnet34?classes=6&weights=none.pth"):
         with pytest.raises(SettingsError, match="no such file"):
             load(text)

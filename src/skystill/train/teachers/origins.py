@@ -36,6 +36,9 @@ from skystill.train.teachers.loaders.loader import INPUT_OPTIONS, Origin
 from skystill.train.teachers.loaders.table import LOADERS
 from skystill.train.teachers.teacher import Teacher, check_finite
 
+_OF_TORCH = {".pth", ".pt", ".ckpt", ".bin"}
+"""Endings of files that hold the weights of a network of PyTorch, and not the network."""
+
 
 @dataclass(frozen=True)
 class Teachers:
@@ -224,7 +227,10 @@ def _recognise(text: str, before: str) -> tuple[str, str]:
         if suffix in loader.suffixes:
             return kind, before
     known = ", ".join(loader.example for loader in LOADERS.values())
-    raise SettingsError(f"teacher {text!r} is of a kind that is not known. Known: {known}.")
+    own = " A file of weights does not hold its network: write both as an ONNX file (torch.onnx.export)."
+    raise SettingsError(
+        f"teacher {text!r} is of a kind that is not known. Known: {known}.{own if suffix in _OF_TORCH else ''}"
+    )
 
 
 def _read_names(teacher_classes: str | None) -> tuple[str, ...] | None:

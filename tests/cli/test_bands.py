@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from skystill.raster.input_spec import RGB, spec_from
 from tests.banded_rasters import write_bands
 from tests.cli.conftest import Done
+from tests.foreign_model import write_foreign
 
 Cli = Callable[..., Done]
 NAMES = ("blue", "green", "red", "nir")
@@ -171,6 +172,41 @@ class TestRun:
         assert done.code == 0, done.err
         before, after = (yaml.safe_load((one / "config.yaml").read_text()) for one in (run, tmp_path / "r"))
         assert before["input_spec"]["bands"] == after["input_spec"]["bands"]
+
+    def test_images_on_another_scale_are_refused(self, run: Path, data: Path, tmp_path: Path, skystill: Cli) -> None:
+        scaled = tmp_path / "scaled"
+        shutil.copytree(data, scaled)
+        for path in (scaled / "images").iterdir():
+            with rasterio.open(path) as file:
+                planes = file.read()
+            write_bands(path, (planes // 200).astype(np.uint16), NAMES, nodata=0)
+        more = [f"--out={tmp_path}/r", "--epochs=1", "--no-report", *QUICK]
+        weights = run / "checkpoints/model.safetensors"
+        for command, says in (
+            (["train", f"--data={scaled}", f"--network={weights}"], "the network to start from was trained on other"),
+            (["distill", f"--data={scaled}", f"--teacher={run}"], f"the teacher {run} was trained on other values"),
+            (
+                ["distill", f"--data={data}", f"--teacher={run}", f"--unlabeled={scaled}/images"],
+                "8 file(s) cannot teach",
+            ),
+            (["pretrain", f"--teacher={run}", f"--images={scaled}/images"], "8 file(s) cannot teach"),
+        ):
+            flags = more if command[0] != "pretrain" else more[:2]
+            done = skystill(*command, *flags)
+            said = " ".join(done.err.split())
+            assert done.code == 2 and says in said and "its values are on another scale" in said, said
+
+    def test_a_cached_teacher_of_values_and_a_student_that_was_trained_before(
+        self, run: Path, data: Path, tmp_path: Path, skystill: Cli
+    ) -> None:
+        """The student keeps its statistics, and the cache, which knows no student, takes those of the images."""
+        path = write_foreign(tmp_path / "f.onnx", ("n", 4, "h", "w"), bands=4, scale=1 / 20)
+        done = skystill(
+            "distill", f"--data={data}", f"--teacher={path}?bands=red,green,blue,nir&input=values", "--limit-images=2",
+            "--teacher-classes=bare,plant,rest", f"--student={run}/checkpoints/model.safetensors", "--no-alone",
+            "--teacher-mode=cached", "--epochs=1", "--no-report", f"--out={tmp_path}/r", *QUICK,
+        )  # fmt: skip
+        assert done.code == 0, done.err
 
     def test_distill_and_prune(self, run: Path, data: Path, tmp_path: Path, skystill: Cli) -> None:
         shared = [f"--data={data}", "--epochs=4", *QUICK]

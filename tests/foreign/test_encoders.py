@@ -252,6 +252,24 @@ def test_frozen_levels_have_no_gradients_and_their_statistics_do_not_move(spec: 
     assert same == [True] * count + [False] * (len(network.levels) - count)
 
 
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [("smp:Unet/efficientnet-b0", 5), ("smp:Unet/efficientnet-b0", 3), ("timm:test_efficientnet", 2)],
+)
+def test_frozen_levels_drop_nothing_at_random(spec: str, count: int) -> None:
+    """In smp's EfficientNet the *block* decides whether its branch is dropped, and has no weights of its own."""
+    network = start_network(spec, 3)
+    assert isinstance(network, OfLibrary)
+    network.freeze(count, spec)
+    network.train()
+    features = [features_of(network, IMAGES) for _ in range(3)]
+    begins = len(features[0]) - len(network.levels)
+    for own, *others in list(zip(*features, strict=True))[begins : begins + count]:
+        assert all(torch.equal(own, other) for other in others)
+    is_open = [part.training for part in network.encoder.modules()]
+    assert any(is_open) == (count < len(network.levels))
+
+
 # ---- what is refused
 
 

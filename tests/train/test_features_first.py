@@ -63,19 +63,19 @@ def asking(teacher: Path, out: Path, **more: object) -> DistillSettings:
 class Learning:
     """Stands for `skystill pretrain`: writes its settings and weights that anyone can tell, and keeps the settings."""
 
-    def __init__(self) -> None:
+    def __init__(self, fed: InputSpec = RGB) -> None:
         self.settings: list[PretrainSettings] = []
+        self.fed = fed
 
     def __call__(self, settings: PretrainSettings) -> None:
         self.settings.append(settings)
         RunFolder(settings.out).config.write_text(yaml.safe_dump(settings.to_config()))
-        network = build_network(network_name(settings.student), len(CLASSES), RGB)
+        network = build_network(network_name(settings.student), len(CLASSES), self.fed)
         with torch.no_grad():
             for weight in network.parameters():
                 weight.fill_(0.25)
-        write_network(
-            RunFolder(settings.out).weights, network, NetworkRecord(settings.student, CLASSES, pretrained="t")
-        )
+        record = NetworkRecord(settings.student, CLASSES, input_spec=self.fed, pretrained="t")
+        write_network(RunFolder(settings.out).weights, network, record)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,15 @@ def test_a_teacher_of_other_bands(teachers: dict[str, Path], prepared: PreparedD
             torch.nn.Identity(), asking(teachers["lite0"], tmp_path), replace(prepared, spec=more), learn
         )
     assert not learn.settings
+
+
+def test_a_teacher_of_the_same_bands_with_other_means(prepared: PreparedData, tmp_path: Path) -> None:
+    """As with --limit-images, or a teacher of another place: the student is then fed as its teacher."""
+    taught = InputSpec((*RGB.bands, Band("nir", 4, 500.0)), "uint16")
+    own = replace(taught, bands=(*RGB.bands, Band("nir", 4, 600.0)), nodata=0.0)
+    settings = asking(run_of(tmp_path / "teacher", SMALL, taught), tmp_path / "run")
+    _, found = begin_with_features(torch.nn.Identity(), settings, replace(prepared, spec=own), Learning(taught))
+    assert found.spec.bands == taught.bands and found.spec.nodata == 0.0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """When the validation score of a teacher is known for the images of a student."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from skystill.data.prepare import PreparedData, prepare_data
 from skystill.report.records import TrainingRecord, write_record
 from skystill.run_folder import RunFolder, write_json
 from skystill.settings import DistillSettings
+from skystill.train.inputs import beginnings_of, inputs_of_data
 from skystill.train.networks.table import build_network
 from skystill.train.networks.weights import NetworkRecord, write_network
 from skystill.train.weak_teacher import teacher_score
@@ -46,3 +49,17 @@ def test_a_score_over_other_classes_is_not_compared(
     write_network(run.weights, build_network("kite-nano", len(classes)), NetworkRecord("kite-nano", classes))
     settings = DistillSettings(data=Path("d"), teacher=[str(tmp_path)], out=Path("o"))
     assert teacher_score(settings, prepared.split, of_student) == (0.5 if known else None)
+    write_json(run.inputs, inputs_of_data(prepared))
+    assert teacher_score(settings, prepared.split, of_student) == (0.5 if known else None)
+
+
+def test_a_score_on_other_images_of_the_same_names_is_not_compared(prepared: PreparedData, tmp_path: Path) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(prepared.split.validation[0].image.parent, copied)
+    pairs = prepared.split.validation
+    moved = [replace(pair, image=copied / pair.image.name) for pair in pairs]
+    assert beginnings_of(moved) == beginnings_of(pairs[::-1])
+    content = bytearray(moved[0].image.read_bytes())
+    content[len(content) // 2] ^= 1
+    moved[0].image.write_bytes(content)
+    assert beginnings_of(moved) != beginnings_of(pairs)

@@ -16,7 +16,7 @@ from skystill.data import (
     resolve_classes,
     split_pairs,
 )
-from skystill.data.bands import ALL, equal_bands, find_spec, with_statistics
+from skystill.data.bands import ALL, BandStatistics, equal_bands, find_spec, with_statistics
 from skystill.data.leaks import leak_notes
 from skystill.data.map_check import check_map, gap_note, with_cut
 from skystill.data.map_rest import count_rest
@@ -24,6 +24,7 @@ from skystill.data.maps import name_all
 from skystill.data.parts import PartCounts, count_parts
 from skystill.data.resolution import with_resolution
 from skystill.data.run_split import find_split
+from skystill.data.scale import check_scale
 from skystill.data.stored import stored_notes
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, ignore_progress, report_notes
@@ -40,6 +41,8 @@ class PreparedData:
         split: the images for training, validation and test. If `limit_images` is set, `train` is already sampled.
         notes: what the user should know.
         spec: what a network is fed that is trained on these images.
+        measured: the same bands with the statistics of these training images, also where the network was trained before
+            on others, whose statistics stay in `spec`. None if they are the same.
         offered: all bands of the images, in their data type; colours if a network cannot be fed these.
         parts: a table of the pixels of each class in each part of the split, as lines of text.
     """
@@ -50,6 +53,7 @@ class PreparedData:
     spec: InputSpec = RGB
     offered: InputSpec = RGB
     parts: tuple[str, ...] = ()
+    measured: InputSpec | None = None
 
     @property
     def classes(self) -> ClassMap:
@@ -76,7 +80,8 @@ def prepare_data(
         known: what the network is fed, if it was trained before: the bands and their statistics then stay.
 
     Raises:
-        DataError: the folder holds no pairs or too few, or the data has problems, which the message lists.
+        DataError: the folder holds no pairs or too few, the data has problems, which the message lists, or its values
+            are not on the scale of `known`.
         ClassesError: there are no classes, or their file cannot be read.
         SettingsError: the split cannot be made, there are fewer training images than `limit_images`, the images lack
             bands, or `--bands` are not those of `known`.
@@ -89,10 +94,13 @@ def prepare_data(
     check = _check(search, classes, on_progress, spec)
     check.raise_problems(settings.data)
     split, of_split = find_split(settings, search.pairs, check)
+    if known is not None:
+        check_scale(_files(split.train), known, "the network to start from")
     check = with_cut(check, split, spec)
     lost = [*leak_notes(check, split), *(gap_note(check, split) if settings.limit_images is None else [])]
     parts = count_parts(check, split)
     notes += () if getattr(settings, "unlabeled", None) else _unlabeled_notes(settings.data, search, check, split, spec)
+    measured = None if known is None else with_statistics(known, _statistics(check, split))
     spec, of_bands = _complete(spec, check, split, known)
     return PreparedData(
         check,
@@ -101,6 +109,7 @@ def prepare_data(
         spec,
         _offered(search, classes),
         tuple(parts.lines()),
+        measured,
     )
 
 
@@ -146,11 +155,14 @@ def _find_spec(
     return find_spec(_files(search.pairs), settings.bands, classes.band_names)
 
 
+def _statistics(check: DataCheck, split: Split) -> list[BandStatistics]:
+    trained = {pair.key for pair in split.train}
+    return [record.statistics for key, record in check.by_key.items() if key in trained]
+
+
 def _complete(spec: InputSpec, check: DataCheck, split: Split, known: InputSpec | None) -> tuple[InputSpec, list[str]]:
     """Return the spec with what only the training images tell, and notes on it."""
-    trained = {pair.key for pair in split.train}
-    images = [record for key, record in check.by_key.items() if key in trained]
-    statistics = [record.statistics for record in images]
+    statistics = _statistics(check, split)
     if known is None:
         spec = with_statistics(spec, statistics)
     spec, notes = with_resolution(spec, _files(split.train))

@@ -36,7 +36,10 @@ def find_split(
     before = _run_before(settings)
     split = run_split(before, pairs) if before and settings.split == "auto" and spreads_classes(pairs) else None
     if before and split:
-        notes = (f"the split is that of {before.path}, so that its training images are no test images here.",)
+        notes = (
+            f"the split is that of {before.path}, whose images have the same names, so that those that it was trained "
+            "on are no test images here.",
+        )
     else:
         split = split_pairs(pairs, settings.split, settings.seed, check.areas_of)
     if settings.limit_images is not None:

@@ -32,9 +32,9 @@ It may be called from several threads at the same time."""
 Answer = Literal["logits", "probabilities", "independent"]
 """What a file answers: logits; probabilities that sum to one; or one probability for each class by itself (sigmoid)."""
 
-_SMALLEST = 1e-7  # as in `Teacher`: a file gives the same logits as a teacher and as a model
-_SMALLEST_INDEPENDENT = 1e-12  # smaller, because all classes of a pixel may be improbable, and one must still be chosen
-_TOLERANCE = 1e-2  # of probabilities and of their sum, so that half precision passes
+SMALLEST = 1e-7  # also of `Teacher`: a file gives the same logits as a teacher and as a model
+SMALLEST_INDEPENDENT = 1e-12  # smaller, because all classes of a pixel may be improbable, and one must still be chosen
+TOLERANCE = 1e-2  # of probabilities and of their sum, so that half precision passes
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,9 @@ def to_logits(values: Logits, form: Form) -> Logits:
             "one of the two was expected. Export it again with logits as its output."
         )
     if form.answer == "probabilities":
-        values = np.log(np.maximum(values, np.float32(_SMALLEST)))
+        values = np.log(np.maximum(values, np.float32(SMALLEST)))
     elif form.answer == "independent":
-        least = np.float32(_SMALLEST_INDEPENDENT)
+        least = np.float32(SMALLEST_INDEPENDENT)
         values = np.log(np.maximum(values, least)) - np.log(np.maximum(1 - values, least))
     if form.channels < form.num_classes:
         return np.concatenate([np.zeros_like(values), values])
@@ -240,12 +240,12 @@ def to_logits(values: Logits, form: Form) -> Logits:
 def what_is_answered(values: Logits) -> Answer:
     """Recognise what channels (channels, h, w) are, by their values.
 
-    Probabilities are nowhere negative and sum to one over classes, as in `are_probabilities` of the teachers. Values
-    from 0 to 1 with another sum are probabilities of each class by itself.
+    Probabilities are nowhere negative and sum to one over classes. Values from 0 to 1 with another sum are
+    probabilities of each class by itself. `answer_of` of the teachers is the same for tensors.
     """
-    if not (values.min() >= 0 and values.max() <= 1 + _TOLERANCE):
+    if not (values.min() >= 0 and values.max() <= 1 + TOLERANCE):
         return "logits"
-    if len(values) > 1 and (np.abs(values.sum(axis=0) - 1) < _TOLERANCE).all():
+    if len(values) > 1 and (np.abs(values.sum(axis=0) - 1) < TOLERANCE).all():
         return "probabilities"
     return "independent"
 

@@ -23,7 +23,7 @@ from skystill.model.adapters import (
     to_input,
     what_is_answered,
 )
-from skystill.model.trial_images import even_images, random_image
+from skystill.model.trial_images import LARGEST_REDUCTION, MULTIPLES, even_images, random_image, trial_size
 from skystill.parsing import parse_json
 from skystill.raster.input_spec import MAX_BANDS, RGB, Band, InputSpec
 
@@ -35,9 +35,6 @@ _INPUT_TYPES: Mapping[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
 }
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
-_TRIAL_ROWS, _TRIAL_COLUMNS = 131, 97  # pixels, about; both odd, so that a network that halves its input cannot fit
-_LARGEST_REDUCTION = 32
 
 
 @dataclass(frozen=True)
@@ -223,8 +220,8 @@ def _with_shape(form: Form, shape: Sequence[object], call: RawCall, classes: Cla
     for bands_last in layouts:
         sides = [side for side in (shape[1:3] if bands_last else shape[2:4]) if isinstance(side, int)]
         fixed = (sides[0], sides[-1]) if sides else None
-        for multiple in (1,) if fixed else _MULTIPLES:
-            height, width = fixed or (_near(_TRIAL_ROWS, multiple, 3), _near(_TRIAL_COLUMNS, multiple, 1))
+        for multiple in (1,) if fixed else MULTIPLES:
+            height, width = fixed or trial_size(multiple)
             trial = replace(form, bands_last=bands_last, size=fixed, multiple=multiple, smallest=min(height, width))
             try:
                 answer = call(to_input(random_image(form.spec, height, width), trial))
@@ -237,14 +234,9 @@ def _with_shape(form: Form, shape: Sequence[object], call: RawCall, classes: Cla
             problem = (
                 f"{form.path} gives {answer.shape} for an image of {height} x {width} pixels; a segmentation model "
                 "gives one value for each class and pixel, or for each square of up to "
-                f"{_LARGEST_REDUCTION} x {_LARGEST_REDUCTION} pixels."
+                f"{LARGEST_REDUCTION} x {LARGEST_REDUCTION} pixels."
             )
     raise ModelFileError(problem)
-
-
-def _near(size: int, multiple: int, least: int) -> int:
-    """Return an odd number of times `multiple`, near `size`."""
-    return multiple * max(least, size // multiple // 2 * 2 + 1)
 
 
 def _fitted(trial: Form, shape: Sequence[int], height: int, width: int, classes: ClassMap) -> Form | None:
@@ -258,7 +250,7 @@ def _fitted(trial: Form, shape: Sequence[int], height: int, width: int, classes:
     others: list[int] = []
     for classes_last in (trial.bands_last, not trial.bands_last):
         channels, rows, columns = (shape[3], *shape[1:3]) if classes_last else shape[1:]
-        for reduction in range(1, _LARGEST_REDUCTION + 1):
+        for reduction in range(1, LARGEST_REDUCTION + 1):
             # An input of free size is padded to a multiple, so that the squares of the answer cover it exactly.
             exact = trial.size is not None or height % reduction == width % reduction == 0
             if not exact or (rows, columns) != (-(-height // reduction), -(-width // reduction)):
@@ -277,7 +269,7 @@ def _fitted(trial: Form, shape: Sequence[int], height: int, width: int, classes:
 
 def _with_answer(form: Form, call: RawCall) -> Form:
     """Add what the answer is: probabilities only if it is that for noise, a black and a white image."""
-    height, width = form.size or (_near(_TRIAL_ROWS, form.multiple, 3), _near(_TRIAL_COLUMNS, form.multiple, 1))
+    height, width = form.size or trial_size(form.multiple)
     found = {
         what_is_answered(channels_of(call(to_input(planes, form)), form, height, width))
         for planes in (random_image(form.spec, height, width), *even_images(form.spec, height, width))

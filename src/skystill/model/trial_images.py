@@ -7,7 +7,21 @@ import numpy.typing as npt
 
 from skystill.raster.input_spec import InputSpec
 
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Numbers of pixels that a network may want the sides of its images to be divisible by, as they are tried."""
+LARGEST_REDUCTION = 32
+"""A network of another program gives one answer for each square of at most so many pixels per side."""
+_ROWS, _COLUMNS = 131, 97  # pixels, about; both odd, so that a network that halves its input cannot fit
 _SPREADS = 2.0  # standard deviations from the mean, down and up
+
+
+def trial_size(multiple: int) -> tuple[int, int]:
+    """Return height and width of an image to try a network on: odd numbers of times `multiple`, which differ."""
+    return _near(_ROWS, multiple, 3), _near(_COLUMNS, multiple, 1)
+
+
+def _near(size: int, multiple: int, least: int) -> int:
+    return multiple * max(least, size // multiple // 2 * 2 + 1)
 
 
 def random_image(spec: InputSpec, height: int, width: int) -> npt.NDArray[Any]:

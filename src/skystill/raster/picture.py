@@ -146,6 +146,23 @@ def read_manner(path: Path, spec: InputSpec = RGB) -> str:
     return f"{manner}, {spec.reading}" if spec.reading else manner
 
 
+def off_scale(path: Path, spec: InputSpec) -> str | None:
+    """Return in a sentence why the values of a file are not on the scale of the training images of a network.
+
+    Args:
+        path: the file.
+        spec: what the network is fed, with the statistics of its training images. Colours in bytes pass.
+
+    Returns:
+        None if they are on this scale, or the file cannot be opened, which is said elsewhere.
+    """
+    try:
+        with gdal_environment(), _reading(path, spec, keep=False) as source:
+            return source.off_scale()
+    except DataError:
+        return None
+
+
 def is_jpeg(path: Path) -> bool:
     """Return whether a file begins as a JPEG does."""
     with open(path, "rb") as file:

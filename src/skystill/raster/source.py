@@ -220,6 +220,10 @@ class RasterSource:
         if isinstance(self._reading, Values):
             self.notes.extend(self._reading.notes_on_range(self._samples, self._told))
 
+    def off_scale(self) -> str | None:
+        """Return why the values are not on the scale of the training images, as `Values.off_scale`. Colours pass."""
+        return self._reading.off_scale(self._samples) if isinstance(self._reading, Values) else None
+
     def read(self, top: int, bottom: int, left: int, right: int) -> tuple[Planes, Valid | None]:
         """Read a window.
 

@@ -1,7 +1,7 @@
 """Bands read as values: what stands in the raster is what the network is fed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, Resampling
 from skystill.errors import DataError, SettingsError
 from skystill.raster.band_names import BandMatch, alpha_of, match_bands
 from skystill.raster.colors import Samples
-from skystill.raster.input_spec import InputSpec
+from skystill.raster.input_spec import Band, InputSpec
 from skystill.raster.validity import Valid
 
 _SAME_UNIT, _PART_OUTSIDE = 0.01, 0.5  # fractions of a raster's values that lie in the range of the training images
@@ -107,21 +107,12 @@ class Values:
                 say which bands to take.
         """
         notes: list[str] = []
-        if _is_open(self._spec):
-            return notes
-        values = samples(self.numbers, self.alpha)
-        for band, sampled in zip(self._spec.bands, values, strict=True):
-            own = sampled.compressed()
-            if not own.size:
-                continue
-            inside = float(((own >= band.low) & (own <= band.high)).mean())
-            middle = float(np.median(own))
+        for band, inside, middle in self._on_range(samples):
             if inside < _SAME_UNIT and not told:
                 raise DataError(
-                    f"{self._path}: {band.label} is about {middle:g}, and was {band.low:g} to {band.high:g} in the "
-                    f"training images (mean {band.mean:g}): its values are on another scale, or it is another band. "
-                    "Write the raster on the scale of the training images. If it is right as it is, such as a scene of "
-                    f"clouds alone, name its bands: --bands {','.join(map(str, self.numbers))}."
+                    f"{self._other_scale(band, middle)} Write the raster on the scale of the training images. If it is "
+                    "right as it is, such as a scene of clouds alone, name its bands: --bands "
+                    f"{','.join(map(str, self.numbers))}."
                 )
             if inside < _PART_OUTSIDE:
                 notes.append(
@@ -129,6 +120,28 @@ class Values:
                     f"images ({band.low:g} to {band.high:g}; the middle one is {middle:g})."
                 )
         return notes
+
+    def off_scale(self, samples: Samples) -> str | None:
+        """Return a sentence if nearly all values of a band lie outside the range of the training images, or None."""
+        found = (self._other_scale(band, middle) for band, inside, middle in self._on_range(samples)
+                 if inside < _SAME_UNIT)  # fmt: skip
+        return next(found, None)
+
+    def _other_scale(self, band: Band, middle: float) -> str:
+        return (
+            f"{self._path}: {band.label} is about {middle:g}, and was {band.low:g} to {band.high:g} in the training "
+            f"images (mean {band.mean:g}): its values are on another scale, or it is another band."
+        )
+
+    def _on_range(self, samples: Samples) -> Iterator[tuple[Band, float, float]]:
+        """Yield for each band the fraction of its values in the range of the training images, and the middle value."""
+        if _is_open(self._spec):
+            return
+        values = samples(self.numbers, self.alpha)
+        for band, sampled in zip(self._spec.bands, values, strict=True):
+            own = sampled.compressed()
+            if own.size:
+                yield band, float(((own >= band.low) & (own <= band.high)).mean()), float(np.median(own))
 
 
 def _is_open(spec: InputSpec) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from skystill.data import Split
-from skystill.data.prepare import PreparedData
+from skystill.data.prepare import PreparedData, have_same_bands
 from skystill.data.split import PARTS
 from skystill.errors import RunFolderError, SettingsError
 from skystill.raster.input_spec import InputSpec
@@ -82,7 +82,7 @@ def begin_with_features(
         return student, prepared
     folder = RunFolder(settings.out).features
     taught = read_record(_weights(settings)).input_spec
-    if taught.reading != prepared.spec.reading:
+    if not have_same_bands(taught, prepared.spec):
         raise SettingsError(
             f"--feature-epochs {settings.feature_epochs}: the teacher is fed {_fed(taught)}, and the student "
             f"{_fed(prepared.spec)}. Leave the option out."

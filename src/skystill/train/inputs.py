@@ -4,11 +4,29 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from skystill.data import Pair
 from skystill.data.prepare import PreparedData
 from skystill.data.unlabeled import ImageWindow
 from skystill.digests import file_sha256
 from skystill.train.teachers.origins import cache_key
 from skystill.train.teaching import Teaching
+
+VALIDATION = "the validation images"
+_BEGINNING = 2**20  # bytes that are compared of each file: rasters can be large
+
+
+def beginnings_of(pairs: Sequence[Pair]) -> str:
+    """Return a short text that is the same for the same images, wherever they lie: names, sizes, and how files begin.
+
+    Args:
+        pairs: in any order.
+    """
+    found = []
+    for pair in pairs:
+        with open(pair.image, "rb") as file:
+            beginning = hashlib.sha256(file.read(_BEGINNING)).hexdigest()
+        found.append((pair.image.name, pair.bounds or (), pair.image.stat().st_size, beginning))
+    return _described(sorted(found))
 
 
 def inputs_of_data(prepared: PreparedData) -> dict[str, str]:
@@ -17,6 +35,7 @@ def inputs_of_data(prepared: PreparedData) -> dict[str, str]:
     masks = [(mask.name, mask.stat().st_size) for mask in dict.fromkeys(pair.mask for pair in pairs)]
     return {
         "the labelled images": inputs_of_windows([ImageWindow(pair.image, pair.bounds) for pair in pairs]),
+        VALIDATION: beginnings_of(prepared.split.validation),
         "the labels": _described([*masks, *prepared.parts]),
         "the classes": ", ".join(prepared.classes.names),
     }

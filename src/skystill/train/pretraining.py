@@ -29,6 +29,7 @@ from skystill.train.fitting import choose_precision
 from skystill.train.inputs import inputs_of_pretraining
 from skystill.train.loop.checkpoint import Checkpointer
 from skystill.train.loop.matching import FeatureMatching
+from skystill.train.losses.on_features import check_crop
 from skystill.train.networks.imagenet import is_pretrained
 from skystill.train.networks.levels import Leveled, as_leveled
 from skystill.train.networks.library import is_library, is_shipped, is_weights_file
@@ -63,6 +64,7 @@ def pretrain_run(
     begun = start_network(settings.student, len(_NO_CLASSES), input_spec)
     student = _of_the_table(begun, settings.student)
     teacher = _open_teacher(settings.teacher, trained, input_spec)
+    check_crop(settings.crop, student, teacher)
     keep_freed_memory()
     fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))  # type: ignore[arg-type]
     task = FeatureMatching(student, teacher, has_decoder=trained is not None, fabric=fabric)
@@ -158,7 +160,10 @@ def _find_images(
         rest = partial(find_rest, prepared.check, split, input_spec, on_progress) if prepared else list
         maps = prepared.check.maps if prepared else ()
         own = {os.path.realpath(window.path) for window in windows if window.bounds is None}
-        found_windows = find_unlabeled(settings.images, held_out, input_spec, rest, maps, split.train, on_progress)
+        scale = known or (prepared.spec if prepared else None)
+        found_windows = find_unlabeled(
+            settings.images, held_out, input_spec, rest, maps, split.train, on_progress, scale
+        )
         windows += [window for window in found_windows if os.path.realpath(window.path) not in own]
     windows = list(dict.fromkeys(windows))
     if known is None:

@@ -240,6 +240,9 @@ def cache_settings(settings: DistillSettings) -> CacheSettings:
     values = {name: getattr(settings, name) for name in CacheSettings.model_fields if name not in own}
     if (begun := RunFolder(settings.out).split).is_file():
         values["split"] = str(begun)  # the cache is of the images that the run began with
+    if settings.bands is None and (known := recorded_input(settings.student)) and not known.is_colors:
+        named = all(band.name for band in known.bands)
+        values["bands"] = ",".join(band.name if named else str(band.number) for band in known.bands)
     if settings.cache is None and settings.run_teacher is None:
         values["cache"] = RunFolder(settings.out).logits
     return CacheSettings(**values, share=f"{rank + 1}/{ranks}")

@@ -10,7 +10,8 @@ from torch import nn
 
 from skystill.allocator import keep_freed_memory
 from skystill.data.map_rest import find_rest
-from skystill.data.prepare import PreparedData
+from skystill.data.prepare import PreparedData, have_same_bands
+from skystill.data.scale import check_scale
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, phase, report_notes
@@ -18,7 +19,7 @@ from skystill.raster.input_spec import InputSpec
 from skystill.run_folder import RunFolder
 from skystill.settings import CacheSettings, DistillSettings, LearnSettings, TeacherSettings
 from skystill.train.loop.distiller import Distiller, FeatureTerm
-from skystill.train.losses.on_features import FEATURE_LOSSES, FeatureHook
+from skystill.train.losses.on_features import FEATURE_LOSSES, FeatureHook, check_crop
 from skystill.train.losses.on_labels import build_student_loss
 from skystill.train.losses.on_logits import DISTILLATION_LOSSES, DistillationLoss
 from skystill.train.losses.terms import Term, parse_terms
@@ -61,8 +62,12 @@ class Teaching:
         Args:
             fed: what the student is fed.
         """
-        specs = {origin.input_spec.reading: origin.input_spec for origin in self.teachers.origins}
-        return [spec for reading, spec in specs.items() if reading != fed.reading]
+        own = [(origin.input_spec, origin.knows_input) for origin in self.teachers.origins]
+        # A network of SkyStill normalises by itself: of the same bands, only the values without data would differ.
+        others = [
+            spec for spec, knows in own if spec.reading != fed.reading and not (knows and have_same_bands(spec, fed))
+        ]
+        return list({spec.reading: spec for spec in others}.values())
 
 
 def open_teaching(settings: DistillSettings, prepared: PreparedData, on_progress: OnProgress) -> Teaching:
@@ -237,10 +242,15 @@ def _size_on_disk(caches: Sequence[LogitCache], teachers: Teachers, images: Sequ
 
 
 def _find_teachers(settings: TeacherSettings, prepared: PreparedData) -> Teachers:
-    fed, offered = prepared.spec, prepared.offered
-    return find_teachers(
+    # Not what a student was fed that was trained before: a cache, which knows no student, must be fed the same.
+    fed, offered = prepared.measured or prepared.spec, prepared.offered
+    teachers = find_teachers(
         settings.teacher, settings.teacher_classes, prepared.classes, fed, offered, settings.trust_teacher
     )
+    for origin in teachers.origins:
+        if origin.knows_input:
+            check_scale([pair.image for pair in prepared.split.train], origin.input_spec, f"the teacher {origin.text}")
+    return teachers
 
 
 def _unlabeled(settings: TeacherSettings, prepared: PreparedData, on_progress: OnProgress) -> list[ImageWindow]:
@@ -249,7 +259,7 @@ def _unlabeled(settings: TeacherSettings, prepared: PreparedData, on_progress: O
     split, spec, maps = prepared.split, prepared.spec, prepared.check.maps
     rest = partial(find_rest, prepared.check, split, spec, on_progress)
     held_out = [*split.validation, *split.test]
-    return find_unlabeled(settings.unlabeled, held_out, spec, rest, maps, split.train, on_progress)
+    return find_unlabeled(settings.unlabeled, held_out, spec, rest, maps, split.train, on_progress, spec)
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:
@@ -317,6 +327,7 @@ def _feature_terms(
     """
     if not terms:
         return []
+    check_crop(settings.crop, student, teachers[0], teachers[0].network)
     hooks = (
         FeatureHook(student, settings.student_layer, "student"),
         FeatureHook(teachers[0].network, settings.teacher_layer, "teacher"),
@@ -326,9 +337,10 @@ def _feature_terms(
     teachers[0](noise_images(teachers[0].input_spec or fed, 1, 64, 64).to(teachers[0].mean.device))
     shown = [one.take() for one in hooks]
     if not shown[0].requires_grad:
+        why = f"is frozen (--freeze {settings.freeze})" if settings.freeze else "has nothing before it that learns"
         raise SettingsError(
-            f"{', '.join(term.name for term in terms)}: the student's layer {hooks[0].path} is frozen (--freeze "
-            f"{settings.freeze}), so that it cannot learn the teacher's features. Freeze fewer levels, or choose a "
+            f"{', '.join(term.name for term in terms)}: the student's layer {hooks[0].path} {why}, so that it cannot "
+            f"learn the teacher's features. {'Freeze fewer levels, or choose' if settings.freeze else 'Choose'} a "
             "later layer: --student-layer."
         )
     channels = [one.shape[1] for one in shown]

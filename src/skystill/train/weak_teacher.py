@@ -8,6 +8,7 @@ from skystill.progress import EpochEnd, Event, Message, Note, OnProgress
 from skystill.report.records import read_training
 from skystill.run_folder import RunFolder
 from skystill.settings import DistillSettings
+from skystill.train.inputs import VALIDATION, beginnings_of
 from skystill.train.networks.weights import read_record
 
 _MARGIN = 0.01  # a point of mIoU
@@ -34,10 +35,17 @@ def teacher_score(settings: DistillSettings, split: Split, classes: ClassMap) ->
         return None
     same = sorted(map(str, run.read_json(run.split).get("validation", []))) == sorted(p.key for p in split.validation)
     training = read_training(run)
+    same = same and _has_images(run, split)
     same = same and _scored(read_record(run.weights).classes) == _scored(classes)
     if not same or not training.history:
         return None
     return training.history[(training.kept_epoch or len(training.history)) - 1].get("validation_miou")
+
+
+def _has_images(run: RunFolder, split: Split) -> bool:
+    """Whether a run was validated on these images. Files of other places may have the same names."""
+    said = run.read_json(run.inputs).get(VALIDATION) if run.inputs.is_file() else None
+    return said is None or said == beginnings_of(split.validation)
 
 
 def _scored(classes: ClassMap) -> list[str]:

@@ -138,6 +138,16 @@ def press_and_stop(path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_finished_run_that_is_resumed_gives_its_history_again(tmp_path: Path) -> None:
+    """To a logger that is new, or whose server was lost before the end."""
+    given: list[list[dict[str, float]]] = []
+    for _ in range(2):
+        saver = Checkpointer(tmp_path / "resume.pt", lambda rows: given.append([dict(row) for row in rows]))
+        task().fit(Batches(), epochs=2, checkpointer=saver)
+    assert [len(rows) for rows in given] == [1, 2, 2]
+    assert given[1] == given[2]
+
+
 def test_ctrl_c_stops_after_the_step_with_the_checkpoint_saved(tmp_path: Path) -> None:
     path = tmp_path / "resume.pt"
     code = f"import pathlib; from {__name__} import press_and_stop; press_and_stop(pathlib.Path({str(path)!r}))"

@@ -15,6 +15,7 @@ from skystill.train.losses.on_features import (
     FeatureHook,
     FitNet,
     IntraClassVariation,
+    check_crop,
     to_one_size,
 )
 from skystill.train.networks.table import build_network
@@ -170,14 +171,16 @@ def test_layers_are_named_by_path_and_near_ones_listed() -> None:
         FeatureHook(nn.Sequential(nn.Identity(), nn.Identity()), None, "teacher")
 
 
-def distiller(loss: str, teacher_channels: int = 12) -> tuple[Distiller, FeatureTerm]:
+def distiller(loss: str, teacher_channels: int = 12, more: str = "") -> tuple[Distiller, FeatureTerm]:
+    """A distiller with a feature loss of weight 2, and if asked for another one of weight 5."""
     torch.manual_seed(0)
     student = build_network("kite?channels=(8,12)&blocks=(1,1)", 3)
     teacher = build_network(f"kite?channels=(8,{teacher_channels})&blocks=(1,1)", 3)
     made = Distiller(student, teacher, Fabric(accelerator="cpu", devices=1))
     taps = FeatureHook(student, None, "student"), FeatureHook(made.teachers[0].network, None, "teacher")
     term = FeatureTerm(loss, 2.0, FEATURE_LOSSES[loss](12, teacher_channels), *taps)
-    made.compile(torch.optim.SGD(student.parameters(), lr=0.05), alpha=0.5, features=[term])
+    terms = [term, *([FeatureTerm(more, 5.0, FEATURE_LOSSES[more](12, teacher_channels), *taps)] if more else [])]
+    made.compile(torch.optim.SGD(student.parameters(), lr=0.05), alpha=0.5, features=terms)
     made.stepper.plan(8, "constant", 0.0)
     return made, term
 
@@ -201,6 +204,40 @@ def test_features_are_learnt_and_only_the_student_and_the_projection_move(loss: 
     assert all(torch.equal(value, teacher[name]) for name, value in made.teachers[0].state_dict().items())
     assert all(not torch.equal(p, before) for p, before in zip(term.loss.parameters(), projection, strict=True))
     assert set(made.gradients.means()) == {"student loss", "logits", loss}
+
+
+def test_losses_on_features_are_added() -> None:
+    """Two losses share the layers that they compare, and each is read once."""
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(2).repeat_interleave(32).expand(2, 64, 64)
+    alone = {}
+    for loss in ("pkd", "at"):
+        made, _ = distiller(loss)
+        alone[loss] = made.train_step((images, labels))[f"{loss}_loss"]
+    made, _ = distiller("pkd", more="at")
+    found = made.train_step((images, labels))
+    assert {name: found[f"{name}_loss"] for name in alone} == pytest.approx(alone, rel=1e-5)
+    parts = found["logits_loss"] + 2 * found["pkd_loss"] + 5 * found["at_loss"]
+    assert found["distillation_loss"] == pytest.approx(parts, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("crop", "multiples", "near"),
+    [(256, (16, 32), None), (96, (16, 32), None), (300, (16, 32), 288), (100, (16, 32), 96), (40, (8, 64), 64),
+     (200, (16, 1), 192), (90, (2,), None), (60, (), None)],
+)  # fmt: skip
+def test_crops_that_two_networks_pad_differently_are_refused(
+    crop: int, multiples: tuple[int, ...], near: int | None
+) -> None:
+    networks = [nn.Identity() for _ in multiples]
+    for network, multiple in zip(networks, multiples, strict=True):
+        network.multiple = multiple
+    networks.append(nn.Identity())
+    if near is None:
+        return check_crop(crop, *networks)
+    with pytest.raises(SettingsError, match=rf"--crop {crop}: .* Choose --crop {near}\."):
+        check_crop(crop, *networks)
+    return None
 
 
 def test_a_checkpoint_holds_the_projection() -> None:

@@ -26,6 +26,7 @@ from skystill.errors import (
     SettingsError,
     TeacherNotFinite,
 )
+from skystill.predict import Predictor
 from skystill.raster.input_spec import Band, InputSpec
 from skystill.run_folder import RunFolder
 from skystill.train.libraries.state import read_state
@@ -34,7 +35,7 @@ from skystill.train.networks.weights import NetworkRecord, write_network
 from skystill.train.teachers.loaders.wrappers import FixedSize
 from skystill.train.teachers.origins import cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher
-from tests.foreign_model import write_foreign
+from tests.foreign_model import THREE, TWO, write_foreign
 
 ABC = ClassMap(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 IMAGES = torch.from_numpy(np.stack([paint_scene(72, seed)[0] for seed in (1, 2)])).permute(0, 3, 1, 2)
@@ -232,6 +233,60 @@ def test_weights_that_need_unpickling_are_refused_and_wrappers_seen_through(tmp_
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_state(tmp_path / "cut.safetensors", "t")
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "multiple", "answer"),
+    [
+        ({}, (61, 59), 1, "logits"),
+        ({"multiple": 2}, (61, 59), 2, "logits"),
+        ({"multiple": 32}, (61, 59), 32, "logits"),
+        (
+            {"reduction": 4},
+            (61, 59),
+            4,
+            "logits",
+        ),  # one answer for each square, which cover an image of such sides only
+        ({"multiple": 8, "reduction": 4, "end": "Softmax"}, (70, 33), 8, "probabilities"),
+        ({"end": "Softmax"}, (40, 40), 1, "probabilities"),
+        ({"end": "Sigmoid"}, (61, 59), 1, "independent"),
+        ({"end": "Sigmoid", "multiple": 4}, (9, 130), 4, "independent"),
+        ({"shape": (1, 3, 64, 64), "end": "Sigmoid"}, (100, 70), 1, "independent"),
+        ({"shape": ("n", "h", "w", 3), "multiple": 4}, (61, 59), 4, "logits"),  # as files made of Keras models
+        ({"shape": (1, 64, 96, 3), "end": "Softmax"}, (70, 59), 1, "probabilities"),
+        ({"channels": 1}, (61, 59), 1, "logits"),
+        ({"channels": 1, "end": "Sigmoid", "multiple": 4}, (61, 59), 4, "independent"),
+    ],
+)
+def test_a_file_teaches_what_it_predicts(
+    file: dict[str, Any], size: tuple[int, int], multiple: int, answer: str, tmp_path: Path
+) -> None:
+    classes = TWO if "channels" in file else THREE
+    path = write_foreign(tmp_path / "t.onnx", scale=255, **file)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    teacher = load(str(path), classes)
+    assert (teacher.multiple, teacher.answer) == (multiple, answer)
+    found = teacher(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+    expected = Predictor(path, classes=classes, input_scale="0..1").probabilities(image)
+    assert found.shape == expected.shape
+    whole = [side // (squares := file.get("reduction", 1)) * squares for side in size]
+    difference = np.abs(found.softmax(dim=0).numpy() - expected)
+    assert difference[:, : whole[0] - squares, : whole[1] - squares].max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ({"shape": ("n", "h", "w", 4)}, "it cannot be run"),
+        ({"shape": ("n", "h", "w", 3), "answers_last": False}, r"gives \(1, 97, 3, 131\)"),
+        ({"answers_last": True}, r"gives \(1, 131, 97, 3\) for an image of 131 x 97 pixels"),
+        ({"reduction": 64}, r"for each square of up to 32 x 32 pixels"),
+        ({"multiple": 3}, "it cannot be run"),
+    ],
+)
+def test_a_file_that_cannot_teach_is_refused(file: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        load(str(write_foreign(tmp_path / "t.onnx", **file)), THREE)
 
 
 def test_kinds_that_are_not_known_and_files_that_are_missing(tmp_path: Path) -> None:

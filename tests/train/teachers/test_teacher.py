@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skystill.errors import SettingsError
 from skystill.model.adapters import INPUT_SCALES
-from skystill.train.teachers.teacher import Teacher, are_probabilities, combine
+from skystill.train.teachers.teacher import Teacher, answer_of, combine
 
 
 def test_probabilities_become_logits_that_softmax_back() -> None:
@@ -24,10 +24,24 @@ def test_a_probability_of_zero_stays_finite() -> None:
 
 
 def test_logits_are_not_taken_for_probabilities() -> None:
-    assert are_probabilities(torch.rand(2, 3, 4, 4).softmax(dim=1).half())
-    assert not are_probabilities(torch.rand(2, 3, 4, 4))
-    assert not are_probabilities(torch.randn(2, 3, 4, 4))
-    assert not are_probabilities(torch.tensor([1.5, -0.5]).reshape(1, 2, 1, 1))
+    assert answer_of(torch.rand(2, 3, 4, 4).softmax(dim=1).half()) == "probabilities"
+    assert answer_of(torch.rand(2, 3, 4, 4)) == "independent"
+    assert answer_of(torch.rand(2, 1, 4, 4)) == "independent"
+    assert answer_of(torch.randn(2, 3, 4, 4)) == "logits"
+    assert answer_of(torch.tensor([1.5, -0.5]).reshape(1, 2, 1, 1)) == "logits"
+
+
+def test_probabilities_of_each_class_by_itself_become_the_logits_before_the_sigmoid() -> None:
+    logits = torch.randn(1, 4, 3, 3)
+    assert torch.allclose(Teacher(nn.Sigmoid())(logits), logits, atol=1e-4)
+    assert torch.isfinite(Teacher(nn.Identity())(torch.tensor([0.0, 1.0, 1.0]).reshape(1, 3, 1, 1))).all()
+
+
+def test_a_teacher_that_turns_out_to_give_logits_is_refused() -> None:
+    teacher = Teacher(nn.Identity())
+    teacher(torch.tensor([0.2, 0.9]).reshape(1, 2, 1, 1))
+    with pytest.raises(SettingsError, match=r"gave probabilities for the first images, and now gives -0\.5 to 1\.5"):
+        teacher(torch.tensor([1.5, -0.5]).reshape(1, 2, 1, 1))
 
 
 def test_answers_at_a_quarter_of_the_resolution_are_resized() -> None:

@@ -251,11 +251,8 @@ class Distiller(Supervised):
 
     def _feature_terms(self, batch: Batch) -> dict[str, WeightedLoss]:
         # Each layer is read once and first: reading it empties the hook, and two terms may share a layer.
-        taken = {
-            id(hook): gather_ranks(self.fabric, hook.take())
-            for term in self._features
-            for hook in (term.student, term.teacher)
-        }
+        hooks = {id(hook): hook for term in self._features for hook in (term.student, term.teacher)}
+        taken = {key: gather_ranks(self.fabric, hook.take()) for key, hook in hooks.items()}
         found: dict[str, WeightedLoss] = {}
         for term in self._features:
             student, teacher = taken[id(term.student)], taken[id(term.teacher)]

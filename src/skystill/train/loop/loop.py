@@ -58,6 +58,8 @@ def train_epochs(
     over = validation is not None and state.step == 0 and validation.is_over(state.history)
     if checkpointer and (state.epoch or state.step) and not over:
         on_progress(Message(_where_it_goes_on(state, epochs, batches.steps_per_epoch, checkpointer)))
+    if checkpointer and state.history and (over or state.epoch >= epochs) and task.stepper.fabric.is_global_zero:
+        checkpointer.on_history(state.history)  # a logger may be new, or may have lost its server before the end
     with _stop_on_interrupt() as stop, name_lost_ranks(task.stepper.fabric):
         for epoch in range(state.epoch, epochs):
             if over:

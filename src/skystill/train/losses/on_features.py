@@ -15,6 +15,7 @@ whatever the precision of the networks.
 """
 
 import difflib
+import math
 from collections.abc import Callable
 
 import torch
@@ -43,6 +44,25 @@ def to_one_size(student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
     whole = -F.adaptive_max_pool2d(-valid[:, None].float(), size)[:, 0] > 0
     return F.adaptive_avg_pool2d(student.float(), size), F.adaptive_avg_pool2d(teacher.float(), size), whole
+
+
+def check_crop(crop: int, *networks: nn.Module) -> None:
+    """Refuse crops that the networks pad by different numbers of pixels: their cells would not be the same places.
+
+    Args:
+        crop: side of the crops in pixels.
+        networks: those whose features are compared. One without the attribute `multiple` pads nothing.
+
+    Raises:
+        SettingsError: `crop` is not divisible by all multiples.
+    """
+    multiple = math.lcm(*(int(getattr(network, "multiple", 1)) for network in networks))
+    if crop % multiple:
+        near = max(multiple, round(crop / multiple) * multiple)
+        raise SettingsError(
+            f"--crop {crop}: where features are compared, both networks must see the same places, and they take "
+            f"multiples of {multiple} pixels. Choose --crop {near}."
+        )
 
 
 class Projected(nn.Module):

@@ -82,6 +82,15 @@ class OfLibrary(Leveled):
         encoder = self.encoder
         return nn.ModuleList(nn.ModuleList(map(encoder.get_submodule, level)) for level in self.level_paths)
 
+    def train(self, mode: bool = True) -> "OfLibrary":
+        """As `Leveled.train`. Blocks of frozen layers are in eval mode, too: some drop their branch at random."""
+        super().train(mode)
+        for module in reversed(list(self.encoder.modules()) if self.frozen else []):  # parts come before their block
+            parts = list(module.children())
+            if parts and not any(part.training for part in parts):
+                module.training = False
+        return self
+
     def watch(self, encoder: nn.Module) -> tuple[Tensor, ...]:
         """Run the encoder once to find its levels and the layers that read the bands.
 

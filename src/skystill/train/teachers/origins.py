@@ -23,18 +23,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import torch
+
 from skystill.classes import ClassMap, match_names, read_classes
 from skystill.digests import file_sha256
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
 from skystill.model.adapters import INPUT_SCALES, input_scale
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.run_folder import RunFolder
-from skystill.train.libraries.imports import name_library_errors
-from skystill.train.networks.examples import noise_images
 from skystill.train.teachers.fed import foreign_spec
 from skystill.train.teachers.loaders.loader import INPUT_OPTIONS, Origin
 from skystill.train.teachers.loaders.table import LOADERS
 from skystill.train.teachers.teacher import Teacher, check_finite
+from skystill.train.teachers.trying import try_teacher
 
 _OF_TORCH = {".pth", ".pt", ".ckpt", ".bin"}
 """Endings of files that hold the weights of a network of PyTorch, and not the network."""
@@ -210,7 +211,7 @@ def _with_input(origin: Origin, fed: InputSpec, offered: InputSpec) -> Origin:
             f"teacher {origin.text!r} is SkyStill's own and knows that it is fed {own.labels} as {own.dtype}; leave "
             f"{', '.join(given)} out."
         )
-    return replace(origin, input_spec=own)
+    return replace(origin, input_spec=own, knows_input=True)
 
 
 def _recognise(text: str, before: str) -> tuple[str, str]:
@@ -246,15 +247,15 @@ def _load(origin: Origin, channels: tuple[int, ...], num_classes: int) -> Teache
     given = bool(INPUT_OPTIONS & origin.options.keys())
     scale = input_scale(origin.options, len(origin.input_spec)) if given else loaded.input_scale
     teacher = Teacher(loaded.network, scale, loaded.multiple, input_spec=origin.input_spec)
-    noise = noise_images(origin.input_spec, 1, 64, 64)
-    with name_library_errors(f"teacher {origin.text}", "it cannot be run"):
-        logits = teacher(noise)
-    count = logits.shape[1]
+    teacher.name = origin.text
+    logits = try_teacher(teacher)
     expected = len(origin.names) if origin.names else num_classes
+    if logits.shape[1] == 1 and expected == 2:
+        teacher.binary, logits = True, torch.cat([torch.zeros_like(logits), logits], dim=1)
+    count = logits.shape[1]
     if count != expected:
         raise ClassCountMismatch(origin.text, count, expected)
     check_finite(logits[:, list(channels)], origin.text, "a first image of noise")
     if list(channels) != list(range(count)):
         teacher.channels = list(channels)
-    teacher.name = origin.text
     return teacher

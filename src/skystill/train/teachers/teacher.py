@@ -7,18 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skystill.errors import SettingsError, TeacherNotFinite
-from skystill.model.adapters import INPUT_SCALES, InputScale
+from skystill.model.adapters import INPUT_SCALES, SMALLEST, SMALLEST_INDEPENDENT, TOLERANCE, Answer, InputScale
 from skystill.raster.input_spec import InputSpec
-
-_SMALLEST = 1e-7  # the logarithm of 0 is not finite; float16 rounds smaller probabilities anyway
 
 
 class Teacher(nn.Module):
     """A frozen network: it is in eval mode, and no gradients are computed.
 
     A network that ends in a softmax gives probabilities. Their logarithms are used as logits, because the softmax of
-    these logarithms gives the probabilities back. The first images decide whether the outputs are probabilities: these
-    are nowhere negative and sum to one over classes. Outputs at another resolution than the input are resized.
+    these logarithms gives the probabilities back. One that ends in a sigmoid gives a probability p for each class by
+    itself, and log(p / (1 - p)) is used. The first images decide what the outputs are (`answer_of`), unless it is said.
+    Outputs at another resolution than the input are resized.
 
     Args:
         network: images (N, B, H, W) to logits or probabilities (N, C, h, w). The output may be this tensor, a
@@ -30,7 +29,11 @@ class Teacher(nn.Module):
         channels: indices of the network's classes to return, in this order. None returns all of them.
         input_spec: what the network is fed. None if it is fed what the student is fed.
 
-    The attribute `name` is the teacher's name for messages.
+    Attributes:
+        answer: what the outputs are. None until it is known.
+        binary: whether the one channel of the outputs is that of the second of two classes. The logit of the first is
+            then 0, as in `skystill predict`.
+        name: the teacher's name for messages.
     """
 
     def __init__(
@@ -52,7 +55,8 @@ class Teacher(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(scale.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(scale.std)[:, None, None], persistent=False)
-        self._probabilities: bool | None = None
+        self.answer: Answer | None = None
+        self.binary = False
         self.name = type(network).__name__
         self.eval()
 
@@ -76,21 +80,42 @@ class Teacher(nn.Module):
             (N, C, H, W) float.
 
         Raises:
-            SettingsError: the network's output holds no tensor with 4 axes.
+            SettingsError: the network's output holds no tensor with 4 axes, or is something else than on the first
+                images.
         """
         height, width = images.shape[2:]
-        images = self._padded(images)
-        padded = images.shape[2:]
-        if not self._takes_bytes:
-            images = (images.float() / self.divisor - self.mean) / self.std
-        outputs = _tensor(self.network(images))
-        if self._probabilities is None:
-            self._probabilities = are_probabilities(outputs)
-        logits = outputs.float().clamp(min=_SMALLEST).log() if self._probabilities else outputs
-        if logits.shape[2:] != padded:
+        outputs = self.outputs(images)
+        if self.answer is None:
+            self.answer = answer_of(outputs)
+        logits = self._logits(outputs)
+        padded = [side + -side % self.multiple for side in (height, width)]
+        if list(logits.shape[2:]) != padded:
             logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)
         logits = logits[:, :, :height, :width]
+        if self.binary:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits if self.channels is None else logits[:, self.channels]
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor) -> Tensor:
+        """Compute what the network gives for images (N, B, H, W), as it is: (N, C, h, w). Raises as `forward`."""
+        images = self._padded(images)
+        if not self._takes_bytes:
+            images = (images.float() / self.divisor - self.mean) / self.std
+        return _tensor(self.network(images))
+
+    def _logits(self, outputs: Tensor) -> Tensor:
+        if self.answer == "logits":
+            return outputs
+        if answer_of(outputs) == "logits":
+            raise SettingsError(
+                f"the teacher {self.name} gave probabilities for the first images, and now gives "
+                f"{outputs.min():g} to {outputs.max():g}. Export it again with logits as its output."
+            )
+        values = outputs.float()
+        if self.answer == "probabilities":
+            return values.clamp(min=SMALLEST).log()
+        return values.clamp(min=SMALLEST_INDEPENDENT).log() - (1 - values).clamp(min=SMALLEST_INDEPENDENT).log()
 
     def _padded(self, images: Tensor) -> Tensor:
         """Add rows and columns until H and W are divisible by `multiple`: grey, or for values the fill of the spec."""
@@ -124,13 +149,17 @@ def _tensor(outputs: object) -> Tensor:
     return outputs
 
 
-def are_probabilities(outputs: Tensor) -> bool:
-    """Return True if outputs (N, C, H, W) are nowhere negative and sum to one over classes.
+def answer_of(outputs: Tensor) -> Answer:
+    """Recognise what outputs (N, C, h, w) are, by their values, as `what_is_answered` does for a model file.
 
-    The sum may differ from one by less than 0.01, so that outputs in half precision pass.
+    Values from 0 to 1 are probabilities if they sum to one over classes, and otherwise those of each class by itself.
+    A sum or a value may differ by less than 0.01, so that outputs in half precision pass.
     """
     values = outputs.float()
-    return bool((values >= 0).all()) and bool(((values.sum(dim=1) - 1).abs() < 1e-2).all())
+    if not (bool((values >= 0).all()) and bool((values <= 1 + TOLERANCE).all())):
+        return "logits"
+    one = values.shape[1] > 1 and bool(((values.sum(dim=1) - 1).abs() < TOLERANCE).all())
+    return "probabilities" if one else "independent"
 
 
 def check_finite(logits: Tensor, teacher: str, where: str) -> None:

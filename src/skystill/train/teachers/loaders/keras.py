@@ -9,7 +9,7 @@ from skystill.errors import CheckpointError, SettingsError
 from skystill.train.libraries.archives import check_archive
 from skystill.train.libraries.imports import import_library, name_library_errors
 from skystill.train.teachers.loaders.loader import Loaded, Origin
-from skystill.train.teachers.loaders.wrappers import fixed_or_free
+from skystill.train.teachers.loaders.wrappers import ChannelsLast, fixed_or_free
 
 _SAFE = (3, 13, 2)
 """First version whose safe mode holds for all files: CVE-2025-9905 (.h5), 2026-1462 (TFSMLayer), 2026-1669 (HDF5)."""
@@ -52,19 +52,19 @@ def load_keras(origin: Origin) -> Loaded:
         )
     layers = {type(layer).__name__ for layer in model.layers}
     return Loaded(
-        fixed_or_free(_ChannelsLast(model), height, width),
+        fixed_or_free(ChannelsLast(_Called(model)), height, width),
         "0..255" if layers & {"Rescaling", "Normalization"} else "0..1",
     )
 
 
-class _ChannelsLast(nn.Module):
-    """Adapter of a Keras model, whose input and output are (N, H, W, C), to the layout (N, C, H, W)."""
+class _Called(nn.Module):
+    """Adapter of a Keras model, which is told at each call that it is not in training."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - Keras has no types
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, B, H, W) to outputs (N, C, h, w)."""
-        found: Tensor = self.model(images.permute(0, 2, 3, 1).float(), training=False)
-        return found.permute(0, 3, 1, 2)
+        """Map images (N, H, W, B), converted to float, to outputs (N, h, w, C)."""
+        found: Tensor = self.model(images.float(), training=False)
+        return found

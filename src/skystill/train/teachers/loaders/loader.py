@@ -29,6 +29,7 @@ class Origin:
         names: the names of the teacher's classes, in the order of its logits. None if neither its files nor the user
             name them.
         input_spec: what the teacher is fed.
+        knows_input: whether its files say this, with the statistics of its training images: one of SkyStill's own.
         trusted: whether the user has said that code in the teacher's files may run.
     """
 
@@ -38,6 +39,7 @@ class Origin:
     options: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
     input_spec: InputSpec = RGB
+    knows_input: bool = False
     trusted: bool = False
 
     @property

@@ -15,7 +15,7 @@ from skystill.parsing import parse_json
 from skystill.raster.input_spec import InputSpec
 from skystill.train.libraries.imports import name_library_errors
 from skystill.train.teachers.loaders.loader import Loaded, Origin
-from skystill.train.teachers.loaders.wrappers import fixed_or_free
+from skystill.train.teachers.loaders.wrappers import ChannelsLast, fixed_or_free
 
 _PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider", "CoreMLExecutionProvider",
               "CPUExecutionProvider")  # fmt: skip
@@ -33,8 +33,8 @@ class OnnxNetwork(nn.Module):
     """An ONNX file in ONNX Runtime, on the CPU, or on a GPU if the GPU build of ONNX Runtime is installed.
 
     Args:
-        path: the file. It has one input (N, B, H, W), and its first output is (N, C, h, w). If N is a fixed number, the
-            images are run one by one.
+        path: the file. It has one input (N, B, H, W) or (N, H, W, B), and its first output is (N, C, h, w) or
+            (N, h, w, C). If N is a fixed number, the images are run one by one.
 
     Raises:
         ModelFileError: the file takes weights from a file outside its folder, or fails as `try_once` says.
@@ -56,7 +56,7 @@ class OnnxNetwork(nn.Module):
         self.dtype: Any = _KINDS.get(self.input.type, np.float32)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, B, H, W) to outputs (N, C, h, w) on the device of the images."""
+        """Map images to outputs on the device of the images."""
         planes = np.ascontiguousarray(images.cpu().numpy().astype(self.dtype))
         batch = self.input.shape[0]
         parts = [planes] if not isinstance(batch, int) else [planes[i : i + 1] for i in range(len(planes))]
@@ -70,21 +70,23 @@ def load_onnx(origin: Origin) -> Loaded:
     Its input scale is 0..255 if its input is uint8 or the file is SkyStill's own, otherwise 0..1.
 
     Raises:
-        CheckpointError: ONNX Runtime cannot open the file, or its input is not (N, B, H, W) with the bands that it is
-            fed.
+        CheckpointError: ONNX Runtime cannot open the file, or its input is neither (N, B, H, W) nor (N, H, W, B) with
+            the bands that it is fed.
     """
     path = origin.path
     with name_library_errors(f"teacher {path}", "ONNX Runtime cannot open it"):
         network = OnnxNetwork(path)
-    shape = network.input.shape
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != len(origin.input_spec)):
+    shape, bands = network.input.shape, len(origin.input_spec)
+    is_last = len(shape) == 4 and shape[1] != bands and shape[3] == bands
+    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != bands and not is_last):
         raise CheckpointError(
             f"teacher {path}: its input is {shape}; an image network that is fed {origin.input_spec.labels} takes (N, "
-            f"{len(origin.input_spec)}, H, W). Say which bands it is fed: {path}?bands=red,green,blue,nir."
+            f"{bands}, H, W) or (N, H, W, {bands}). Say which bands it is fed: {path}?bands=red,green,blue,nir."
         )
     own = "multiply_adds_per_megapixel" in network.session.get_modelmeta().custom_metadata_map
     wants = "0..255" if network.dtype in (np.uint8, np.uint16, np.int16) or own else "0..1"
-    return Loaded(fixed_or_free(network, shape[2], shape[3]), wants)
+    height, width = shape[1:3] if is_last else shape[2:4]
+    return Loaded(fixed_or_free(ChannelsLast(network) if is_last else network, height, width), wants)
 
 
 def onnx_files(origin: Origin) -> list[Path]:

@@ -51,6 +51,19 @@ def fixed_or_free(network: nn.Module, height: object, width: object) -> nn.Modul
     return FixedSize(network, height, width) if isinstance(height, int) and isinstance(width, int) else network
 
 
+class ChannelsLast(nn.Module):
+    """A wrapper of a network whose input and output are (N, H, W, C)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, B, H, W) to outputs (N, C, h, w)."""
+        found: Tensor = self.network(images.permute(0, 2, 3, 1))
+        return found.permute(0, 3, 1, 2)
+
+
 class _OneByOne(nn.Module):
     """A wrapper that runs a network on one image at a time."""
 

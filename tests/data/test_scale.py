@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from skystill.data.scale import check_scale
-from skystill.data.unlabeled import find_unlabeled
+from skystill.data.scale import check_each_scale, check_scale
 from skystill.errors import DataError
 from skystill.raster.input_spec import RGB, InputSpec
 from tests.banded_rasters import pixels_of, spec_of, write_bands
@@ -61,13 +60,11 @@ def test_colours_and_files_that_cannot_be_opened_pass(tmp_path: Path) -> None:
 
 
 def test_each_unlabelled_file_must_have_the_scale(tmp_path: Path) -> None:
-    write_images(tmp_path / "d", "uint16", [1.0, 0.001, 1.0, 0.002])
+    paths = write_images(tmp_path / "d", "uint16", [1.0, 0.001, 1.0, 0.002])
     spec = fed("uint16")
-    with pytest.raises(DataError, match=r"2 of 4 file\(s\) cannot teach") as caught:
-        find_unlabeled([tmp_path / "d"], [], spec, scale=spec)
+    with pytest.raises(DataError, match=r"2 of 5 file\(s\) cannot teach") as caught:
+        check_each_scale([*paths, tmp_path / "gone.tif"], spec)
     said = str(caught.value)
-    assert [name for name in ("0.tif", "1.tif", "2.tif", "3.tif") if f"{name}: red is about" in said] == [
-        "1.tif",
-        "3.tif",
-    ]
-    assert len(find_unlabeled([tmp_path / "d"], [], spec)) == 4
+    named = [name for name in ("0.tif", "1.tif", "2.tif", "3.tif") if f"{name}: red is about" in said]
+    assert named == ["1.tif", "3.tif"]
+    check_each_scale(paths, RGB)

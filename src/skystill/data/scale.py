@@ -13,6 +13,27 @@ _LOOKED_AT = 16
 """So many files are looked at, evenly spread: a wrong scale is that of all of them."""
 
 
+def check_each_scale(images: Sequence[Path], spec: InputSpec) -> None:
+    """Compare the values of each image without labels with those of the training images. Colours in bytes pass.
+
+    Args:
+        images: the files. Those that cannot be opened are passed over.
+        spec: what the network is fed, with the statistics of its training images.
+
+    Raises:
+        DataError: nearly all values of a band lie outside those of the training images. The message lists the files.
+    """
+    files = [] if spec.is_colors else list(dict.fromkeys(images))
+    problems = [f"{said} Write it on the scale of the training images" for path in files
+                if (said := off_scale(path, spec))]  # fmt: skip
+    if problems:
+        raise DataError(
+            f"{len(problems)} of {len(files)} file(s) cannot teach:",
+            problems,
+            "Take them out of the folder, or name the others.",
+        )
+
+
 def check_scale(images: Sequence[Path], spec: InputSpec, whose: str) -> None:
     """Compare the values of images with those that a network was trained on. Colours in bytes pass.
 

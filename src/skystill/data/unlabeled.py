@@ -21,7 +21,7 @@ from skystill.progress import Note, OnProgress, ignore_progress
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import VRT_SUFFIX, files_of, open_raster
 from skystill.raster.overwriting import source_files
-from skystill.raster.picture import is_jpeg, off_scale, raster_size, read_manner, read_size_and_stretch, read_whole
+from skystill.raster.picture import is_jpeg, raster_size, read_manner, read_size_and_stretch, read_whole
 from skystill.raster.source import gdal_environment
 
 WINDOW = 1024
@@ -126,7 +126,6 @@ def find_unlabeled(
     maps: Collection[Path] = (),
     trained: Sequence[Pair] = (),
     on_progress: OnProgress = ignore_progress,
-    scale: InputSpec | None = None,
 ) -> list[ImageWindow]:
     """Find every image and raster that some sources name, and cut large ones into windows.
 
@@ -139,12 +138,10 @@ def find_unlabeled(
         maps: the rasters of the map, if the data is one. Some may be in no part of its split.
         trained: training pairs. If all of them hold bytes, a file of more bits is refused.
         on_progress: called with a `Note` if an image is there twice. It counts once.
-        scale: the spec with the statistics of training images, on whose scale the values must be. None takes any.
 
     Raises:
         DataError: a source does not exist or holds no images, or some files cannot be opened, lack bands, have more
-            bits than the training images or values on another scale, or are copies of validation or test images. The
-            message lists these files.
+            bits than the training images, or are copies of validation or test images. The message lists these files.
     """
     named, again = without_repeats(find_image_files(sources))
     if again:
@@ -164,8 +161,6 @@ def find_unlabeled(
         except DataError as error:
             problems.append(str(error))
             continue
-        if scale is not None and (said := off_scale(path, scale)):
-            problems.append(f"{said} Write it on the scale of the training images")
         if stretched and trained and not _any_stretched(tuple(trained), spec):
             problems.append(
                 f"{path} has more than 8 bits per band, and the training images have 8. Write it in bytes, with one "

@@ -16,6 +16,7 @@ from skystill.data.bands import find_spec, image_statistics, with_statistics
 from skystill.data.image_files import find_image_files
 from skystill.data.map_rest import find_rest
 from skystill.data.prepare import PreparedData, check_same_bands, have_same_bands, prepare_data
+from skystill.data.scale import check_each_scale
 from skystill.data.split import Split
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
@@ -160,10 +161,9 @@ def _find_images(
         rest = partial(find_rest, prepared.check, split, input_spec, on_progress) if prepared else list
         maps = prepared.check.maps if prepared else ()
         own = {os.path.realpath(window.path) for window in windows if window.bounds is None}
-        scale = known or (prepared.spec if prepared else None)
-        found_windows = find_unlabeled(
-            settings.images, held_out, input_spec, rest, maps, split.train, on_progress, scale
-        )
+        found_windows = find_unlabeled(settings.images, held_out, input_spec, rest, maps, split.train, on_progress)
+        if scale := known or (prepared.spec if prepared else None):
+            check_each_scale([window.path for window in found_windows], scale)
         windows += [window for window in found_windows if os.path.realpath(window.path) not in own]
     windows = list(dict.fromkeys(windows))
     if known is None:

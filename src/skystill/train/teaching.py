@@ -11,7 +11,7 @@ from torch import nn
 from skystill.allocator import keep_freed_memory
 from skystill.data.map_rest import find_rest
 from skystill.data.prepare import PreparedData, have_same_bands
-from skystill.data.scale import check_scale
+from skystill.data.scale import check_each_scale, check_scale
 from skystill.data.unlabeled import ImageWindow, find_unlabeled, whole_images
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, phase, report_notes
@@ -259,7 +259,9 @@ def _unlabeled(settings: TeacherSettings, prepared: PreparedData, on_progress: O
     split, spec, maps = prepared.split, prepared.spec, prepared.check.maps
     rest = partial(find_rest, prepared.check, split, spec, on_progress)
     held_out = [*split.validation, *split.test]
-    return find_unlabeled(settings.unlabeled, held_out, spec, rest, maps, split.train, on_progress, spec)
+    found = find_unlabeled(settings.unlabeled, held_out, spec, rest, maps, split.train, on_progress)
+    check_each_scale([window.path for window in found], spec)
+    return found
 
 
 def distillation_terms(settings: DistillSettings) -> list[Term]:

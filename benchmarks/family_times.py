@@ -29,7 +29,7 @@ from skystill.train.networks.table import FAMILY, build_network
 CLASSES = ClassMap(tuple("abcdef"), tuple((value, value, value) for value in range(6)))  # as many as in Dubai
 ROUNDS = 3
 SCORES = Path(__file__).with_name("family_scores.csv")
-COLORS = {"random weights": "#1f77b4", "ImageNet": "#d95f02"}
+COLORS = {"random weights": "#1f77b4", "features of lite0": "#2b8a3e", "ImageNet": "#d95f02"}
 LIMITS = (20, 30, 60)  # ms per megapixel
 
 

@@ -171,9 +171,10 @@ class RunFolder:
 
     @property
     def _model_stem(self) -> str:
-        if (self.path / "student.onnx").exists():  # earlier versions used this name in every run
+        if self.config.is_file() and "teacher" in self.read_config():
             return "student"
-        return "student" if self.config.is_file() and "teacher" in self.read_config() else "model"
+        is_of_before = (self.path / "student.onnx").exists() and not (self.path / "model.onnx").exists()
+        return "student" if is_of_before else "model"  # earlier versions used this name in every run
 
     @property
     def alone(self) -> "RunFolder":

@@ -51,6 +51,38 @@ def test_the_most_capable_that_fits_is_taken(tmp_path: Path) -> None:
     assert choose(tmp_path, max_size="170KB", max_latency="5000ms/MP").student == "kite-small"
 
 
+def test_figures_of_another_runtime_do_not_count(tmp_path: Path) -> None:
+    """`measure --choose` writes both, and `predict` takes ONNX Runtime."""
+    costs = [
+        asdict(cost(network="kite", precision="int8", latency_ms_per_mp=latency, runtime=runtime))
+        for latency, runtime in ((80.0, "onnxruntime"), (40.0, "openvino"))
+    ]
+    (tmp_path / "m.json").write_text(json.dumps({"models": costs}))
+    settings = DistillSettings(
+        data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_latency="50ms/MP"
+    )
+    with pytest.raises(SettingsError, match=r"kite needs .*80"):
+        choose_student(settings, SCENE_CLASSES, RGB, ignore_progress)
+
+
+@pytest.mark.parametrize("name", ["latency_ms_per_mp", "peak_rss_bytes", "size_bytes"])
+@pytest.mark.parametrize("value", ["12", None, True, [1]])
+def test_figures_that_are_no_numbers_are_refused(name: str, value: object, tmp_path: Path) -> None:
+    costs = [{**asdict(cost(network="kite", precision="int8")), name: value}]
+    (tmp_path / "m.json").write_text(json.dumps({"models": costs}))
+    with pytest.raises(DataError, match=f"{name} is .*, not a number"):
+        budget_module.read_measured(tmp_path / "m.json")
+
+
+def test_figures_of_lite_alone_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skystill.train.networks.imagenet.find_spec", lambda name: None)
+    costs = [asdict(cost(network="lite", precision="int8"))]
+    (tmp_path / "m.json").write_text(json.dumps({"models": costs}))
+    settings = DistillSettings(data=tmp_path, out=tmp_path, teacher=["t"], measured=tmp_path / "m.json", max_size="9MB")
+    with pytest.raises(SettingsError, match="no figures of a student that can be trained here"):
+        choose_student(settings, SCENE_CLASSES, RGB, ignore_progress)
+
+
 def test_lite_is_left_out_without_the_package_of_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skystill.train.networks.imagenet.find_spec", lambda name: None)
     assert choose(tmp_path, max_latency="1000000ms").student == "swift"

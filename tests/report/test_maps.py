@@ -8,6 +8,7 @@ import pytest
 from skystill.classes import VOID, ClassMap
 from skystill.data import find_pairs, read_pairs
 from skystill.errors import DataError
+from skystill.progress import ignore_progress
 from skystill.report.int8 import _images
 from skystill.report.metrics import evaluate
 from skystill.settings import QuantizeSettings
@@ -40,13 +41,13 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_model_is_quantised_on_the_classes_of_the_map(root: Path) -> None:
     settings = QuantizeSettings(model=root / "model.onnx", data=root, split="blocks:256/0")
-    train, validation, classes = _images(settings, CLASSES)
+    train, validation, classes = _images(settings, CLASSES, ignore_progress)
     assert len(train) > len(validation) > 0
     counts = sum(np.bincount(labels.ravel(), minlength=2) for _, _, labels in read_pairs(train, classes))
     assert counts[1] / counts.sum() == pytest.approx(0.2, abs=0.02)  # 200 of 1,024 columns
     other = ClassMap(("Land", "Road"), ((0, 0, 0), (1, 1, 1)))
     with pytest.raises(DataError, match=r"knows the classes Land, Road; .*classes.yaml has Land, Roof"):
-        _images(settings, other)
+        _images(settings, other, ignore_progress)
 
 
 def test_a_limit_of_images_is_not_called_a_gap(root: Path) -> None:

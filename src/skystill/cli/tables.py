@@ -95,7 +95,7 @@ def _show_bands(spec: "InputSpec") -> None:
 
 
 def show_verdict(run: "RunFolder", reported: bool = True) -> None:
-    """Print the verdict of an evaluated run and the path of its report.
+    """Print the verdict of an evaluated run, the notes on its scores, and the path of its report.
 
     Args:
         run: the run folder.
@@ -105,7 +105,8 @@ def show_verdict(run: "RunFolder", reported: bool = True) -> None:
 
     if not reported:
         return
-    for line in read_results(run).verdict:
+    results = read_results(run)
+    for line in (*results.verdict, *(f"note: {note}" for note in results.notes)):
         console.print(line)
     console.print(f"report: {run.report}")
 

@@ -116,6 +116,11 @@ class DataCheck:
             )
 
 
+def classes_file(root: Path) -> Path | None:
+    """Return the classes file of a data folder, or beside a catalogue; None if there is none."""
+    return next((path for name in _BESIDE if (path := folder_of(root) / name).is_file()), None)
+
+
 def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tuple[ClassMap, tuple[str, ...]]:
     """Return the classes of a data set, and notes on where they came from.
 
@@ -133,7 +138,7 @@ def resolve_classes(root: Path, given: str | None, pairs: Sequence[Pair]) -> tup
         return _classes_of_map(root, given, pairs[0]), ()
     if given is not None:
         return read_classes(given), ()
-    beside = next((path for name in _BESIDE if (path := folder_of(root) / name).is_file()), None)
+    beside = classes_file(root)
     if beside is None:
         raise ClassesError(
             f"no classes: {folder_of(root)} has no classes.yaml or classes.json, and no --classes was given. "
@@ -156,8 +161,7 @@ def _classes_of_map(root: Path, given: str | None, window: Pair) -> ClassMap:
         ClassesError: there are none, their file cannot be read, or it does not fit the layers.
     """
     whole = open_map(window.image, window.mask)
-    beside = next((path for name in _BESIDE if (path := folder_of(root) / name).is_file()), None)
-    name = given or beside
+    name = given or classes_file(root)
     if name is None:
         listed = "\n  - ".join(["", *whole.layers.describe()])
         raise ClassesError(

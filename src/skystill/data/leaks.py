@@ -26,7 +26,7 @@ def leak_notes(check: DataCheck, split: Split) -> list[str]:
     notes = [*_folder_note(check, split)]
     for part, seen in (("test", (*split.train, *split.validation)), ("validation", split.train)):
         pairs = getattr(split, part)
-        copied = _copies(pairs, seen)
+        copied = copies_of(pairs, seen)
         shared = _shared(check, [pair for pair in pairs if pair.key not in copied], seen)
         for what, found in (("are copies of", copied), ("show ground, or have the mask, of", shared)):
             if found:
@@ -38,7 +38,7 @@ def leak_notes(check: DataCheck, split: Split) -> list[str]:
     return notes
 
 
-def _copies(pairs: Sequence[Pair], seen: Sequence[Pair]) -> dict[str, str]:
+def copies_of(pairs: Sequence[Pair], seen: Sequence[Pair]) -> dict[str, str]:
     """Return the pairs whose image file has the same bytes as one of others, each with that."""
     keys, other = {pair.image: pair.key for pair in pairs}, {pair.image: pair.key for pair in seen}
     found: dict[str, str] = {}

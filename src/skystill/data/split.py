@@ -101,7 +101,7 @@ def split_pairs(pairs: Sequence[Pair], how: str, seed: int = 0, areas: FindAreas
         split = _by_rule(pairs, how)
     elif how == "folders":
         split = _collect(how, [(pair, pair.subset) for pair in pairs])
-    elif re.fullmatch(r"[\d.]+/[\d.]+/[\d.]+", how) and not of_map:
+    elif re.fullmatch(r"(\d*\.?\d+/){2}\d*\.?\d+", how) and not of_map:
         split = _by_fractions(pairs, how, seed)
     else:
         split = _by_file(pairs, Path(how))

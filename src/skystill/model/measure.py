@@ -235,7 +235,8 @@ def cores() -> int:
 
 
 def _in_process(*arguments: str, about: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "skystill.model.measure", *arguments]
+    # -P: a script of the user's own in the current folder, such as statistics.py, is not imported.
+    command = [sys.executable, "-P", "-m", "skystill.model.measure", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it was killed"]

@@ -84,7 +84,7 @@ def quantize_model(
 
     Raises:
         ModelFileError: the file cannot be opened, SkyStill did not export it, or it is not in float.
-        SettingsError: there are no images.
+        SettingsError: there are no images, or the loss is too large with all layers in float.
         DiskFull: the file cannot be written.
     """
     info = read_info(open_session(path), path)
@@ -112,6 +112,12 @@ def quantize_model(
                 break
             ranked = ranked or _rank(prepared, scratch, layers, images[:4], on_progress)
             kept = min(max(1, 2 * kept), len(layers))
+        if float_score - found > max_drop:
+            raise SettingsError(
+                f"{out} is not written: even with all layers in float the rounding between them costs "
+                f"{100 * (float_score - found):.1f} points of mIoU ({100 * float_score:.1f} to {100 * found:.1f}), and "
+                f"--max-drop allows {100 * max_drop:g}. Allow more, or use the float file."
+            )
         model = _load(part)
         scores = {**info.scores, "validation_miou": round(found, 4), "validation_miou_float": round(float_score, 4)}
         del model.metadata_props[:]

@@ -17,19 +17,20 @@ from skystill.data import (
     mask_areas,
     read_image,
     read_pairs,
-    resolve_classes,
     split_pairs,
 )
+from skystill.data.scale import check_scale
 from skystill.errors import DataError
 from skystill.model.file import open_session, read_info
 from skystill.model.measure import ComparedCost, ModelCost, compare_models
 from skystill.model.quantize import Quantized, quantize_model
 from skystill.model.trial import try_once
 from skystill.predict.predictor import Predictor
-from skystill.progress import Message, OnProgress, ignore_progress, tracked
+from skystill.progress import Message, Note, OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.overwriting import check_outputs
 from skystill.report.metrics import evaluate
+from skystill.report.own_classes import own_classes
 from skystill.report.records import read_split
 from skystill.run_folder import RunFolder, hold_output
 from skystill.settings import QuantizeSettings
@@ -78,7 +79,8 @@ def quantize_on_data(settings: QuantizeSettings, on_progress: OnProgress = ignor
 def _quantize(settings: QuantizeSettings, out: Path, on_progress: OnProgress) -> Quantization:
     try_once(settings.model)
     info = read_info(open_session(settings.model), settings.model)
-    train, validation, classes = _images(settings, info.classes)
+    train, validation, classes = _images(settings, info.classes, on_progress)
+    check_scale([pair.image for pair in (*train, *validation)], info.input_spec, f"{settings.model}")
     crops = _calibration(train, settings.images, settings.seed, info.input_spec)
 
     def score(path: Path) -> float:
@@ -88,7 +90,13 @@ def _quantize(settings: QuantizeSettings, out: Path, on_progress: OnProgress) ->
             classes,
             info.input_spec,
         )
-        return evaluate(predictor.probabilities, images, classes).scores().miou or 0.0
+        miou = evaluate(predictor.probabilities, images, classes).scores().miou
+        if miou is None:
+            raise DataError(
+                f"the {len(validation)} validation image(s) of {settings.data} have no labelled pixel of a class that "
+                "is scored, so that the loss of INT8 cannot be measured; choose another --split."
+            )
+        return miou
 
     quantized = quantize_model(settings.model, out, crops, score, settings.max_drop / 100, on_progress)
     float_cost, int8_cost = compare_models([settings.model, out], on_progress=on_progress)
@@ -105,23 +113,34 @@ def _slower(float_cost: ModelCost, int8_cost: ModelCost) -> str:
     )
 
 
-def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], list[Pair], ClassMap]:
+def _images(
+    settings: QuantizeSettings, classes: ClassMap, on_progress: OnProgress
+) -> tuple[list[Pair], list[Pair], ClassMap]:
     """Return the training pairs, the validation pairs, and the classes, which for a map say where its features are.
 
     They come from the split of the run folder that contains the model. If `settings.split` is given, if there is no
-    such run, or if images of its split are missing, the data is split anew.
+    such run, or if the data has none of its images, the data is split anew.
+
+    Raises:
+        DataError: some images of the run are gone, there are no validation images, or classes are those of others.
     """
     run, fit_masks = RunFolder(settings.model.parent), settings.fit_masks
     if fit_masks is None:
         fit_masks = run.config.is_file() and bool(run.read_config().get("fit_masks"))
     pairs = find_pairs(settings.data, fit_masks).pairs
-    if pairs[0].is_window:
-        classes = _classes_of_map(settings, run, classes, pairs)
+    classes = _classes(settings, run, classes, pairs)
     own = read_split(run) if settings.split is None and run.split.exists() else None
     by_key = find_named(pairs, (*own.train, *own.validation)) if own is not None else {}
-    if own is not None and all(key in by_key for key in (*own.train, *own.validation)):
+    gone = [key for key in (*own.train, *own.validation) if key not in by_key] if own is not None else []
+    if gone and by_key:
+        raise DataError(
+            f"{settings.data}: images of the run {run.path} are gone:", gone, "Put them back, or give another --split."
+        )
+    if own is not None and not gone:
         train, validation = ([by_key[key] for key in keys] for keys in (own.train, own.validation))
     else:
+        if gone:
+            on_progress(Note(f"{settings.data} has none of the images of {run.path}: they are split anew."))
         how = settings.split or "auto"
         split = split_pairs(pairs, how, settings.seed, lambda found: mask_areas(found, classes))
         train, validation = list(split.train), list(split.validation)
@@ -130,20 +149,19 @@ def _images(settings: QuantizeSettings, classes: ClassMap) -> tuple[list[Pair], 
     return train, validation, classes
 
 
-def _classes_of_map(settings: QuantizeSettings, run: RunFolder, known: ClassMap, pairs: Sequence[Pair]) -> ClassMap:
-    """Return the classes of a map as its own file, or that of the run, gives them.
+def _classes(settings: QuantizeSettings, run: RunFolder, known: ClassMap, pairs: Sequence[Pair]) -> ClassMap:
+    """Return the classes with which the masks are read: those of the data, of the run, or of the model file.
 
     Raises:
         DataError: they are not those of the model.
     """
-    given = run.read_config().get("classes") if run.config.is_file() else None
-    classes, _ = resolve_classes(settings.data, given, pairs)
-    if classes.names != known.names:
+    classes = own_classes(run.read_config() if run.config.is_file() else {}, settings.data, pairs)
+    if classes is not None and classes.names != known.names:
         raise DataError(
             f"{settings.model} knows the classes {', '.join(known.names)}; {classes.source} has "
             f"{', '.join(classes.names)}."
         )
-    return classes
+    return classes or known
 
 
 def _calibration(pairs: list[Pair], count: int, seed: int, spec: InputSpec) -> list[npt.NDArray[Any]]:

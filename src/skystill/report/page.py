@@ -158,8 +158,8 @@ def table_rows(
         row("Latency per megapixel, ms (shortest to longest)", latency),
         row("Peak memory in inference, MB", lambda m: megabytes(m.cost.peak_rss_bytes)),
         row("Peak memory in training, MB", lambda m: megabytes(m.training.peak_rss_bytes)),
-        row("Training time, s", lambda m: f"{m.training.seconds + m.training.feature_seconds:.0f}"),
-        row("Training steps", lambda m: big(m.training.steps)),
+        row("Training time, s", lambda m: f"{m.training.all_seconds:.0f}"),
+        row("Training steps", lambda m: big(m.training.steps + m.training.int8_steps)),
     ]
 
 

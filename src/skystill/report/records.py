@@ -57,6 +57,12 @@ class TrainingRecord(Record):
     """Passes in which the network learnt the features of its teacher before these epochs."""
     feature_seconds: float = 0.0
     """Their sum, in seconds."""
+    int8_epochs: int = 0
+    """Epochs with the rounding of INT8 (`--quantize`) after these."""
+    int8_steps: int = 0
+    """Optimiser steps in these epochs."""
+    int8_seconds: float = 0.0
+    """Their sum, in seconds."""
     peak_rss_bytes: int
     """Peak resident memory of the process, or the value that was in this file before, if that is larger."""
     device: str
@@ -69,6 +75,11 @@ class TrainingRecord(Record):
     """With `--patience`, the epoch whose weights were kept; otherwise None, for the last epoch."""
     history: list[dict[str, float]]
     """One row for each epoch, as in `metrics.csv`."""
+
+    @property
+    def all_seconds(self) -> float:
+        """Seconds of the training, with those before it on features, and those after it with the rounding of INT8."""
+        return self.seconds + self.feature_seconds + self.int8_seconds
 
 
 class TeacherScores(Record):

@@ -8,9 +8,11 @@ from typing import Any
 
 from skystill.classes import ClassMap
 from skystill.data import Pair, find_pairs, mask_areas, read_pairs, resolve_classes, split_pairs
+from skystill.data.leaks import copies_of
 from skystill.data.maps import block_of
 from skystill.data.pairs import count_known, find_named
 from skystill.data.run_split import run_split
+from skystill.data.scale import check_scale
 from skystill.errors import DataError, RunFolderError
 from skystill.model.measure import ModelCost, measure_models
 from skystill.predict.predictor import Predictor
@@ -18,19 +20,21 @@ from skystill.progress import OnProgress, ignore_progress, phase, tracked
 from skystill.raster.band_names import wanted_bands
 from skystill.report.compared import ComparedModel, compared_models
 from skystill.report.metrics import Comparison, Curve, Evaluation, compare, evaluate
+from skystill.report.own_classes import own_classes
 from skystill.report.records import (
     ClassesRecord,
     ComparisonRecord,
     DataRecord,
     ModelRecord,
     Results,
+    SplitRecord,
     read_split,
     read_teacher_scores,
     read_training,
     write_record,
 )
 from skystill.report.samples import write_samples
-from skystill.report.verdict import features_first, verdict
+from skystill.report.verdict import features_first, tuned_for_int8, verdict
 from skystill.run_folder import RunFolder
 from skystill.settings import EvaluateSettings
 
@@ -83,6 +87,7 @@ def evaluate_run(settings: EvaluateSettings, on_progress: OnProgress = ignore_pr
         verdict=[
             *verdict(evaluations, comparisons, measured, read_teacher_scores(folder)),
             *_features_first(folder, config, records),
+            *tuned_for_int8(records["student"].training.int8_epochs if "student" in records else 0, "alone" in records),
         ],
         notes=notes,
         samples=samples,
@@ -115,7 +120,7 @@ def _test_images(
 ) -> tuple[ClassMap, list[Pair], str, list[str]]:
     fit_masks = bool(config.get("fit_masks")) if settings.fit_masks is None else settings.fit_masks
     search = find_pairs(data, fit_masks)
-    classes, _ = resolve_classes(data, config.get("classes"), search.pairs)
+    classes = own_classes(config, data, search.pairs) or resolve_classes(data, None, search.pairs)[0]
     split = read_split(folder)
     if settings.data is None and settings.split is None:
         by_key = find_named(search.pairs, split.test)
@@ -131,13 +136,40 @@ def _test_images(
     chosen = split_pairs(
         search.pairs, settings.split or "auto", config["seed"], lambda found: mask_areas(found, classes)
     )
-    trained = count_known(chosen.test, split.train, search.pairs)
-    notes = (
-        [f"{trained} of these {len(chosen.test)} test images were trained on: the scores are too good."]
-        if trained
-        else []
-    )
-    return classes, list(chosen.test), chosen.rule, notes
+    return classes, list(chosen.test), chosen.rule, _seen_notes(split, config, data, chosen.test, search.pairs)
+
+
+def _seen_notes(
+    split: SplitRecord, config: Mapping[str, Any], data: Path, test: Sequence[Pair], every: Sequence[Pair]
+) -> list[str]:
+    """Say how many test images the run was trained on, or chose its weights by.
+
+    Images of the run's own data are known by their names, those of other data by their bytes.
+    """
+    notes, own = [], Path(str(config.get("data", "")))
+    is_own = data.resolve() == own.resolve()
+    for keys, what in (
+        (split.train, "were trained on: the scores are too good"),
+        (split.validation, "were validated on, which is how --patience chooses weights: the scores may be too good"),
+    ):
+        seen = count_known(test, keys, every) if is_own else _count_copies(test, own, keys)
+        if seen is None:
+            seen = count_known(test, keys, every)
+            what = f"have the names of images that {what}, if they are the same ({own} is not there)"
+        if seen:
+            notes.append(f"{seen} of these {len(test)} test images {what}.")
+    return notes
+
+
+def _count_copies(test: Sequence[Pair], own: Path, keys: Sequence[str]) -> int | None:
+    """Count the images whose bytes are those of images of a run; None if its data cannot be read, or is a map."""
+    try:
+        pairs = find_pairs(own).pairs
+    except (DataError, OSError):
+        return None
+    if pairs[0].is_window or test[0].is_window:
+        return None
+    return len(copies_of(test, list(find_named(pairs, keys).values())))
 
 
 def _images(pairs: Sequence[Pair]) -> list[str]:
@@ -153,6 +185,7 @@ def _evaluate(
             f"{predictor.path} knows the classes {', '.join(predictor.classes.names)}; "
             f"the data has {', '.join(classes.names)}."
         )
+    check_scale([pair.image for pair in pairs], predictor.info.input_spec, f"{predictor.path}")
     images = read_pairs(
         tracked(pairs, f"evaluating {role}", on_progress, leaves_line=True), classes, predictor.info.input_spec
     )

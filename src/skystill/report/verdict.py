@@ -70,6 +70,19 @@ def features_first(passes: int, epochs: int, alone: int | None) -> list[str]:
     ]
 
 
+def tuned_for_int8(epochs: int, is_alone: bool) -> list[str]:
+    """Say that the student was trained further with the rounding of INT8.
+
+    Args:
+        epochs: how many of these there were; 0 for none.
+        is_alone: whether the same student without the teacher was trained, for as many epochs in all.
+    """
+    if not epochs:
+        return []
+    more = "; the student alone was given as many more epochs on labels" if is_alone else ""
+    return [f"The student was trained further with the rounding of INT8, for {epochs} epoch(s){more}."]
+
+
 def _missing(evaluations: Mapping[str, Evaluation]) -> list[str]:
     names = {"teacher": "teacher", "alone": "student alone", "student": "distilled student"}
     if "student" not in evaluations:

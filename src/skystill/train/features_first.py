@@ -102,13 +102,19 @@ def begin_with_features(
 
 
 def baseline_epochs(settings: DistillSettings) -> int:
-    """Return the epochs of the student alone: for the time of the distilled student, that of its features included.
+    """Return the epochs of the student alone: as many as of the distilled student, those for INT8 included.
+
+    Where that student learnt features first, there are as many more as that took.
 
     Args:
         settings: how the student was distilled, in a run that is finished.
     """
     trained = read_training(RunFolder(settings.out))
-    return settings.epochs + round(trained.feature_seconds / (trained.seconds / len(trained.history)))
+    return (
+        settings.epochs
+        + trained.int8_epochs
+        + round(trained.feature_seconds / (trained.seconds / len(trained.history)))
+    )
 
 
 def feature_seconds(out: Path) -> list[float]:

@@ -23,7 +23,7 @@ from skystill.model.measure import peak_rss_bytes
 from skystill.progress import Message, OnProgress, phase
 from skystill.report.records import TrainingRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_json, write_table
-from skystill.settings import FitSettings, LearnSettings
+from skystill.settings import DistillSettings, FitSettings, LearnSettings
 from skystill.train.batches.batches import CropSampler, TrainBatches, UnlabeledCrops, WholeImages
 from skystill.train.batches.images import labeled_images, unlabeled_images
 from skystill.train.batches.mixing import Mixing
@@ -166,7 +166,7 @@ class Fitting:
     def fit_int8(self, task: Supervised) -> None:
         """Train for a second, short time from the weights of the first training, with a separate checkpoint."""
         batches, validation = self.batches()
-        task.fit(
+        history = task.fit(
             batches,
             validation=validation,
             epochs=self.settings.epochs,
@@ -176,6 +176,13 @@ class Fitting:
             ),
             on_progress=self.on_progress,
         )
+        if self.fabric.is_global_zero:
+            more = {
+                "int8_epochs": len(history),
+                "int8_steps": task.stepper.steps,
+                "int8_seconds": sum(row["seconds"] for row in history),
+            }
+            write_record(self.folder.training, read_training(self.folder).model_copy(update=more))
 
     def batches(self) -> tuple[TrainBatches, WholeImages | None]:
         """Return the training batches, and the images for validation, or None if the split has none."""
@@ -267,6 +274,23 @@ def check_patience(settings: FitSettings, prepared: PreparedData) -> None:
         raise SettingsError(
             f"--patience {settings.patience}: the training would stop by the mIoU on the validation images of the "
             f"split, and {found}. Leave --patience out, or give validation images, such as by --split 0.7/0.15/0.15."
+        )
+
+
+def check_quantize(settings: FitSettings, prepared: PreparedData) -> None:
+    """Check that there are validation images to score the INT8 file on, if one is to be written after the training.
+
+    Raises:
+        SettingsError: there are none, or no pixel of them is labelled with a class that is scored.
+    """
+    if not isinstance(settings, DistillSettings) or not (settings.quantize or settings.has_budget):
+        return
+    validation = prepared.split.validation
+    if not validation or not prepared.check.areas_of(validation)[:, prepared.classes.scored].any():
+        asked = "--quantize" if settings.quantize else "a budget"
+        raise SettingsError(
+            f"{asked}: the INT8 file is scored on the validation images of the split, and they have no labelled pixel. "
+            "Leave it out, or give validation images, such as by --split 0.7/0.15/0.15."
         )
 
 

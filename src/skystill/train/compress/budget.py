@@ -111,6 +111,9 @@ def choose_student(
         if not broken:
             return settings.model_copy(update={"student": name})
         breaks.append(f"{name} needs {', '.join(broken)}")
+    if not breaks:
+        raise SettingsError(f'{settings.measured} holds no figures of a student that can be trained here: pip install '
+                            '"skystill[pretrained]", or measure others.')  # fmt: skip
     raise SettingsError(f"no student keeps this budget; the nearest, {breaks[-1]}. Allow that much.")
 
 
@@ -178,11 +181,20 @@ def read_measured(path: Path) -> dict[str, ModelCost]:
     costs = built_from(
         read_json(path, refuse), lambda content: [_read_cost(cost) for cost in content["models"]], refuse
     )
-    found = {cost.network: cost for cost in costs if cost.precision == "int8" and cost.network in FAMILY}
+    found = {
+        cost.network: cost
+        for cost in costs
+        if cost.precision == "int8" and cost.network in FAMILY and cost.runtime == "onnxruntime"  # which predict takes
+    }
     if not found:
-        raise DataError(f"{path} holds no INT8 figures of {', '.join(FAMILY)}; measure such files on that computer.")
+        raise DataError(f"{path} holds no figures of {', '.join(FAMILY)} in INT8, in ONNX Runtime; measure such files "
+                        "on that computer.")  # fmt: skip
     return found
 
 
 def _read_cost(values: Mapping[str, Any]) -> ModelCost:
-    return ModelCost(**{field.name: values[field.name] for field in fields(ModelCost)})
+    cost = ModelCost(**{field.name: values[field.name] for field in fields(ModelCost)})
+    for name in ("latency_ms_per_mp", "peak_rss_bytes", "size_bytes"):
+        if isinstance(number := getattr(cost, name), bool) or not isinstance(number, int | float):
+            raise TypeError(f"{name} is {number!r}, not a number")
+    return cost

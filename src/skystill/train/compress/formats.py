@@ -1,6 +1,7 @@
 """`skystill export`: writes the network of a run for ONNX Runtime, for the QGIS plugin Deepness, or for OpenVINO."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skystill.data import Pair, files_of_data, find_named, find_pairs, read_image
+from skystill.data.maps import block_of
 from skystill.data.resolution import with_resolution
 from skystill.errors import DataError, ModelFileError, SettingsError, SkystillError
 from skystill.model.engine import import_openvino
@@ -19,7 +21,7 @@ from skystill.model.file import ModelInfo, open_session, read_info
 from skystill.model.ir import lower_ir, model_bytes
 from skystill.model.stac import write_stac_item
 from skystill.model.trial import try_once
-from skystill.progress import OnProgress, ignore_progress, phase
+from skystill.progress import Note, OnProgress, ignore_progress, phase
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.overwriting import check_outputs
 from skystill.report.records import read_results, read_split
@@ -55,7 +57,7 @@ def export_run(settings: ExportSettings, on_progress: OnProgress = ignore_progre
     network, record = read_network(folder.weights)
     info = describe(record.network, network, record.classes, data=data.name)
     fed = _with_resolution(record.input_spec, settings, folder, data)
-    info = replace(info, input_spec=fed, scores=_scores(folder, "teacher" in config))
+    info = replace(info, input_spec=fed, scores=_scores(folder, config, on_progress))
     suffix = {"onnx": ".onnx", "deepness": ".onnx", "openvino": ".xml"}[settings.format]
     if settings.out.suffix != suffix:
         raise SettingsError(f"--out {settings.out}: a file for {settings.format} ends in {suffix}.")
@@ -90,11 +92,21 @@ def _scratch_of(path: Path) -> Path:
     return path.with_suffix(".onnx.part")
 
 
-def _scores(folder: RunFolder, is_distilled: bool) -> dict[str, float]:
-    """Return the test scores of the run's own network, or no scores if it was not evaluated."""
+def _scores(folder: RunFolder, config: Mapping[str, Any], on_progress: OnProgress) -> dict[str, float]:
+    """Return the scores of the run's own network on its own test images, or none if it was not evaluated on these."""
     if not folder.results.exists():
         return {}
-    scores = read_results(folder).models["student" if is_distilled else "teacher"].scores
+    results, own = read_results(folder), read_split(folder)
+    names = {block_of(key) for key in own.test}
+    same_data = Path(results.data.folder).resolve() == Path(str(config["data"])).resolve()
+    if not same_data or set(results.data.test_images) != names:
+        on_progress(Note(
+            f"{folder.results} has the scores on other images ({results.data.folder}, {results.data.split}) than the "
+            "test images of the run, and the file is written without scores. To have them: skystill evaluate "
+            f"{folder.path}"
+        ))  # fmt: skip
+        return {}
+    scores = results.models["student" if "teacher" in config else "teacher"].scores
     found = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
     return {name: round(value, 4) for name, value in found.items() if value is not None}
 

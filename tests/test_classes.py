@@ -164,3 +164,17 @@ def test_what_is_not_understood_is_refused_by_name(content: object, says: str) -
 )
 def test_classes_are_found_by_name(names: str, known: str, places: list[int | None]) -> None:
     assert match_names(names.split(), known.split()) == places
+
+
+def test_255_classes_without_colours_have_colours_that_differ() -> None:
+    classes = classes_from([f"c{number}" for number in range(255)], "f")
+    assert len(classes) == len(set(classes.colors)) == 255
+    assert classes.colors[:7] == classes_from([f"c{number}" for number in range(7)], "f").colors
+
+
+@pytest.mark.parametrize("value", ["false", "no", 1, None, []])
+def test_indexed_is_true_or_false(value: object) -> None:
+    listed = [{"name": "a", "color": "#FF0000"}, {"name": "b", "color": "#00FF00"}]
+    with pytest.raises(ClassesError, match="write true or false, without quotes"):
+        classes_from({"classes": listed, "indexed": value}, "f")
+    assert not classes_from({"classes": listed, "indexed": False}, "f").indexed

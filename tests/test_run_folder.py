@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from skystill.errors import DiskFull, RunFolderError
+from skystill.raster.steps import remove_parts
 from skystill.run_folder import RunFolder, hold_output, write_json, write_table, written_whole
 
 
@@ -134,3 +135,19 @@ def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path: Path) -> Non
         assert not (tmp_path / ".part-12-page.html").exists()
     left = {path.name for path in tmp_path.iterdir()}
     assert {".part-12-page.html.txt", ".part-x-page.html", ".part-12-other.html"} <= left
+
+
+def test_two_threads_may_write_one_file_and_its_parts_are_left_alone(tmp_path: Path) -> None:
+    """As the style of a.tif and of a.png, which are predicted at the same time."""
+    path = tmp_path / "a.qml"
+    with written_whole(path) as one, written_whole(path) as other:
+        assert one != other and one.suffix == path.suffix
+        one.write_text("same")
+        other.write_text("same")
+        remove_parts(tmp_path, {"a.tif"}, shared={"a.qml"})
+        assert one.exists() and other.exists()
+        os.utime(one, (0, 0))
+        remove_parts(tmp_path, {"a.tif"}, shared={"a.qml"})
+        assert not one.exists() and other.exists()
+        one.write_text("same")
+    assert path.read_text() == "same" and [entry.name for entry in tmp_path.iterdir()] == ["a.qml"]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skystill.default_colors import Color, default_color
 from skystill.errors import ClassesError, shortened
 from skystill.features import FeatureSource, feature_sources
 from skystill.parsing import built_from, read_yaml
@@ -19,14 +20,7 @@ VOID = 255
 """Label of a pixel whose class is unknown. Such pixels are neither trained on nor scored."""
 
 _STRIPE = 6  # width of the stripes on void pixels
-Color = tuple[int, int, int]
 Labels = npt.NDArray[np.uint8]
-
-# For classes files without colours. Colour-blind people can tell them apart (Okabe, Ito 2008). With more classes than
-# colours, the list is repeated in darker shades.
-_PALETTE: tuple[Color, ...] = (
-    (213, 94, 0), (240, 228, 66), (0, 114, 178), (0, 158, 115), (86, 180, 233), (230, 159, 0), (204, 121, 167),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -276,13 +270,15 @@ def classes_from(content: object, source: str) -> ClassMap:
     encoding = str(mapping.get("encoding", "color")).lower()
     if not re.match(r"index|colou?r|rgb", encoding):
         raise ClassesError(f"{source}: encoding {shortened(encoding)!r} is not understood; write index or color.")
+    if not isinstance(indexed := mapping.get("indexed", not has_colors or encoding.startswith("index")), bool):
+        raise ClassesError(f"{source}: indexed is {shortened(indexed)!r}; write true or false, without quotes.")
     return ClassMap(
         tuple(row["name"] for row in rows),
         tuple(row["color"] for row in rows),
         source,
         tuple(void_colors),
         tuple(row["name"] for row in rows if not row["scored"]),
-        bool(mapping.get("indexed", not has_colors or encoding.startswith("index"))),
+        indexed,
         tuple(row["value"] for row in rows) if has_values or dropped else (),
         tuple(void_values),
         _band_names(mapping.get("bands")),
@@ -376,10 +372,3 @@ def _void(given: object, source: str) -> tuple[list[Color], list[int]]:
         )
     others = [value for value in listed if not isinstance(value, int) or isinstance(value, bool)]
     return [parse_color(value, source) for value in others], numbers
-
-
-def default_color(index: int) -> Color:
-    """Return the colour of class `index` in a classes file without colours."""
-    red, green, blue = _PALETTE[index % len(_PALETTE)]
-    shade = 0.7 ** (index // len(_PALETTE))
-    return (int(red * shade), int(green * shade), int(blue * shade))

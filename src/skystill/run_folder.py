@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,9 @@ from skystill.settings import FROM_DATA, TRUST, run_settings
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide signs, too
 
 
+_PARTS = count()
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Write a file atomically: it appears complete or not at all.
@@ -32,7 +36,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         DiskFull: the folder cannot be written, or the disk is full.
     """
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")  # same suffix: GDAL chooses the format by it
+    # A number that no other thread has. The same suffix: GDAL chooses the format by it.
+    part = path.with_name(f".part-{os.getpid()}{next(_PARTS):06d}-{path.name}")
     try:
         with naming_failed_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)

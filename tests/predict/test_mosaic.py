@@ -67,7 +67,8 @@ def expected(rasters: list[str], grid: MosaicGrid) -> tuple[Pixels, Pixels]:
             content, own, crs = file.read(1), file.transform, file.crs
         to = pyproj.Transformer.from_crs(grid.crs.to_wkt(), crs.to_wkt(), always_xy=True)
         own_x, own_y = to.transform(x, y)
-        for turn in (0,) if crs.is_projected else (-360, 0, 360):
+        once = 2 * 20_037_508.342789244 if crs.to_epsg() == 3857 else 0 if crs.is_projected else 360
+        for turn in {-once, 0, once}:
             column, row = ~own * (np.asarray(own_x) + turn, np.asarray(own_y))
             with np.errstate(invalid="ignore"):
                 inside = (column >= 0) & (row >= 0) & (column < content.shape[1]) & (row < content.shape[0])
@@ -137,6 +138,7 @@ ACROSS = [
     ("EPSG:32660", from_bounds(825_000, -9_000, 845_000, 11_000, 40, 40)),
     ("EPSG:32601", from_bounds(155_000, -9_000, 175_000, 11_000, 40, 40)),
     (PACIFIC, from_bounds(3_325_000, -11_000, 3_355_000, 11_000, 40, 40)),
+    (DEGREES, from_bounds(180.1, -0.1, 179.9, 0.1, 40, 40)),  # rows run from east to west
 ]
 
 
@@ -158,6 +160,24 @@ def test_across_the_antimeridian(source: int, crs: Any, bounds: Any, tmp_path: P
     found = compare([name], grid_of(crs, bounds, 61, 53), most_near=0.1)
     only_west = source == 2 and (bounds[2] == 180 or bounds[0] == 20_020_000)
     assert (found != 255).any() != only_west
+
+
+@pytest.mark.parametrize("left", [20_027_000, -20_049_000, 20_037_000, 20_038_000])
+@pytest.mark.parametrize(
+    ("crs", "bounds"),
+    [
+        (DEGREES, (179.84, -0.13, 180.15, 0.11)),  # no pixel has its centre at 180 degrees exactly
+        (DEGREES, (-180.16, -0.13, -179.85, 0.11)),
+        (PACIFIC, (3_320_000, -12_000, 3_360_500, 13_000)),
+        ("EPSG:32660", (820_000, -9_000, 850_000, 13_000)),
+        ("EPSG:32601", (150_000, -9_000, 180_000, 13_000)),
+    ],
+)
+def test_a_raster_in_web_mercator_goes_on_beyond_180_degrees(left: int, crs: Any, bounds: Any, tmp_path: Path) -> None:
+    place = MERCATOR, from_bounds(left, -11_000, left + 22_000, 11_000, 40, 40)
+    name = classes(tmp_path / "a.tif", random_labels(40, 40, 3, 0.05), *place)
+    found = compare([name], grid_of(crs, bounds, 61, 53), most_near=0.1)
+    assert (found != 255).any()
 
 
 def test_the_union_across_the_antimeridian_is_small(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """`skystill predict --mosaic` from images to the mosaic, and what is refused before anything is predicted."""
 
 import json
+import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,24 @@ def test_a_mosaic_of_a_bucket(two: Path, bucket: Bucket) -> None:
         bucket.put(f"{name}/x.tif", Path(f"in/{name}/x.tif"))
     predict(bucket / "*/x.tif")
     assert labels() == [[0, 0, 0, 1], [0, 2, 0, 255]]
+
+
+def test_a_mosaic_of_an_asset(two: Path) -> None:
+    items = []
+    for name in ("a", "b"):
+        item = pystac.Item(name, None, None, datetime(2024, 1, 1, tzinfo=UTC), {})
+        for key in ("visual", "other"):
+            item.add_asset(key, pystac.Asset(str(two / f"in/{name}/x.tif"), roles=["data"]))
+        items.append(item.to_dict(include_self_link=False))
+    Path("list.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    predict("list.json", asset="visual")
+    assert labels() == [[0, 0, 0, 1], [0, 2, 0, 255]]
+
+
+def test_a_name_that_would_write_another_geopackage(two: Path) -> None:
+    """pyogrio takes what stands behind ! as a file in an archive: it would have replaced the user's own plots.gpkg."""
+    Path("plots.gpkg").write_bytes(b"precious")
+    shutil.copy("in/a/x.tif", "field!plots.tif")
+    with pytest.raises(SettingsError, match="would open another file"):
+        api.predict(inputs=["field!plots.tif"], model=Path("m.onnx"), out=Path("res"), vector="gpkg")
+    assert Path("plots.gpkg").read_bytes() == b"precious" and not Path("res").exists()

@@ -341,3 +341,27 @@ def test_a_raster_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, predi
     with pytest.raises(DataError, match=r"in\.tif: no block of it can be read \(.*[dD]ecod.*\)\. Nothing was written"):
         predictor.predict(source, tmp_path / "out.tif")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "m.onnx", "out.qml", "out.tif.aux.xml"]
+
+
+def test_the_mask_of_an_array_counts(predictor: Predictor) -> None:
+    image = np.ma.MaskedArray(RGB.transpose(1, 2, 0).copy())
+    assert np.array_equal(predictor.labels(image), TRUTH)
+    image[100:200, :50] = np.ma.masked
+    image[300, 400, 1] = np.ma.masked  # of one band
+    void = np.zeros(TRUTH.shape, bool)
+    void[100:200, :50] = void[300, 400] = True
+    assert np.array_equal(predictor.labels(image), np.where(void, 255, TRUTH))
+    found = predictor.probabilities(image)
+    assert np.isnan(found[:, void]).all() and np.isfinite(found[:, ~void]).all()
+
+
+@pytest.mark.parametrize("views", [0, 3, 5, 16, "4"])
+def test_views_that_do_not_exist(views: int, predictor: Predictor) -> None:
+    with pytest.raises(SettingsError, match="it is 1, 2, 4 or 8"):
+        predictor.labels(RGB.transpose(1, 2, 0), views)
+
+
+@pytest.mark.parametrize("resolution", [float("inf"), float("nan"), 0.0, -1.0])
+def test_resolutions_that_are_no_length(resolution: float) -> None:
+    with pytest.raises(ValueError, match="resolution"):
+        RasterSettings(resolution=resolution)

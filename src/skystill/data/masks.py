@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skystill.classes import VOID, ClassMap, Color, Labels, hex_color
+from skystill.classes import VOID, ClassMap, Labels, hex_color
 from skystill.data.map_labels import open_map
 from skystill.data.mask_files import Index, MaskPixels, Picture, Valid, read_mask
 from skystill.data.pairs import Pair
+from skystill.default_colors import Color
 from skystill.errors import DataError
 
 _JPEG_GAP = 32  # numbers that are closer than this can be turned into each other by JPEG

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from skystill.data.vector_files import DRIVERS, check_held, check_vector
 from skystill.errors import DataError, SettingsError, shortened
 from skystill.raster.grid_files import path_in_crs
+from skystill.raster.vector_names import check_vector_name
 
 _BATCH, _BATCH_BYTES = 20_000, 16 * 2**20
 _UNDEFINED = '["Undefined '  # GDAL's CRS of a GeoPackage that says that it has none
@@ -98,9 +99,10 @@ def list_layers(path: Path) -> tuple[Layer, ...]:
 
     Raises:
         DataError: the file is missing or damaged, is not what its name says, has no layer, or a layer has no CRS.
-        SettingsError: pyogrio or shapely is not installed.
+        SettingsError: pyogrio or shapely is not installed, or pyogrio would open another file of this name.
     """
     pyogrio = _pyogrio()
+    check_vector_name(path)
     check_vector(path)
     changed = changes_of(path)
     try:

@@ -115,7 +115,12 @@ def average_test_time_views(infer: Infer, views: int) -> Infer:
     Args:
         infer: runs the network.
         views: number of views: 1, 2, 4 or 8.
+
+    Raises:
+        SettingsError: it is another number.
     """
+    if views not in (1, 2, 4, 8):
+        raise SettingsError(f"views is {views!r}; it is 1, 2, 4 or 8.")
     if views == 1:
         return infer
     axes = (1, 2)

@@ -76,16 +76,15 @@ def quantize_model(
     Args:
         path: a float model file.
         out: the INT8 file, which appears complete or not at all.
-        images: calibration images, each (H, W, B) in the data type of the file's spec. 8 to 32 crops of training images
-            are enough.
+        images: calibration images, each (H, W, B) in the data type of the file's spec; 8 to 32 crops are enough.
         score: returns the mIoU of a model file. Called once for the float file and once for each attempt.
         max_drop: largest accepted drop of the mIoU, as a fraction (0.005 is half a point).
         on_progress: called with a `Message` about each attempt, and with a `Progress` for each step.
 
     Raises:
-        ModelFileError: the file cannot be opened, SkyStill did not export it, or it is not in float.
+        ModelFileError: the file cannot be opened, is not SkyStill's, or is not in float.
         SettingsError: there are no images, or the loss is too large with all layers in float.
-        DiskFull: the file cannot be written.
+        DiskFull: it cannot be written.
     """
     info = read_info(open_session(path), path)
     if info.precision != "float32":
@@ -106,18 +105,13 @@ def quantize_model(
             with phase("calibrating", on_progress):
                 _quantize(prepared, part, images, keep=ranked[:kept])
             found = score(part)
-            in_int8 = f"{len(layers) - kept} of {len(layers)} layers in INT8"
-            on_progress(Message(f"{in_int8}: mIoU {found:.4f} (float {float_score:.4f})"))
+            done = f"{len(layers) - kept} of {len(layers)} layers in INT8"
+            on_progress(Message(f"{done}: mIoU {found:.4f} (float {float_score:.4f})"))
             if float_score - found <= max_drop or kept >= len(layers):
                 break
             ranked = ranked or _rank(prepared, scratch, layers, images[:4], on_progress)
             kept = min(max(1, 2 * kept), len(layers))
-        if float_score - found > max_drop:
-            raise SettingsError(
-                f"{out} is not written: even with all layers in float the rounding between them costs "
-                f"{100 * (float_score - found):.1f} points of mIoU ({100 * float_score:.1f} to {100 * found:.1f}), and "
-                f"--max-drop allows {100 * max_drop:g}. Allow more, or use the float file."
-            )
+        _check_drop(out, float_score, found, max_drop)
         model = _load(part)
         scores = {**info.scores, "validation_miou": round(found, 4), "validation_miou_float": round(float_score, 4)}
         del model.metadata_props[:]
@@ -125,6 +119,16 @@ def quantize_model(
         with written_whole(out) as target:
             target.write_bytes(model_bytes(model))
     return Quantized(float_score, found, tuple(ranked[:kept]), len(layers))
+
+
+def _check_drop(out: Path, before: float, now: float, most: float) -> None:
+    """Refuse to write a file that loses too much: beside the layers, what lies between them is rounded."""
+    if before - now > most:
+        raise SettingsError(
+            f"{out} is not written: even with all layers in float the rounding between them costs "
+            f"{100 * (before - now):.1f} points of mIoU ({100 * before:.1f} to {100 * now:.1f}), and --max-drop allows "
+            f"{100 * most:g}. Allow more, or use the float file."
+        )
 
 
 def _load(path: Path) -> onnx.ModelProto:

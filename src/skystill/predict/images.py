@@ -23,7 +23,8 @@ def planes_of(image: Image, predictor: "Predictor") -> tuple[Planes, Valid | Non
     """Return an image as a network is fed it.
 
     Args:
-        image: an array of exactly the bands and the data type of the network; or a DataArray, whose bands, data type
+        image: an array of exactly the bands and the data type of the network, whose mask counts if it has one; or a
+            DataArray, whose bands, data type
             and nodata are read by the rules for rasters.
         predictor: the network.
 
@@ -45,6 +46,10 @@ def planes_of(image: Image, predictor: "Predictor") -> tuple[Planes, Valid | Non
         raise DataError(
             f"an image must be (H, W, {len(spec)}) {spec.dtype} with pixels ({spec.labels}); this is {what}."
         )
+    if isinstance(cube, np.ma.MaskedArray):
+        valid: Valid = np.logical_not(np.ma.getmaskarray(cube).any(axis=2))
+        cube = np.ma.getdata(cube) if spec.is_colors else np.where(valid[..., None], np.ma.getdata(cube), spec.fill)
+        return cube.transpose(2, 0, 1), None if valid.all() else valid
     return cube.transpose(2, 0, 1), None
 
 

@@ -17,6 +17,7 @@ from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_
 from skystill.raster.opening import open_raster, suffix_of
 from skystill.raster.overwriting import check_outputs, source_files
 from skystill.raster.source import gdal_environment, is_georeferenced
+from skystill.raster.vector_names import check_vector_name
 from skystill.settings import PredictSettings
 
 _STAC = (".json", ".geojson")
@@ -246,7 +247,7 @@ def check_targets(
         read: what else is read.
 
     Raises:
-        SettingsError: a file to write is an input, or would be written twice.
+        SettingsError: a file to write is an input, or would be written twice, or has a name that cannot be written.
     """
     if bucket_address(settings.out) is not None:
         raise SettingsError(
@@ -259,4 +260,7 @@ def check_targets(
         inputs.extend(source_files(source))
         outputs.extend(written_rasters(source, target, settings, predictor.classes))
         outputs.extend((f"{what} of {source}", path) for what, path in side_files(target, settings).items())
+    for _, path in outputs:
+        if path.suffix == ".gpkg":
+            check_vector_name(path)
     check_outputs(outputs, inputs)

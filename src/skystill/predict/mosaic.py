@@ -1,5 +1,6 @@
 """Join class rasters into one on a grid of its own, window by window. A window can be computed in any process."""
 
+import functools
 import hashlib
 import json
 import math
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
@@ -20,6 +22,7 @@ from skystill.predict.cleaning import choose_cleaning
 from skystill.predict.layers import empty_notes
 from skystill.predict.mosaic_grid import MosaicGrid, Place, find_place
 from skystill.progress import Message, OnProgress, Progress, ignore_progress
+from skystill.raster.ground import find_ground
 from skystill.raster.layer import Layer
 from skystill.raster.opening import open_raster
 from skystill.raster.output import RasterOutput
@@ -33,8 +36,8 @@ _SIDE = 2048  # of a window; a whole number of the blocks in which it is written
 _WARP_MB = 64
 _EXACT = 1e-3  # pixels: how far places may be from exact ones. 1e-6 takes four times as long; rasterio cannot take 0
 _TURN = 360.0
-_EVERY_PLACE = {"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL"}
-"""How the part of a raster in degrees is found that a window shows: from 180 to -180 degrees, places jump."""
+_EVERY_PLACE = {"SAMPLE_GRID": "YES", "SAMPLE_STEPS": "ALL", "SOURCE_EXTRA": "2"}  # corners of pixels are sampled
+"""How the part of a raster of longitudes is found that a window shows: from 180 to -180 degrees, places jump."""
 
 
 @dataclass(frozen=True)
@@ -194,20 +197,37 @@ def _identity(rasters: Sequence[str | Path], grid: MosaicGrid, settings: RasterS
 
 
 def _turns(source: DatasetReader, grid: MosaicGrid, box: tuple[float, float, float, float]) -> Iterator[float]:
-    """Yield by how many degrees a raster is moved: it may go on beyond 180 degrees, or the grid may.
+    """Yield by how much x of a raster is moved: it may go on beyond 180 degrees, or the grid may.
 
     A place is found in the raster by its longitude, which is between -180 and 180 degrees if the CRSs differ, and as in
-    the grid if they do not.
+    the grid if they do not. In a Mercator projection, x is longitude in metres.
     """
-    if not source.crs.is_geographic:
+    once = _TURN if source.crs.is_geographic else _turn_of(source.crs.to_wkt())
+    if once is None or (grid.crs == source.crs and not source.crs.is_geographic):  # then x is not converted
         yield 0.0
         return
-    west, _, east, _ = source.bounds
-    ranges = [(-_TURN / 2, _TURN / 2), *([(box[0], box[2])] if grid.crs.is_geographic else [])]
+    west, east = sorted((source.bounds.left, source.bounds.right))  # rows may run from east to west
+    is_alike = grid.crs.is_geographic and source.crs.is_geographic
+    ranges = [(-once / 2, once / 2), *([(box[0], box[2])] if is_alike else [])]
     first, last = min(low for low, _ in ranges), max(high for _, high in ranges)
-    for turn in range(math.ceil((first - east) / _TURN), math.floor((last - west) / _TURN) + 1):
-        if any(west + turn * _TURN < high and east + turn * _TURN > low for low, high in ranges):
-            yield turn * _TURN
+    for turn in range(math.ceil((first - east) / once), math.floor((last - west) / once) + 1):
+        if any(west + turn * once < high and east + turn * once > low for low, high in ranges):
+            yield turn * once
+
+
+@functools.lru_cache(maxsize=64)
+def _turn_of(crs: str) -> float | None:
+    """Return the step of x once round the Earth in a projection; None if that has no meaning in it."""
+    ground = find_ground(CRS.from_wkt(crs), Affine.scale(1000.0, -1000.0), 1, 1)
+    return None if ground is None else ground.turn
+
+
+def _jumps(source: DatasetReader, grid: MosaicGrid) -> bool:
+    """Whether places in the raster jump at 180 degrees, as the window goes on."""
+    if source.crs.is_geographic:
+        return not grid.crs.is_geographic
+    once = _turn_of(source.crs.to_wkt())
+    return once is not None and max(abs(source.bounds.left), abs(source.bounds.right)) > once / 2
 
 
 def _warped(source: DatasetReader, turn: float, grid: MosaicGrid, unit: Unit) -> Labels:
@@ -226,7 +246,7 @@ def _warped(source: DatasetReader, turn: float, grid: MosaicGrid, unit: Unit) ->
         nodata=VOID,
         tolerance=_EXACT,
         warp_mem_limit=_WARP_MB,
-        **(_EVERY_PLACE if source.crs.is_geographic and not grid.crs.is_geographic else {}),
+        **(_EVERY_PLACE if _jumps(source, grid) else {}),
     ) as warped:
         labels: Labels = warped.read(1)
     return labels

@@ -315,7 +315,7 @@ def _predict_sources(
 
 def _inner(settings: PredictSettings, work: Path) -> PredictSettings:
     """Return the settings with which the inputs are predicted. What is made of the mosaic is left out."""
-    off: dict[str, object] = dict.fromkeys(("vector", "simplify", "square", "smooth", "min_area"))
+    off: dict[str, object] = dict.fromkeys(("vector", "simplify", "square", "smooth", "min_area", "asset"))
     off |= dict.fromkeys(("areas", "cog", "stac", "recursive"), False)
     return settings.model_copy(update={**off, "out": work})
 

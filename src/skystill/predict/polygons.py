@@ -23,6 +23,7 @@ from skystill.errors import SettingsError
 from skystill.progress import Note, OnProgress, ignore_progress, tracked
 from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
+from skystill.raster.vector_names import check_vector_name
 from skystill.run_folder import written_whole
 
 try:
@@ -90,11 +91,12 @@ def write_polygons(
     Raises:
         DataError: GeoJSON of a raster whose CRS has no longitude and latitude.
         DiskFull: the file cannot be written.
-        SettingsError: a GeoPackage is to be written, and pyogrio is not installed.
+        SettingsError: a GeoPackage is to be written, and pyogrio is not installed, or would write another file.
     """
     is_geopackage = path.suffix.lower() == ".gpkg"
     if is_geopackage:
         check_geopackages()
+        check_vector_name(path)
     with gdal_environment(), open_raster(raster) as source, written_whole(path) as part:
         make = GeoPackage if is_geopackage else GeoJson
         with make(part, source, classes) as writer:

@@ -295,8 +295,9 @@ class RasterOutput:
 
     def _remove_parts(self) -> None:
         """Remove what killed processes left of the files that this one writes. Call this with the lock held."""
-        beside = [category_names_of(self.layers[0].path), style_of(self.layers[0].path)]
-        remove_parts(self.layers[0].path.parent, {path.name for path in (*self._paths, *beside, *self.further.names)})
+        first = self.layers[0].path
+        own = (*self._paths, category_names_of(first), *self.further.names)
+        remove_parts(first.parent, {path.name for path in own}, shared={style_of(first).name})
 
     def _remove_journal(self) -> None:
         """Delete what the journal holds but its lock. What is finished goes last: a kill on the way costs nothing."""

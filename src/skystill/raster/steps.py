@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from skystill.errors import RunFolderError
 from skystill.parsing import read_json
 from skystill.run_folder import write_json
 
+_WHILE = 600.0  # seconds; a style is written in milliseconds
 _SQLITE = "-journal|-wal|-shm"  # what SQLite leaves beside the part of a GeoPackage
 
 
@@ -106,22 +108,31 @@ class FurtherFiles:
                 finished.add(step.name, step.about, [step.path])
 
 
-def remove_parts(folder: Path, names: Collection[str]) -> None:
+def remove_parts(folder: Path, names: Collection[str], shared: Collection[str] = ()) -> None:
     """Remove what killed processes left of some files: the parts that `written_whole` names.
 
     Args:
         folder: the folder of the files.
         names: names of the files. Nobody else may be writing them.
+        shared: names of files that others may be writing, as the style of a.tif and a.png: their parts stay a while.
     """
     with os.scandir(folder) as entries:  # thousands of results may lie there, and each of them comes here
         parts = [entry.name for entry in entries if entry.name.startswith(".part-")]
     if not parts:
         return
-    wanted = "|".join(map(re.escape, names))
+    wanted = "|".join(map(re.escape, {*names, *shared}))
     left = re.compile(rf"\.part-\d+-({wanted})(\.aux\.xml|{_SQLITE})?")
     for name in parts:
-        if left.fullmatch(name):
+        found = left.fullmatch(name)
+        if found and (found[1] not in shared or _is_old(folder / name)):
             (folder / name).unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _WHILE
+    except OSError:  # it was renamed by whoever wrote it
+        return False
 
 
 def _state(path: Path) -> list[int] | None:

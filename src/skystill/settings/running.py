@@ -78,7 +78,7 @@ class ArraySettings(Settings):
     """LOW,HIGH: pixel values that are mapped to black and white, such as 0,4095. By default 0,255 for 8-bit images,
     otherwise the 2nd and 98th percentile of a sample. It is refused where nothing is scaled: for images of 8 bits or
     less, and for networks that are fed the raster's own values."""
-    resolution: float | None = Field(default=None, gt=0)
+    resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Resolution in metres on the ground per pixel to which the raster is resampled before prediction, such as that of
     the training images. The result has this resolution at its centre. By default nothing is resampled."""
 
@@ -260,7 +260,7 @@ class ExportSettings(Settings):
     """onnx: the format that skystill predict reads. deepness: ONNX for the QGIS plugin Deepness. openvino: an .xml and
     a .bin file. html: one web page with the model in it, which labels images in a browser, without a server and without
     a network. web: the same page as a folder for a web server, which browsers keep in their caches."""
-    resolution: float | None = Field(default=None, gt=0)
+    resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Ground resolution of the training images in metres per pixel. It is stored in the file. By default it is read
     from the training images, if all of them are GeoTIFFs whose resolutions agree within a factor of 1.1."""
     stac: bool = False

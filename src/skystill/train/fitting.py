@@ -277,13 +277,14 @@ def check_patience(settings: FitSettings, prepared: PreparedData) -> None:
         )
 
 
-def check_quantize(settings: FitSettings, prepared: PreparedData) -> None:
-    """Check that there are validation images to score the INT8 file on, if one is to be written after the training.
+def check_validation(settings: DistillSettings, prepared: PreparedData) -> None:
+    """As `check_patience`, and that there are images to score the INT8 file on, if one is to be written at the end.
 
     Raises:
         SettingsError: there are none, or no pixel of them is labelled with a class that is scored.
     """
-    if not isinstance(settings, DistillSettings) or not (settings.quantize or settings.has_budget):
+    check_patience(settings, prepared)
+    if not (settings.quantize or settings.has_budget):
         return
     validation = prepared.split.validation
     if not validation or not prepared.check.areas_of(validation)[:, prepared.classes.scored].any():

@@ -26,7 +26,7 @@ from skystill.train.alike import check_alike, facts_of_run
 from skystill.train.beginning import build_first, check_beginning, check_layers, has_begun, try_network
 from skystill.train.compress.int8_aware import int8_aware
 from skystill.train.features_first import LearnFeatures, baseline_epochs, begin_with_features, check_features_first
-from skystill.train.fitting import Fitting, check_patience, check_quantize, connect_ranks, open_fabric
+from skystill.train.fitting import Fitting, check_patience, check_validation, connect_ranks, open_fabric
 from skystill.train.inputs import inputs_of_teaching
 from skystill.train.loggers import check_loggers
 from skystill.train.loop.distiller import Distiller
@@ -116,8 +116,7 @@ def distill_run(
     check_beginning(settings.student, settings, begun)
     reset_peak_rss()  # as in train_run
     prepared = prepare_data(settings, on_progress, recorded_input(settings.student))
-    check_patience(settings, prepared)
-    check_quantize(settings, prepared)
+    check_validation(settings, prepared)
     class_weights = find_class_weights(settings, prepared)
     student = build_first(settings.student, settings, prepared, begun)
     if connected:

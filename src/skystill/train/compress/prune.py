@@ -31,7 +31,7 @@ from skystill.train.batches.batches import CropSampler, TrainBatches
 from skystill.train.batches.images import labeled_images
 from skystill.train.compress.budget import Budget, budget_of, int8_file
 from skystill.train.compress.layer_times import layer_fractions
-from skystill.train.fitting import check_patience, check_quantize
+from skystill.train.fitting import check_validation
 from skystill.train.loggers import check_loggers
 from skystill.train.losses.on_labels import StudentLoss, build_student_loss
 from skystill.train.networks.examples import input_spec_of
@@ -139,8 +139,7 @@ def prune_run(
                     "removed. Distil a network that skystill networks lists from it, and prune that one."
                 )
             prepared = prepare_data(settings, on_progress, record.input_spec)
-            check_patience(distilled, prepared)
-            check_quantize(distilled, prepared)
+            check_validation(distilled, prepared)
             _check_classes(settings.run, record.classes, prepared.classes)
             prepared.report(on_progress)
             network = start_network(str(weights), len(prepared.classes), prepared.spec)

@@ -128,9 +128,9 @@ def take_part(order: CommandOrder) -> Ended:
     threads = str(get_worker().state.nthreads)
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "skystill.cluster.tied", sys.executable, *order.command],
+            [sys.executable, "-P", "-m", "skystill.cluster.tied", sys.executable, *order.command],
             cwd=order.current,
-            env=os.environ | dict.fromkeys(_THREADS, threads),
+            env=os.environ | dict.fromkeys(_THREADS, threads) | {"PYTHONSAFEPATH": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,

@@ -90,7 +90,8 @@ def _quantize(settings: QuantizeSettings, out: Path, on_progress: OnProgress) ->
             classes,
             info.input_spec,
         )
-        miou = evaluate(predictor.probabilities, images, classes).scores().miou
+        scored = classes if classes.names == info.classes.names else info.classes
+        miou = evaluate(predictor.probabilities, images, scored).scores().miou
         if miou is None:
             raise DataError(
                 f"the {len(validation)} validation image(s) of {settings.data} have no labelled pixel of a class that "
@@ -152,11 +153,13 @@ def _images(
 def _classes(settings: QuantizeSettings, run: RunFolder, known: ClassMap, pairs: Sequence[Pair]) -> ClassMap:
     """Return the classes with which the masks are read: those of the data, of the run, or of the model file.
 
+    The last classes of the model may be missing in the data.
+
     Raises:
         DataError: they are not those of the model.
     """
     classes = own_classes(run.read_config() if run.config.is_file() else {}, settings.data, pairs)
-    if classes is not None and classes.names != known.names:
+    if classes is not None and classes.names != known.names[: len(classes)]:
         raise DataError(
             f"{settings.model} knows the classes {', '.join(known.names)}; {classes.source} has "
             f"{', '.join(classes.names)}."

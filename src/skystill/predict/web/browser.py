@@ -210,7 +210,7 @@ def open_browser(binary: str, folder: Path, patience: float) -> Iterator[Browser
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
     os.set_blocking(ours_out, False)  # a browser that hangs must not hold us
-    command = [sys.executable, "-c", _START, str(theirs_in), str(theirs_out), binary, *_FLAGS]
+    command = [sys.executable, "-P", "-c", _START, str(theirs_in), str(theirs_out), binary, *_FLAGS]
     process = subprocess.Popen(
         [*command, f"--user-data-dir={folder / 'profile'}"],
         pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,9 +1,13 @@
-"""Read a number in an environment variable."""
+"""Variables of the environment: numbers that users set, and what is set for processes that are started."""
 
 import os
 import re
 
 from skystill.errors import SettingsError
+
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Python then imports nothing from the current folder, in which the user may have a script called statistics.py. This
+holds for the processes that a process starts, too."""
 
 
 def number_in_environment(

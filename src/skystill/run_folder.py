@@ -129,6 +129,11 @@ class RunConfig(dict[str, Any]):
         raise RunFolderError(f"{self.path} is damaged: it has no {name}. Take a whole copy of it, or train again.")
 
 
+def is_own_data(config: Mapping[str, Any], data: Path) -> bool:
+    """Return whether a run with these settings was trained on a data folder, or a catalogue."""
+    return "data" in config and Path(str(config["data"])).resolve() == data.resolve()
+
+
 class RunFolder:
     """The files of one run.
 

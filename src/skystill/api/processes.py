@@ -7,13 +7,10 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from skystill.environment import SAFE_PATH
 from skystill.errors import CommandFailed, Interrupted, SettingsError, UserError
 from skystill.progress import SaidOnce
 from skystill.settings import FitSettings, Settings
-
-_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""Python then imports nothing from the current folder, in which the user may have a script called statistics.py. This
-holds for the processes that a process starts, too."""
 
 
 def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
@@ -40,8 +37,8 @@ def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
             "--nodes: start the command on each machine with torchrun --nnodes=... -m skystill, or with srun."
         )
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={settings.devices}", "-m", "skystill"]
-    command = [sys.executable, "-P", "-m", *launcher, verb, *to_arguments(settings), *flags]
-    code = call_process(command, os.environ | _SAFE_PATH)
+    command = [sys.executable, "-m", *launcher, verb, *to_arguments(settings), *flags]
+    code = call_process(command, os.environ | SAFE_PATH)
     if code:
         hint = "A process of this run ended early; its message is above. Go on with --resume."
         raise CommandFailed(verb, code if code in (UserError.exit_code, Interrupted.exit_code) else 1, hint)
@@ -95,8 +92,8 @@ def call_command(verb: str, settings: Settings, *flags: str, said: SaidOnce | No
     """
     from skystill.train.loop.ranks import environment_of_one
 
-    environment = environment_of_one() | _SAFE_PATH | (said.environment if said else {})
-    code = call_process([sys.executable, "-P", "-m", "skystill", verb, *to_arguments(settings), *flags], environment)
+    environment = environment_of_one() | SAFE_PATH | (said.environment if said else {})
+    code = call_process([sys.executable, "-m", "skystill", verb, *to_arguments(settings), *flags], environment)
     if code:
         raise CommandFailed(verb, code if code in (1, UserError.exit_code, Interrupted.exit_code) else 1)
 

@@ -19,6 +19,7 @@ from distributed import Future, get_worker
 
 from skystill.cluster.connection import Connection, Versions, check_worker
 from skystill.cluster.tied import KILLED
+from skystill.environment import SAFE_PATH
 from skystill.errors import ClusterError, SkystillError, shortened
 from skystill.progress import Message, OnProgress
 from skystill.run_folder import write_text
@@ -128,9 +129,9 @@ def take_part(order: CommandOrder) -> Ended:
     threads = str(get_worker().state.nthreads)
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "skystill.cluster.tied", sys.executable, *order.command],
+            [sys.executable, "-m", "skystill.cluster.tied", sys.executable, *order.command],
             cwd=order.current,
-            env=os.environ | dict.fromkeys(_THREADS, threads) | {"PYTHONSAFEPATH": "1"},
+            env=os.environ | dict.fromkeys(_THREADS, threads) | SAFE_PATH,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,

@@ -8,7 +8,7 @@ from typing import Any
 from skystill.data.check import DataCheck
 from skystill.data.pairs import Pair, count_known, find_named
 from skystill.data.split import PARTS, Split, read_gap, sample_images, split_pairs, spreads_classes
-from skystill.run_folder import RunFolder
+from skystill.run_folder import RunFolder, is_own_data
 from skystill.settings import CacheSettings, FitSettings, PruneSettings
 
 
@@ -107,7 +107,7 @@ def _leaks(settings: FitSettings | CacheSettings, split: Split, pairs: Sequence[
         run = RunFolder(folder)
         if not (run.split.is_file() and run.config.is_file()):
             continue
-        if Path(str(run.read_config().get("data"))).resolve() != settings.data.resolve():
+        if not is_own_data(run.read_config(), settings.data):
             continue
         seen = count_known(split.test, map(str, run.read_json(run.split).get("train", [])), pairs)
         if seen:

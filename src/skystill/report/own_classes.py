@@ -7,6 +7,7 @@ from typing import Any
 from skystill.classes import ClassMap
 from skystill.data import Pair, resolve_classes
 from skystill.data.check import classes_file
+from skystill.run_folder import is_own_data
 
 
 def own_classes(config: Mapping[str, Any], data: Path, pairs: Sequence[Pair]) -> ClassMap | None:
@@ -24,7 +25,6 @@ def own_classes(config: Mapping[str, Any], data: Path, pairs: Sequence[Pair]) ->
         ClassesError: the file cannot be read.
     """
     given, beside = config.get("classes"), classes_file(data)
-    is_own = Path(str(config.get("data", ""))).resolve() == data.resolve()
     if given is None and beside is None:
         return None
-    return resolve_classes(data, given if is_own or beside is None else None, pairs)[0]
+    return resolve_classes(data, given if beside is None or is_own_data(config, data) else None, pairs)[0]

@@ -35,7 +35,7 @@ from skystill.report.records import (
 )
 from skystill.report.samples import write_samples
 from skystill.report.verdict import features_first, tuned_for_int8, verdict
-from skystill.run_folder import RunFolder
+from skystill.run_folder import RunFolder, is_own_data
 from skystill.settings import EvaluateSettings
 
 
@@ -147,29 +147,30 @@ def _seen_notes(
     Images of the run's own data are known by their names, those of other data by their bytes.
     """
     notes, own = [], Path(str(config.get("data", "")))
-    is_own = data.resolve() == own.resolve()
+    is_own = is_own_data(config, data)
+    of_run = None if is_own else _files_of_run(own, test)
     for keys, what in (
         (split.train, "were trained on: the scores are too good"),
         (split.validation, "were validated on, which is how --patience chooses weights: the scores may be too good"),
     ):
-        seen = count_known(test, keys, every) if is_own else _count_copies(test, own, keys)
-        if seen is None:
+        if of_run is not None:
+            seen = len(copies_of(test, list(find_named(of_run, keys).values())))
+        else:
             seen = count_known(test, keys, every)
+        if not is_own and of_run is None:
             what = f"have the names of images that {what}, if they are the same ({own} is not there)"
         if seen:
             notes.append(f"{seen} of these {len(test)} test images {what}.")
     return notes
 
 
-def _count_copies(test: Sequence[Pair], own: Path, keys: Sequence[str]) -> int | None:
-    """Count the images whose bytes are those of images of a run; None if its data cannot be read, or is a map."""
+def _files_of_run(own: Path, test: Sequence[Pair]) -> Sequence[Pair] | None:
+    """Return the pairs of a run, to compare their bytes; None if its data cannot be read, or either is a map."""
     try:
         pairs = find_pairs(own).pairs
     except (DataError, OSError):
         return None
-    if pairs[0].is_window or test[0].is_window:
-        return None
-    return len(copies_of(test, list(find_named(pairs, keys).values())))
+    return None if pairs[0].is_window or test[0].is_window else pairs
 
 
 def _images(pairs: Sequence[Pair]) -> list[str]:

@@ -260,6 +260,12 @@ class Fitting:
         export_network(network, replace(info, input_spec=fed), self.folder.model, images)
 
 
+def _can_score(prepared: PreparedData) -> bool:
+    """Whether a pixel of the validation images is labelled with a class that is scored."""
+    validation = prepared.split.validation
+    return bool(validation) and bool(prepared.check.areas_of(validation)[:, prepared.classes.scored].any())
+
+
 def check_patience(settings: FitSettings, prepared: PreparedData) -> None:
     """Check that there are validation images to go by, if the training is to stop by their score.
 
@@ -269,7 +275,7 @@ def check_patience(settings: FitSettings, prepared: PreparedData) -> None:
     if settings.patience is None:
         return
     validation = prepared.split.validation
-    if not validation or not prepared.check.areas_of(validation)[:, prepared.classes.scored].any():
+    if not _can_score(prepared):
         found = f"its {len(validation)} validation image(s) have no labelled pixel" if validation else "it has none"
         raise SettingsError(
             f"--patience {settings.patience}: the training would stop by the mIoU on the validation images of the "
@@ -286,8 +292,7 @@ def check_validation(settings: DistillSettings, prepared: PreparedData) -> None:
     check_patience(settings, prepared)
     if not (settings.quantize or settings.has_budget):
         return
-    validation = prepared.split.validation
-    if not validation or not prepared.check.areas_of(validation)[:, prepared.classes.scored].any():
+    if not _can_score(prepared):
         asked = "--quantize" if settings.quantize else "a budget"
         raise SettingsError(
             f"{asked}: the INT8 file is scored on the validation images of the split, and they have no labelled pixel. "

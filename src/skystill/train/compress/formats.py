@@ -25,7 +25,7 @@ from skystill.progress import Note, OnProgress, ignore_progress, phase
 from skystill.raster.input_spec import InputSpec
 from skystill.raster.overwriting import check_outputs
 from skystill.report.records import read_results, read_split
-from skystill.run_folder import RunFolder, hold_output, written_whole
+from skystill.run_folder import RunFolder, hold_output, is_own_data, written_whole
 from skystill.settings import ExportSettings
 from skystill.train.compress.export import TOLERANCE, ExportDiffers, describe, export_network, to_onnx
 from skystill.train.networks.examples import input_spec_of, noise_images
@@ -98,8 +98,7 @@ def _scores(folder: RunFolder, config: Mapping[str, Any], on_progress: OnProgres
         return {}
     results, own = read_results(folder), read_split(folder)
     names = {block_of(key) for key in own.test}
-    same_data = Path(results.data.folder).resolve() == Path(str(config["data"])).resolve()
-    if not same_data or set(results.data.test_images) != names:
+    if not is_own_data(config, Path(results.data.folder)) or set(results.data.test_images) != names:
         on_progress(Note(
             f"{folder.results} has the scores on other images ({results.data.folder}, {results.data.split}) than the "
             "test images of the run, and the file is written without scores. To have them: skystill evaluate "

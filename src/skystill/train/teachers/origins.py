@@ -23,8 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-import torch
-
 from skystill.classes import ClassMap, match_names, read_classes
 from skystill.digests import file_sha256
 from skystill.errors import ClassCountMismatch, ClassesError, SettingsError
@@ -248,10 +246,8 @@ def _load(origin: Origin, channels: tuple[int, ...], num_classes: int) -> Teache
     scale = input_scale(origin.options, len(origin.input_spec)) if given else loaded.input_scale
     teacher = Teacher(loaded.network, scale, loaded.multiple, input_spec=origin.input_spec)
     teacher.name = origin.text
-    logits = try_teacher(teacher)
     expected = len(origin.names) if origin.names else num_classes
-    if logits.shape[1] == 1 and expected == 2:
-        teacher.binary, logits = True, torch.cat([torch.zeros_like(logits), logits], dim=1)
+    logits = try_teacher(teacher, expected)
     count = logits.shape[1]
     if count != expected:
         raise ClassCountMismatch(origin.text, count, expected)

@@ -19,12 +19,12 @@ from skystill.train.teachers.teacher import Teacher, answer_of
 _KINDS: tuple[Answer, ...] = ("logits", "independent", "probabilities")
 
 
-def try_teacher(teacher: Teacher) -> Tensor:
-    """Set `multiple` and `answer` of a teacher, and return its logits of an image of noise (1, C, H, W).
+def try_teacher(teacher: Teacher, num_classes: int) -> Tensor:
+    """Set `multiple`, `answer` and `binary` of a teacher, and return its logits of an image of noise (1, C, H, W).
 
     The image has odd sides, and then sides that are divisible by 2, 4, ..., until the network can be run and answers at
     the size of the image or at a whole part of it. The answer is probabilities only if it is that for noise, a dark and
-    a bright image.
+    a bright image. One channel is that of the second of two classes.
 
     Raises:
         CheckpointError: the network fails on all sizes, or its answers fit none.
@@ -49,9 +49,10 @@ def try_teacher(teacher: Teacher) -> Tensor:
         teacher.multiple = multiple
         found = {answer_of(outputs)}
         if found != {"logits"}:
-            even = torch.stack([torch.from_numpy(image) for image in even_images(spec, height, width)])
+            even = map(torch.from_numpy, even_images(spec, height, width))
             found |= {answer_of(teacher.outputs(image[None])) for image in even}
         teacher.answer = next(kind for kind in _KINDS if kind in found)
+        teacher.binary = outputs.shape[1] == 1 and num_classes == 2
         logits: Tensor = teacher(noise)
         return logits
     assert problem is not None, "each size that does not fit gives one"

@@ -26,6 +26,7 @@ from skystill.errors import ClusterError, shortened
 from skystill.predict.batch import PredictedInput
 from skystill.predict.pieces import end_units
 from skystill.progress import OnProgress, Progress
+from skystill.raster.names import absolute_name
 
 ATTEMPTS = 3
 """How often an input or a piece is tried."""
@@ -333,6 +334,10 @@ def _done(found: Outcome) -> Done:
 
 
 def absolute(sources: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
-    """Yield inputs and results under names that workers understand, whose current folder is another."""
+    """Yield inputs and results under names that workers understand, whose current folder is another.
+
+    Raises:
+        SettingsError: no such name can be made for an input.
+    """
     for source, target in sources:
-        yield str(Path(source).absolute()) if Path(source).exists() else source, target.absolute()
+        yield absolute_name(source), target.absolute()

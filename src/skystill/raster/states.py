@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skystill.errors import SourceChanged
+from skystill.raster.names import local_file_of
 
 _BESIDE = ".aux.xml"
 """Extension of the file beside a raster into which GDAL writes what the raster cannot hold, such as nodata or a CRS.
@@ -34,7 +35,7 @@ class FileStates:
     def add(self, files: Iterable[str]) -> None:
         """Record further files. Those that are recorded already keep their state."""
         for name in files:
-            path = _local(name)
+            path = local_file_of(name)
             if path is not None and path not in self._found:
                 self._found[path] = _state(path)
 
@@ -123,15 +124,3 @@ def _difference(before: State | None, now: State | None) -> str:
         return "was replaced by another file"
     size = "" if before[2] == now[2] else f" (it had {before[2]:,} bytes and now has {now[2]:,})"
     return f"was written{size}"
-
-
-def _local(name: str) -> str | None:
-    """Return the path of a local file, or of the local archive that holds it; None for other names of GDAL."""
-    if "://" not in name and not name.startswith("/vsi"):
-        return name
-    if name.startswith(("/vsizip/", "/vsitar/", "/vsigzip/")):
-        inner = name.split("/", 2)[2].replace("{", "").replace("}", "")
-        # A Path has made one of the two slashes before an absolute name.
-        places = [one for path in (Path(inner), Path("/", inner)) for one in (path, *path.parents)]
-        return next((str(path.absolute()) for path in places if path.is_file()), None)
-    return None

@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,11 +17,9 @@ from skystill.locks import hold_lock
 from skystill.parsing import read_json, read_yaml
 from skystill.progress import OnProgress, ignore_progress
 from skystill.settings import FROM_DATA, TRUST, run_settings
+from skystill.unfinished import PART, part_of
 
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide signs, too
-
-
-_PARTS = count()
 
 
 @contextmanager
@@ -36,8 +33,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         DiskFull: the folder cannot be written, or the disk is full.
     """
-    # A number that no other thread has. The same suffix: GDAL chooses the format by it.
-    part = path.with_name(f".part-{os.getpid()}{next(_PARTS):06d}-{path.name}")
+    part = part_of(path)
     try:
         with naming_failed_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -358,7 +354,7 @@ def hold_output(path: Path, on_progress: OnProgress = ignore_progress) -> Iterat
     else:
         with hold_lock(path.with_name(f".lock-{path.name}"), str(path), on_progress):
             for part in path.parent.iterdir():  # of a process that was killed
-                if re.fullmatch(rf"\.part-\d+-{re.escape(path.name)}", part.name):
+                if re.fullmatch(PART + re.escape(path.name), part.name):
                     _remove(part)
             yield
 

@@ -1,5 +1,6 @@
 """Two processes in one run folder, in one output, in one cache: one waits or is refused, and nothing changes."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -62,8 +63,9 @@ def test_a_cache_waits_and_two_that_fill_it_fill_it_once(
     assert len(files) == 6
     for file in files[:2]:
         file.unlink()
-    left = files[0].with_name(f".part-1-{files[0].name}")  # of a process that was killed
+    left = files[0].with_name(f".part-1-{files[0].name}")  # of an earlier version that was killed
     left.touch()
+    os.utime(left, (0, 0))
     command = [sys.executable, "-m", "skystill", *flags]
     with Holder(files[0].with_name(".lock-1-of-1")) as holder:
         running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,12 @@ BLIND = Change(
     "import skystill.train.teachers.cache_tasks as t; t._PATIENCE_SECONDS = 0; t.kept = t._sees.__code__; "
     "t._sees.__code__ = (lambda sign, token: False).__code__",
     "import skystill.train.teachers.cache_tasks as t; t._sees.__code__ = t.kept",
+)
+
+SLOW = Change(
+    "import time; import skystill.train.teachers.logit_cache as c; c.kept = c.seal_safetensors; "
+    "c.seal_safetensors = lambda path: (time.sleep(0.3), c.kept(path))",
+    "import skystill.train.teachers.logit_cache as c; c.seal_safetensors = c.kept",
 )
 
 
@@ -128,6 +135,15 @@ def test_a_killed_command_goes_on(world: World) -> None:
     api.cache(settings)
     assert logits(world.folder / "stopped") == world.whole
     assert left_behind(world.folder / "stopped") == []
+
+
+def test_workers_that_write_the_logits_of_one_image_at_the_same_time_leave_each_other_alone(world: World) -> None:
+    """Two commands on overlapping shares have locks of their own, and each finds the files missing."""
+    commands = [world.settings("shared", dask=world.address, share=share) for share in ("1/2", "1/3", "1/1")]
+    with changed(world.address, SLOW), ThreadPoolExecutor(len(commands)) as threads:
+        list(threads.map(api.cache, commands))
+    assert logits(world.folder / "shared") == world.whole
+    assert left_behind(world.folder / "shared") == []
 
 
 def test_a_bad_image_is_named_at_the_end_and_the_others_are_done(world: World) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from skystill.digests import TEXT_TRAILER, DigestDiffers
 from skystill.errors import RunFolderError
 from skystill.parsing import read_json
 from skystill.run_folder import naming_failed_writes, write_json
+from skystill.unfinished import part_of
 
 SETTINGS = "settings.json"
 """Name of the file of a journal that says what it was begun with."""
@@ -52,7 +52,7 @@ def write_entry(journal: Path, index: int, arrays: Sequence[npt.NDArray[np.uint8
         DiskFull: the entry cannot be written, or the journal has gone.
     """
     path, content = entry_path(journal, index), pack_entry(arrays)
-    part = journal / f".part-{secrets.randbits(60)}-{path.name}"  # processes of two machines may have one number
+    part = part_of(path)
     try:
         with naming_failed_writes(path):
             with open(part, "wb") as file:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 from skystill.errors import RunFolderError
 from skystill.parsing import read_json
 from skystill.run_folder import write_json
+from skystill.unfinished import PART, is_left
 
-_WHILE = 600.0  # seconds; a style is written in milliseconds
 _SQLITE = "-journal|-wal|-shm"  # what SQLite leaves beside the part of a GeoPackage
 
 
@@ -114,25 +113,19 @@ def remove_parts(folder: Path, names: Collection[str], shared: Collection[str] =
     Args:
         folder: the folder of the files.
         names: names of the files. Nobody else may be writing them.
-        shared: names of files that others may be writing, as the style of a.tif and a.png: their parts stay a while.
+        shared: names of files that others may be writing, as the style of a.tif and a.png. Their parts go only if it is
+            sure that their process has ended.
     """
     with os.scandir(folder) as entries:  # thousands of results may lie there, and each of them comes here
         parts = [entry.name for entry in entries if entry.name.startswith(".part-")]
     if not parts:
         return
     wanted = "|".join(map(re.escape, {*names, *shared}))
-    left = re.compile(rf"\.part-\d+-({wanted})(\.aux\.xml|{_SQLITE})?")
+    left = re.compile(rf"{PART}(?P<name>{wanted})(\.aux\.xml|{_SQLITE})?")
     for name in parts:
         found = left.fullmatch(name)
-        if found and (found[1] not in shared or _is_old(folder / name)):
+        if found and (found["name"] not in shared or is_left(folder / name)):
             (folder / name).unlink(missing_ok=True)
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > _WHILE
-    except OSError:  # it was renamed by whoever wrote it
-        return False
 
 
 def _state(path: Path) -> list[int] | None:

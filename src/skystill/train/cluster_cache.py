@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,7 +59,11 @@ def fill_on_cluster(
         _compare_threads(connection, on_progress)
         for index, cache in enumerate(caches):
             cache = replace(cache, folder=cache.folder.absolute())
-            with cache.held(part, parts, on_progress), _ordered(cache, teachers, index, windows, connection) as order:
+            sign = cache.own_folder / f".cluster-{part}-of-{parts}"
+            with (
+                cache.held(part, parts, on_progress),
+                _ordered(cache, teachers, index, windows, connection, sign) as order,
+            ):
                 problems |= dict.fromkeys(_fill(connection, order, windows, on_progress))
                 if not cache.symmetric and not problems:
                     agrees = _agreement(connection, order, windows[0], on_progress)
@@ -97,15 +102,20 @@ def _absolute(origin: Origin) -> Origin:
 
 @contextmanager
 def _ordered(
-    cache: LogitCache, teachers: Teachers, index: int, windows: Sequence[ImageWindow], connection: Connection
+    cache: LogitCache,
+    teachers: Teachers,
+    index: int,
+    windows: Sequence[ImageWindow],
+    connection: Connection,
+    sign: Path,
 ) -> Iterator[CacheOrder]:
-    """Yield what the tasks of a teacher have in common. A file in the cache tells workers whether they see it."""
+    """Yield what the tasks of a teacher have in common. A file in the cache tells workers whether they see it.
+
+    It takes the place of the one that a command left that was killed. Those of other parts of the cache are in use.
+    """
     token = secrets.token_hex(16)
-    sign = cache.own_folder / f".cluster-{token[:8]}"
     samples = tuple(dict.fromkeys(window.path for window in windows))[:_SAMPLES]
     digest = files_digest(teachers.origins[index])
-    for left in cache.own_folder.glob(".cluster-*"):  # of a command that was killed
-        left.unlink(missing_ok=True)
     write_text(sign, token)
     try:
         yield CacheOrder(cache, teachers, index, digest, connection.versions, sign, token, samples)

@@ -214,7 +214,6 @@ def fill_caches(settings: CacheSettings, prepared: PreparedData, on_progress: On
         with cache.held(part, parts, on_progress):
             if not cache.missing(own):
                 continue  # the process that had it has filled it
-            cache.clear_parts(own)
             with phase(f"opening teacher {teachers.origins[index].text}", on_progress):
                 teacher = teachers.load_one(index)
                 fabric.to_device(to_memory_format(teacher, torch.channels_last))

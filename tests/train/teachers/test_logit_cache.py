@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +16,13 @@ from skystill.classes import ClassMap
 from skystill.data import Pair
 from skystill.data.scenes import paint_scene
 from skystill.data.unlabeled import ImageWindow, whole_images
-from skystill.errors import DataError, SettingsError, TeacherNotFinite
+from skystill.errors import DataError, DiskFull, SettingsError, TeacherNotFinite
 from skystill.symmetry import transform
 from skystill.train.batches.batches import CropSampler, TrainBatches
 from skystill.train.batches.images import labeled_images
 from skystill.train.loop.distiller import Distiller
 from skystill.train.networks.table import build_network
+from skystill.train.teachers import logit_cache
 from skystill.train.teachers.logit_cache import (
     CachedLogits,
     LogitCache,
@@ -26,6 +31,7 @@ from skystill.train.teachers.logit_cache import (
     whole_logits,
 )
 from skystill.train.teachers.teacher import Teacher
+from skystill.unfinished import part_of
 
 CPU = torch.device("cpu")
 
@@ -210,6 +216,43 @@ def test_damage_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"cannot be read.*Delete it"):
         cache.open(images[0])
+
+
+def test_logits_that_another_process_wrote_meanwhile_are_taken(
+    teacher: Teacher, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier version removes the unfinished file of a living process, and writes its own."""
+    cache, images = LogitCache(tmp_path / "logits", "key"), whole_images(pairs)
+    cache.fill(images[:1], teacher, CPU)
+    path = cache.path(images[0])
+    whole = path.read_bytes()
+    path.unlink()
+
+    def removed(part: Path, is_written: bool) -> None:
+        part.unlink()
+        if is_written:
+            path.write_bytes(whole)
+
+    monkeypatch.setattr(logit_cache, "seal_safetensors", partial(removed, is_written=True))
+    cache.fill(images[:1], teacher, CPU)
+    path.unlink()
+    monkeypatch.setattr(logit_cache, "seal_safetensors", partial(removed, is_written=False))
+    with pytest.raises(DiskFull, match=r"cannot write .* No such file"):
+        cache.fill(images[:1], teacher, CPU)
+
+
+def test_what_killed_processes_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path / "logits", "key")
+    cache.own_folder.mkdir(parents=True)
+    name = cache.own_folder / "a.safetensors"
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    living = part_of(name)
+    ended = living.with_name(living.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
+    for part in (living, ended):
+        part.touch()
+    with cache.held(1, 1):
+        assert living.exists() and not ended.exists()
 
 
 def test_what_a_folder_holds_instead_is_said(teacher: Teacher, pairs: list[Pair], tmp_path: Path) -> None:

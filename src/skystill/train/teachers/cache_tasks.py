@@ -124,7 +124,6 @@ def fill_some(work: tuple[CacheOrder, tuple[ImageWindow, ...]]) -> Filled:
         try:
             missing = cache.missing([window])
             if missing:
-                cache.clear_parts(missing)
                 cache.fill(missing, *_teacher(order))
         except (DataError, TeacherNotFinite) as error:
             problems.append(str(error))
@@ -177,7 +176,7 @@ def _check(order: CacheOrder) -> None:
             "command. Give all workers the same, and do not change them while the command runs."
         )
     with naming_failed_writes(order.cache.own_folder), tempfile.TemporaryFile(dir=order.cache.own_folder):
-        pass
+        order.cache.clear()  # of workers of this machine that were killed, only one that takes their place knows
     _seen.add(order.token)
 
 

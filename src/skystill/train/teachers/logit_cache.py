@@ -9,7 +9,7 @@ at most one file.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 from skystill.data.unlabeled import ImageWindow
 from skystill.digests import KEY, UNKNOWN, check_once, check_safetensors, seal_safetensors
-from skystill.errors import DataError, shortened
+from skystill.errors import DataError, DiskFull, shortened
 from skystill.locks import hold_lock
 from skystill.progress import OnProgress, ignore_progress, tracked
 from skystill.raster.input_spec import RGB, InputSpec
-from skystill.raster.steps import remove_parts
 from skystill.run_folder import written_whole
 from skystill.symmetry import SYMMETRIES, transform, transform_back
 from skystill.tiling import Grid
 from skystill.train.losses.fused import block_means, contiguous_float32
 from skystill.train.teachers.teacher import check_finite
+from skystill.unfinished import is_left
 
 TILE, MARGIN = 1024, 128
 """Largest side of the tiles in which the teacher runs over an image, and the margin on each side of a tile, in pixels.
@@ -179,7 +179,7 @@ class LogitCache:
 
     @contextmanager
     def held(self, part: int, parts: int, on_progress: OnProgress = ignore_progress) -> Iterator[None]:
-        """Hold one part of the cache, so that two processes do not run the teacher on the same images.
+        """Hold one part of the cache, so that two processes do not run the teacher on the same images, and clear it.
 
         A process waits while another one fills the same part. Other parts can be filled at the same time.
 
@@ -192,11 +192,15 @@ class LogitCache:
             DiskFull: the folder cannot be written.
         """
         with hold_lock(self.own_folder / f".lock-{part}-of-{parts}", str(self.own_folder), on_progress, wait=True):
+            self.clear()
             yield
 
-    def clear_parts(self, image_windows: Sequence[ImageWindow]) -> None:
-        """Remove what a killed process left of the files of some images. Call this while their part is held."""
-        remove_parts(self.own_folder, {self.path(image_window).name for image_window in image_windows})
+    def clear(self) -> None:
+        """Remove what processes left that were killed. Others may be writing meanwhile, even the same images."""
+        for part in self.own_folder.glob(".part-*"):
+            if is_left(part):
+                with suppress(OSError):  # of another user
+                    part.unlink()
 
     def bytes_needed(self, sizes: Sequence[tuple[int, int]], num_classes: int) -> int:
         """Return the bytes that the logits of images take on disk.
@@ -239,9 +243,13 @@ class LogitCache:
                     f"teacher {name} gives logits up to {np.abs(logits).max():g} on {image_window.name}, and 16 bits "
                     f"hold up to {np.finfo(np.float16).max:g}. Use --cache-bits 8, which scales them."
                 )
-            with written_whole(self.path(image_window)) as part:
-                save_file(self._pack(logits), part, metadata={KEY: UNKNOWN})
-                seal_safetensors(part)
+            try:
+                with written_whole(self.path(image_window)) as part:
+                    save_file(self._pack(logits), part, metadata={KEY: UNKNOWN})
+                    seal_safetensors(part)
+            except DiskFull:
+                if self.missing([image_window]):  # otherwise another process has written the same logits meanwhile
+                    raise
 
     def _pack(self, logits: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         if self.bits == 16:

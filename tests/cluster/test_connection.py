@@ -136,7 +136,9 @@ def test_a_file_that_describes_no_cluster_is_refused(tmp_path: Path, text: str, 
         pass
 
 
-def test_a_cluster_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_cluster_that_cannot_start_says_why_and_nothing_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(
         "cluster: distributed.LocalCluster\n"
@@ -144,6 +146,7 @@ def test_a_cluster_that_cannot_start_says_why(tmp_path: Path) -> None:
     )
     with pytest.raises(ClusterError, match="no_such_keyword"), open_connection(ClusterSettings(dask_config=path)):
         pass
+    assert capfd.readouterr() == ("", "")  # also of the processes of its workers
 
 
 def test_a_file_describes_the_cluster_to_start(tmp_path: Path) -> None:

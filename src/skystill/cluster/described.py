@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -42,8 +43,13 @@ class DescribedCluster:
     workers: int | dict[str, int] | None
 
     def start(self) -> Any:  # noqa: ANN401 - any cluster
-        """Start the cluster, and return it."""
-        cluster = self.kind(**self.options)
+        """Start the cluster, and return it.
+
+        Dask prints no log here unless the options ask for it: what fails, an error says.
+        """
+        can_be_silent = "silence_logs" in inspect.signature(self.kind).parameters
+        silent = {"silence_logs": logging.CRITICAL} if can_be_silent else {}
+        cluster = self.kind(**{**silent, **self.options})
         if isinstance(self.workers, dict):
             cluster.adapt(**self.workers)
         elif self.workers is not None:

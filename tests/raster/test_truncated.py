@@ -68,7 +68,7 @@ def test_the_loss_that_a_stopped_process_found_is_not_counted_twice(
     with gdal_environment():
         first, second = RasterSource(str(path)), RasterSource(str(path))
         first.read(0, _SIDE, 0, _SIDE)
-        second.take_damage(list(first.damaged), first.damaged_pixels, first.reason)
+        second.take_damage(first.damage.all(), first.reason)
         _, valid = second.read(250, _SIDE, 0, _SIDE)
     assert valid is not None and not valid.any()
     assert (second.damaged, second.damaged_pixels) == (first.damaged, first.damaged_pixels)

@@ -46,6 +46,15 @@ def tif(tmp_path: Path, bands: np.ndarray[Any, Any], **more: Any) -> bytes:
     return write_tif(tmp_path / "image.tif", bands, **more).read_bytes()
 
 
+def sparse(tmp_path: Path, width: int, height: int, rows: int = 10_000) -> bytes:
+    """A TIFF of a few hundred bytes, without its strips. GDAL makes them of one row if `rows` is above the height."""
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "sparse.tif", "w", **profile, compress="deflate", SPARSE_OK=True, blockysize=rows):
+        pass
+    assert (tmp_path / "sparse.tif").stat().st_size < 1000
+    return (tmp_path / "sparse.tif").read_bytes()
+
+
 AROUND = {
     "a PNG of packed texts": lambda: png_with(9 * chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(7_900_000)))),
     "a PNG of many chunks": lambda: png()[:-12] + 200_000 * chunk(b"IDAT", b"") + png()[-12:],
@@ -83,6 +92,9 @@ IMAGES: dict[str, tuple[int, str]] = {
     "a huge PNG": (422, "cannot be opened"),
     "a huge TIFF": (413, "megapixels"),
     "a TIFF of one huge strip": (413, "blocks"),
+    "a TIFF of one column": (413, "2,084 tiles of 96 x 96"),
+    "a TIFF of one row": (413, "2,084 tiles of 96 x 96"),
+    "a TIFF of many blocks": (413, "70,000 blocks of 1 x 1"),
     "a PNG bomb": (413, "megapixels"),
     "five megapixels": (413, "megapixels"),
     "too many bytes": (413, "at most 16,000,000"),
@@ -124,6 +136,9 @@ def image_of(name: str, tmp_path: Path) -> tuple[bytes, str | None, dict[str, st
         "a PNG of no pixels": (png_of(0, 0), "image/png"),
         "a huge PNG": (png_of(2**31 - 1, 2**31 - 1), "image/png"),
         "a huge TIFF": (tiff_of(200_000, 200_000), "image/tiff"),
+        "a TIFF of one column": (sparse(tmp_path, 1, 200_000), "image/tiff"),
+        "a TIFF of one row": (sparse(tmp_path, 200_000, 1), "image/tiff"),
+        "a TIFF of many blocks": (sparse(tmp_path, 1, 70_000, rows=200_000), "image/tiff"),
         "a PNG bomb": (png_of(20_000, 20_000, bytes(2**20)), "image/png"),
         "five megapixels": (png_of(2500, 2000), "image/png"),
         "very many bands": (tiff_of(8, 8, 65_535), "image/tiff"),

@@ -3,12 +3,11 @@
 Several processes that compute parts of one raster have a record each.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from skystill.errors import RunFolderError
 from skystill.parsing import built_from, read_json
+from skystill.raster.places import Place
 from skystill.raster.source import RasterSource
 from skystill.run_folder import write_json
 
@@ -24,7 +23,7 @@ class DamageRecord:
 
     def __init__(self, source: RasterSource, journal: Path, part: str = "") -> None:
         self._source, self._path = source, journal / f"damage{part}.json"
-        self._kept = 0
+        self._kept = 0  # damaged pixels in the record
 
     def begin(self, continued: bool) -> None:
         """Take over the places of the process that was stopped, or forget those of an earlier prediction.
@@ -40,20 +39,14 @@ class DamageRecord:
             for path in records:
                 path.unlink(missing_ok=True)
             return
-        found = [self._read(path) for path in records]
-        if not found:
-            return
-        places, pixels, reason = found[0] if len(found) == 1 else _joined(found)
-        source = self._source
-        if not source.damaged:
-            source.notes.append(f"{source.path}: a part cannot be read: {reason}.")
-        source.take_damage(places, pixels, reason)
-        self._kept = len(places)
+        for path in records:
+            self._source.take_damage(*self._read(path))
+        self._kept = self._source.damaged_pixels if len(records) == 1 else 0
 
-    def _read(self, path: Path) -> "_Damage":
+    def _read(self, path: Path) -> tuple[list[Place], str]:
         return built_from(
             read_json(path, self._refuse),
-            lambda found: ([str(place) for place in found["places"]], int(found["pixels"]), str(found["reason"])),
+            lambda found: ([_place(*found) for found in found["places"]], str(found["reason"])),
             self._refuse,
         )
 
@@ -69,31 +62,17 @@ class DamageRecord:
         """
         source = self._source
         source.states.check()
-        if len(source.damaged) > self._kept:
-            self._kept = len(source.damaged)
-            write_json(
-                self._path,
-                {"places": source.damaged, "pixels": source.damaged_pixels, "reason": source.reason},
-            )
+        if source.damaged_pixels > self._kept:
+            self._kept = source.damaged_pixels
+            write_json(self._path, {"places": source.damage.all(), "reason": source.reason})
 
 
-_Damage = tuple[list[str], int, str]
-"""Places, the number of their pixels, and why they cannot be read."""
-_PLACE = re.compile(r"rows (\d+) to (\d+), columns (\d+) to (\d+)(.*)")
+def _place(top: int, bottom: int, left: int, right: int) -> Place:
+    """Return a place of a record.
 
-
-def _joined(records: Sequence[_Damage]) -> _Damage:
-    """Join the records of several parts: each place once, and none that lies within another."""
-    places = dict.fromkeys(place for record in records for place in record[0])
-    found = {place: match for place in places if (match := _PLACE.fullmatch(place))}
-    areas = {place: tuple(map(int, match.groups()[:4])) for place, match in found.items()}
-    within = {
-        one
-        for one, (top, bottom, left, right) in areas.items()
-        for other, (above, below, before, behind) in areas.items()
-        if one != other and found[one][5] == found[other][5]
-        and above <= top and bottom <= below and before <= left and right <= behind
-    }  # fmt: skip
-    kept = sorted((place for place in areas if place not in within), key=lambda place: areas[place])
-    pixels = sum((areas[p][1] - areas[p][0] + 1) * (areas[p][3] - areas[p][2] + 1) for p in kept)
-    return kept, pixels, records[0][2]
+    Raises:
+        ValueError: it is none.
+    """
+    if not (0 <= int(top) < int(bottom) and 0 <= int(left) < int(right)):
+        raise ValueError(f"rows {top} to {bottom}, columns {left} to {right} are no place")
+    return int(top), int(bottom), int(left), int(right)

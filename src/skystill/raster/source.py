@@ -27,6 +27,7 @@ from skystill.raster.colors import Colors
 from skystill.raster.ground import Control, Ground, find_ground
 from skystill.raster.input_spec import RGB, InputSpec
 from skystill.raster.opening import files_of, gdal_reason, is_remote, open_raster, reading_options
+from skystill.raster.places import Place, Places
 from skystill.raster.refusals import DECODER_BYTES, refuse_unreadable
 from skystill.raster.servers import asked_again, open_or_ask_again
 from skystill.raster.spreads import kept_spread
@@ -100,10 +101,8 @@ class RasterSource:
     ) -> None:
         self.path = path
         self.notes: list[str] = []
-        self.damaged: list[str] = []
-        self._damaged: set[str] = set()  # the same: there may be as many as rows
+        self.damage, self.reason = Places(), ""  # the reason is GDAL's own, for the first damage
         self._lost_from = math.inf  # first row that cannot be decoded, of a file of `_ONE_STREAM`
-        self.damaged_pixels, self.reason = 0, ""  # the reason is GDAL's own, for the first damage
         self.factors, self.spec, self._told = factors, spec, bands is not None
         self.states = FileStates([path])
         """The files of the raster as they were before its pixels were read."""
@@ -147,6 +146,16 @@ class RasterSource:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @property
+    def damaged(self) -> list[str]:
+        """The places that could not be read, in words. Neighbours are one place."""
+        return self.damage.names()
+
+    @property
+    def damaged_pixels(self) -> int:
+        """Number of their pixels."""
+        return self.damage.pixels
 
     @property
     def scale(self) -> tuple[float, float] | None:
@@ -284,8 +293,8 @@ class RasterSource:
         self._file = open_raster(copy)
         tall, wide = turned_size(height, width, self.orientation)
         self.notes = [*stored.notes, turned_note(self.path, self.orientation, (height, width), (tall, wide))]
-        places = [f"{place} (before it was turned)" for place in stored.damaged]
-        self.take_damage(places, stored.damaged_pixels, stored.reason)
+        self.damage, self.reason = stored.damage, stored.reason
+        self.damage.frame = " (before it was turned)"
 
     def _window(self, top: int, bottom: int, left: int, right: int) -> Window:
         down, across = self._file.height / self.height, self._file.width / self.width
@@ -334,25 +343,19 @@ class RasterSource:
         self._open_again()
         return None
 
-    def take_damage(self, places: list[str], pixels: int, reason: str) -> None:
-        """Take over damaged places that were found before."""
-        self.damaged, self._damaged = places, set(places)
-        self.damaged_pixels, self.reason = pixels, reason
+    def take_damage(self, places: Sequence[Place], reason: str) -> None:
+        """Take over damaged places, and why they cannot be read."""
+        if places and not self.damage:
+            self.reason = reason
+            self.notes.append(f"{self.path}: a part cannot be read: {reason}.")
+        for place in places:
+            self.damage.add(place)
 
     def _note_damage(self, row: int, column: int, rows: int, columns: int, reason: str) -> None:
         last_row, last_column = min(row + rows, self.height), min(column + columns, self.width)
         if self._file.driver in _ONE_STREAM:
             self._lost_from, last_row, column, last_column = row, self.height, 0, self.width
-            if self.damaged:
-                return  # a process that was stopped has found the first such row
-        place = f"rows {row} to {last_row - 1}, columns {column} to {last_column - 1}"
-        if not self.damaged:
-            self.reason = reason
-            self.notes.append(f"{self.path}: a part cannot be read: {reason}.")
-        if place not in self._damaged:
-            self._damaged.add(place)
-            self.damaged.append(place)
-            self.damaged_pixels += (last_row - row) * (last_column - column)
+        self.take_damage([(row, last_row, column, last_column)], reason)
 
     def _samples(self, numbers: Sequence[int], alpha: int | None) -> "np.ma.MaskedArray[Any, Any]":
         """Return values (B, N) from windows that are spread over the raster; masked where there is no measurement."""

@@ -1,6 +1,7 @@
 """One image of a request: looked at, predicted, and thrown away. All of this runs in threads of their own."""
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -32,9 +33,15 @@ _AROUND = Limits(64 * 2**10, 4 * 2**20, 200_000, 64, behind_pixels=True)
 DECODER_BYTES = 256 * 2**20
 """Most memory that decoding one image may take besides GDAL's cache: for a block, or for a file that is held whole."""
 MOST_BANDS = 256
+_NARROW = 4
+"""An image may have this many times the tiles of a square image of the most pixels: each takes time, however small."""
+_LEAST_TILES, _LEAST_BLOCKS, _BLOCK_PIXELS = 64, 2**16, 1024
+"""Tiles and blocks that are always taken; of blocks, one more for each `_BLOCK_PIXELS` that an image may have. A block
+that cannot be read takes 0.1 ms."""
 _MOST_RESULT = 20
 """Most bytes of a result, with the work for it, for each pixel; 64 MiB more are always allowed."""
 _ROOM_EVERY_SECONDS = 0.5
+_LARGER_BLOCKS = "gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT.tif"
 
 
 class Cancelled(Exception):
@@ -141,7 +148,7 @@ def look_at(order: Order, predictor: Predictor, most_megapixels: float) -> None:
         except RasterioError as error:
             raise DataError(f"the image cannot be opened as {order.kind.name} ({error}).") from error
         with file:
-            _check_header(order, file, most_megapixels)
+            _check_header(order, file, predictor.info.tile_size, most_megapixels)
             order.form = order.wanted.form or default_form(is_georeferenced(file))
             order.megapixels = file.height * file.width / 1e6
             order.is_small = max(file.height, file.width) <= predictor.info.tile_size
@@ -176,10 +183,11 @@ def carry_out(order: Order, predictor: Predictor) -> Result:
     return Result(path, order.form, done.prediction.pixels, done.prediction.notes)
 
 
-def _check_header(order: Order, file: rasterio.DatasetReader, most_megapixels: float) -> None:
+def _check_header(order: Order, file: rasterio.DatasetReader, tile: int, most_megapixels: float) -> None:
     if file.driver not in order.kind.drivers:
         raise DataError(f"the image cannot be opened as {order.kind.name}, only as {file.driver}.")
-    _check_megapixels(file.width, file.height, most_megapixels)
+    _check_size(file.width, file.height, tile, most_megapixels)
+    _check_blocks(file, most_megapixels)
     if file.count > MOST_BANDS:
         raise Problem(
             413, f"The image has {file.count:,} bands; at most {MOST_BANDS} are taken. Leave out what is not fed."
@@ -191,8 +199,7 @@ def _check_header(order: Order, file: rasterio.DatasetReader, most_megapixels: f
     if decoder > DECODER_BYTES:
         raise Problem(
             413, f"Decoding the image takes {decoder / 2**20:,.0f} MiB at once (its blocks have {columns} x {rows} "
-            f"pixels); at most {DECODER_BYTES // 2**20} are taken. Write it as a tiled GeoTIFF: gdal_translate -co "
-            "TILED=YES -co COMPRESS=DEFLATE IN OUT.tif.",
+            f"pixels); at most {DECODER_BYTES // 2**20} are taken. Write it as a tiled GeoTIFF: {_LARGER_BLOCKS}.",
         )  # fmt: skip
 
 
@@ -200,16 +207,36 @@ def _look_at_resampled(order: Order, predictor: Predictor, most_megapixels: floa
     settings = predictor.with_own_bands(order.wanted.settings(order.form or default_form(False)).for_raster())
     source = open_source(str(order.source), settings, predictor.info)
     with contextlib.closing(source):
-        _check_megapixels(source.width, source.height, most_megapixels)
+        _check_size(source.width, source.height, predictor.info.tile_size, most_megapixels)
         order.is_small = order.is_small and max(source.height, source.width) <= predictor.info.tile_size
         order.megapixels = max(order.megapixels, source.height * source.width / 1e6)
 
 
-def _check_megapixels(width: int, height: int, most: float) -> None:
+def _check_size(width: int, height: int, tile: int, most: float) -> None:
+    """Check pixels and tiles: an image of one column has few pixels, and a tile for every few hundred of them."""
+    about = f"The image, or its result, has {width:,} x {height:,} pixels"
     if width * height > most * 1e6:
         raise Problem(
-            413, f"The image, or its result, has {width:,} x {height:,} pixels, {width * height / 1e6:,.1f} "
-            f"megapixels; at most {most:g} are taken. Cut it into smaller ones.",
+            413,
+            f"{about}, {width * height / 1e6:,.1f} megapixels; at most {most:g} are taken. Cut it into smaller ones.",
+        )
+    tiles = math.ceil(width / tile) * math.ceil(height / tile)
+    most_tiles = _LEAST_TILES + int(_NARROW * most * 1e6 / tile**2)
+    if tiles > most_tiles:
+        raise Problem(
+            413, f"{about}, which are {tiles:,} tiles of {tile} x {tile}; at most {most_tiles:,} are taken. Cut it "
+            "into shorter ones.",
+        )  # fmt: skip
+
+
+def _check_blocks(file: rasterio.DatasetReader, most_megapixels: float) -> None:
+    rows, columns = file.block_shapes[0] if file.count else (file.height, file.width)
+    blocks = math.ceil(file.height / rows) * math.ceil(file.width / columns)
+    most = _LEAST_BLOCKS + int(most_megapixels * 1e6 / _BLOCK_PIXELS)
+    if blocks > most:
+        raise Problem(
+            413, f"The image is stored in {blocks:,} blocks of {columns} x {rows} pixels; at most {most:,} are taken. "
+            f"Write it with larger blocks: {_LARGER_BLOCKS}.",
         )  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from skystill.cluster.connection import Connection, open_connection
 from skystill.errors import SettingsError
 from skystill.progress import Message, OnProgress, Progress
 from skystill.settings import TuneSettings
+from skystill.train.studies import check_trials, count_ended, keep_settings
 from skystill.train.tune import (
     DATABASE_ERRORS,
-    count_ended,
     naming_database,
     next_action,
     open_study,
@@ -35,12 +35,14 @@ def run_study_on_cluster(settings: TuneSettings, arguments: Sequence[str], on_pr
 
     Raises:
         ClusterError: the cluster is lost, a worker cannot be used, or its command failed.
-        SettingsError: the storage cannot be opened, or workers on other machines cannot share it.
+        SettingsError: as `run_study`, or workers on other machines cannot share it.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with naming_database(settings, DATABASE_ERRORS), open_connection(settings, on_progress, _NEEDS) as connection:
         _check_storage(settings, connection)
         study = open_study(settings)
+        keep_settings(study, settings)
+        check_trials(study, settings.out)
         on_progress(Message(where_it_goes_on(settings, study)))
 
         def count_wanted() -> int:

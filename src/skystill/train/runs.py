@@ -315,6 +315,13 @@ def keep_split(run: RunFolder, other: RunFolder) -> None:
         write_json(other.split, run.read_json(run.split))
 
 
+def keep_beginning(run: RunFolder, other: RunFolder) -> None:
+    """Give another run, which has not begun, the split and the files of a run, so that it is refused with others."""
+    keep_split(run, other)
+    if run.inputs.is_file() and not other.inputs.exists():
+        write_json(other.inputs, run.read_json(run.inputs))
+
+
 def alone_settings(settings: DistillSettings) -> TrainSettings:
     """Return the settings of the baseline: the same student, data and seed, and as many epochs, but no teacher.
 

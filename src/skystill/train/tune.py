@@ -38,10 +38,17 @@ from skystill.progress import EpochEnd, Event, Message, OnProgress, Progress, ig
 from skystill.report.records import StudyRecord, TrialRecord, read_training, write_record
 from skystill.run_folder import RunFolder, write_text
 from skystill.settings import DistillSettings, TuneSettings
-from skystill.train.runs import distill_run, keep_split
-from skystill.train.studies import check_study
+from skystill.train.runs import distill_run, keep_beginning
+from skystill.train.studies import (
+    ENDED,
+    check_study,
+    check_trials,
+    count_ended,
+    importance,
+    keep_settings,
+    name_of_study,
+)
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 LOSSES = ("kl", "mse", "cwd", "dist", "boundary-kl")
 # Seconds between two heartbeats of a process, and seconds without one after which others take over its trial.
 _HEARTBEAT, _GRACE = 10, 40
@@ -53,9 +60,6 @@ _PROCESS = "process"  # user attribute of a trial: the process that runs it
 def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettings:
     """Draw the settings of a trial. The space of the search is defined in this function only."""
     channels = trial.suggest_int("channels", 16, 48, step=16)
-    shared = {
-        name: getattr(settings, name) for name in DistillSettings.model_fields if name in TuneSettings.model_fields
-    }
     drawn = {
         "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
         "alpha": trial.suggest_float("alpha", 0.0, 1.0),
@@ -63,7 +67,14 @@ def trial_settings(settings: TuneSettings, trial: optuna.Trial) -> DistillSettin
         "distillation_loss": trial.suggest_categorical("distillation_loss", LOSSES),
         "student": f"swift-small?channels=(16,{channels},{3 * channels // 2},{2 * channels})",
     }
-    own = {"out": settings.out / "trials" / f"{first_number(trial)}", "teacher_mode": "cached", "alone": False}
+    return _distillation(settings, first_number(trial), drawn)
+
+
+def _distillation(settings: TuneSettings, number: int, drawn: dict[str, Any]) -> DistillSettings:
+    shared = {
+        name: getattr(settings, name) for name in DistillSettings.model_fields if name in TuneSettings.model_fields
+    }
+    own = {"out": settings.out / "trials" / f"{number}", "teacher_mode": "cached", "alone": False}
     cache = settings.cache or (None if settings.run_teacher else settings.out / "logits")
     return DistillSettings(**{**shared, **drawn, **own, "cache": cache})
 
@@ -89,7 +100,8 @@ class TrialSampler(BaseSampler):
     """Draws each setting of a trial by TPE (Bergstra 2011), with a random generator of its own.
 
     The generator is seeded with the seed of the search, the place of the trial in the study and the name of the
-    setting. A trial that continues the trial of a dead process has the place of that trial.
+    setting. A trial that continues the trial of a dead process has the place of that trial. One that ended in an error
+    has none: what is drawn after the error was mended is what would have been drawn without it.
 
     Args:
         seed: seed of the search.
@@ -113,7 +125,9 @@ class TrialSampler(BaseSampler):
     ) -> Any:  # noqa: ANN401 (as in the base class)
         """Draw one setting."""
         first = first_number(trial)
-        place = sum(_continued(one) is None for one in study.get_trials(deepcopy=False) if one.number < first)
+        trials = study.get_trials(deepcopy=False)
+        lost = {one.number for one in trials if one.state == TrialState.FAIL} - {_continued(one) for one in trials}
+        place = sum(one.number < first and one.number not in lost and _continued(one) is None for one in trials)
         seed = int.from_bytes(hashlib.sha256(f"{self._seed} {place} {param_name}".encode()).digest()[:4], "big")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -138,7 +152,7 @@ def run_study(
 
     Raises:
         UserError: as `distill_run`.
-        SettingsError: the storage cannot be opened.
+        SettingsError: the storage cannot be opened, holds a study of other settings, or no trial got a score.
     """
     # Before there is a study: a trial that fails on wrong data would stay in it.
     resolve_classes(settings.data, settings.classes, find_pairs(settings.data, settings.fit_masks).pairs)
@@ -146,6 +160,8 @@ def run_study(
     with naming_database(settings, (*DATABASE_ERRORS, *PARSE_ERRORS, LookupError)):  # a damaged one may hold anything
         study = open_study(settings)
         check_study(study)
+        keep_settings(study, settings)
+        check_trials(study, settings.out)
         begins = where_it_goes_on(settings, study)
     on_progress(Message(begins))
     filled = False
@@ -153,16 +169,9 @@ def run_study(
     def objective(trial: optuna.Trial) -> float:
         trial.set_user_attr(_PROCESS, [_this_computer(), os.getpid(), psutil.Process().create_time()])
         drawn = trial_settings(settings, trial)
-        keep_split(RunFolder(settings.out / "trials" / "0"), RunFolder(drawn.out))  # also of an earlier version
-
-        def fill_once() -> None:
-            nonlocal filled
-            if not filled:
-                fill_cache(drawn)
-                filled = True
-
+        keep_beginning(RunFolder(settings.out / "trials" / "0"), RunFolder(drawn.out))  # also of an earlier version
         try:
-            distill_run(drawn, True, _reporting(trial, on_progress), fill_once)
+            distill_run(drawn, True, _reporting(trial, on_progress))
         except LossNotFinite as error:  # a learning rate that is too high is a result, too
             raise optuna.TrialPruned(str(error)) from error
         return _last_validation_miou(RunFolder(drawn.out))
@@ -171,6 +180,9 @@ def run_study(
         while (todo := next_action(study, settings.trials)) != "end":
             _take_over_from_the_dead(study)
             if todo == "run":
+                if not filled:  # before the first trial: a trial that fails on a wrong teacher would stay in the study
+                    fill_cache(_distillation(settings, 0, {}))
+                    filled = True
                 with _continued_after_ctrl_c(study):
                     study.optimize(objective, n_trials=1)
             else:
@@ -257,16 +269,13 @@ def where_it_goes_on(settings: TuneSettings, study: optuna.Study) -> str:
     """Describe in one line which trials the study has already."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     ended = sum(state in ENDED for state in states)
+    if ended >= settings.trials:
+        return f"{settings.out}: {ended} trials are finished, and --trials {settings.trials} asks for no more."
     if not states:
         return f"{settings.out}: the study begins with its first trial of {settings.trials}."
     running = states.count(TrialState.RUNNING)
     begun = f", and {running} are running or were killed" if running else ""
     return f"{settings.out}: {ended} of {settings.trials} trials are finished{begun}; it goes on with the others."
-
-
-def count_ended(study: optuna.Study) -> int:
-    """Return how many trials have a score, or were stopped because they did badly."""
-    return sum(trial.state in ENDED for trial in study.get_trials(deepcopy=False))
 
 
 def next_action(study: optuna.Study, trials: int) -> str:
@@ -309,7 +318,7 @@ def open_study(settings: TuneSettings) -> optuna.Study:
             raise SettingsError(f"{_where(settings)}: {shortened(error)}") from error
     return optuna.create_study(
         storage=storage,
-        study_name=settings.out.name,
+        study_name=name_of_study(storage, settings),
         direction="maximize",
         sampler=TrialSampler(settings.seed),
         pruner=optuna.pruners.MedianPruner(_STARTUP, _WARM_UP),
@@ -346,11 +355,19 @@ def _last_validation_miou(folder: RunFolder) -> float:
 
 
 def write_result(settings: TuneSettings, study: optuna.Study) -> None:
-    """Write `best.yaml` for `skystill distill --config`, and `study.json` for the report. Needs one finished trial."""
+    """Write `best.yaml` for `skystill distill --config`, and `study.json` for the report.
+
+    Raises:
+        SettingsError: no trial has a score.
+    """
     trials = study.get_trials(deepcopy=False)
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not done:
-        return
+        raise SettingsError(
+            f"{settings.out}: none of the {count_ended(study)} finished trials has a score, because the loss of each "
+            "became infinite or no number. Look at the values of the images and of the teacher's logits, then search "
+            "again in another --out."
+        )
     best = study.best_trial
     config = RunFolder(settings.out / "trials" / f"{first_number(best)}").read_config()
     left_out = {"out", "alone"}
@@ -373,25 +390,8 @@ def write_result(settings: TuneSettings, study: optuna.Study) -> None:
     write_record(RunFolder(settings.out).study, record)
 
 
-def importance(study: optuna.Study) -> dict[str, float]:
-    """Return the importance of each setting for the score of a trial, as a fraction.
-
-    The method is PED-ANOVA (Watanabe 2023, arXiv 2304.10255).
-
-    Returns:
-        importance of each setting by name; empty if there are too few trials, or if all are alike.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            return optuna.importance.get_param_importances(study, evaluator=evaluator)
-        except (ValueError, RuntimeError):  # fewer than two finished trials, or all are alike
-            return {}
-
-
 def best_line(study: optuna.Study) -> str:
     """Describe the best trial in one line."""
     best = study.best_trial
     drawn = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.params.items())
-    return f"best of {len(study.trials)}: trial {best.number}, validation mIoU {100 * (best.value or 0):.1f} ({drawn})"
+    return f"best of {count_ended(study)}: trial {best.number}, validation mIoU {100 * (best.value or 0):.1f} ({drawn})"

@@ -4,7 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch import nn
 
 from skystill.data.scenes import SCENE_CLASSES
 from skystill.errors import DataError, SettingsError
@@ -13,7 +15,7 @@ from skystill.raster.input_spec import RGB
 from skystill.settings import DistillSettings
 from skystill.train.compress import budget as budget_module
 from skystill.train.compress.budget import Budget, choose_student
-from skystill.train.networks.table import FAMILY
+from skystill.train.networks.table import FAMILY, build_network
 from skystill.train.runs import within_budget
 from tests.cli.conftest import TINY, Done
 from tests.model_cost import cost
@@ -147,3 +149,38 @@ def test_a_distilled_student_keeps_its_size(
     assert again.code == done.code, again.err
     done = skystill("distill", *shared, f"--out={tmp_path / 'no'}", "--max-latency=wide")
     assert done.code == 2 and "40ms/MP" in done.err
+
+
+def test_the_nearest_is_the_one_that_exceeds_the_budget_least(tmp_path: Path) -> None:
+    costs = [
+        asdict(cost(network=name, precision="int8", latency_ms_per_mp=latency, runtime="onnxruntime"))
+        for name, latency in (("kite", 90.0), ("kite-tiny", 40.04), ("kite-nano", 75.0))
+    ]
+    (tmp_path / "m.json").write_text(json.dumps({"models": costs}))
+
+    def choose_within(limit: str) -> DistillSettings:
+        measured = tmp_path / "m.json"
+        settings = DistillSettings(data=tmp_path, out=tmp_path, teacher=["t"], measured=measured, max_latency=limit)
+        return choose_student(settings, SCENE_CLASSES, RGB, ignore_progress)
+
+    with pytest.raises(SettingsError, match=r"kite-tiny needs 40\.1 ms per megapixel instead of 40") as refused:
+        choose_within("40ms/MP")
+    assert "Allow that much" in str(refused.value)
+    assert choose_within("40.1ms/MP").student == "kite-tiny"
+
+
+@pytest.mark.parametrize("name", ["kite-tiny", "swift-small", "lite"])
+def test_an_untrained_student_has_the_file_of_a_trained_one(name: str) -> None:
+    """What is zero before a training, such as the biases of BatchNorm, is left out of an exported file."""
+
+    def size(network: nn.Module) -> int:
+        with budget_module.int8_file(name, network, SCENE_CLASSES) as (_, made):
+            return made.stat().st_size
+
+    network = build_network(name, len(SCENE_CLASSES), RGB).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    for _ in range(2):
+        network(255 * torch.rand(2, 3, 64, 64)).square().mean().backward()
+        optimizer.step()
+    untrained = budget_module._without_zeros(build_network(name, len(SCENE_CLASSES), RGB))
+    assert size(untrained) == pytest.approx(size(network.eval()), rel=2e-3)

@@ -1,16 +1,18 @@
 """Budgets: choice of the most capable student of the family within limits of latency, memory and file size, in INT8.
 
-Latency and memory do not depend on what a network has learnt. Each candidate is therefore exported untrained, quantised
-and measured before anything is trained. It is measured on this computer, or its figures come from another, weaker one
-(`skystill measure --save`).
+Latency, memory and size do not depend on what a network has learnt, but an export leaves constants out that are zero.
+Each candidate is therefore exported untrained, with other values in their place, quantised and measured before anything
+is trained. It is measured on this computer, or its figures come from another, weaker one (`skystill measure --save`).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from skystill.classes import ClassMap
@@ -44,16 +46,23 @@ class Budget:
 
     def violations(self, cost: ModelCost) -> list[str]:
         """Describe each limit that a measured cost exceeds, for messages. The list is empty if it exceeds none."""
+        return [
+            f"{math.ceil(10 * found * factor) / 10:.1f} {unit} instead of {limit * factor:g}"
+            for found, limit, factor, unit in self._limits(cost)
+            if found > limit
+        ]
+
+    def excess(self, cost: ModelCost) -> float:
+        """Return the largest ratio of a measured cost to its limit; above 1 it exceeds one."""
+        return max(found / limit for found, limit, _, _ in self._limits(cost))
+
+    def _limits(self, cost: ModelCost) -> list[tuple[float, float, float, str]]:
         limits = (
             (cost.latency_ms_per_mp, self.latency_ms_per_mp, 1.0, "ms per megapixel"),
             (cost.peak_rss_bytes, self.peak_rss_bytes, 1e-6, "MB of memory"),
             (cost.size_bytes, self.size_bytes, 1e-3, "kB of file"),
         )
-        return [
-            f"{found * factor:.1f} {unit} instead of {limit * factor:g}"
-            for found, limit, factor, unit in limits
-            if limit is not None and found > limit
-        ]
+        return [(found, limit, factor, unit) for found, limit, factor, unit in limits if limit is not None]
 
 
 def budget_of(settings: BudgetSettings) -> Budget:
@@ -92,7 +101,7 @@ def choose_student(
     """
     budget = budget_of(settings)
     known = None if settings.measured is None else read_measured(settings.measured)
-    breaks: list[str] = []
+    breaks: list[tuple[float, str]] = []
     for name in reversed(FAMILY):  # the most capable first
         if not settings.from_scratch and lacks_package(build_network(name, len(classes), fed)):
             on_progress(Message(f'{name}: left out, because pip install "skystill[pretrained]" is missing'))
@@ -110,11 +119,12 @@ def choose_student(
         on_progress(Message(f"{name}: {found}, {cost.size_bytes / 1e3:.0f} kB{result}"))
         if not broken:
             return settings.model_copy(update={"student": name})
-        breaks.append(f"{name} needs {', '.join(broken)}")
+        breaks.append((budget.excess(cost), f"{name} needs {', '.join(broken)}"))
     if not breaks:
         raise SettingsError(f'{settings.measured} holds no figures of a student that can be trained here: pip install '
                             '"skystill[pretrained]", or measure others.')  # fmt: skip
-    raise SettingsError(f"no student keeps this budget; the nearest, {breaks[-1]}. Allow that much.")
+    _, nearest = min(reversed(breaks), key=lambda one: one[0])  # of equals the smallest
+    raise SettingsError(f"no student keeps this budget; the nearest, {nearest}. Allow that much.")
 
 
 def measure_untrained(name: str, classes: ClassMap, fed: InputSpec = RGB) -> ModelCost:
@@ -125,7 +135,17 @@ def measure_untrained(name: str, classes: ClassMap, fed: InputSpec = RGB) -> Mod
         classes: the classes of the data; their number is the number of output channels.
         fed: what the student is fed.
     """
-    return measure_int8(name, build_network(name, len(classes), fed), classes)
+    return measure_int8(name, _without_zeros(build_network(name, len(classes), fed)), classes)
+
+
+def _without_zeros(network: nn.Module) -> nn.Module:
+    """Give constants that are zero before a training, such as biases and means of BatchNorm, small random values."""
+    drawn = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for values in (*network.parameters(), *network.buffers()):
+            if values.is_floating_point() and not values.any():
+                values.normal_(std=0.01, generator=drawn)
+    return network
 
 
 def measure_int8(name: str, network: nn.Module, classes: ClassMap) -> ModelCost:

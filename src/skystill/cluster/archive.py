@@ -1,6 +1,7 @@
 """`skystill predict` on a cluster: an archive of many rasters, which goes on where it was however it was stopped."""
 
 import contextlib
+import functools
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from skystill import __version__
 from skystill.cluster.connection import RUNTIME, Connection, open_connection, run_everywhere
 from skystill.cluster.dispatch import Dispatch, absolute
+from skystill.cluster.earlier import check_apart
 from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
 from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around, source_state
@@ -25,7 +27,7 @@ from skystill.predict.batch import PredictedInput, check_packages, files_beside,
 from skystill.predict.further import square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets
 from skystill.predict.predictor import Predictor
-from skystill.predict.stac_results import StacItems, stac_files
+from skystill.predict.stac_results import StacItems, item_of, stac_files
 from skystill.progress import Message, OnProgress, ignore_progress, report_notes
 from skystill.raster.scratch import clear_scratch
 from skystill.run_folder import naming_failed_writes
@@ -69,7 +71,8 @@ def predict_archive(
         each input when it is finished. An input that an earlier call finished is not yielded.
 
     Raises:
-        UserError: as `predict_inputs`. A bad input is tried three times, and the others are done.
+        UserError: as `predict_inputs`. A bad input is tried three times, and the others are done. A file that belongs
+            to the result of an earlier command is not overwritten, either.
         InUse: another command works on this output.
         RunFolderError: the output was begun with other settings, or inputs have changed since their results were made.
         ClusterError: the cluster cannot be used, or was lost. What is done is kept.
@@ -91,8 +94,10 @@ def predict_archive(
         contextlib.closing(Manifest(folder / MANIFEST)) as manifest,
     ):
         runtime = _begin(manifest, settings, predictor)
+        beside = functools.partial(files_beside, predictor=predictor, settings=settings)
+        check_apart(manifest, targets, _ends(beside, settings))
         manifest.add_inputs(absolute(targets))
-        _compare_with_disk(manifest, lambda target: files_beside(target, predictor, settings), on_progress)
+        _compare_with_disk(manifest, beside, on_progress)
         total, described = len(targets), (targets, found.dates) if settings.stac else ([], {})
         del targets, found
         if manifest.inputs("waiting", most=1):
@@ -205,6 +210,13 @@ def _begin(manifest: Manifest, settings: PredictSettings, predictor: Predictor) 
         )
     manifest.tell(settings=now)
     return str(now["runtime"])
+
+
+def _ends(beside: Callable[[Path], Sequence[Path]], settings: PredictSettings) -> list[str]:
+    """Return what follows the stem of a class raster in the names of the files that this command writes beside it."""
+    target = Path("a.tif")
+    items = [item_of(target)] if settings.stac else []
+    return [path.name.removeprefix(target.stem) for path in (*beside(target), *items)]
 
 
 def _compare_with_disk(manifest: Manifest, beside: Callable[[Path], Sequence[Path]], on_progress: OnProgress) -> None:

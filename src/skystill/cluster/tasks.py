@@ -35,9 +35,8 @@ from skystill.predict.predictor import Predictor
 from skystill.predict.several import run_in_order
 from skystill.progress import ignore_progress
 from skystill.raster.opening import is_plain, open_raster
-from skystill.raster.overwriting import source_files
 from skystill.raster.source import gdal_environment
-from skystill.raster.states import FileStates
+from skystill.raster.source_states import source_states
 from skystill.settings import PredictSettings
 from skystill.tiling import Unit
 
@@ -311,10 +310,10 @@ def _predicted(predictor: Predictor, settings: PredictSettings, fence: Fence, it
 def source_state(source: str) -> str:
     """Return a digest of size and time of all files of a raster, such as a world file, by which a change is found.
 
-    Overviews are left out: somebody may make them, and they change no result.
+    Of a raster on a server, it is what the server says of it, which takes one request. Overviews are left out: somebody
+    may make them, and they change no result.
     """
-    files = [os.fspath(path) for path in source_files(source) if path.suffix.lower() != ".ovr"]
-    return FileStates(files).shared_digest
+    return source_states(source, overviews=False).shared_digest
 
 
 def file_state(name: str) -> str:

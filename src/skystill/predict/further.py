@@ -17,8 +17,8 @@ from skystill.predict.predictor import Predictor
 from skystill.progress import OnProgress, Progress
 from skystill.raster.band_names import pick_bands, wanted_bands
 from skystill.raster.opening import is_text, open_raster
-from skystill.raster.overwriting import source_files
 from skystill.raster.source import gdal_environment
+from skystill.raster.source_states import source_states
 from skystill.raster.states import FileStates
 from skystill.raster.steps import FurtherFiles, Step
 from skystill.settings import PredictSettings
@@ -65,7 +65,8 @@ class Further:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self._states = FileStates(map(str, source_files(self.source) if self.settings.overlay else ()))
+        self._states = source_states(self.source) if self.settings.overlay else FileStates(())
+        self._states.ask_servers()
 
     def files(self) -> FurtherFiles:
         """Return what is wanted."""
@@ -93,13 +94,13 @@ class Further:
 
         task = f"overlay of {self.target.name}"
         self.on_progress(Progress(task, 0, 1))
-        self._states.check("the overlay")
+        self._states.check_all("the overlay")
         write_overlay(
             self.source, self.target, path, self.predictor.classes, self.settings.for_raster(),
             self.predictor.info.input_spec, self.settings.show,
         )  # fmt: skip
         try:
-            self._states.check("the overlay")
+            self._states.check_all("the overlay")
         except SourceChanged:
             path.unlink(missing_ok=True)
             raise

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,8 +36,9 @@ from skystill.predict.predictor import Prediction, Predictor
 from skystill.predict.stac_results import StacItems, stac_files
 from skystill.progress import Note, OnProgress, ignore_progress, report_notes, tracked
 from skystill.raster.overwriting import source_files
+from skystill.raster.remote_states import uncertain_notes
 from skystill.raster.scratch import empty_folder
-from skystill.raster.states import FileStates
+from skystill.raster.source_states import source_states
 from skystill.raster.steps import FinishedSteps
 from skystill.settings import PredictSettings
 
@@ -287,12 +287,13 @@ def _predict_sources(
     """
     work, finished = where
     inner = _inner(settings, work)
-    about = {
-        source: [_model_digest(settings), inner.for_raster().model_dump(mode="json"), _state(source)]
-        for source in plan.sources
-    }
+    states = {source: source_states(source) for source in tracked(plan.sources, "states of the inputs", how[1])}
+    alike = [_model_digest(settings), inner.for_raster().model_dump(mode="json")]
+    about = {source: [*alike, found.shared_digest] for source, found in states.items()}
     targets = dict(name_targets(dict.fromkeys(plan.sources, Path()), inner))
     left = [one for one in plan.sources if not finished.has(targets[one].name, about[one], [targets[one]])]
+    kept = [name for source in sorted({*states}.difference(left)) for name in states[source].uncertain]
+    report_notes(uncertain_notes(kept, work), how[1])
     for source in left:
         targets[source].unlink(missing_ok=True)  # of other settings, or of a file that has changed
     by_name = {path.name: source for source, path in targets.items()}
@@ -324,10 +325,6 @@ def _model_digest(settings: PredictSettings) -> str:
     from skystill.model.bundled import bundled_model
 
     return model_digest(settings.model or bundled_model())
-
-
-def _state(source: str) -> str:
-    return FileStates(map(os.fspath, source_files(source))).digest
 
 
 def _tolerance(grid: MosaicGrid, settings: PredictSettings) -> float | None:

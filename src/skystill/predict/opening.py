@@ -7,6 +7,7 @@ from skystill.model.file import ModelInfo
 from skystill.raster.array import ArrayRaster, ArraySource
 from skystill.raster.band_names import wanted_bands
 from skystill.raster.ground import snap_factor
+from skystill.raster.remote_states import forget_kept
 from skystill.raster.source import RasterSource
 from skystill.settings import RasterSettings
 
@@ -26,6 +27,8 @@ def open_source(raster: str | ArrayRaster, settings: RasterSettings, info: Model
         DataError: the raster cannot be opened, or its values are not those that the model was trained on.
         SettingsError: the bands, the scale or the resolution cannot be used.
     """
+    if isinstance(raster, str):
+        forget_kept(raster)
     bands = wanted_bands(settings.bands)
     source = _source(raster, bands, settings, info)
     if settings.resolution is None:

@@ -32,11 +32,12 @@ from skystill.predict.layers import empty_notes, style_notes, wanted_layers, wri
 from skystill.predict.opening import open_source
 from skystill.predict.plan import NetworkMemory, Plan, choose_plan, measure_network_memory, memory_of_steps
 from skystill.predict.stream import Stream, most_likely, softmax
-from skystill.progress import Message, Note, OnProgress, Progress, ignore_progress
+from skystill.progress import Message, Note, OnProgress, Progress, ignore_progress, report_notes
 from skystill.raster.beside import shares_style
 from skystill.raster.damage import DamageRecord
 from skystill.raster.output import RasterOutput
 from skystill.raster.overwriting import check_outputs, source_files
+from skystill.raster.remote_states import uncertain_notes
 from skystill.raster.source import Planes, RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
 from skystill.raster.steps import FurtherFiles
@@ -263,6 +264,7 @@ class Predictor:
             damage.begin(continued=bool(done) or output.has_units)
             if output.has_units or done:
                 on_progress(Message(output.where_it_goes_on(len(done), plan.grid.count)))
+                report_notes(uncertain_notes(source.states.uncertain, output.journal), on_progress)
             rows: RasterSource | RowSpool = source
             if plan.grid.rows_first and not output.has_units:
                 lanes = [unit.read[2:] for unit in plan.grid.units() if unit.row == 0]
@@ -270,7 +272,7 @@ class Predictor:
                 stack.callback(rows.close)
             if not output.has_units:
                 self.stream(rows, plan, settings, names).predict(output, done, on_pixels, damage.keep)
-                source.states.check()
+                source.states.check_all()
             if source.damaged_pixels >= total:
                 output.abandon()
                 raise DataError(f"{source.path}: no block of it can be read ({source.reason}). Nothing was written.")

@@ -1,12 +1,11 @@
 """Buckets of object stores: which names mean them, what lies in a folder there, and copies to and from this computer.
 
 rasterio opens rasters in buckets. It can neither list a folder there nor copy a file that is no raster. GDAL, which
-rasterio brings with it, can do both: its functions in C are called here, so that listing, reading and writing take the
+rasterio brings with it, can do both (`skystill.raster.gdal_functions`), so that listing, reading and writing take the
 same credentials.
 """
 
 import ctypes
-import functools
 import glob
 import json
 import os
@@ -18,11 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import rasterio
-from rasterio import _env  # the part of rasterio that is linked with GDAL
-from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
 
 from skystill.errors import DataError, SettingsError
+from skystill.raster.gdal_functions import with_credentials
 from skystill.raster.listing import Listing, depth_of, divided, is_passed_over, matched
 from skystill.raster.opening import is_plain, open_raster, suffix_of
 from skystill.raster.scratch import scratch_folder
@@ -99,7 +97,7 @@ def check_writable(folder: str) -> None:
         (scratch / "probe").write_bytes(b"skystill")
         copy_file(scratch / "probe", address)
     with gdal_environment():
-        _with_reason(address, _remove, vsi_name(address))
+        with_credentials(address, _remove, vsi_name(address))
 
 
 def find_in_bucket(name: str, recursive: bool) -> Found | None:
@@ -150,7 +148,7 @@ def copy_file(source: str | Path, target: str | Path) -> None:
     names = [vsi_name(str(name)) for name in (source, target)]
     with gdal_environment(), rasterio.Env(CPL_VSIL_CURL_NON_CACHED=UNCACHED):
         owner = str(source) if is_bucket(str(source)) else str(target)
-        reason = patiently(lambda: _with_reason(owner, _copy, *names), lambda reason: reason == _CUT)
+        reason = patiently(lambda: with_credentials(owner, _copy, *names), lambda reason: reason == _CUT)
     if reason is not None:
         raise DataError(f"{source} cannot be copied to {target}: {reason}. {_CREDENTIALS}.")
 
@@ -188,7 +186,7 @@ def _whole_list(root: str, depth: int) -> list[tuple[str, bool]]:
     """
     folder = vsi_name(root).rstrip("/")
     entries, reason = patiently(
-        lambda: _with_reason(root, _list, folder, depth), lambda found: bool(found[0]) and found[1] is not None
+        lambda: with_credentials(root, _list, folder, depth), lambda found: bool(found[0]) and found[1] is not None
     )
     if not entries:
         raise DataError(f"{root}: nothing can be listed there: {reason or _reason_of(root)}. {_CREDENTIALS}.")
@@ -209,55 +207,6 @@ def _reason_of(root: str) -> str:
         if "key does not exist" not in reason and "does not exist in the file system" not in reason:
             return reason
     return "there is no such folder, or it is empty"
-
-
-class _Entry(ctypes.Structure):
-    """The beginning of GDAL's VSIDIREntry."""
-
-    _fields_ = (("name", ctypes.c_char_p), ("mode", ctypes.c_int))
-
-
-@functools.cache
-def _gdal() -> Any:  # noqa: ANN401 - a library has the functions that it has
-    """Return the GDAL library that rasterio uses.
-
-    Raises:
-        SettingsError: its functions cannot be found through rasterio.
-    """
-    library = ctypes.CDLL(_env.__file__)
-    try:
-        library.VSIOpenDir.restype = ctypes.c_void_p
-        library.VSIOpenDir.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]
-        library.VSIGetNextDirEntry.restype = ctypes.POINTER(_Entry)
-        library.VSIGetNextDirEntry.argtypes = [ctypes.c_void_p]
-        library.VSICloseDir.argtypes = [ctypes.c_void_p]
-        library.CPLCopyFile.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
-        library.VSINetworkStatsGetAsSerializedJSON.restype = ctypes.c_void_p
-        library.VSINetworkStatsGetAsSerializedJSON.argtypes = [ctypes.c_void_p]
-        library.VSIFree.argtypes = [ctypes.c_void_p]
-        library.VSINetworkStatsReset.restype = None
-        library.VSIFOpenL.restype = ctypes.c_void_p
-        library.VSIFOpenL.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
-        library.VSIFSeekL.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int]
-        library.VSIFTellL.restype = ctypes.c_uint64
-        library.VSIFTellL.argtypes = library.VSIFCloseL.argtypes = [ctypes.c_void_p]
-        library.VSIUnlink.argtypes = [ctypes.c_char_p]
-        library.VSIGetLastErrorMsg.restype = library.CPLGetLastErrorMsg.restype = ctypes.c_char_p
-    except AttributeError as error:  # on Windows, a library does not show those that it is linked with
-        raise SettingsError(
-            f"this build of rasterio does not offer what lists and writes buckets ({error}). Name each object of a "
-            "bucket as an input of its own, and write to a local folder."
-        ) from error
-    return library
-
-
-@ensure_env_with_credentials  # type: ignore[untyped-decorator]  # as rasterio.open does
-def _with_reason(address: str, call: Any, *arguments: Any) -> Any:  # noqa: ANN401
-    """Call a function with the credentials for an address, which rasterio finds by it."""
-    library = _gdal()
-    library.VSIErrorReset()
-    library.CPLErrorReset()
-    return call(library, *arguments)
 
 
 def _reason(library: Any) -> str:  # noqa: ANN401

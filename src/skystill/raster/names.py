@@ -13,7 +13,9 @@ from rasterio._path import _parse_path, _vsi_path  # how rasterio itself reads z
 from skystill.errors import SettingsError
 from skystill.raster.opening import is_remote
 
-_WRAPPER = re.compile(r"/?vsi(?:subfile/[^,/]*,|cached\?(?:[^&]*&)*?file=|\w+/)")
+_WRAPPER = re.compile(
+    r"/?vsi(?:subfile/[^,/]*,|cached\?(?:[^&]*&)*?file=|(?!curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs|rsync)\w+/)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,10 @@ class NameParts:
 
 
 def parts_of(name: str) -> NameParts:
-    """Split a name of GDAL for local files. Of a plain path, also one that does not exist, `before` is empty."""
+    """Split a name of GDAL. Of a plain path, and of a name of a file on a server, `before` is empty.
+
+    The path of a file in an archive on a server is GDAL's name for a file on that server.
+    """
     if os.path.lexists(name):
         return NameParts("", name, "")
     name = str(_vsi_path(_parse_path(name)))
@@ -42,9 +47,9 @@ def parts_of(name: str) -> NameParts:
         start += name.startswith("{", start)
         wrapped = _WRAPPER.match(name, start)
     if start:
-        closed = re.search(r"[}&]", name[start:])
-        end = start + closed.start() if closed else len(name)
-        return NameParts(name[:start], name[start:end], name[end:])
+        end = "}" if name[start - 1] == "{" else "&" if name[start - 1] == "=" else None
+        path = name[start:].split(end, 1)[0]
+        return NameParts(name[:start], path, name[start + len(path) :])
     return NameParts("", name, "")
 
 

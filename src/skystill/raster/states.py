@@ -1,4 +1,8 @@
-"""Whether the files of a raster are still those that were opened: read while it changes, it would be a mixture."""
+"""Whether the files of a raster are still those that were opened: read while it changes, it would be a mixture.
+
+Of a file on a server, the state is what the server says of it (`skystill.raster.remote_states`). To ask takes a
+request, so a server is asked only where a digest of all states is wanted.
+"""
 
 import functools
 import hashlib
@@ -9,6 +13,8 @@ from pathlib import Path
 
 from skystill.errors import SourceChanged
 from skystill.raster.names import local_file_of
+from skystill.raster.opening import is_remote
+from skystill.raster.remote_states import RemoteState, ask_server, remote_file
 
 _BESIDE = ".aux.xml"
 """Extension of the file beside a raster into which GDAL writes what the raster cannot hold, such as nodata or a CRS.
@@ -22,30 +28,35 @@ State = tuple[int, int, int, int]
 
 
 class FileStates:
-    """The states of the local files of a raster. Record each file before its pixels are read.
+    """The states of the files of a raster. Record each file before its pixels are read.
 
     Args:
-        files: paths or names of GDAL. Files on servers are left out; of a file in an archive, the archive is recorded.
+        files: paths or names of GDAL. Of a file in an archive, the archive is recorded.
     """
 
     def __init__(self, files: Iterable[str]) -> None:
         self._found: dict[str, State | None] = {}
+        self._on_servers: dict[str, str] = {}  # GDAL's name for each file there, and the name that was given
+        self._said: dict[str, RemoteState] = {}
         self.add(files)
 
     def add(self, files: Iterable[str]) -> None:
         """Record further files. Those that are recorded already keep their state."""
         for name in files:
+            if is_remote(name):
+                self._on_servers.setdefault(remote_file(name), name)
+                continue
             path = local_file_of(name)
             if path is not None and path not in self._found:
                 self._found[path] = _state(path)
 
     @property
     def changed(self) -> bool:
-        """Whether a file has changed since it was recorded."""
+        """Whether a local file has changed since it was recorded."""
         return any(_state(path) != before for path, before in self._found.items())
 
     def check(self, result: str = "the result") -> None:
-        """Check that no file has changed since it was recorded.
+        """Check that no local file has changed since it was recorded.
 
         Args:
             result: what is made of the pixels, for the message.
@@ -58,13 +69,36 @@ class FileStates:
             if now != before:
                 raise SourceChanged(path, _difference(before, now), result)
 
+    def ask_servers(self) -> None:
+        """Record what servers say of the files there. Each is asked once."""
+        for file, name in self._on_servers.items():
+            if file not in self._said:
+                self._said[file] = ask_server(file, name)
+
+    def check_all(self, result: str = "the result") -> None:
+        """As `check`, also for files on servers, if these were asked before. Each is asked again.
+
+        Raises:
+            SourceChanged: a file was replaced, written, cut or removed.
+        """
+        self.check(result)
+        for file, before in self._said.items():
+            if before.is_certain and before.differs(ask_server(file, self._on_servers[file])):
+                raise SourceChanged(self._on_servers[file], "was replaced on its server", result)
+
+    @property
+    def uncertain(self) -> list[str]:
+        """The files on servers that say nothing by which a change is found. Servers that were not asked are asked."""
+        self.ask_servers()
+        return [self._on_servers[file] for file, said in self._said.items() if not said.is_certain]
+
     def __bool__(self) -> bool:
-        """Whether any file is recorded: of a raster on a server there is none."""
+        """Whether any local file is recorded: of a raster on a server there is none."""
         return bool(self._found)
 
     @property
     def digest(self) -> str:
-        """A digest of all names and states, by which a later process knows whether the files are the same.
+        """A digest of all names and states, by which this process knows whether the files are the same.
 
         Device numbers are left out: a disk may have another one after a restart.
         """
@@ -77,7 +111,9 @@ class FileStates:
 
     def _digest(self, of_state: int) -> str:
         known = [(path, state) for path, state in sorted(self._found.items()) if state or not _is_beside(path)]
-        text = repr([(path, state and state[of_state:]) for path, state in known])
+        self.ask_servers()
+        said = [(file, tuple(state)) for file, state in sorted(self._said.items())]
+        text = repr([*((path, state and state[of_state:]) for path, state in known), *said])
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

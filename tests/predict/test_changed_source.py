@@ -180,6 +180,24 @@ def test_a_prediction_goes_on_if_its_source_is_the_same(
     assert (tmp_path / "o.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
+def test_another_machine_goes_on_though_it_sees_other_inodes(
+    sources: dict[str, tuple[Path, Path]], model: Path, tmp_path: Path
+) -> None:
+    source, part = sources["vrt in a vrt"]
+    Predictor(model).predict(source, tmp_path / "whole.tif")
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(PredictionStopped):
+        Predictor(model).predict(source, tmp_path / "o.tif", on_progress=changing(2, stop))
+    inode = part.stat().st_ino
+    Path(shutil.copy2(part, tmp_path / "copy.tif")).replace(part)
+    assert part.stat().st_ino != inode
+    Predictor(model).predict(source, tmp_path / "o.tif", resume=True)
+    assert (tmp_path / "o.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
 def beside(nodata: int | None, maximum: int | None = 9) -> str:
     """What GDAL writes beside a PNG of three bands: nodata, and the histogram and statistics of a viewer."""
     told = "" if nodata is None else f"<NoDataValue>{nodata}</NoDataValue>"

@@ -191,7 +191,7 @@ def _write_units(output: RasterOutput, places: Sequence[Place], grid: MosaicGrid
 
 def _identity(rasters: Sequence[str | Path], grid: MosaicGrid, settings: RasterSettings) -> dict[str, object]:
     names = [str(raster) for raster in rasters]
-    about = [names, FileStates(names).digest, grid.crs.to_wkt(), list(grid.transform), grid.height, grid.width]
+    about = [names, FileStates(names).shared_digest, grid.crs.to_wkt(), list(grid.transform), grid.height, grid.width]
     digest = hashlib.sha256(json.dumps(about).encode(errors="surrogateescape")).hexdigest()
     return {"mosaic": digest, "smooth": settings.smooth, "min_area": settings.min_area}
 

@@ -379,7 +379,7 @@ class Predictor:
         input_scale = self._foreign[1]
         return {
             "source": source.path,
-            "source_state": [source.height, source.width, source.states.digest],
+            "source_state": [source.height, source.width, source.states.shared_digest],
             "model": self.digest,
             "version": __version__,
             "runtime": self.runtime,

@@ -106,7 +106,11 @@ class FileStates:
 
     @property
     def shared_digest(self) -> str:
-        """As `digest`, for processes on several machines, which may see other inodes."""
+        """As `digest`, for a later process, and for those of other machines: inodes are left out, which differ there.
+
+        A file in whose place another of the same size and the same time was put is not found. While a process reads, it
+        is: `check` compares inodes.
+        """
         return self._digest(of_state=2)
 
     def _digest(self, of_state: int) -> str:

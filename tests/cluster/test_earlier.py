@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pystac
 import pytest
+from rasterio.transform import from_origin
 
 from skystill.api import predict
 from skystill.errors import SettingsError
@@ -77,3 +80,27 @@ def test_an_image_that_got_a_position_may_replace_its_own_files(given: dict[str,
     predict(**given, inputs=[name], areas=True)
     (tmp_path / "s1/a.pgw").write_text("0.5\n0\n0\n-0.5\n300000\n2800000\n")
     assert [one.prediction.path.name for one in predict(**given, inputs=[name], areas=True)] == ["a.tif"]
+
+
+def test_the_collection_lists_the_items_of_all_nights_that_are_there(given: dict[str, Any], tmp_path: Path) -> None:
+    for night, names in enumerate((("a", "gone", "no-item", "damaged"), ("x-b",), ("b", "x/b"))):
+        for number, name in enumerate(names):
+            place = from_origin(300_000 + 1000 * night, 2_800_000 + 1000 * number, 0.5, 0.5)
+            write_raster(tmp_path / f"n{night}/{name}.tif", 60, 80, night, transform=place)
+        if night == 2:  # some was taken away or changed meanwhile
+            (tmp_path / "out/gone.tif").unlink()
+            (tmp_path / "out/no-item.stac.json").unlink()
+            (tmp_path / "out/damaged.stac.json").write_text('{"id": 7}')
+        predict(**given, inputs=[str(tmp_path / f"n{night}")], recursive=True, stac=True)
+    collection = pystac.Collection.from_file(str(tmp_path / "out/collection.json"))
+    items = {str(item.self_href).removeprefix(f"{tmp_path}/out/"): item for item in collection.get_items()}
+    assert {name: item.id for name, item in items.items()} == {
+        "a.stac.json": "a", "x-b.stac.json": "x-b", "b.stac.json": "b", "x/b.stac.json": "x-b-2",
+    }  # fmt: skip
+    boxes = np.array([item.bbox for item in items.values()])
+    assert collection.extent.spatial.bboxes == [[*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]]
+    dates = [item.datetime for item in items.values() if item.datetime]
+    assert collection.extent.temporal.intervals == [[min(dates), max(dates)]]
+    predict(**given, inputs=[str(tmp_path / "n0/a.tif")], stac=True)  # all of it is done already
+    again = pystac.Collection.from_file(str(tmp_path / "out/collection.json"))
+    assert {item.id for item in again.get_items()} == {"a", "x-b", "b", "x-b-2"}

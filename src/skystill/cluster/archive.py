@@ -15,7 +15,7 @@ from typing import Any
 from skystill import __version__
 from skystill.cluster.connection import RUNTIME, Connection, open_connection, run_everywhere
 from skystill.cluster.dispatch import Dispatch, absolute
-from skystill.cluster.earlier import check_apart
+from skystill.cluster.earlier import check_apart, earlier_results
 from skystill.cluster.manifest import Manifest
 from skystill.cluster.orders import end_run, take_signs, unshared, write_order
 from skystill.cluster.tasks import Crashed, Ended, Fatal, file_state, look_around, source_state
@@ -28,7 +28,7 @@ from skystill.predict.further import square_labels
 from skystill.predict.inputs import check_targets, find_inputs, name_targets
 from skystill.predict.predictor import Predictor
 from skystill.predict.stac_results import StacItems, item_of, stac_files
-from skystill.progress import Message, OnProgress, ignore_progress, report_notes
+from skystill.progress import Message, OnProgress, ignore_progress, phase, report_notes
 from skystill.raster.scratch import clear_scratch
 from skystill.run_folder import naming_failed_writes
 from skystill.settings import PredictSettings
@@ -105,7 +105,7 @@ def predict_archive(
                 ordered = settings.model_copy(update={"runtime": runtime})
                 token = write_order(folder, ordered, predictor.path, connection.versions)
                 yield from _run(connection, manifest, (folder.absolute(), token), settings.out, on_progress)
-        _write_items(manifest, described, settings, predictor)
+        _write_items(manifest, described, settings, predictor, on_progress)
         _raise_failed(manifest, total, settings.out)
 
 
@@ -147,18 +147,25 @@ def _write_items(
     described: tuple[Sequence[tuple[str, Path]], Mapping[str, datetime]],
     settings: PredictSettings,
     predictor: Predictor,
+    on_progress: OnProgress,
 ) -> None:
-    """Write the STAC items of what is done, and the collection.
+    """Write the STAC items of what is done, and the collection, which also lists those of earlier commands.
 
     Args:
         manifest: what is done.
         described: the inputs with their targets, and when they were taken.
         settings: settings of the command.
         predictor: the model.
+        on_progress: receives a `Progress` while earlier items are read.
     """
     targets, dates = described
+    if not targets:
+        return
     items = StacItems(settings, predictor.classes, dates)
-    done = {target for _, _, target, _, _ in manifest.states()} if targets else set()
+    with phase("reading earlier STAC items", on_progress, leaves_line=None):
+        for _, target in earlier_results(manifest, targets):
+            items.keep(target)
+    done = {target for _, _, target, _, _ in manifest.states()}
     for source, target in targets:
         if str(target.absolute()) in done:
             items.add(source, target)

@@ -1,9 +1,12 @@
 """`--stac`: a STAC item beside each class raster, and a collection of all items."""
 
+import contextlib
 import datetime
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +14,8 @@ import rasterio
 
 from skystill import __version__
 from skystill.classes import VOID, ClassMap
+from skystill.errors import DataError
+from skystill.parsing import read_json
 from skystill.predict.inputs import is_one_file, side_files
 from skystill.predict.layers import wanted_layers
 from skystill.raster.ground import find_ground
@@ -37,6 +42,7 @@ _COG = "; profile=cloud-optimized"
 _ROLES = {"areas": "metadata", "overlay": "overview", "polygons": "data"}
 _STEPS = 16  # parts of each edge of a raster: its edges are curves in longitude and latitude
 _DIGITS = 7  # of degrees: one centimetre
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def item_of(target: Path) -> Path:
@@ -101,6 +107,20 @@ class StacItems:
         write_json(item_of(target), item)
         self._items.append((item_of(target), text, bbox))
 
+    def keep(self, target: Path) -> None:
+        """List the item of a class raster that an earlier command wrote, if both are there. Call this before `add`.
+
+        Args:
+            target: the class raster.
+        """
+        path = item_of(target)
+        if self._collection is None or not target.is_file():
+            return
+        with contextlib.suppress(DataError):  # it is not there, or is no item any more
+            found = _read_item(path)
+            self._taken.add(found["id"])
+            self._items.append((path, found["properties"]["datetime"], found.get("bbox")))
+
     def finish(self) -> None:
         """Write the collection of all items.
 
@@ -145,6 +165,26 @@ def _item(
         "assets": assets,
     }
     return (item if bbox is None else {**item, "bbox": bbox}), bbox
+
+
+def _read_item(path: Path) -> Any:  # noqa: ANN401 - JSON
+    """Return an item that `StacItems` wrote.
+
+    Raises:
+        DataError: it holds something else, or cannot be read.
+    """
+    found = read_json(path, DataError)
+    match found:
+        case {"id": str(), "properties": {"datetime": str(date)}}:
+            bbox = found.get("bbox")
+            is_box = bbox is None or (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_degrees, bbox)))
+            if is_box and _DATE.fullmatch(date):
+                return found
+    raise DataError(f"{path} is no STAC item of a class raster.")
+
+
+def _is_degrees(value: object) -> bool:
+    return isinstance(value, int | float) and -180 <= value <= 180
 
 
 def footprint(file: rasterio.DatasetReader) -> tuple[JsonObject | None, list[float] | None]:

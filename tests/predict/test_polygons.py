@@ -18,6 +18,7 @@ from skystill.classes import DUBAI
 from skystill.predict import polygons as vector
 from skystill.predict.polygons import write_polygons
 from skystill.predict.summary import write_areas, write_overlay
+from skystill.progress import Event, Progress
 from skystill.raster.styles import style_document
 from skystill.settings import RasterSettings
 
@@ -69,6 +70,33 @@ def test_polygons_are_those_of_the_whole_raster(
     with rasterio.open(raster) as file:
         back = rasterize(zip(found, numbers, strict=True), labels.shape, fill=255, transform=file.transform)
     assert np.array_equal(back, labels)
+
+
+def test_work_within_a_window_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One window of 24,000 polygons: it tells in between, and ends when told so."""
+    monkeypatch.setattr(vector, "_WRITTEN", 1000)
+    noise = np.random.default_rng(4).integers(0, 4, (200, 200)).astype(np.uint8)
+    with rasterio.open(
+        tmp_path / "noise.tif", "w", driver="GTiff", height=200, width=200, count=1, dtype="uint8",
+        crs="EPSG:32640", transform=from_origin(300_000, 2_800_000, 0.5, 0.5),
+    ) as file:  # fmt: skip
+        file.write(noise, 1)
+    seen: list[Event] = []
+
+    def end(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_polygons(tmp_path / "noise.tif", tmp_path / "out.geojson", DUBAI, end)
+    assert seen == 3 * [Progress("polygons of noise.tif", 0, 1)]
+    assert [path.name for path in tmp_path.iterdir()] == ["noise.tif"]
+    made = write_polygons(tmp_path / "noise.tif", tmp_path / "parts.gpkg", DUBAI)
+    monkeypatch.setattr(vector, "_WRITTEN", 10**9)
+    assert write_polygons(tmp_path / "noise.tif", tmp_path / "whole.gpkg", DUBAI).count == made.count > 20_000
+    whole, parts = (pyogrio.raw.read(tmp_path / f"{name}.gpkg", layer="classes")[2] for name in ("whole", "parts"))
+    assert whole.tolist() == parts.tolist()
 
 
 @pytest.mark.parametrize("changes", [20, 300_000])

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from skystill.serve.bodies import save_body
@@ -99,6 +101,50 @@ def test_after_the_grace_time_work_is_ended(serving: Callable[..., Serving], lar
     assert 503 in statuses
     assert statuses <= {200, 503}
     check_ended(service, 130)
+
+
+def test_polygons_of_noise_end_with_the_grace_time(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    """A million pixels of noise are polygons of a minute, in one window."""
+    service = serving("--grace-seconds=1")
+    noise = np.random.default_rng(1).integers(0, 256, (3, 1000, 1000)).astype(np.uint8)
+    body = write_tif(tmp_path / "noise.tif", noise, tiled=True).read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(service.post, "/predict?f=geojson", body, "image/tiff")
+        wait_until(lambda: any(name.endswith("classes.tif") and "journal" not in name for name in service.files()))
+        time.sleep(1)
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        assert answer.result().status_code == 503
+    check_ended(service, 0)
+    assert time.monotonic() - began < 15
+
+
+def test_a_step_that_does_not_end_is_ended_with_the_process(channel_model: Path, tmp_path: Path) -> None:
+    """Within one step of a prediction nobody can be asked. The process ends with its scratch folder, and code 0."""
+    code = (
+        "import os, signal, threading, time\n"
+        "from pathlib import Path\n"
+        "from skystill.serve import run\n"
+        "from skystill.serve.service import Service\n"
+        "from skystill.settings import ServeSettings\n"
+        "run._LAST_SECONDS = 0.5\n"
+        "close = Service.close\n"
+        "def stuck(service):\n"
+        "    service._large.submit(time.sleep, 300)\n"
+        "    close(service)\n"
+        "Service.close = stuck\n"
+        "def end(event):\n"
+        "    print(getattr(event, 'text', ''), flush=True)\n"
+        "    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        f"run.run_service(ServeSettings(model=Path({str(channel_model)!r}), port=0, grace_seconds=0), end)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "stopped, in the middle of a step of a prediction"
+    assert list(tmp_path.iterdir()) == []
 
 
 class Clock:

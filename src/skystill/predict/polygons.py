@@ -7,7 +7,7 @@ neighbours when no later one can add to them. Needs shapely
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from skystill.classes import VOID, ClassMap
 from skystill.errors import SettingsError
-from skystill.progress import Note, OnProgress, ignore_progress, tracked
+from skystill.progress import Note, OnProgress, Progress, ignore_progress, tracked
 from skystill.raster.opening import open_raster
 from skystill.raster.source import gdal_environment
 from skystill.raster.vector_names import check_vector_name
@@ -38,6 +38,7 @@ except ImportError as error:
 _WINDOW = 2048
 _CHANGES = 200_000  # places of a window where the class changes: with more, it is traced in strips of rows
 _COUNTED_ROWS = 64
+_WRITTEN = 5_000  # polygons that are written at once, which takes a second at most
 _HELD_VERTICES = 2_000_000  # largest number of vertices of incomplete polygons: about 60 MB
 
 
@@ -82,7 +83,8 @@ def write_polygons(
             and latitude if the raster has a CRS: rings follow the right-hand rule, and polygons are cut at the
             antimeridian.
         classes: names and colours of the labels. A .gpkg holds them as a style, too.
-        on_progress: called with a `Progress` after each window, and with a `Note` about polygons with right angles.
+        on_progress: called with a `Progress` after each window and, within one, at least every few seconds, and with a
+            `Note` about polygons with right angles.
         tolerance: simplifies the polygons by this many pixels. Where a border of polygons crosses a border of windows,
             every 2048 pixels or, where classes change at every other pixel, more often, it keeps a vertex. None
             keeps the edges of the pixels.
@@ -101,8 +103,13 @@ def write_polygons(
         make = GeoPackage if is_geopackage else GeoJson
         with make(part, source, classes) as writer:
             squarer = Squarer(source, square, tolerance)
-            joiner = _Joiner((source.height, source.width), writer, tolerance, squarer)
-            for window in tracked(_windows(source.height, source.width), f"polygons of {raster.name}", on_progress):
+            windows, task = _windows(source.height, source.width), f"polygons of {raster.name}"
+            done = 0
+            joiner = _Joiner(
+                (source.height, source.width), writer, tolerance, squarer,
+                lambda: on_progress(Progress(task, done, len(windows))),  # a window may take minutes
+            )  # fmt: skip
+            for done, window in enumerate(tracked(windows, task, on_progress)):  # noqa: B007 - told in between
                 joiner.add(window, source.read(1, window=window))
             joiner.finish()
     if square:
@@ -140,10 +147,19 @@ class _Joiner:
         writer: takes finished polygons in pixel coordinates (x right, y down).
         tolerance: simplifies polygons by this many pixels; None does not.
         squarer: makes the angles of complete polygons right angles.
+        on_written: called after some polygons were written. What it raises ends the work.
     """
 
-    def __init__(self, size: tuple[int, int], writer: _Writer, tolerance: float | None, squarer: Squarer) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        writer: _Writer,
+        tolerance: float | None,
+        squarer: Squarer,
+        on_written: Callable[[], None],
+    ) -> None:
         self._height, self._width = size
+        self._on_written = on_written
         self._writer, self._tolerance, self._squarer = writer, tolerance, squarer
         self._parents: dict[int, int] = {}
         self._waiting: dict[int, _Waiting] = {}
@@ -205,6 +221,9 @@ class _Joiner:
             if not any(spans_of.values()):
                 inner.append(self._squarer(polygon, value))
                 inner_labels.append(value)
+                if len(inner) >= _WRITTEN:
+                    self._give(inner, inner_labels)
+                    inner, inner_labels = [], []
                 continue
             number = self._hold(value, polygon)
             for side, spans in spans_of.items():
@@ -305,6 +324,7 @@ class _Joiner:
         if geometries:
             self._writer.write(geometries, labels)
             self.count += len(geometries)
+            self._on_written()
 
 
 def _union(parts: list[Geometry]) -> Geometry:

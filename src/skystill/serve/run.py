@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,12 @@ from skystill.serve.service import Service
 from skystill.settings import PredictSettings, ServeSettings
 
 _BACKLOG = 1024
+_LAST_SECONDS = 5.0
+"""Seconds that a step of a prediction has after the grace time. `docker stop -t 30` allows ten."""
 
 
 def run_service(settings: ServeSettings, on_progress: OnProgress = ignore_progress) -> bool:
-    """Serve until SIGTERM or Ctrl-C.
+    """Serve until SIGTERM or Ctrl-C. If a step of a prediction does not end then, the process is ended with it.
 
     Args:
         settings: settings of the command.
@@ -59,9 +62,18 @@ def run_service(settings: ServeSettings, on_progress: OnProgress = ignore_progre
             shown = f"[{host}]" if ":" in host else host
             on_progress(Message(f"serving {settings.model or bundled_model().name} on http://{shown}:{port}"))
             asyncio.run(server.serve([listener]))
-            service.join()
-            on_progress(Message("stopped"))
+            has_ended = service.join(_LAST_SECONDS)
+    on_progress(Message("stopped" if has_ended else "stopped, in the middle of a step of a prediction"))
+    if not has_ended:
+        _end_process(130 if server.was_interrupted else 0)
     return server.was_interrupted
+
+
+def _end_process(code: int) -> None:
+    """End the process at once. Python itself would wait for the threads that are still at work."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
+import threading
 import traceback
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,8 +162,21 @@ class Service:
         self.is_closing = True
         self.jobs.close()
 
-    def join(self) -> None:
-        """Wait for the threads. Call this when no request is left."""
+    def join(self, seconds: float) -> bool:
+        """Wait for the threads. Call this when no request is left.
+
+        Args:
+            seconds: how long. Work that nobody waits for ends at its next step, which may take longer on a large image.
+
+        Returns:
+            whether all have ended.
+        """
+        ending = threading.Thread(target=self._end_lanes, daemon=True)
+        ending.start()
+        ending.join(seconds)
+        return not ending.is_alive()
+
+    def _end_lanes(self) -> None:
         self.jobs.join()
         for lane in (self._looking, self._small, self._large):
             lane.shutdown(cancel_futures=True)

@@ -131,6 +131,18 @@ def test_jobs_that_wait_are_not_thrown_out(serving: Callable[..., Serving], larg
     assert service.end() == 0
 
 
+def test_one_client_never_waits_for_itself(serving: Callable[..., Serving]) -> None:
+    """With one place in the queue, a client that sends one image after the other is never refused."""
+    service = serving("--queue=1")
+    body = png()
+    for document in 20 * ["raw"] + 20 * ["document"]:
+        content = json.dumps({**request(), "response": document})
+        assert service.post("/predict", body).status_code == 200
+        assert service.post(EXECUTION, content, "application/json").status_code == 200
+    assert service.client.get("/health").json() == {"status": "ready", "queue": 0}
+    wait_until(lambda: service.files() == [])
+
+
 def check_requests_that_end_early(service: Serving, large: bytes) -> None:
     """One takes too long, and from another the client goes, while the only place in the queue is taken."""
     answer = service.post("/predict?views=8", large, "image/tiff")

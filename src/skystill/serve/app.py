@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skystill.errors import DiskFull, shortened, visible
 from skystill.serve import descriptions
-from skystill.serve.answers import DocumentAnswer, FileAnswer
+from skystill.serve.answers import DocumentAnswer, FileAnswer, Held
 from skystill.serve.jobs import notes_of, result_of
 from skystill.serve.kinds import accepts_html
 from skystill.serve.metrics import MEDIA_TYPE as METRICS_TYPE
@@ -107,10 +107,9 @@ class Routes:
 
     async def predict(self, request: Request) -> Response:
         """The result for an image."""
-        with contextlib.ExitStack() as held:
-            held.enter_context(self._service.admitted())
+        with self._service.admitted() as place:
             order = await self._service.receive_image(request)
-            return await self._finished(order, request, held, as_document=False)
+            return await self._finished(order, request, place, as_document=False)
 
     async def processes(self, request: Request) -> Response:
         """The list of processes."""
@@ -130,8 +129,7 @@ class Routes:
         """Execute the process, at once or as a job."""
         service = self._service
         as_job = "respond-async" in request.headers.get("prefer", "").lower()
-        with contextlib.ExitStack() as held:
-            held.enter_context(service.admitted())
+        with service.admitted() as place:
             if as_job:
                 service.jobs.check_room()
             media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -141,7 +139,7 @@ class Routes:
             else:
                 order = await service.receive_image(request)
             if not as_job:
-                return await self._finished(order, request, held, as_document)
+                return await self._finished(order, request, place, as_document)
             try:
                 job = service.jobs.add(order, as_document)
             except Problem:
@@ -161,17 +159,18 @@ class Routes:
     async def results(self, request: Request) -> Response:
         """The result of a job."""
         job = self._service.jobs.find(request.path_params["job"])
-        return self._answer(result_of(job), job.order, contextlib.ExitStack(), job.as_document)
+        return self._answer(result_of(job), job.order, Held(), job.as_document)
 
     async def _finished(
-        self, order: Order, request: Request, held: contextlib.ExitStack, as_document: bool
+        self, order: Order, request: Request, place: contextlib.ExitStack, as_document: bool
     ) -> Response:
-        """Wait for the result of an order. What is held for it goes at the end of the answer."""
-        held.callback(order.release)
-        result = await self._service.result_of(order, request)
-        return self._answer(result, order, held.pop_all(), as_document)
+        """Wait for the result of an order. The place in the queue and the files of the order go with the answer."""
+        with contextlib.ExitStack() as files:
+            files.callback(order.release)
+            result = await self._service.result_of(order, request)
+            return self._answer(result, order, Held(place.pop_all(), files.pop_all()), as_document)
 
-    def _answer(self, result: Result, order: Order, held: contextlib.ExitStack, as_document: bool) -> Response:
+    def _answer(self, result: Result, order: Order, held: Held, as_document: bool) -> Response:
         if as_document:
             return DocumentAnswer(result, held)
         return FileAnswer(result, notes_of(result, order.source, self._service.predictor.path), held)

@@ -67,8 +67,8 @@ class Service:
         self.log(f"error: {type(error).__name__}: {shortened(error, 1000)}{where}")
 
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Hold a place in the queue.
+    def admitted(self) -> Iterator[contextlib.ExitStack]:
+        """Hold a place in the queue, and yield it. Who closes it leaves the queue earlier.
 
         Raises:
             Problem: there is none.
@@ -78,10 +78,12 @@ class Service:
         if self.waiting >= self.settings.queue:
             raise Problem(503, f"{self.waiting} requests wait, the most that do. Send the image again later.")
         self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
+        with contextlib.ExitStack() as place:
+            place.callback(self._leave)
+            yield place
+
+    def _leave(self) -> None:
+        self.waiting -= 1
 
     async def receive_image(self, request: Request) -> Order:
         """Receive the image in the body of a request, and look at it.

@@ -320,6 +320,10 @@ def test_tolerances_become_pixels() -> None:
         (lambda: smallest_component("1m2", "a.tif", 100, 10_000), "0.01 pixels of a.tif; no component is smaller"),
         (lambda: smallest_component("1px", "a.tif", 100, 10_000), "no component is smaller"),
         (lambda: smallest_component("200px", "a.tif", 100, 100), "the whole raster has 100"),
+        (lambda: smallest_component("9" * 400 + "px", "a.tif", 100, 100), r"9 \.\.\. is inf pixels .* raster has 100"),
+        (lambda: smallest_component("9" * 400 + "m2", "a.tif", 100, 100), "the whole raster has 100"),
+        (lambda: smallest_component("9" * 300 + "m2", "a.tif", 1e-300, 100), "the whole raster has 100"),
+        (lambda: tolerance_in_pixels("9" * 400 + "m", "a.tif", 1), "more than any raster has. Give less"),
         (lambda: tolerance_in_pixels("1m", "a.png", None), "--simplify 1m: a.png does not say .* such as 2px"),
         (lambda: tolerance_in_pixels("0.5m", "a.tif", 1), "which removes nothing"),
         *(

@@ -6,7 +6,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from skystill.errors import SettingsError
+from skystill.errors import SettingsError, shortened
 from skystill.raster.ground import find_ground
 from skystill.settings import split_amount
 
@@ -32,11 +32,13 @@ def smallest_component(min_area: str, name: str, pixel_m2: float | None, pixels:
     value, unit = split_amount(min_area)
     if unit == "m2":
         value /= _known(pixel_m2, name, f"--min-area {min_area}", "50px")
-    limit = math.ceil(value * (1 - 1e-9))  # 20 m2 in pixels of 0.1 m2 are 200, and not 201
-    if limit < 2 or limit > pixels:
-        why = "no component is smaller" if limit < 2 else f"the whole raster has {pixels}"
-        raise SettingsError(f"--min-area {min_area} is {value:.3g} pixels of {name}; {why}. Give another area.")
-    return limit
+    least = value * (1 - 1e-9)  # 20 m2 in pixels of 0.1 m2 are 200, and not 201
+    if not 1 < least <= pixels:
+        why = "no component is smaller" if least <= 1 else f"the whole raster has {pixels}"
+        raise SettingsError(
+            f"--min-area {shortened(min_area, 40)} is {value:.3g} pixels of {name}; {why}. Give another area."
+        )
+    return math.ceil(least)
 
 
 def tolerance_in_pixels(simplify: str, name: str, pixel_m2: float | None) -> float:
@@ -48,7 +50,8 @@ def tolerance_in_pixels(simplify: str, name: str, pixel_m2: float | None) -> flo
         pixel_m2: area of its pixels in square metres; None if it is not known.
 
     Raises:
-        SettingsError: the size of the pixels is needed and not known, or the tolerance is too small for any effect.
+        SettingsError: the size of the pixels is needed and not known, or the tolerance is too small for any effect or
+            no finite number.
     """
     value, unit = split_amount(simplify)
     if unit == "m":
@@ -58,6 +61,8 @@ def tolerance_in_pixels(simplify: str, name: str, pixel_m2: float | None) -> flo
             f"--simplify {simplify} is {value:.3g} pixels of {name}, which removes nothing: the steps of the pixels go "
             f"above {_LEAST_TOLERANCE:.2f} pixels. Give more, or leave --simplify out."
         )
+    if math.isinf(value):
+        raise SettingsError(f"--simplify {shortened(simplify, 40)} is more than any raster has. Give less.")
     return value
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skystill.errors import SettingsError
+from skystill.errors import SettingsError, shortened
 from skystill.serve.kinds import AS_GEOJSON, AS_PNG, AS_TIFF, FORMS, Form, named_form
 from skystill.serve.problems import Problem
 from skystill.settings import PredictSettings, build_settings
@@ -15,6 +15,10 @@ NAMES = ("bands", "scale", "resolution", "views", "smooth", "min_area", "simplif
 """Fields of `PredictSettings` that a request may set."""
 FOR_POLYGONS = ("simplify", "square")
 _NUMBER = {"resolution": r"\d{1,9}(\.\d{1,9})?", "smooth": r"\d{1,3}"}
+_RESOLUTION = (1e-9, 999_999_999)
+_DIGITS = r"\d{1,15}(\.\d{1,9})?"
+_AMOUNTS = {"min_area": "m2", "simplify": "m"}
+"""Parameters that have a number of `_DIGITS` and a unit: this one, or px."""
 _BOOLEAN = {"true": True, "false": False}
 CONFIDENCE = (
     "The result is the probability of the predicted class, as OUT-confidence.tif of skystill predict, instead of the "
@@ -97,7 +101,22 @@ def checked(values: dict[str, Any], form: Form | None) -> Wanted:
         wanted.settings(form or AS_PNG)
     except SettingsError as error:
         raise Problem(400, re.sub(r"--([a-z][a-z-]*)", lambda found: found[1].replace("-", "_"), str(error))) from error
+    _check_bounds(values)
     return wanted
+
+
+def _check_bounds(values: Mapping[str, Any]) -> None:
+    """Refuse numbers that no image has, and that are no finite ones in the end."""
+    least, most = _RESOLUTION
+    resolution = values.get("resolution")
+    if resolution is not None and not least <= resolution <= most:
+        raise Problem(400, f"resolution is {resolution:g}; it may be {least:g} to {most:,} metres.")
+    for name in _AMOUNTS:
+        value = values.get(name)
+        if value is not None and not re.match(rf"{_DIGITS} ?[mp]", value):
+            raise Problem(
+                400, f"{name} is {shortened(value, 40)}; it may have 15 digits before the point, and 9 behind it."
+            )
 
 
 def _typed(name: str, value: str) -> Any:  # noqa: ANN401 - as the field has it
@@ -125,10 +144,11 @@ def schemas() -> dict[str, dict[str, Any]]:
     for name in found:
         if found[name].get("type") == "string" and "enum" not in found[name]:
             found[name]["maxLength"] = MOST_LETTERS
-    found["resolution"].update({"exclusiveMinimum": 0, "maximum": 999_999_999})
+    found["resolution"].pop("exclusiveMinimum", None)
+    found["resolution"].update({"minimum": _RESOLUTION[0], "maximum": _RESOLUTION[1]})
     found["scale"]["pattern"] = r"^-?\d+(\.\d+)?,-?\d+(\.\d+)?$"
-    found["min_area"]["pattern"] = r"^\d+(\.\d+)? ?(m2|px)$"
-    found["simplify"]["pattern"] = r"^\d+(\.\d+)? ?(m|px)$"
+    for name, unit in _AMOUNTS.items():
+        found[name]["pattern"] = rf"^{_DIGITS} ?({unit}|px)$"
     found["confidence"]["description"] = CONFIDENCE
     return {name: found[name] for name in NAMES}
 

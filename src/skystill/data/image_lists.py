@@ -1,15 +1,14 @@
 """Lists of images without labels, for prediction: the same tables and STAC files as in `catalogues`."""
 
 import os
-import posixpath
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote
 
 from skystill.data.catalogues import TABLES, Address, local_path, read_table
+from skystill.data.server_links import ServerLinks, server_address, server_folder
 from skystill.data.stac_items import Item, only_asset, read_items
 from skystill.errors import DataError, shortened
 from skystill.raster.buckets import copy_file
@@ -34,11 +33,12 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class _Row:
-    """What a list says about an image: where it stands there, the address, and the date."""
+    """What a list says about an image: where it stands there, the address, the date, and the file that says it."""
 
     where: str
     href: str
     date: str | None
+    file: str
     is_escaped: bool = False
 
 
@@ -62,17 +62,17 @@ def read_image_list(name: str, asset: str | None = None) -> list[ListedImage]:
         SettingsError: a Parquet file needs a package that is not installed.
     """
     problems: list[str] = []
-    with _on_this_computer(name) as path:
-        if path.suffix.lower() in TABLES:
+    if suffix_of(name) in TABLES:
+        with _on_this_computer(name) as path:
             rows = _rows_of_table(path, name)
-        else:
-            items, problems = read_items(path)
-            rows = list(_rows_of_items(items, asset, problems))
+    else:
+        items, problems = _read_items(name)
+        rows = list(_rows_of_items(items, asset, problems))
     images: list[ListedImage] = []
-    once = {(row.href, row.date): row for row in reversed(rows)}  # the same row may be there a million times
+    once = {(row.href, row.date, row.file): row for row in reversed(rows)}  # the same row may be there a million times
     for row in reversed(once.values()):
         try:
-            images.append(_remote(row, name) if is_remote(name) else _local(row, Path(name).parent))
+            images.append((_remote if is_remote(name) else _local)(row, name))
         except DataError as error:
             problems.append(f"{row.where}: {error}")
     if problems:
@@ -96,6 +96,16 @@ def _on_this_computer(name: str) -> Iterator[Path]:
         yield path
 
 
+def _read_items(name: str) -> tuple[list[Item], list[str]]:
+    """Return the items of STAC, on this computer or on a server, and what is wrong with its links."""
+    if is_plain(name):
+        if not Path(name).is_file():
+            raise DataError(f"{name}: no such file.")
+        return read_items(name)
+    with scratch_folder() as folder:
+        return read_items(name, links=ServerLinks(folder))
+
+
 def _rows_of_table(path: Path, name: str) -> list[_Row]:
     names, rows = read_table(path, ("image", "datetime"), "image")
     if "image" not in names:
@@ -104,7 +114,7 @@ def _rows_of_table(path: Path, name: str) -> list[_Row]:
             "may have datetime."
         )
     image, date = names.index("image"), names.index("datetime") if "datetime" in names else None
-    return [_Row(where, row[image], None if date is None else row[date]) for where, row in rows]
+    return [_Row(where, row[image], None if date is None else row[date], name) for where, row in rows]
 
 
 def _rows_of_items(items: Iterable[Item], key: str | None, problems: list[str]) -> Iterator[_Row]:
@@ -123,35 +133,22 @@ def _rows_of_items(items: Iterable[Item], key: str | None, problems: list[str]) 
             problems.append(f"item {item.name}: {error}")
             continue
         dates = (item.properties.get(key) for key in ("datetime", "end_datetime", "start_datetime"))
-        yield _Row(f"item {item.name}", image.href, next((str(one) for one in dates if one), None), is_escaped=True)
+        date = next((str(one) for one in dates if one), None)
+        yield _Row(f"item {item.name}", image.href, date, item.file, is_escaped=True)
 
 
-def _local(row: _Row, folder: Path) -> ListedImage:
-    path = local_path(Address(row.href, folder, row.is_escaped), "image")
-    above = Path(os.path.relpath(path.parent, folder))
+def _local(row: _Row, name: str) -> ListedImage:
+    path = local_path(Address(row.href, Path(row.file).parent, row.is_escaped), "image")
+    above = Path(os.path.relpath(path.parent, Path(name).parent))
     inside = ".." not in above.parts and not above.is_absolute()
     return ListedImage(str(path), above if inside else Path(), _date(row.date))
 
 
 def _remote(row: _Row, name: str) -> ListedImage:
-    """Return an image of a list on a server. Relative addresses are relative to the list."""
-    folder = name.split("?", 1)[0].rsplit("/", 1)[0] + "/"
-    href = unquote(row.href) if row.is_escaped and not row.href.lower().startswith("http") else row.href
-    if not href:
-        raise DataError("it names no image.")
-    if is_plain(href) and href.startswith("/"):
-        raise DataError(f"its image {shortened(href)} is a file of this computer, and the list is on a server.")
-    source = _joined(folder, href) if is_plain(href) else href
-    if not is_remote(source):
-        raise DataError(f"its image {shortened(href)} is not on a server, as the list is.")
+    """Return an image of a list on a server. Relative addresses are relative to the file that says them."""
+    source, folder = server_address(row.href, row.file, "image", row.is_escaped), server_folder(name)
     below = Path(source[len(folder) :]).parent if source.startswith(folder) else Path()
     return ListedImage(source, below, _date(row.date))
-
-
-def _joined(folder: str, relative: str) -> str:
-    """Return the address of a file that is named relative to a folder on a server."""
-    scheme, colon, rest = folder.rpartition("://")
-    return scheme + colon + posixpath.normpath(rest + relative)
 
 
 def _date(text: str | None) -> datetime | None:

@@ -1,15 +1,16 @@
 """Images and their labels from STAC: items, item collections (saved searches), collections and catalogues.
 
-STAC is JSON, and passes the same gate as all other JSON (`skystill.parsing`). Links are followed to files of this
-computer only.
+STAC is JSON, and passes the same gate as all other JSON (`skystill.parsing`). Links of a file of this computer are
+followed to files of this computer only, those of a file on a server to servers only (`skystill.data.server_links`).
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from skystill.data.catalogues import Address, Entry, local_file
@@ -17,7 +18,7 @@ from skystill.data.vector_files import DRIVERS
 from skystill.errors import DataError, shortened
 from skystill.parsing import built_from, read_json
 from skystill.raster.listing import IMAGE_SUFFIXES
-from skystill.raster.opening import suffix_of
+from skystill.raster.opening import is_plain, suffix_of
 
 LABEL_ROLES = frozenset({"labels", "label", "labels-raster", "labels-vector", "mask"})
 IMAGE_ROLE, IMAGE_KEYS = "data", frozenset({"image", "data", "visual"})
@@ -57,7 +58,7 @@ class Item:
 
     Args:
         name: its id.
-        folder: folder to which its addresses are relative.
+        file: path or address of the file that holds it, to which its addresses are relative.
         addresses: what a link to it may say: its file, and its own address.
         properties: its properties.
         assets: its assets.
@@ -65,11 +66,16 @@ class Item:
     """
 
     name: str
-    folder: Path
+    file: str
     addresses: frozenset[str]
     properties: Mapping[str, Any]
     assets: tuple[Asset, ...]
     sources: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its file on this computer."""
+        return Path(self.file).parent
 
     @property
     def is_labelled(self) -> bool:
@@ -102,6 +108,28 @@ class Item:
         by_key = [asset for asset in others if asset.key.lower() in IMAGE_KEYS]
         plain = [asset for asset in images if not asset.roles & {"thumbnail", "overview"}]
         return next((found for found in (by_role, by_key, plain) if found), [])
+
+
+class Links(Protocol):
+    """Follows the links of STAC."""
+
+    def named(self, href: str, by: str) -> str:
+        """Return the file, as a path or an address, that a link in the file `by` means. DataError if it may not."""
+
+    def opened(self, name: str) -> AbstractContextManager[Path]:
+        """Yield the path of a file, or of a copy, as long as it is read."""
+
+
+class LocalLinks:
+    """Follows links to files of this computer."""
+
+    def named(self, href: str, by: str) -> str:
+        """Return the path of an existing file. DataError: there is none, or the link is one to a server."""
+        return str(local_file(Address(href, Path(by).parent, is_escaped=True), "link"))
+
+    def opened(self, name: str) -> AbstractContextManager[Path]:
+        """Yield the path itself."""
+        return nullcontext(Path(name))
 
 
 def read_stac(path: Path) -> tuple[list[Entry], list[str]]:
@@ -141,23 +169,31 @@ def read_stac(path: Path) -> tuple[list[Entry], list[str]]:
     return entries, problems
 
 
-def read_items(path: Path, above: tuple[Path, ...] = ()) -> tuple[list[Item], list[str]]:
+def read_items(
+    file: str | Path,
+    above: tuple[str, ...] = (),
+    links: Links = LocalLinks(),  # noqa: B008 - it holds nothing
+) -> tuple[list[Item], list[str]]:
     """Return the items of a file and of the files that it links to, and what is wrong with links.
 
     Args:
-        path: the file.
+        file: the file, as a path or an address.
         above: the files that lead to it.
+        links: opens files, and follows links.
 
     Raises:
         DataError: a file cannot be read or is no STAC, or links lead in a circle.
     """
-    if path.resolve() in above or len(above) > _MOST_LEVELS:
-        raise DataError(f"{above[-1]} links to {path.name}, which leads back to it, or is nested too deep.")
+    name = str(file)
+    place = str(Path(name).resolve()) if is_plain(name) else name
+    if place in above or len(above) > _MOST_LEVELS:
+        raise DataError(f"{above[-1]} links to {Path(name).name}, which leads back to it, or is nested too deep.")
 
     def refuse(reason: str) -> DataError:
-        return DataError(f"{path}: {reason}.")
+        return DataError(f"{name}: {reason}.")
 
-    content = read_json(path, refuse)
+    with links.opened(name) as path:
+        content = read_json(path, refuse)
     kind = content.get("type") if isinstance(content, dict) else None
     features = {"Feature": [content], "FeatureCollection": content.get("features")}.get(str(kind)) if kind else None
     if isinstance(features, list):
@@ -168,19 +204,19 @@ def read_items(path: Path, above: tuple[Path, ...] = ()) -> tuple[list[Item], li
                 "it is one page of a search and links to the next (rel next), so that images would be missing. Save "
                 "all pages as one item collection, as pystac-client does: search.item_collection().save_object(FILE)"
             )
-        return [built_from(one, partial(_build_item, path=path), refuse) for one in features], []
+        return [built_from(one, partial(_build_item, file=name), refuse) for one in features], []
     if kind not in ("Collection", "Catalog") or "stac_version" not in content:
         raise refuse("it is no STAC: an item, an item collection (a saved search), a collection or a catalogue")
-    links = built_from(content, lambda found: _links(found, "item", "child"), refuse)
+    found = built_from(content, lambda found: _links(found, "item", "child"), refuse)
     items: list[Item] = []
     problems: list[str] = []
-    for link in links:
+    for link in found:
         try:
-            file = local_file(Address(link["href"], path.parent, is_escaped=True), "link")
+            linked = links.named(link["href"], name)
         except DataError as error:
-            problems.append(f"{path}: {error}")
+            problems.append(f"{name}: {error}")
             continue
-        more = read_items(file, (*above, path.resolve()))
+        more = read_items(linked, (*above, place), links)
         items += more[0]
         problems += more[1]
     return items, problems
@@ -199,7 +235,7 @@ def _is_page(content: Mapping[str, Any]) -> bool:
     return bool(_links(content, "next")) and matched != len(content["features"])
 
 
-def _build_item(content: Mapping[str, Any], path: Path) -> Item:
+def _build_item(content: Mapping[str, Any], file: str) -> Item:
     """Return an item; raises anything in `PARSE_ERRORS` if the content is not that of one."""
     named = content.get("assets") or {}
     if not isinstance(named, dict) or not all(isinstance(asset, dict) for asset in named.values()):
@@ -209,10 +245,10 @@ def _build_item(content: Mapping[str, Any], path: Path) -> Item:
         for key, asset in named.items()
     )
     own = {link["href"] for link in _links(content, "self")}
-    collection = content.get("collection")
+    collection, path = content.get("collection"), Path(file)
     return Item(
         f"{collection}/{content['id']}" if collection else str(content["id"]),
-        path.parent,
+        file,
         frozenset({*own, *(_place(path.parent, one) for one in own), str(path.resolve())}),
         dict(content.get("properties") or {}),
         assets,

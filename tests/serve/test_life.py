@@ -17,8 +17,11 @@ import httpx
 import numpy as np
 import pytest
 
+from skystill.errors import SettingsError
 from skystill.serve.bodies import save_body
 from skystill.serve.problems import Problem
+from skystill.serve.run import _listening
+from skystill.settings import ServeSettings
 from tests.cli.conftest import Done
 from tests.serve.images import png, waves, write_tif
 from tests.serve.serving import Serving, wait_until
@@ -49,6 +52,19 @@ def test_what_it_does_not_begin_with(
     done = skystill("serve", *(values.get(option, option) for option in options))
     assert done.code == 2, done.err
     assert words in done.err
+
+
+def test_of_two_services_on_one_port_the_second_says_so() -> None:
+    """Both have begun, and neither has opened its model."""
+    with _listening(ServeSettings(port=0)) as first:
+        port = first.getsockname()[1]
+        with (
+            pytest.raises(SettingsError, match=f"--port {port} .*End the program"),
+            _listening(ServeSettings(port=port)),
+        ):
+            pass
+    with _listening(ServeSettings(port=port)):  # it is free again at once
+        pass
 
 
 def test_without_its_packages_it_says_what_to_install(

@@ -87,7 +87,9 @@ def _config(settings: ServeSettings, service: Service) -> uvicorn.Config:
 
 @contextlib.contextmanager
 def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
-    """Yield a socket that has the address. It listens only when the server runs.
+    """Yield a socket that listens on the address. Who connects waits until the server runs.
+
+    A bound socket alone does not have the address: another service may bind the same one until one of them listens.
 
     Raises:
         SettingsError: it cannot have the address.
@@ -105,6 +107,7 @@ def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
+            listener.listen(_BACKLOG)
         except OSError as error:
             raise SettingsError(
                 f"--host {settings.host} --port {settings.port} cannot be listened on: {error.strerror}. End the "

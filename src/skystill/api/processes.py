@@ -25,7 +25,8 @@ def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
         True if the command was run, so that nothing is left to do. False if this process must do the work itself.
 
     Raises:
-        SettingsError: the settings require several machines. Only torchrun or SLURM can start those.
+        SettingsError: the settings require several machines, which only torchrun or SLURM can start, or the batch
+            cannot be shared by the processes.
         CommandFailed: a process failed. It has printed the reason.
     """
     from skystill.train.loop.ranks import launched
@@ -36,12 +37,16 @@ def start_ranks(verb: str, settings: FitSettings, *flags: str) -> bool:
         raise SettingsError(
             "--nodes: start the command on each machine with torchrun --nnodes=... -m skystill, or with srun."
         )
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={settings.devices}", "-m", "skystill"]
+    if settings.batch_size % settings.devices:
+        raise SettingsError(f"--batch-size {settings.batch_size} cannot be shared by --devices {settings.devices}; "
+                            "make it a multiple.")  # fmt: skip
+    launcher = ["skystill.train.loop.launch", f"{settings.devices}"]
     command = [sys.executable, "-m", *launcher, verb, *to_arguments(settings), *flags]
     code = call_process(command, os.environ | SAFE_PATH)
+    if code in (UserError.exit_code, Interrupted.exit_code):
+        raise CommandFailed(verb, code)
     if code:
-        hint = "A process of this run ended early; its message is above. Go on with --resume."
-        raise CommandFailed(verb, code if code in (UserError.exit_code, Interrupted.exit_code) else 1, hint)
+        raise CommandFailed(verb, 1, "A process of this run ended early; its message is above. Go on with --resume.")
     return True
 
 

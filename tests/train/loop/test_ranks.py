@@ -38,6 +38,23 @@ def test_two_ranks_have_the_loss_curve_of_one(scenes: Path, tmp_path: Path) -> N
             assert shared[name] == pytest.approx(value, rel=1e-5 if name.endswith("loss") else 1e-3), name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("--batch-size=3", "--batch-size 3 cannot be shared by --devices 2"),
+        ("--split=0.99/0.01/0", "leaves nothing for test"),  # found by the processes themselves
+    ],
+)
+def test_a_mistake_is_one_message_in_several_processes_too(wrong: str, says: str, scenes: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "skystill", "train", f"--data={scenes}", "--network=kite-nano", "--devices=2"]
+    command += ["--crop=32", "--no-report", f"--out={tmp_path / 'run'}", wrong]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr and "Traceback" not in done.stderr and "--resume" not in done.stderr
+
+
 def test_norms_are_turned_in_place_and_evaluate_as_before() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()

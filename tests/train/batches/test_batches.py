@@ -94,3 +94,6 @@ def test_a_data_loader_serves_as_batches() -> None:
     assert [batch.labels[0, 0, 0].item() for batch in batches.epoch(0, start=1)] == [2, 4]
     with pytest.raises(SettingsError, match="need a length"):
         LoaderBatches(iter(items))  # type: ignore[arg-type]
+    for empty in ([], DataLoader(items, batch_size=8, drop_last=True)):
+        with pytest.raises(SettingsError, match="is empty"):
+            LoaderBatches(empty)

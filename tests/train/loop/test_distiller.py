@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from skystill.errors import LossNotFinite, SettingsError
+from skystill.errors import DataError, LossNotFinite, SettingsError
 from skystill.settings import LearnSettings
 from skystill.train import Distiller, Supervised
 from skystill.train.batches.batches import Batch
@@ -384,3 +384,55 @@ def test_half_precision_learns_and_its_gradients_are_looked_at() -> None:
     result = distiller.fit(batches(4), epochs=2)
     assert result[-1]["loss"] < result[0]["loss"]
     assert set(distiller.gradients.means()) == {"student loss", "logits"}
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type_give_the_same_step(kind: torch.dtype) -> None:
+    images, labels = batches(1)[0]
+    results = [compiled().train_step((images, given)) for given in (labels, labels.to(kind))]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (7, "a label is 7, and the network has 4 classes, 0 to 3"),
+        (254, "a label is 254"),
+        (-1, "labels reach from -1 to 255"),
+        (256, "labels reach from 0 to 256"),
+    ],
+)
+def test_labels_of_no_class_are_refused_by_their_value(wrong: int, says: str) -> None:
+    images, labels = batches(1)[0]
+    labels[0, 10, 10] = wrong
+    distiller = compiled()
+    for step in (distiller.train_step, distiller.test_step):
+        with pytest.raises(DataError, match=says):
+            step((images, labels))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bool])
+def test_labels_that_are_no_integers_are_refused(kind: torch.dtype) -> None:
+    images, labels = batches(1)[0]
+    with pytest.raises(DataError, match="give integers"):
+        compiled().train_step((images, labels.to(kind)))
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"stride": 0}, "stride is 0"),
+        ({"stride": -1}, "stride is -1"),
+        ({"stride": 1.5}, "stride is 1.5"),
+        ({"min_confidence": 5.0}, "min_confidence is 5"),
+        ({"min_confidence": -0.1}, "min_confidence is -0.1"),
+    ],
+)
+def test_options_outside_their_range_are_refused(option: dict[str, float], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        compiled(**option)
+
+
+def test_validation_batches_that_can_be_read_only_once_are_refused() -> None:
+    with pytest.raises(SettingsError, match="read after each epoch"):
+        compiled().fit(batches(2), validation=iter(batches(1)), epochs=2)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from skystill.classes import VOID
-from skystill.errors import SettingsError
+from skystill.errors import DataError, SettingsError
 from skystill.raster.input_spec import InputSpec
 from skystill.train.batches.augment import draw_augmentation, jitter_colors, jitter_values
 from skystill.train.batches.images import Indices, TrainingImages
@@ -299,15 +299,19 @@ class LoaderBatches:
 
     Args:
         loader: a DataLoader, a list or another iterable with a length. It yields images (N, B, H, W), and
-            labels (N, H, W) int64, 255 = void.
+            labels (N, H, W) of integers, 255 = void.
 
     Raises:
-        SettingsError: the loader has no length.
+        SettingsError: the loader has no length, or is empty.
     """
 
     def __init__(self, loader: Iterable[tuple[Tensor, Tensor]]) -> None:
         if not isinstance(loader, Sized):
             raise SettingsError("training batches need a length (steps an epoch): give a DataLoader or a list.")
+        if not len(loader):
+            raise SettingsError(
+                "the loader of training batches is empty. Give images; a DataLoader with drop_last needs a whole batch."
+            )
         self._loader: Iterable[tuple[Tensor, Tensor]] = loader
         self.steps_per_epoch = len(loader)
 
@@ -354,9 +358,20 @@ def as_batch(batch: AnyBatch) -> Batch:
     `distill_valid`. A `Batch` is returned unchanged.
 
     Args:
-        batch: a `Batch`, or images (N, B, H, W), and labels (N, H, W) int64, 255 = void.
+        batch: a `Batch`, or images (N, B, H, W), and labels (N, H, W) of any integer type, 255 = void.
+
+    Raises:
+        DataError: the labels are no integers, or some are below 0 or above 255.
     """
     if isinstance(batch, Batch):
         return batch
     images, labels = batch
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise DataError(
+            f"labels are {str(labels.dtype).removeprefix('torch.')}; give integers, 255 where there is none."
+        )
+    labels = labels.long()
+    if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) > VOID):
+        raise DataError(f"labels reach from {int(labels.min())} to {int(labels.max())}; classes count from 0, and 255 "
+                        "stands for no label.")  # fmt: skip
     return Batch(images, images, labels, torch.ones_like(labels, dtype=torch.bool), labels != VOID)

@@ -136,8 +136,9 @@ class Distiller(Supervised):
             options: features, alpha_end, stride and min_confidence; see `CompileOptions`.
 
         Raises:
-            SettingsError: alpha is outside 0..1, the temperature is not positive, the optimiser contains weights of
-                another network, or there are feature losses without exactly one teacher that runs.
+            SettingsError: alpha is outside 0..1, the temperature is not positive, an option is outside its range, the
+                optimiser contains weights of another network, or there are feature losses without exactly one teacher
+                that runs.
             TypeError: an option that does not exist.
         """
         if unknown := options.keys() - CompileOptions.__annotations__.keys():
@@ -145,6 +146,10 @@ class Distiller(Supervised):
         features, stride, alpha_end = options.get("features", ()), options.get("stride", 1), options.get("alpha_end")
         alpha_end = alpha if alpha_end is None else alpha_end
         self._min_confidence = options.get("min_confidence", 0.0)
+        if not (isinstance(stride, int) and stride >= 1):
+            raise SettingsError(f"stride is {stride}; it is the side of a block in pixels, 1 or more.")
+        if not 0 <= self._min_confidence < 1:
+            raise SettingsError(f"min_confidence is {self._min_confidence:g}; it is a probability, 0 to below 1.")
         for value in (alpha, alpha_end):
             if not 0 <= value <= 1:
                 raise SettingsError(f"alpha is {value:g}; it is the weight of the student loss, 0 to 1.")

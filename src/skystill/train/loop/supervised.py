@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from skystill.allocator import trim_heap
 from skystill.classes import VOID
-from skystill.errors import SettingsError
+from skystill.errors import DataError, SettingsError
 from skystill.progress import OnProgress, ignore_progress
 from skystill.report.metrics import METRICS
 from skystill.train.batches.batches import AnyBatch, Batch, LoaderBatches, as_batch
@@ -101,8 +101,9 @@ class Supervised:
             "validation_".
 
         Raises:
-            SettingsError: `compile` was not called, there is no such schedule, the decay is outside its range, or the
-                loader has no length.
+            SettingsError: `compile` was not called, there is no such schedule, the decay is outside its range, the
+                loader has no length or is empty, or the validation batches can be read only once.
+            DataError: labels are no integers, or not of a class of the network.
             LossNotFinite: the loss became NaN or infinite.
             Interrupted, KeyboardInterrupt, CheckpointError, RankLost: as `train_epochs`.
         """
@@ -148,7 +149,7 @@ class Supervised:
         network = self.stepper.plain_network.eval()  # the wrapper for several ranks would wait for the other ranks
         with self.fabric.autocast():
             logits: Tensor = network(batch.images)
-        loss = {"student_loss": float(self._student_loss(logits, batch.labels))}
+        loss = {"student_loss": float(self._loss_of(logits, batch.labels))}
         labelled = float((batch.labels != VOID).sum())  # an image without labels has no loss, and not the loss 0
         return self._meter_of(logits).add(loss, self.meter.count(logits, batch.labels), labelled)
 
@@ -166,10 +167,22 @@ class Supervised:
 
     def _loss_on_labels(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the student loss; under mixup that on the labels of both crops, with the weights of the crops."""
-        first = self._student_loss(logits, batch.labels)
+        first = self._loss_of(logits, batch.labels)
         if batch.second_labels is None:
             return first
-        return batch.first_weight * first + (1 - batch.first_weight) * self._student_loss(logits, batch.second_labels)
+        return batch.first_weight * first + (1 - batch.first_weight) * self._loss_of(logits, batch.second_labels)
+
+    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        try:
+            return self._student_loss(logits, labels)
+        except (IndexError, RuntimeError) as error:  # looked at after a failure only: on a GPU a look costs time
+            beyond = labels[(labels >= logits.shape[1]) & (labels != VOID)]
+            if not beyond.numel():
+                raise
+            raise DataError(
+                f"a label is {int(beyond.max())}, and the network has {logits.shape[1]} classes, 0 to "
+                f"{logits.shape[1] - 1}. Pixels without a label are {VOID}."
+            ) from error
 
     def _meter_of(self, logits: Tensor) -> Meter:
         """Return the meter. A new one is made if the number of classes has changed, as in the first step."""

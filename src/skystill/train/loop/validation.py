@@ -1,7 +1,7 @@
 """What is done after each epoch of a training with validation images: scores, pictures, and when to stop."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -28,7 +28,7 @@ class Validation:
         after: called on the first rank with the network that was evaluated, in eval mode.
 
     Raises:
-        SettingsError: the patience is less than 1.
+        SettingsError: the patience is less than 1, or the batches can be read only once.
     """
 
     batches: Iterable[AnyBatch]
@@ -38,6 +38,8 @@ class Validation:
     def __post_init__(self) -> None:
         if self.patience is not None and self.patience < 1:
             raise SettingsError(f"patience is {self.patience}; it is a number of epochs, 1 or more.")
+        if isinstance(self.batches, Iterator):
+            raise SettingsError("validation batches are read after each epoch: give a DataLoader or a list.")
 
     def is_over(self, history: History) -> bool:
         """Return whether the best epoch is `patience` epochs back, so that the training stops."""

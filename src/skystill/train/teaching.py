@@ -29,6 +29,8 @@ from skystill.train.teachers.logit_cache import MARGIN, TILE, LogitCache, mirror
 from skystill.train.teachers.origins import Teachers, cache_key, find_teachers
 from skystill.train.teachers.teacher import Teacher
 
+_OF_CACHE = ("cache", "cache_bits", "cache_symmetry")  # settings that only a cache of logits has
+
 
 @dataclass(frozen=True)
 class Teaching:
@@ -116,6 +118,7 @@ def check_teaching(settings: DistillSettings) -> None:
         raise SettingsError(f"--crop {settings.crop} does not divide into blocks of --distillation-stride "
                             f"{settings.distillation_stride}; take another crop, or stride 1.")  # fmt: skip
     _check_mix(settings)
+    _check_used(settings)
     if (
         not settings.unlabeled
         and settings.unlabeled_fraction != LearnSettings.model_fields["unlabeled_fraction"].default
@@ -131,6 +134,23 @@ def check_teaching(settings: DistillSettings) -> None:
                             "--teacher-mode online.")  # fmt: skip
     if on_features and len(settings.teacher) > 1:
         raise SettingsError("losses on features compare layers: give one teacher.")
+
+
+def _check_used(settings: DistillSettings) -> None:
+    """Refuse settings that would change nothing."""
+    if settings.teacher_mode == "online":
+        given = [name for name in _OF_CACHE if getattr(settings, name) != DistillSettings.model_fields[name].default]
+        if given:
+            raise SettingsError(f"--{given[0].replace('_', '-')} is for cached logits: give --teacher-mode cached, or "
+                                "leave it out.")  # fmt: skip
+    on_features = any(term.name in FEATURE_LOSSES for term in distillation_terms(settings))
+    for option, layer in (("--student-layer", settings.student_layer), ("--teacher-layer", settings.teacher_layer)):
+        if layer is not None and not on_features:
+            raise SettingsError(f"{option} {layer}: no loss compares layers. Give --distillation-loss one on features "
+                                f"({', '.join(FEATURE_LOSSES)}), or leave it out.")  # fmt: skip
+    if settings.measured is not None and not settings.has_budget:
+        raise SettingsError(f"--measured {settings.measured} is for a budget: give --max-latency, --max-memory or "
+                            "--max-size, or leave it out.")  # fmt: skip
 
 
 def _check_mix(settings: LearnSettings) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -161,6 +162,31 @@ def test_a_step_that_does_not_end_is_ended_with_the_process(channel_model: Path,
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "stopped, in the middle of a step of a prediction"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cleaner_of_temporary_files_does_not_end_it(serving: Callable[..., Serving]) -> None:
+    """Its folder is made again, and what was in it is told to be gone. Without any room for it, it is not ready."""
+    service = serving()
+    job = service.post("/processes/segment/execution", png(), Prefer="respond-async").json()["jobID"]
+    wait_until(lambda: service.client.get(f"/jobs/{job}").json()["status"] == "successful")
+    shutil.rmtree(next(service.scratch.glob("skystill-*")))
+    assert service.client.get("/health").status_code == 200
+    gone = service.client.get(f"/jobs/{job}/results")
+    assert (gone.status_code, gone.json()["detail"]) == (
+        404, "The result of the job was deleted on the service. Send the image again.",
+    )  # fmt: skip
+    assert service.post("/predict", png()).status_code == 200
+    shutil.rmtree(service.scratch)
+    refused = service.post("/predict", png())
+    assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+    health = service.client.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "full")
+    service.scratch.mkdir()
+    assert service.client.get("/health").status_code == 200
+    assert service.post("/predict", png()).status_code == 200
+    assert service.end() == 0
+    assert "Traceback" not in service.log
+    assert list(service.scratch.iterdir()) == []
 
 
 class Clock:

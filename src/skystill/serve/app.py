@@ -92,7 +92,15 @@ class Routes:
     async def health(self, request: Request) -> Response:
         """Whether images are taken."""
         service = self._service
-        status = "closing" if service.is_closing else "busy" if service.waiting >= service.settings.queue else "ready"
+        status = "ready"
+        try:
+            service.check_store()
+        except Problem:
+            status = "full"
+        if service.waiting >= service.settings.queue:
+            status = "busy"
+        if service.is_closing:
+            status = "closing"
         return JSONResponse({"status": status, "queue": service.waiting}, 200 if status == "ready" else 503)
 
     async def live(self, request: Request) -> Response:

@@ -194,12 +194,15 @@ def result_of(job: Job) -> Result:
     """Return the result of a job.
 
     Raises:
-        Problem: it is not ready, or the job failed. Then it is the problem that it failed with.
+        Problem: it is not ready, something has deleted its file, or the job failed. Then it is the problem that it
+            failed with.
     """
     if job.problem is not None:
         raise job.problem
     if job.result is None:
         raise Problem(404, f"The job is {job.status}; ask for its result when it is successful.", RESULT_NOT_READY)
+    if not job.result.path.is_file():
+        raise Problem(404, "The result of the job was deleted on the service. Send the image again.", NO_SUCH_JOB)
     return job.result
 
 

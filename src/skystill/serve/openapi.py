@@ -175,7 +175,9 @@ def _schemas() -> dict[str, Any]:
         "Link": strict(["href", "rel", "title"], href=text, rel=text, type=text, title=text),
         "LandingPage": strict(["title", "links"], title=text, description=text, links=links),
         "Conformance": strict(["conformsTo"], conformsTo=texts),
-        "Health": strict(["status"], status={"enum": ["ready", "busy", "closing", "live"]}, queue={"type": "integer"}),
+        "Health": strict(
+            ["status"], status={"enum": ["ready", "busy", "closing", "full", "live"]}, queue={"type": "integer"}
+        ),
         "ProcessSummary": strict(list(summary), **summary),
         "ProcessList": strict(
             ["processes", "links"], links=links,

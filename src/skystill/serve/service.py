@@ -17,6 +17,7 @@ from skystill.errors import SkystillError, shortened
 from skystill.model.measure import cores
 from skystill.predict.predictor import Predictor
 from skystill.progress import Message, OnProgress
+from skystill.raster.scratch import make_scratch
 from skystill.serve.bodies import check_headers, check_room, save_body
 from skystill.serve.execution import MOST_JSON, read_execution
 from skystill.serve.jobs import Jobs
@@ -197,8 +198,23 @@ class Service:
             raise
         return order
 
+    def check_store(self) -> None:
+        """Check that images can be stored. If something has deleted the folder for them, there is a new one afterwards.
+
+        Raises:
+            Problem: they cannot.
+        """
+        try:
+            if not self._folder.is_dir():  # as a cleaner of /tmp does
+                self._folder = make_scratch(self)
+                self.log("The folder for images and results was deleted, with those of all jobs. There is a new one.")
+            check_room(self._folder)
+        except OSError as error:
+            self.log_error(error)
+            raise Problem(503, "The service cannot store images at the moment. Send the image again later.") from error
+
     def _new_folder(self) -> Path:
-        check_room(self._folder)
+        self.check_store()
         return Path(tempfile.mkdtemp(dir=self._folder))
 
 

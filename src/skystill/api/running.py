@@ -105,8 +105,7 @@ def quantize(
         The INT8 file, its scores, and the cost of both files.
 
     Raises:
-        UserError: the file is not a float model file, there are no images for calibration or validation, or INT8 is not
-            faster on this computer.
+        UserError: the file is not a float model file, or there are no images for calibration or validation.
     """
     from skystill.report.int8 import quantize_on_data
 

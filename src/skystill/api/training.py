@@ -220,7 +220,9 @@ def tune(
         The study. Its folder contains `best.yaml`, `study.json` and `study.html`.
 
     Raises:
-        UserError: as in `distill`; also a storage that cannot be opened, or a cluster that cannot be used.
+        UserError: as in `distill`; also a storage that cannot be opened or has a study of other settings, or a cluster
+            that cannot be used.
+        CommandFailed: the teacher's logits cannot be cached. That process has printed the reason.
     """
     from skystill.report.page import write_study_report
     from skystill.train.runs import cache_settings

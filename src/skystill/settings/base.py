@@ -142,4 +142,7 @@ def settings_from(kind: type[_S], given: _S | None, keywords: Mapping[str, objec
 def _complaint(where: tuple[int | str, ...], value: object, kind: str, message: str) -> str:
     """Return the text for one validation error, with option and value unless it is about the settings as a whole."""
     message = "write a size as 256MB or 1GiB" if kind.startswith("byte_size") else message.removeprefix("Value error, ")
-    return f"--{'.'.join(map(str, where)).replace('_', '-')} {shortened(value)}: {message}" if where else message
+    if not where:
+        return message
+    option = f"--{'.'.join(map(str, where)).replace('_', '-')}"
+    return f"{option}: {message}" if kind == "missing" else f"{option} {shortened(value)}: {message}"

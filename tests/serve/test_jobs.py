@@ -91,6 +91,7 @@ def test_a_job_that_fails(service: Serving) -> None:
     job = service.post(f"{EXECUTION}?bands=7,8,9", png(), "image/png", Prefer="respond-async").json()["jobID"]
     status = finished(service, job)
     assert (status["status"], "band" in status["message"]) == ("failed", True)
+    wait_until(lambda: service.files() == [])  # the image is of no use any more
     answer = service.client.get(f"/jobs/{job}/results")
     assert (answer.status_code, answer.json()["detail"]) == (422, status["message"])
     service.client.delete(f"/jobs/{job}")

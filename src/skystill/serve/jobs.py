@@ -185,7 +185,9 @@ class Jobs:
         except Exception as error:  # noqa: BLE001 - the thread must not end
             job.problem, status = internal_problem(), "failed"
             self._on_error(error)
-        job.message = job.problem.detail if job.problem else job.message
+        if job.problem is not None:
+            job.message = job.problem.detail
+            order.release()  # nobody fetches the image or parts of a result
         job.finished = _now()
         job.status = "successful" if status == "successful" else "failed"
 

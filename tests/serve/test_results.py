@@ -119,11 +119,31 @@ def test_parameters_are_those_of_predict(
         ("image/tiff;q=0.5, image/png;q=0.4", "tif"),
         ("application/geo+json;q=0.1, */*;q=0.9", "png"),
         ("text/html, application/geo+json", "geojson"),
+        ("image/png, */*", "png"),
+        ("image/png;q=0, */*", "tif"),
+        ("image/tiff;q=0, */*", "png"),
+        ("image/tiff;q=0, image/png;q=0, */*", "geojson"),
+        ("image/*;q=0, */*", "geojson"),
+        ("image/png;q=0.1, */*;q=0.5", "tif"),
     ],
 )
 def test_the_form_is_that_which_is_accepted(accept: str, form: str, images: dict[str, Path], service: Serving) -> None:
     answer = service.post("/predict", images["one-tile.png"].read_bytes(), Accept=accept)
     assert answer.headers["content-type"] == FORMS[form]
+
+
+def test_a_header_that_stands_there_twice_is_one_list(images: dict[str, Path], service: Serving) -> None:
+    body = images["one-tile.png"].read_bytes()
+    twice = [("Accept", "text/html"), ("Accept", "image/tiff")]
+    assert service.client.post("/predict", content=body, headers=twice).headers["content-type"] == FORMS["tif"]
+    page = service.client.get("/", headers=[("Accept", "application/xml"), ("Accept", "text/html")])
+    assert page.headers["content-type"].startswith("text/html")
+    prefer = [("Prefer", "wait=5"), ("Prefer", "respond-async")]
+    answer = service.client.post("/processes/segment/execution", content=body, headers=prefer)
+    assert answer.status_code == 201
+    service.client.delete(f"/jobs/{answer.json()['jobID']}")
+    packed = [("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    assert service.client.post("/predict", content=body, headers=packed).status_code == 415
 
 
 def test_polygons_hold_the_classes(images: dict[str, Path], service: Serving) -> None:

@@ -16,7 +16,7 @@ from skystill.errors import DiskFull, shortened, visible
 from skystill.serve import descriptions
 from skystill.serve.answers import DocumentAnswer, FileAnswer, Held
 from skystill.serve.jobs import notes_of, result_of
-from skystill.serve.kinds import accepts_html
+from skystill.serve.kinds import accepts_html, joined
 from skystill.serve.metrics import MEDIA_TYPE as METRICS_TYPE
 from skystill.serve.openapi import openapi
 from skystill.serve.orders import Order, Result
@@ -76,7 +76,7 @@ class Routes:
 
     async def root(self, request: Request) -> Response:
         """A page for browsers, links for programs."""
-        if accepts_html(request.headers.get("accept")):
+        if accepts_html(joined(request.headers, "accept")):
             headers = {"Content-Security-Policy": CONTENT_POLICY, "Vary": "Accept"}
             return Response(self._page, media_type="text/html", headers=headers)
         return JSONResponse(descriptions.landing_page(), headers={"Vary": "Accept"})
@@ -136,7 +136,7 @@ class Routes:
     async def execute(self, request: Request) -> Response:
         """Execute the process, at once or as a job."""
         service = self._service
-        as_job = "respond-async" in request.headers.get("prefer", "").lower()
+        as_job = "respond-async" in (joined(request.headers, "prefer") or "").lower()
         with service.admitted() as place:
             if as_job:
                 service.jobs.check_room()

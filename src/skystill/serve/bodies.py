@@ -3,10 +3,13 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from starlette.datastructures import Headers
+
 from skystill.errors import DiskFull
+from skystill.serve.kinds import joined
 from skystill.serve.problems import Problem
 
 PATIENCE_SECONDS = 10.0
@@ -20,7 +23,7 @@ _LOOK_EVERY = 16 * 2**20
 CLOSE = {"Connection": "close"}
 
 
-def check_headers(headers: Mapping[str, str], most: int) -> None:
+def check_headers(headers: Headers, most: int) -> None:
     """Check what the headers say of a body, before any of it is read.
 
     Args:
@@ -30,7 +33,7 @@ def check_headers(headers: Mapping[str, str], most: int) -> None:
     Raises:
         Problem: it is packed, or larger.
     """
-    encoding = headers.get("content-encoding", "identity").strip().lower()
+    encoding = (joined(headers, "content-encoding") or "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise Problem(415, f"Content-Encoding is {encoding}; a body is taken as it is. Send it without.")
     length = headers.get("content-length", "0")

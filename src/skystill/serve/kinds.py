@@ -4,6 +4,8 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from starlette.datastructures import Headers
+
 from skystill.serve.problems import Problem
 
 
@@ -146,18 +148,29 @@ def accepted_form(accept: str | None) -> Form | None:
     """
     if accept is None or not accept.strip():
         return None
-    best: tuple[float, int, Form | None] = (0.0, 0, None)
-    any_quality = 0.0
-    for media_type, quality in _qualities(accept):
-        if media_type in ("*/*", "image/*"):
-            any_quality = max(any_quality, quality)
-        form = next((form for form in offered_forms() if _bare(form) == media_type), None)
-        if form is not None and quality > best[0]:
-            best = quality, 0, form
-    if best[0] == 0 and any_quality == 0:
-        names = ", ".join(form.media_type for form in offered_forms())
+    offered, told = offered_forms(), dict(_qualities(accept))
+    others = told.get("*/*", 0.0)
+    pictures = told.get("image/*", others)
+    qualities = {form: told.get(_bare(form), others if form is AS_GEOJSON else pictures) for form in offered}
+    best = max(qualities.values())
+    if best == 0:
+        names = ", ".join(form.media_type for form in offered)
         raise Problem(406, f"Accept allows none of {names}. Leave it out, or say f=tif, f=png or f=geojson.")
-    return best[2] if best[0] >= any_quality else None
+    liked = {_bare(form): form for form in offered if qualities[form] == best}
+    named = [liked[media_type] for media_type in told if media_type in liked]
+    if not named and {AS_TIFF, AS_PNG} <= set(liked.values()):
+        return None
+    return [*named, *liked.values()][0]
+
+
+def joined(headers: Headers, name: str) -> str | None:
+    """Return the value of a header that is a list: one that stands there several times is one list. None without it.
+
+    Args:
+        headers: those of a request.
+        name: the header.
+    """
+    return ", ".join(headers.getlist(name)) or None
 
 
 def accepts_html(accept: str | None) -> bool:

@@ -21,7 +21,7 @@ from skystill.raster.scratch import make_scratch
 from skystill.serve.bodies import check_headers, check_room, save_body
 from skystill.serve.execution import MOST_JSON, read_execution
 from skystill.serve.jobs import Jobs
-from skystill.serve.kinds import HEAD_BYTES, Kind, accepted_form, check_kind, source_name, stated_kind
+from skystill.serve.kinds import HEAD_BYTES, Kind, accepted_form, check_kind, joined, source_name, stated_kind
 from skystill.serve.metrics import Metrics
 from skystill.serve.orders import Order, Result, carry_out, look_at
 from skystill.serve.parameters import Wanted, wanted_by_query
@@ -92,7 +92,7 @@ class Service:
         Raises:
             Problem: it is refused.
         """
-        wanted = wanted_by_query(request.query_params.multi_items(), accepted_form(request.headers.get("accept")))
+        wanted = wanted_by_query(request.query_params.multi_items(), accepted_form(joined(request.headers, "accept")))
         stated = stated_kind(request.headers.get("content-type"))
         check_headers(request.headers, self.settings.max_body)
         folder = self._new_folder()

@@ -290,6 +290,37 @@ def test_an_address_or_method_that_is_refused(method: str, path: str, status: in
     assert (status == 405) == ("allow" in answer.headers)
 
 
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ({}, True),
+        ({"Origin": "SERVICE"}, True),
+        ({"Origin": "SERVICE", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Origin": "https://map.example.org", "Sec-Fetch-Site": "same-origin"}, True),  # behind a proxy
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Origin": "https://map.example.org", "Host": "map.example.org"}, True),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "http://127.0.0.1:1"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://[bad"}, False),
+        ({"Origin": "SERVICE", "Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+    ],
+)
+def test_a_page_of_another_site_may_not_send_images(headers: dict[str, str], taken: bool, service: Serving) -> None:
+    given = {name: service.url if value == "SERVICE" else value for name, value in headers.items()}
+    for method, path, status in [
+        ("POST", "/predict", 200), ("POST", "/processes/segment/execution", 200), ("DELETE", "/jobs/none", 404),
+    ]:  # fmt: skip
+        answer = service.client.request(method, path, content=png(), headers=given)
+        if taken:
+            assert answer.status_code == status
+        else:
+            check_problem(answer, 403, "a page of another site")
+    assert service.client.get("/health", headers=given).status_code == 200
+
+
 def inline(**inputs: Any) -> dict[str, Any]:
     return {"inputs": {"image": base64.b64encode(png()).decode(), **inputs}}
 

@@ -20,6 +20,7 @@ from skystill.serve.kinds import accepts_html, joined
 from skystill.serve.metrics import MEDIA_TYPE as METRICS_TYPE
 from skystill.serve.openapi import openapi
 from skystill.serve.orders import Order, Result
+from skystill.serve.origins import check_origin
 from skystill.serve.page import CONTENT_POLICY, page
 from skystill.serve.problems import NO_SUCH_PROCESS, Problem, internal_problem
 from skystill.serve.service import Service
@@ -246,6 +247,8 @@ def _routes(table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]
 
     def choose(found: dict[str, Callable[[Request], Awaitable[Response]]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
+            if request.method in ("POST", "DELETE"):
+                check_origin(request.headers)
             return await found["GET" if request.method == "HEAD" else request.method](request)
 
         return answer

@@ -14,7 +14,7 @@ from skystill.serve.parameters import query_schema
 from skystill.serve.problems import MEDIA_TYPE as PROBLEM_TYPE
 from skystill.serve.problems import TITLES
 
-_REFUSED = (400, 406, 408, 413, 415, 422, 500, 503)
+_REFUSED = (400, 403, 406, 408, 413, 415, 422, 500, 503)
 _BYTES = {"type": "string", "contentMediaType": "application/octet-stream"}
 
 
@@ -140,7 +140,9 @@ def _job(about: str) -> dict[str, Any]:
 
 
 def _dismiss() -> dict[str, Any]:
-    return _job("Ends a job, and deletes its files.")
+    found = _job("Ends a job, and deletes its files.")
+    found["responses"].update(_problems(403))
+    return found
 
 
 def _results() -> dict[str, Any]:

@@ -23,6 +23,7 @@ NO_SUCH_PROCESS, NO_SUCH_JOB = f"{_OGC}no-such-process", f"{_OGC}no-such-job"
 RESULT_NOT_READY = f"{_OGC}result-not-ready"
 TITLES = {
     400: "The request cannot be understood",
+    403: "Not for pages of other sites",
     404: "Not found",
     405: "Method not allowed",
     406: "No such result",

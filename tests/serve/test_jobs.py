@@ -65,6 +65,37 @@ def test_a_job_from_beginning_to_end(service: Serving, large: bytes) -> None:
     wait_until(lambda: service.files() == [])
 
 
+def test_parts_of_a_result(service: Serving) -> None:
+    """Parts that are there; a problem for those that are not; and all of it for a header that is no range of bytes."""
+    job = service.post(EXECUTION, png(), "image/png", Prefer="respond-async").json()["jobID"]
+    assert finished(service, job)["status"] == "successful"
+    place = f"/jobs/{job}/results"
+    whole = service.client.get(place).content
+    for asked, part in {"bytes=1-3": whole[1:4], "bytes=-5": whole[-5:], "Bytes=9-": whole[9:]}.items():
+        answer = service.client.get(place, headers={"Range": asked})
+        assert (answer.status_code, answer.content) == (206, part)
+    assert service.client.get(place, headers={"Range": "bytes=0-1, 4-5"}).status_code == 206
+    for asked in (
+        "bytes=abc",
+        "bytes=5-2",
+        "items=0-1",
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=0-1,x",
+        "bytes=" + "9" * 99,
+    ):
+        answer = service.client.get(place, headers={"Range": asked})
+        assert (answer.status_code, answer.content) == (200, whole), asked
+    for asked in ("bytes=999999999-", "bytes=-0", f"bytes={len(whole)}-"):
+        answer = service.client.get(place, headers={"Range": asked})
+        assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(whole)}")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert asked in answer.json()["detail"]
+    service.client.delete(f"/jobs/{job}")
+    wait_until(lambda: service.files() == [])
+
+
 def test_a_request_in_json(service: Serving) -> None:
     """At once and as a job, as a file and inside a document: the same classes each time."""
     truth = waves(70, 80).argmax(axis=0)

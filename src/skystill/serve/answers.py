@@ -2,18 +2,24 @@
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.responses import FileResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from skystill.errors import shortened
 from skystill.serve.kinds import AS_GEOJSON
 from skystill.serve.orders import Result
+from skystill.serve.problems import Problem
 
 _CHUNK = 3 * 2**16  # a multiple of 3: base64 of each chunk ends without padding
+_ONE_RANGE = r"(?:\d{1,18}-\d{0,18}|-\d{1,18})"
+_RANGES = re.compile(rf"bytes={_ONE_RANGE}(?:, *{_ONE_RANGE})*", re.ASCII | re.IGNORECASE)
 _MOST_NOTES, _MOST_LETTERS = 8, 500
 
 
@@ -52,8 +58,20 @@ class FileAnswer(FileResponse):
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        await self._held.until_sent(super().__call__, scope, receive, send)
+        """Send it, or the parts of it that the header Range asks for. A range that is none is not looked at."""
+        found = Headers(scope=scope).get("range")
+        if found is not None and not _is_range(found):
+            scope = {**scope, "headers": [line for line in scope["headers"] if line[0] != b"range"]}
+
+        async def refusing(message: Message) -> None:
+            if message.get("status") == 416:
+                place = {"Content-Range": Headers(raw=message["headers"])["content-range"]}
+                raise Problem(
+                    416, f"The result has no bytes {shortened(found or '', 60)}. Ask for less.", headers=place
+                )
+            await send(message)
+
+        await self._held.until_sent(super().__call__, scope, receive, refusing)
 
 
 class DocumentAnswer(StreamingResponse):
@@ -82,6 +100,12 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
+
+
+def _is_range(text: str) -> bool:
+    """Return whether the header Range asks for ranges of bytes: RFC 9110 lets a server ignore all others."""
+    pairs = re.findall(r"(\d+)-(\d+)", text)
+    return _RANGES.fullmatch(text) is not None and all(int(first) <= int(last) for first, last in pairs)
 
 
 def _header_text(text: str) -> str:

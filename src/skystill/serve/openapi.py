@@ -149,7 +149,7 @@ def _results() -> dict[str, Any]:
     about = "The result of a job, or the problem that it failed with."
     done = {"description": about, "content": {**_files(), **_json("Document")}}
     part = {"description": "The part that the header Range asks for.", "content": _files()}
-    return {"summary": about, "responses": {"200": done, "206": part, **_problems(404, 413, 422, 500, 503)}}
+    return {"summary": about, "responses": {"200": done, "206": part, **_problems(404, 413, 416, 422, 500, 503)}}
 
 
 def _schemas() -> dict[str, Any]:

@@ -30,6 +30,7 @@ TITLES = {
     408: "The request came too slowly",
     413: "The image is too large",
     415: "Not an image that is taken",
+    416: "No such part of the result",
     422: "The image cannot be predicted",
     500: "Internal error",
     503: "The service is busy",

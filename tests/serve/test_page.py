@@ -11,7 +11,7 @@ from skystill.classes import ClassMap
 from skystill.serve.page import page
 from tests.serve.images import png
 from tests.serve.serving import Serving
-from tests.web.browser import open_browser
+from tests.web.browser import Browser, open_browser
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"
 
@@ -56,3 +56,24 @@ def test_in_a_browser(service: Serving, tmp_path: Path) -> None:
         assert browser.run(shown) == 80
         assert browser.label(tmp_path / "no.png") == "refused"
         assert "begins as none" in browser.status
+        check_other_answers(browser, tmp_path / "photo.png")
+
+
+def check_other_answers(browser: Browser, photo: Path) -> None:
+    """The same image in a second form, an answer of a proxy, and one that comes after that of a later send."""
+    choose = "form.value = '{}'; form.dispatchEvent(new Event('change')); 1"
+    assert browser.label(photo) == "done"
+    browser.run("URL.createObjectURL = (blob) => { globalThis.kind = blob.type; return 'blob:x'; }; 1")
+    browser.run(choose.format("geojson"))
+    assert browser.wait("done", "refused") == "done"
+    assert browser.run("kind") == "application/geo+json"
+    assert browser.run("input.dispatchEvent(new Event('click')); input.files.length") == 0  # it may be chosen again
+    browser.run("var answers = []; fetch = () => new Promise((answer) => answers.push(answer)); 1")
+    browser.run(choose.format("png"))
+    browser.run(choose.format("tif"))
+    browser.run("answers[1](new Response('<h1>Bad</h1>', { status: 502, statusText: 'Bad Gateway' })); 1")
+    assert browser.wait("done", "refused") == "refused"
+    assert browser.status == "photo.png: the answer was 502 Bad Gateway."
+    browser.run("answers[0](new Response('', { status: 200 })); new Promise((later) => setTimeout(later, 300))")
+    assert browser.wait("done", "refused") == "refused"
+    assert browser.status == "photo.png: the answer was 502 Bad Gateway."

@@ -133,3 +133,8 @@ def test_a_step_in_a_process_of_its_own_that_fails_is_an_error(scenes: Path, tea
             cache=tmp_path / "taken",
         )
     assert failed.value.exit_code == 2
+
+
+def test_an_option_that_is_missing_is_named_alone() -> None:
+    with pytest.raises(SettingsError, match=r"--data: Field required; --out: Field required"):
+        api.train()

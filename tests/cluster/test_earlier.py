@@ -67,7 +67,7 @@ def test_a_new_input_may_take_the_place_of_a_result_with_all_its_files(given: di
 def test_an_input_is_not_named_as_a_file_beside_an_earlier_result(given: dict[str, Any], tmp_path: Path) -> None:
     plain, named = picture(tmp_path / "s1/a.png"), picture(tmp_path / "s2/a-overlay.png", 1)
     predict(**given, inputs=[plain], overlay=True)
-    with pytest.raises(SettingsError, match=r"out/a-overlay\.png \(of .*is a file of the result"):
+    with pytest.raises(SettingsError, match=r"out/a-overlay\.png \(by the class raster of"):
         predict(**given, inputs=[named], overlay=True)
     given["out"] = tmp_path / "turned"
     predict(**given, inputs=[named], overlay=True)

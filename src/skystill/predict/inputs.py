@@ -15,7 +15,7 @@ from skystill.predict.predictor import Predictor
 from skystill.raster.buckets import Found, bucket_address, find_in_bucket, is_bucket
 from skystill.raster.listing import IMAGE_SUFFIXES, Listing, list_images, match_images
 from skystill.raster.opening import open_raster, suffix_of
-from skystill.raster.overwriting import check_outputs, source_files
+from skystill.raster.overwriting import check_outputs, check_replaced, source_files
 from skystill.raster.source import gdal_environment, is_georeferenced
 from skystill.raster.vector_names import check_vector_name
 from skystill.settings import PredictSettings
@@ -239,6 +239,8 @@ def check_targets(
 ) -> None:
     """Check all files that will be written, also those beside the class rasters, against all files that are read.
 
+    Class rasters are also compared with the images that are there.
+
     Args:
         targets: result of `name_targets`.
         settings: settings of the command.
@@ -247,7 +249,8 @@ def check_targets(
         read: what else is read.
 
     Raises:
-        SettingsError: a file to write is an input, or would be written twice, or has a name that cannot be written.
+        SettingsError: a file to write is an input, would be written twice or replace an image of the user, or has a
+            name that cannot be written.
     """
     if bucket_address(settings.out) is not None:
         raise SettingsError(
@@ -264,3 +267,4 @@ def check_targets(
         if path.suffix == ".gpkg":
             check_vector_name(path)
     check_outputs(outputs, inputs)
+    check_replaced(targets)

@@ -1,10 +1,11 @@
-"""No output is an input: before a command begins, the files to write are compared with the files that are read."""
+"""No output is an input, or an image of the user: the files to write are looked at before a command begins."""
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from skystill.errors import SettingsError
+from skystill.errors import SettingsError, first_few
+from skystill.raster.around import has_palette
 from skystill.raster.opening import files_of, is_remote, open_raster
 from skystill.raster.source import gdal_environment
 
@@ -47,10 +48,28 @@ def check_outputs(outputs: Sequence[tuple[str, Path]], inputs: Iterable[Path], o
             problems.append(f"{path} would be written twice: as {written[real]} and as {what}")
         written[real] = what
     if problems:
-        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        lines = "".join(f"\n  - {line}" for line in (*problems[:_SHOWN], *more))
         raise SettingsError(
-            f"results would overwrite inputs or each other; nothing was written:{lines}\nChoose another {option}."
+            f"results would overwrite inputs or each other; nothing was written:{_lines(problems)}\n"
+            f"Choose another {option}."
+        )
+
+
+def check_replaced(targets: Iterable[tuple[str, Path]]) -> None:
+    """Check that no class raster takes the place of an image of the user, which surely is no class raster.
+
+    Every class raster has a palette. Of a file that is damaged or of another kind, it is not known whose it is.
+
+    Args:
+        targets: each input with the path of its class raster.
+
+    Raises:
+        SettingsError: there are such images. The message lists them.
+    """
+    problems = [f"{target} (by the class raster of {source})" for source, target in targets if _is_of_user(target)]
+    if problems:
+        raise SettingsError(
+            f"images would be replaced that are no class rasters; nothing was written:{_lines(problems)}\n"
+            "Choose another --out, or move these images to another folder."
         )
 
 
@@ -70,6 +89,17 @@ def source_files(source: str) -> list[Path]:
     except Exception:  # noqa: BLE001 - what is wrong with an input, its reading reports
         return [Path(source)]
     return [Path(name) for name in dict.fromkeys(found)]
+
+
+def _is_of_user(target: Path) -> bool:
+    try:
+        return target.is_file() and has_palette(target) is False
+    except (OSError, ValueError):  # who writes it says what is wrong; ValueError: a null character
+        return False
+
+
+def _lines(problems: Sequence[str]) -> str:
+    return "".join(f"\n  - {line}" for line in first_few(problems, _SHOWN))
 
 
 def _relation(path: Path, real: str, found: Path) -> str:

@@ -61,3 +61,11 @@ def test_what_people_have_is_opened(tmp_path: Path) -> None:
             assert opened.count in (1, 3)
     (tmp_path / "nowhere.tif").write_bytes(b"II*\0\xff\xff\xff\x7f")
     assert too_much_around(tmp_path / "nowhere.tif", OF_FILES) is None
+
+
+@pytest.mark.parametrize("place", [2**63 - 1, 2**63, 2**64 - 1])
+def test_a_table_beyond_every_file_is_left_to_gdal(tmp_path: Path, place: int) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II+\0\x08\0\0\0" + place.to_bytes(8, "little") + bytes(40))
+    assert too_much_around(tmp_path / "a.tif") is None
+    with pytest.raises(rasterio.errors.RasterioIOError):
+        open_raster(tmp_path / "a.tif")

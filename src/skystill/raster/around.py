@@ -118,7 +118,7 @@ def _of_tiff(file: BinaryIO, limits: Limits) -> str | None:
             metadata += sum(size * _BYTES_OF_TYPE.get(kind, 0) for _, kind, size in tags)
             if metadata > limits.metadata_bytes:
                 return _too_many_bytes(limits.metadata_bytes)
-    except (struct.error, OSError):
+    except (struct.error, OSError, ValueError):  # ValueError: a place beyond 2**63
         return None  # it was cut, or its places are none, which GDAL says
     return None
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from skystill import api
 from skystill.errors import SettingsError
+from skystill.predict import Predictor
 from skystill.raster.around import has_palette
 from tests.cluster.archives import small_tiles, write_raster
 
@@ -94,3 +95,11 @@ def test_of_a_damaged_result_it_is_not_known_whose_it_is(here: Path, name: str) 
     for head in (b"MM\0+\0\x08\0\0" + b"\xff" * 40, b"II*\0" + b"\xff" * 40, b"no image"):
         (here / "out" / name).write_bytes(head)
         assert has_palette(here / "out" / name) is None
+
+
+def test_nor_is_it_by_the_predictor_itself(here: Path) -> None:
+    photograph(here / "photo.tif")
+    before = (here / "photo.tif").read_bytes()
+    with pytest.raises(SettingsError, match=r"photo\.tif"):
+        Predictor(here / "m.onnx", threads=1).predict(here / "in/t.tif", here / "photo.tif")
+    assert (here / "photo.tif").read_bytes() == before

@@ -36,7 +36,7 @@ from skystill.progress import Message, Note, OnProgress, Progress, ignore_progre
 from skystill.raster.beside import shares_style
 from skystill.raster.damage import DamageRecord
 from skystill.raster.output import RasterOutput
-from skystill.raster.overwriting import check_outputs, source_files
+from skystill.raster.overwriting import check_outputs, check_replaced, source_files
 from skystill.raster.remote_states import uncertain_notes
 from skystill.raster.source import Planes, RasterSource, gdal_environment
 from skystill.raster.spool import RowSpool
@@ -201,7 +201,8 @@ class Predictor:
             SourceChanged: a file of the source was replaced, written, cut or removed while it was read. Nothing is
                 kept.
             SettingsError: the bands, the tiles, the resolution, the memory limit, the smallest area or the target
-                cannot be used, or a file to write is the source, one of its parts, or the model file.
+                cannot be used, or a file to write is the source, one of its parts, the model file, or an image that
+                is no class raster.
             RunFolderError: there is an interrupted prediction that is not continued or has other settings, or another
                 process is writing the same target.
             DiskFull: the disk is full, or the files cannot be written. Finished units are kept for `resume`.
@@ -216,6 +217,7 @@ class Predictor:
         check_outputs(
             written_rasters(str(source), Path(target), settings, self.classes), [self.path, *source_files(str(source))]
         )
+        check_replaced([(str(source), Path(target))])
         with gdal_environment():
             opened = open_source(str(source), settings, self.info)
             try:

@@ -153,3 +153,16 @@ def test_a_split_file_names_one_image(tmp_path: Path) -> None:
     split.write_text("train: [a/0, 1.tif]\ntest: [2.tif, b/0]\n")
     found = check(tmp_path, str(split)).split
     assert found is not None and [pair.key for pair in found.test] == ["b/0", "b/2"]
+
+
+def test_a_test_image_that_is_made_of_small_training_tiles_is_told(tmp_path: Path) -> None:
+    """Each tile shows less than a hundredth of the test image."""
+    side, big = SIDE // 2, 12 * SIDE
+    write(tmp_path / "test/images/big.tif", np.zeros((3, big, big), np.uint8), from_origin(500_000, 5_000_000, 1, 1))
+    (tmp_path / "test/masks").mkdir()
+    Image.fromarray(np.tile(LABELS, (12, 12))).save(tmp_path / "test/masks/big.png")
+    for number in range(6):
+        left = 500_000 + 2 * side * number
+        add(tmp_path, f"train/{number}", number, from_origin(left, 5_000_000, 0.5, 0.5))
+    notes = " ".join(check(tmp_path).notes)
+    assert "1 of 1 test images show ground, or have the mask, of images of other parts (test/big and train/" in notes

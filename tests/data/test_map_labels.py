@@ -1,5 +1,6 @@
 """Labels from features: which pixels get which class, compared with shapely and with values worked out by hand."""
 
+import json
 import math
 import warnings
 from pathlib import Path
@@ -401,3 +402,16 @@ def test_labels_of_squares_are_those_of_their_centres(tmp_path: Path, step: int)
     assert np.array_equal(whole.burn(bounds, classes, step).labels, labels)
     assert set(np.unique(labels)) == {0, 1, 255}
     assert whole.burn((0, 200, 0, 310), classes, 64).labels.shape == (4, 5)
+
+
+@pytest.mark.parametrize("listed", [["x", "y"], [1, 2]])
+def test_an_attribute_of_lists_tells_no_class(tmp_path: Path, listed: list[object]) -> None:
+    transform = write_raster(tmp_path / "ortho.tif", SIZE, SIZE, crs=UTM)
+    ring = shapely.geometry.mapping(box(transform, 5, 20, 5, 20))
+    feature = {"type": "Feature", "properties": {"tags": listed}, "geometry": ring}
+    crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{UTM[5:]}"}}
+    collection = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
+    (tmp_path / "labels.geojson").write_text(json.dumps(collection))
+    write_classes(tmp_path, {"Land": "rest", "Own": "{field: tags, values: [x]}"})
+    with pytest.raises(DataError, match=r"tags holds lists \(list.*make it text or a number"):
+        burnt(tmp_path)

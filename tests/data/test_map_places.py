@@ -327,3 +327,29 @@ def test_guesses_between_datums_are_refused(root: Path, of_features: str, said: 
     lines = [f"problem: {line}" for line in found.problems] + [f"note: {line}" for line in found.notes]
     told = [line.replace(f"{root / 'labels.gpkg'} (layer a): ", "") for line in lines if "CRS of" in line]
     assert len(told) == bool(said) and all(re.match(said.replace("(", r"\("), line) for line in told), lines
+
+
+@pytest.mark.parametrize(
+    ("of_raster", "left", "top", "of_features", "is_guess"),
+    [
+        ("EPSG:31256", -60_000, 5_340_000, "EPSG:31468", True),  # MGI and DHDN: both on Bessel, 75 m apart
+        ("EPSG:31467", 3_500_000, 5_400_000, "EPSG:4289", True),  # DHDN and Amersfoort, 46 m
+        ("EPSG:28992", 155_000, 463_000, "+proj=longlat +ellps=bessel", True),  # Amersfoort, and a datum without a name
+        ("EPSG:23032", 500_000, 5_400_000, "+proj=longlat +ellps=intl", True),
+        ("EPSG:31467", 3_500_000, 5_400_000, "EPSG:4314", False),  # DHDN in metres and in degrees
+        ("EPSG:31467", 3_500_000, 5_400_000, "EPSG:31468", False),  # another zone
+        ("EPSG:31256", -60_000, 5_340_000, "EPSG:4312", False),
+        ("EPSG:25832", 500_000, 5_400_000, "EPSG:3857", False),
+        ("EPSG:25832", 500_000, 5_400_000, "EPSG:4283", False),  # ETRS89 and GDA94, both on GRS 80
+    ],
+)
+def test_datums_on_one_ellipsoid_are_different_datums(
+    root: Path, of_raster: str, left: float, top: float, of_features: str, is_guess: bool
+) -> None:
+    place = Affine(1, 0, left, 0, -1, top)
+    write_raster(root / "ortho.tif", SIDE, SIDE, transform=place, crs=of_raster)
+    write_layer(
+        root / "labels.gpkg", [moved(one, of_raster, of_features) for one in shapes_of(place)], "a", of_features
+    )
+    found = check_map(find_pairs(root), read_classes(root / "classes.yaml"))
+    assert any("PROJ knows no way" in problem for problem in found.problems) == is_guess, found.problems

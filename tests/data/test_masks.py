@@ -469,3 +469,48 @@ def test_an_image_that_is_taken_for_a_mask_is_counted_in_bounded_memory(
     reading = read_labels(tmp_path / "a.png", RED_GREEN)
     assert len(reading.unknown) == 11 and sum(reading.unknown.values()) == 1200
     assert reading.unknown[masks.OTHERS] > 1000 and (reading.labels == 255).all()
+
+
+LOSSY: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "WebP as Pillow writes it": ("a.webp", {}, True),
+    "WebP without loss": ("a.webp", {"lossless": True}, False),
+    "JPEG 2000 with the wavelet that loses": ("a.jp2", {"irreversible": True}, True),
+    "JPEG 2000 with bits left out": ("a.jp2", {"quality_mode": "rates", "quality_layers": [20]}, True),
+    "JPEG 2000 as Pillow writes it": ("a.jp2", {}, True),  # it looks like the one before
+    "TIFF with LERC that loses": ("a.tif", {"compress": "LERC", "MAX_Z_ERROR": 1}, True),
+    "TIFF with LERC": ("a.tif", {"compress": "LERC"}, False),
+    "TIFF with JPEG": ("a.tif", {"compress": "JPEG"}, True),
+    "TIFF with deflate": ("a.tif", {"compress": "DEFLATE"}, False),
+    "PNG": ("a.png", {}, False),
+}
+
+
+@pytest.mark.parametrize("case", LOSSY)
+def test_near_numbers_of_a_lossy_mask_are_refused(case: str, tmp_path: Path, write_picture: Write) -> None:
+    name, options, is_lossy = LOSSY[case]
+    numbers = np.random.default_rng(0).integers(0, 4, (64, 64)).astype(np.uint8)
+    write_picture(tmp_path / "images/a.png", (9, 9, 9), (64, 64))
+    (tmp_path / "masks").mkdir()
+    path = tmp_path / "masks" / name
+    if path.suffix == ".tif":
+        write_tiff(path, numbers, **options)
+    else:
+        Image.fromarray(numbers).save(path, **options)
+    check = checked(tmp_path, NAMES)
+    assert any("saved as JPEG, or in another way" in problem for problem in check.problems) == is_lossy
+    if not is_lossy:
+        assert read_labels(path, NAMES).labels.tolist() == numbers.tolist()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_mask_in_tiff_is_turned_as_viewers_turn_it(tmp_path: Path, orientation: int, mode: str) -> None:
+    numbers = np.random.default_rng(1).integers(0, 2, (30, 20)).astype(np.uint8)
+    stored = Image.fromarray(255 * numbers).convert(mode)
+    stored.save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    # Worked out by hand: the tag says where row 0 and column 0 of what is stored belong.
+    upright = {
+        1: numbers, 2: numbers[:, ::-1], 3: numbers[::-1, ::-1], 4: numbers[::-1],
+        5: numbers.T, 6: numbers.T[:, ::-1], 7: numbers.T[::-1, ::-1], 8: numbers.T[::-1],
+    }[orientation]  # fmt: skip
+    assert read_labels(tmp_path / "a.tif", GREY).labels.tolist() == upright.tolist()

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from skystill.classes import ClassMap, read_classes
 from skystill.data import Pair, check_data, find_pairs, mask_areas, split_pairs
 from skystill.data.parts import count_parts
-from skystill.data.prepare import prepare_data
+from skystill.data.prepare import check_folder, prepare_data
 from skystill.data.run_split import run_split
 from skystill.data.split import Split
 from skystill.data.stratify import stratified_parts
 from skystill.errors import SettingsError
 from skystill.run_folder import RunFolder
-from skystill.settings import CacheSettings, DistillSettings, FitSettings, TrainSettings
+from skystill.settings import CacheSettings, CheckSettings, DistillSettings, FitSettings, TrainSettings
 from tests.conftest import CLASSES_YAML, GREEN, RED
 
 
@@ -247,3 +247,25 @@ def test_other_images_are_not_the_split_of_a_run(rare: Path) -> None:
     assert run_split(run, pairs(16)) is None
     assert run_split(run, find_pairs(rare).pairs[:15]) is None
     assert run_split(RunFolder(rare.parent / "nothing"), find_pairs(rare).pairs) is None
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "Validation", "VAL"])
+def test_a_split_file_may_call_validation_as_folders_do(rare: Path, word: str) -> None:
+    pairs = find_pairs(rare).pairs
+    (rare / "s.yaml").write_text(f"training: ['00', '01']\n{word}: ['02']\ntest: ['03']\nmade: by hand\n")
+    split = split_pairs(pairs, str(rare / "s.yaml"))
+    assert [pair.key for pair in split.train] == ["00", "01"]
+    assert [pair.key for pair in split.validation] == ["02"] and [pair.key for pair in split.test] == ["03"]
+
+
+@pytest.mark.parametrize("wrong", ["dev: ['02']", "holdout: {a: 1}", "validation: '02'", "val: 3"])
+def test_other_parts_of_a_split_file_are_refused(rare: Path, wrong: str) -> None:
+    (rare / "s.yaml").write_text(f"train: ['00', '01']\ntest: ['03']\n{wrong}\n")
+    with pytest.raises(SettingsError, match=f"{wrong.partition(':')[0]} is no list of a part"):
+        split_pairs(find_pairs(rare).pairs, str(rare / "s.yaml"))
+
+
+def test_images_in_no_part_are_counted(rare: Path) -> None:
+    (rare / "s.yaml").write_text("train: ['00', '03']\nval: ['04']\ntest: ['05', '01']\n")
+    found = check_folder(CheckSettings(data=rare, split=str(rare / "s.yaml")))
+    assert any("11 of 16 images are in no part of the split, and not used: 02, 06" in note for note in found.notes)

@@ -141,9 +141,18 @@ def with_cut(check: DataCheck, split: Split, spec: InputSpec) -> DataCheck:
 
 
 def gap_note(check: DataCheck, split: Split) -> list[str]:
-    """Return a note on the labelled pixels of a map that are in no part."""
+    """Return a note on the labelled pixels of a map, or the images, that are in no part."""
     if not split.test or not split.test[0].is_window:
-        return []
+        used = {pair.key for part in (split.train, split.validation, split.test) for pair in part}
+        unused = [record.pair.key for record in check.records if record.pair.key not in used]
+        return (
+            [
+                f"{len(unused)} of {len(check.records)} images are in no part of the split, and not used: "
+                f"{', '.join(first_few(unused, _NAMED))}."
+            ]
+            if unused
+            else []
+        )
     total, kept = (sum(int(record.areas.sum()) for record in some) for some in (check.records, check.cut))
     if kept == total:
         return []

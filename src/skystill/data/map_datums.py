@@ -1,11 +1,14 @@
 """How well features are brought from the datum of their layer to that of a raster: a guess may be off by 200 m."""
 
+from typing import Any
+
 from skystill.data.map_labels import MapLabels
 from skystill.data.sheets import Sheets
 from skystill.data.vectors import Layer
 
 _GUESS = "Ballpark geographic offset"  # PROJ's words for taking degrees of one datum for those of another one
-_SAME_M, _SAME_FLATTENING = 1.0, 0.01  # ellipsoids are the same to within these: WGS 84 and GRS 80 are
+_GRS_80_M, _GRS_80_FLATTENING = 6378137.0, 298.257  # of GRS 80 and WGS 84
+_SAME_M, _SAME_FLATTENING = 1.0, 0.01  # ellipsoids are the same to within these
 _COARSE_M = 1.0  # an accuracy that is not worth a note, whatever the pixels are
 
 
@@ -49,13 +52,27 @@ def _operation(whole: MapLabels, layer: Layer) -> tuple[str, float]:
 
 
 def _differ(whole: MapLabels, layer: Layer) -> bool:
-    """Return whether two CRSs have different ellipsoids. Degrees on a sphere are those on any ellipsoid."""
+    """Return whether two CRSs have different datums, of which one is far from WGS 84.
+
+    Many datums share an ellipsoid, such as DHDN and MGI, and lie 75 m apart. Those on GRS 80 or WGS 84 are within
+    metres of each other. Degrees on a sphere are those on any ellipsoid.
+    """
     import pyproj
 
-    one, other = (crs.ellipsoid for crs in (pyproj.CRS(layer.crs), whole.ground.crs))
-    if not one or not other or not one.inverse_flattening or not other.inverse_flattening:
+    both = pyproj.CRS(layer.crs), whole.ground.crs
+    if any(not crs.ellipsoid or not crs.ellipsoid.inverse_flattening for crs in both):
         return False
+    names = {crs.datum.name for crs in both if crs.datum is not None}
+    return not all(_is_modern(crs) for crs in both) and (len(names) > 1 or any(map(_is_unknown, names)))
+
+
+def _is_modern(crs: Any) -> bool:  # noqa: ANN401 - from pyproj, which is imported where it is used
+    own = crs.ellipsoid
     return bool(
-        abs(one.semi_major_metre - other.semi_major_metre) > _SAME_M
-        or abs(one.inverse_flattening - other.inverse_flattening) > _SAME_FLATTENING
+        abs(own.semi_major_metre - _GRS_80_M) < _SAME_M
+        and abs(own.inverse_flattening - _GRS_80_FLATTENING) < _SAME_FLATTENING
     )
+
+
+def _is_unknown(datum: str) -> bool:
+    return datum.lower().startswith("unknown")

@@ -1,9 +1,11 @@
 """Open a mask file: its numbers or its colours, as they are stored. Every error names the file."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 GEOTIFF = frozenset({".tif", ".tiff"})
 PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000")
 """What Pillow may take a file for. A mask is a picture whatever its name is; EPS, PDF and others are none."""
+_MAYBE_LOSSY = ("WEBP", "JPEG2000")
 _ROWS = 256  # of a large picture, taken at once
 _COLOR_BANDS = 3  # numbers are looked up as colours, so that masks of numbers take as much memory
+T = TypeVar("T")
 Picture = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.integer[Any]]
 Valid = npt.NDArray[np.bool_]
@@ -37,13 +41,13 @@ class MaskPixels:
             with the colour of every number of the index. An empty table means that numbers such as 1,000 are no
             colours.
         valid: (H, W) bool, False where a raster has no data; None if all pixels have data.
-        jpeg: whether the file is compressed as JPEG, which changes colours and numbers.
+        lossy: whether the file is compressed in a way that changes colours and numbers, such as JPEG, or may be.
     """
 
     index: Index | None
     colors: Picture
     valid: Valid | None = None
-    jpeg: bool = False
+    lossy: bool = False
 
     @property
     def picture(self) -> Picture:
@@ -75,27 +79,27 @@ def read_mask(path: Path) -> MaskPixels:
             no mask has.
     """
     if path.suffix.lower() in GEOTIFF:
-        return _read_raster(path)
+        return _of_raster(path, partial(_raster_pixels, path))
     opened = open_picture(path)
     bits = _bits_of_png(path)
     if bits == 16 and opened.mode != "I;16":
-        return _read_raster(path)  # Pillow would keep the upper 8 bits of colours
-    jpeg = opened.format == "JPEG"
+        return _of_raster(path, partial(_raster_pixels, path))  # Pillow would keep the upper 8 bits of colours
+    lossy = opened.format == "JPEG" or (opened.format in _MAYBE_LOSSY and _is_lossy(path))
     ImageOps.exif_transpose(opened, in_place=True)  # as viewers show it
     if opened.mode == "LA":
         opened = opened.getchannel("L")
     if opened.mode not in ("P", "1", "L", "I", "I;16"):
         opened = opened if opened.mode == "RGB" else opened.convert("RGB")  # which would copy an RGB picture, too
-        return MaskPixels(None, _bytes_of(opened), jpeg=jpeg)
+        return MaskPixels(None, _bytes_of(opened), lossy=lossy)
     index = np.asarray(opened)
     if opened.mode == "P":
         table = np.array(opened.getpalette() or [], np.uint8).reshape(-1, 3)
-        return MaskPixels(index, _whole_table(table, index), jpeg=jpeg)
+        return MaskPixels(index, _whole_table(table, index), lossy=lossy)
     if opened.mode == "1":
-        return MaskPixels(index.astype(np.uint8), _GREYS[::255], jpeg=jpeg)
+        return MaskPixels(index.astype(np.uint8), _GREYS[::255], lossy=lossy)
     # Pillow stretches greys of 2 and 4 bits to 0..255; the file holds 0..3 and 0..15.
     step = {2: 85, 4: 17}.get(bits, 1)
-    return MaskPixels(index // step, _GREYS[::step] if step > 1 else _grey_table(index), jpeg=jpeg)
+    return MaskPixels(index // step, _GREYS[::step] if step > 1 else _grey_table(index), lossy=lossy)
 
 
 def _bytes_of(picture: Image.Image) -> Picture:
@@ -142,6 +146,24 @@ def open_picture(path: Path) -> Image.Image:
     return picture
 
 
+def _is_lossy(path: Path) -> bool:
+    """Return whether GDAL says that a picture is compressed with loss, or may be."""
+    return _of_raster(path, _says_lossy)
+
+
+def _says_lossy(source: "DatasetReader") -> bool:
+    """Return whether numbers may be others than those that were written.
+
+    JPEG 2000 without loss and with a part of its bits left out look the same: "LOSSLESS (possibly)".
+    """
+    said = source.tags(ns="IMAGE_STRUCTURE")
+    return (
+        said.get("COMPRESSION") in ("JPEG", "YCbCr JPEG")
+        or said.get("COMPRESSION_REVERSIBILITY", "LOSSLESS") != "LOSSLESS"
+        or float(said.get("MAX_Z_ERROR", "0")) >= 1  # of LERC
+    )
+
+
 def _bits_of_png(path: Path) -> int:
     """Return the bits per band (or per palette index) of a PNG file, 0 for other files."""
     with open(path, "rb") as file:
@@ -149,7 +171,12 @@ def _bits_of_png(path: Path) -> int:
     return head[24] if head.startswith(b"\x89PNG") and len(head) == 25 else 0
 
 
-def _read_raster(path: Path) -> MaskPixels:
+def _of_raster(path: Path, ask: Callable[["DatasetReader"], T]) -> T:
+    """Return the answer to a question on an open data set of rasterio.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     from rasterio.errors import NotGeoreferencedWarning, RasterioError  # takes 0.4 s, so only for rasters
 
     from skystill.raster.opening import NO_TEXT, open_raster
@@ -159,7 +186,7 @@ def _read_raster(path: Path) -> MaskPixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a TIFF may have no position
             with gdal_environment(), open_raster(path) as source:
-                return _raster_pixels(path, source)
+                return ask(source)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read: {NO_TEXT}") from error
     except RasterioError as error:
@@ -170,6 +197,8 @@ def _raster_pixels(path: Path, source: "DatasetReader") -> MaskPixels:
     """Return the pixels of an open data set of rasterio."""
     from rasterio.enums import ColorInterp, MaskFlags
 
+    from skystill.raster.turned import read_orientation, turn
+
     count = source.count - (source.colorinterp[-1] == ColorInterp.alpha)
     if count not in (1, 3) and source.count != 4:
         raise DataError(
@@ -179,27 +208,29 @@ def _raster_pixels(path: Path, source: "DatasetReader") -> MaskPixels:
     chosen = [1] if count == 1 else [1, 2, 3]
     for height, width in (source.shape, source.block_shapes[0]):
         check_size(path, height, width, _COLOR_BANDS, np.dtype(source.dtypes[0]).itemsize)
-    bands = source.read(chosen)
+    orientation = read_orientation(str(path), source)
+    bands = turn(source.read(chosen), orientation)  # as its image is turned, and pictures of other formats are
     flags = source.mask_flag_enums[0]
     valid: Valid | None = None
     if not {MaskFlags.all_valid, MaskFlags.alpha} & set(flags) and source.driver != "PNG":
         valid = source.read_masks(chosen[0]) != 0
         for band in chosen[1:]:  # one at a time: they take as much memory as the bands
             valid |= source.read_masks(band) != 0
-    jpeg = source.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") in ("JPEG", "YCbCr JPEG")
+        valid = turn(valid, orientation)
+    lossy = _says_lossy(source)
     if len(chosen) == 3:
-        return MaskPixels(None, _bytes(path, bands).transpose(1, 2, 0), valid, jpeg)
+        return MaskPixels(None, _bytes(path, bands).transpose(1, 2, 0), valid, lossy)
     index, valid = _whole_numbers(path, bands[0], valid)
     try:
         table = source.colormap(1)
     except ValueError:
         greys = _grey_table(index)
         is_negative = source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"  # 0 is shown as white
-        return MaskPixels(index, greys[::-1] if is_negative else greys, valid, jpeg)
+        return MaskPixels(index, greys[::-1] if is_negative else greys, valid, lossy)
     colors = np.zeros((max(table) + 1, 3), np.uint8)
     for value, color in table.items():
         colors[value] = color[:3]
-    return MaskPixels(index, _whole_table(colors, index), valid, jpeg)
+    return MaskPixels(index, _whole_table(colors, index), valid, lossy)
 
 
 def _bytes(path: Path, bands: npt.NDArray[Any]) -> Picture:

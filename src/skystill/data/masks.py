@@ -32,14 +32,14 @@ class MaskReading:
         unknown: number of pixels of each colour ("#6EC1E4") or label number ("label 9") that belongs to no class.
             These pixels are void in `labels`. `OTHERS` stands for the rarest of very many.
         nodata: number of pixels that are void because the raster has no data there.
-        jpeg: whether the file is compressed as JPEG, which changes colours and numbers.
+        lossy: as in `skystill.data.mask_files.MaskPixels`.
         overlaps, outside: as in `skystill.data.map_labels.Burnt`; empty, and 0, for a mask.
     """
 
     labels: Labels
     unknown: dict[str, int]
     nodata: int = 0
-    jpeg: bool = False
+    lossy: bool = False
     overlaps: dict[tuple[int, int], int] = field(default_factory=dict)
     outside: int = 0
 
@@ -152,8 +152,8 @@ def _from_index(index: Index, mask: MaskPixels, classes: ClassMap) -> MaskReadin
             yield part if narrow else part[~np.isin(part, list(label_of))]
 
     counts, others = count_values(parts())
-    if mask.jpeg and min(np.diff(sorted(label_of)).tolist(), default=256) < _JPEG_GAP and len(counts) > 1:
-        label_of = {}  # JPEG turns such numbers into each other, and nobody sees it
+    if mask.lossy and min(np.diff(sorted(label_of)).tolist(), default=256) < _JPEG_GAP and len(counts) > 1:
+        label_of = {}  # JPEG and its like turn such numbers into each other, and nobody sees it
     unknown = {f"label {value}": count for value, count in counts.items() if value not in label_of}
     labels = np.empty(index.shape, np.uint8)
     for rows in stripes(index):
@@ -174,9 +174,9 @@ def _labels_of(index: Index, label_of: Mapping[int, int]) -> Labels:
 
 def _reading(labels: Labels, unknown: dict[str, int], mask: MaskPixels) -> MaskReading:
     if mask.valid is None:
-        return MaskReading(labels, unknown, 0, mask.jpeg)
+        return MaskReading(labels, unknown, 0, mask.lossy)
     labels[~mask.valid] = VOID
-    return MaskReading(labels, unknown, int((~mask.valid).sum()), mask.jpeg)
+    return MaskReading(labels, unknown, int((~mask.valid).sum()), mask.lossy)
 
 
 def _check_agreement(path: Path, by_color: MaskReading, by_index: MaskReading, classes: ClassMap) -> None:

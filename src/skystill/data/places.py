@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_COMMON = 0.01  # of an image: less is a rounded edge
+_COMMON = 0.01  # of the smaller image: less is a rounded edge
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def sharing_ground(places: Sequence[Place | None], others: Sequence[Place | None
         numbers, near = boxes.get(_name(place), ([], np.empty((0, 4)))) if place else ([], np.empty((0, 4)))
         box = np.array(place.box if place else (0, 0, 1, 1))
         sides = np.minimum(near[:, 2:], box[2:]) - np.maximum(near[:, :2], box[:2])
-        common = np.clip(sides, 0, None).prod(axis=1) / (box[2:] - box[:2]).prod()
+        smaller = np.minimum((box[2:] - box[:2]).prod(), (near[:, 2:] - near[:, :2]).prod(axis=1))
+        common = np.clip(sides, 0, None).prod(axis=1) / smaller
         found.append(numbers[int(common.argmax())] if len(common) and common.max() > _COMMON else None)
     return found
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from skystill.classes import ClassMap, Labels
 from skystill.data.blocks import is_blocks, split_blocks
+from skystill.data.catalogues import PARTS as PART_WORDS
 from skystill.data.masks import read_stored_labels
 from skystill.data.pairs import Pair, count_known, find_named
 from skystill.data.stratify import PARTS as PARTS
@@ -226,8 +227,7 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
             "in metres, or by a layer split: a random split of neighbouring windows would leak."
         )
     content = read_yaml(path, lambda reason: SettingsError(f"--split {path}: {reason}."))
-    if not isinstance(content, dict) or not all(isinstance(content.get(part, []), list) for part in PARTS):
-        raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
+    content = _with_parts(path, content)
     images = [pair for pair in pairs if not pair.is_window]
     by_name = {pair.image.name: pair for pair in images} | {pair.key: pair for pair in images}
     listed = [str(name) for part in PARTS for name in content.get(part, [])]
@@ -255,6 +255,30 @@ def _by_file(pairs: Sequence[Pair], path: Path) -> Split:
     if leaking:
         raise SettingsError(f"--split {path}: {leaking} test windows overlap with windows of other parts.")
     return split
+
+
+def _with_parts(path: Path, content: object) -> dict[str, Any]:
+    """Return a split file with the names of this project for its parts, such as validation for val.
+
+    Texts and numbers of other names are left out: they say what the file is.
+
+    Raises:
+        SettingsError: it is no object, has lists of other names, or a part is no list.
+    """
+    if not isinstance(content, dict):
+        raise SettingsError(f"--split {path}: it must hold lists of images under train, validation and test.")
+    parts: dict[str, Any] = {name: content[name] for name in ("rule", "gap") if name in content}
+    for name, listed in content.items():
+        part = PART_WORDS.get(str(name).lower())
+        if name in ("rule", "gap") or (part is None and not isinstance(listed, list | dict)):
+            continue
+        if part is None or not isinstance(listed, list):
+            raise SettingsError(
+                f"--split {path}: {shortened(name)} is no list of a part; it must hold lists of images under train, "
+                "validation (or val) and test."
+            )
+        parts[part] = [*parts.get(part, []), *listed]
+    return parts
 
 
 def _check_names(path: Path, listed: Sequence[str], images: Sequence[Pair]) -> None:

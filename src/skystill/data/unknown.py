@@ -34,22 +34,22 @@ class UnknownPixels:
     def __init__(self) -> None:
         self._total = 0
         self._found: defaultdict[str, _Found] = defaultdict(_Found)
-        self._in_jpeg, self._jpeg_colors = _Found(), 0
+        self._in_lossy, self._lossy_colors = _Found(), 0
 
     def add(self, path: Path, reading: MaskReading) -> None:
         """Add the unknown pixels of a mask."""
         self._total += reading.labels.size
-        if reading.jpeg and reading.unknown:
-            self._in_jpeg.pixels += sum(reading.unknown.values())
-            self._in_jpeg.masks.append(path)
-            self._jpeg_colors = max(self._jpeg_colors, len(reading.unknown))
+        if reading.lossy and reading.unknown:
+            self._in_lossy.pixels += sum(reading.unknown.values())
+            self._in_lossy.masks.append(path)
+            self._lossy_colors = max(self._lossy_colors, len(reading.unknown))
             return
         for name, count in Counter(reading.unknown).most_common(_KEPT):
             self._found[name].pixels += count
             self._found[name].masks.append(path)
 
     def describe(self, classes: ClassMap) -> list[str]:
-        """Return one line for each common colour or number, one for all mixtures, and one for all JPEG files."""
+        """Return one line for each common colour or number, one for all mixtures, and one for all lossy files."""
         ordered = sorted(self._found.items(), key=lambda item: -item[1].pixels)
         rare = [item for item in ordered if item[1].pixels < _COMMON * self._total]
         common = ordered[: len(ordered) - len(rare)] if len(rare) > _MIXED else ordered
@@ -61,12 +61,13 @@ class UnknownPixels:
                 f"no class of {classes.source}: so many mixtures come from masks that were resized with smoothing. "
                 f"Resize them with the nearest pixel, or export them again. In: {_listed(masks)}."
             )
-        if self._in_jpeg.masks:
+        if self._in_lossy.masks:
             lines.append(
-                f"{len(self._in_jpeg.masks)} mask(s) are saved as JPEG, which changes colours and numbers: "
-                f"{self._in_jpeg.pixels:,} pixels, with up to {self._jpeg_colors:,} colours or numbers in one mask, "
+                f"{len(self._in_lossy.masks)} mask(s) are saved as JPEG, or in another way that changes colours and "
+                "numbers (lossy WebP or LERC, and JPEG 2000, of which nobody can see whether it is lossy): "
+                f"{self._in_lossy.pixels:,} pixels, with up to {self._lossy_colors:,} colours or numbers in one mask, "
                 f"are of no class of {classes.source}, or of no class for sure. Export the masks again, as PNG; to "
-                f"convert the JPEG files does not help. In: {_listed(self._in_jpeg.masks)}."
+                f"convert these files does not help. In: {_listed(self._in_lossy.masks)}."
             )
         return lines
 

@@ -231,9 +231,12 @@ def _as_stored(layer: Layer, name: str, column: npt.NDArray[Any]) -> npt.NDArray
     """Return the values of an attribute in its type: pyogrio makes floats of true, false and whole numbers beside null.
 
     Raises:
-        ValueError: some are whole numbers that a float cannot hold.
+        ValueError: some are whole numbers that a float cannot hold, or they are lists.
     """
-    kind = np.dtype(layer.kinds[layer.fields.index(name)]).kind
+    stored = layer.kinds[layer.fields.index(name)]
+    if stored.startswith("list"):
+        raise ValueError(f"{name} holds lists ({stored}), and a class is told by one value; make it text or a number")
+    kind = np.dtype(stored).kind
     if column.dtype.kind != "f" or kind not in "bi":
         return column
     if kind == "i":

@@ -9,9 +9,11 @@ from rasterio.transform import from_origin
 
 from skystill.api import predict
 from skystill.errors import DataError
+from skystill.predict import opening
 from skystill.raster import buckets, servers
 from skystill.raster.buckets import copy_file, find_in_bucket
 from skystill.raster.opening import reading_options
+from skystill.raster.remote_states import forget_kept
 from skystill.raster.servers import ServerFailed
 from skystill.raster.source import RasterSource, gdal_environment
 from tests.cluster.archives import contents
@@ -81,13 +83,18 @@ def test_one_that_goes_on_failing_is_an_error(images: dict[str, Path], kind: str
         assert not source.damaged
 
 
-def test_the_same_command_goes_on(images: dict[str, Path], tmp_path: Path) -> None:
+def test_the_same_command_goes_on(images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predict(inputs=[str(images["uint8"])], out=tmp_path / "whole/image.tif")
     with serving(images["uint8"]) as server:
         given = {"inputs": [server.url], "out": tmp_path / "out/image.tif", "resume": True}
-        with rasterio.open(server.url):
-            server.fail("drop", 1000)
-        with pytest.raises(ServerFailed):
+
+        def forget(name: str) -> None:
+            forget_kept(name)
+            with rasterio.open(name):  # the head of the image is kept, and its pixels are not read yet
+                server.fail("drop", 1000)
+
+        with monkeypatch.context() as patched, pytest.raises(ServerFailed):
+            patched.setattr(opening, "forget_kept", forget)
             predict(**given)
         assert not (tmp_path / "out/image.tif").exists()
         server.fail("drop", 0)

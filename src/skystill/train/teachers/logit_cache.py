@@ -193,7 +193,10 @@ class LogitCache:
         """
         with hold_lock(self.own_folder / f".lock-{part}-of-{parts}", str(self.own_folder), on_progress, wait=True):
             self.clear()
-            yield
+            try:
+                yield
+            finally:
+                self.clear()  # of workers that were killed meanwhile
 
     def clear(self) -> None:
         """Remove what processes left that were killed. Others may be writing meanwhile, even the same images."""

@@ -84,7 +84,7 @@ def read_mask(path: Path) -> MaskPixels:
     bits = _bits_of_png(path)
     if bits == 16 and opened.mode != "I;16":
         return _of_raster(path, partial(_raster_pixels, path))  # Pillow would keep the upper 8 bits of colours
-    lossy = opened.format == "JPEG" or (opened.format in _MAYBE_LOSSY and _is_lossy(path))
+    lossy = opened.format == "JPEG" or (opened.format in _MAYBE_LOSSY and _of_raster(path, _says_lossy))
     ImageOps.exif_transpose(opened, in_place=True)  # as viewers show it
     if opened.mode == "LA":
         opened = opened.getchannel("L")
@@ -144,11 +144,6 @@ def open_picture(path: Path) -> Image.Image:
             f"{path}: cannot be read as an image ({error}); replace the file or take the pair out."
         ) from error
     return picture
-
-
-def _is_lossy(path: Path) -> bool:
-    """Return whether GDAL says that a picture is compressed with loss, or may be."""
-    return _of_raster(path, _says_lossy)
 
 
 def _says_lossy(source: "DatasetReader") -> bool:

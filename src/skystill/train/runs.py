@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -311,15 +312,18 @@ def within_budget(settings: DistillSettings, on_progress: OnProgress = ignore_pr
 
 def keep_split(run: RunFolder, other: RunFolder) -> None:
     """Give another run, which has not begun, the split of a run."""
-    if run.split.is_file() and not other.split.exists():
-        write_json(other.split, run.read_json(run.split))
+    _keep(run, run.split, other.split)
+
+
+def _keep(run: RunFolder, file: Path, copy: Path) -> None:
+    if file.is_file() and not copy.exists():
+        write_json(copy, run.read_json(file))
 
 
 def keep_beginning(run: RunFolder, other: RunFolder) -> None:
     """Give another run, which has not begun, the split and the files of a run, so that it is refused with others."""
     keep_split(run, other)
-    if run.inputs.is_file() and not other.inputs.exists():
-        write_json(other.inputs, run.read_json(run.inputs))
+    _keep(run, run.inputs, other.inputs)
 
 
 def alone_settings(settings: DistillSettings) -> TrainSettings:
